@@ -1,0 +1,304 @@
+"""Findings, and the file they are kept in: ``findings.json``, schema 1.
+
+A finding is one figure about one release: what was attacked or used, by whom, how well that went, with chance, the
+number of samples and an interval. "Not applicable" and "did not converge" are findings too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veil.errors import InputError
+
+SCHEMA = 1
+NAME = "findings.json"
+KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves")
+ROLES = ("attack", "utility", "control", "bound")
+STATUSES = ("ok", "not_applicable", "did_not_converge")
+CODES = {
+    "attribute.balanced_accuracy": "Balanced accuracy of an attribute attacker",
+    "attribute.auc": "AUC of an attribute attacker",
+    "attribute.normalised_gain": "Share of the unprotected attack's gain over chance that is left",
+    "verification.auc": "Verification: area under the ROC curve",
+    "verification.eer": "Verification: equal error rate",
+    "verification.tar_at_far_0.01": "Verification: true-accept rate at a false-accept rate of 1 %",
+    "verification.tar_at_far_0.001": "Verification: true-accept rate at a false-accept rate of 0.1 %",
+    "verification.accuracy": "Verification: mean of true-accept and true-reject rate at a calibrated threshold",
+    "verification.lfw10_accuracy": "Verification: accuracy over the ten folds of the LFW protocol",
+    "utility.balanced_accuracy": "Balanced accuracy of a utility probe",
+    "utility.mcc": "Matthews' correlation of a utility probe",
+    "utility.auc": "AUC of a utility probe",
+}
+"""The codes with a fixed meaning, and what they say to a reader."""
+FAMILIES = ("inversion.", "certificate.", "identification.", "linkability.")
+"""Families of codes that are open: any code that begins so is taken."""
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One figure of an audit. Raises ValueError for a combination that would mislead a reader.
+
+    ``value``, ``low``, ``high`` and ``chance`` are finite where ``status`` is ``"ok"``; elsewhere they may be None, and
+    NaN becomes None.
+
+    Attributes:
+        code: What was measured: one of :data:`CODES`, or a code of one of the open :data:`FAMILIES`.
+        release: The name of the release.
+        target: The label that was attacked or used; ``"identity"``, ``"identity|same gender"`` for verification.
+        attacker: The attacker, matcher, probe or control.
+        role: ``"attack"``, ``"utility"``, ``"control"`` or ``"bound"``.
+        value: The figure.
+        low: Lower limit of its interval.
+        high: Upper limit of its interval.
+        level: Coverage of the interval, both sides together.
+        n: Number of samples or pairs behind the figure.
+        chance: What the figure would be without any knowledge.
+        worst: True on the attacker (for utility: the matcher or probe) picked on validation data.
+        status: ``"ok"``, ``"not_applicable"`` or ``"did_not_converge"``.
+        note: Anything the reader must know; required where the status is not ``"ok"``.
+    """
+
+    code: str
+    release: str
+    target: str
+    attacker: str
+    role: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    n: int
+    chance: float | None = None
+    worst: bool = False
+    status: str = "ok"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("code", "release", "target", "attacker", "role", "status", "note"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"a finding's {name} must be a string, got {getattr(self, name)!r}")
+        what = f"finding {self.code!r} of {self.attacker!r} on {self.release!r}"
+        if self.code not in CODES and not self.code.startswith(FAMILIES):
+            raise ValueError(f"{what}: unknown code")
+        if self.role not in ROLES:
+            raise ValueError(f"{what}: role must be one of {', '.join(ROLES)}, got {self.role!r}")
+        if self.status not in STATUSES:
+            raise ValueError(f"{what}: status must be one of {', '.join(STATUSES)}, got {self.status!r}")
+        if self.status != "ok" and not self.note:
+            raise ValueError(f"{what}: the status {self.status!r} needs a note that says why")
+        if not isinstance(self.worst, bool | np.bool_):
+            raise ValueError(f"{what}: worst must be true or false, got {self.worst!r}")
+        object.__setattr__(self, "worst", bool(self.worst))
+        if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or self.n < 0:
+            raise ValueError(f"{what}: n must be a whole number of at least 0, got {self.n!r}")
+        object.__setattr__(self, "n", int(self.n))
+        if not (_is_number(self.level) and 0 < self.level < 1):
+            raise ValueError(f"{what}: level must lie between 0 and 1, got {self.level!r}")
+        object.__setattr__(self, "level", float(self.level))
+        for name in ("value", "low", "high", "chance"):
+            object.__setattr__(self, name, self._number(what, name))
+        if self.value is None and (self.low is not None or self.high is not None):
+            raise ValueError(f"{what}: an interval needs a value")
+        low = self.value if self.low is None else self.low
+        high = self.value if self.high is None else self.high
+        if self.value is not None and low is not None and high is not None:
+            slack = _ROUNDING * max(1.0, abs(self.value))
+            if not low - slack <= self.value <= high + slack:
+                raise ValueError(f"{what}: {self.value} lies outside its interval {low}..{high}")
+
+    def figures(self) -> tuple[float, float, float, float]:
+        """Value, low, high and chance; ValueError where the status is not ``"ok"``."""
+        if self.value is None or self.low is None or self.high is None or self.chance is None:
+            raise ValueError(f"finding {self.code!r} of {self.attacker!r} on {self.release!r} has no figure")
+        return self.value, self.low, self.high, self.chance
+
+    def _number(self, what: str, name: str) -> float | None:
+        given = getattr(self, name)
+        if given is not None and not _is_number(given):
+            raise ValueError(f"{what}: {name} must be a number, got {given!r}")
+        if given is not None and math.isfinite(given):
+            return float(given)
+        if self.status == "ok":
+            raise ValueError(f"{what}: {name} must be finite where the status is 'ok', got {given}")
+        return None
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
+def normalised_gain(attack: Finding, reference: Finding) -> Finding:
+    """What is left of an attack: (attack - chance) / (attack on the unprotected input - chance).
+
+    0 is chance, 1 as good as without protection. The interval is the attack's, carried through with the reference's
+    value held fixed. Not applicable where the attack has no figure, or the reference's interval reaches down to chance:
+    there was nothing to hide that the attackers could find, and the quotient would be noise.
+
+    Raises ValueError unless both are figures of the same ``attribute.`` code, target and chance.
+    """
+    if attack.code != reference.code or attack.code not in ("attribute.balanced_accuracy", "attribute.auc"):
+        raise ValueError(f"normalised gain needs two attribute figures of one code: {attack.code}, {reference.code}")
+    if attack.target != reference.target:
+        raise ValueError(f"normalised gain needs one target, got {attack.target!r} and {reference.target!r}")
+
+    def finding(**changes: Any) -> Finding:
+        return Finding(
+            code="attribute.normalised_gain", release=attack.release, target=attack.target, attacker=attack.attacker,
+            role=attack.role, level=attack.level, n=attack.n, chance=0.0, worst=attack.worst, **changes,
+        )  # fmt: skip
+
+    for which, figure in (("the attack", attack), ("the attack on the unprotected input", reference)):
+        if figure.status != "ok":
+            return finding(status="not_applicable", note=f"{which} has no figure ({figure.status}: {figure.note})")
+    value, low, high, chance = attack.figures()
+    unprotected, unprotected_low, _, unprotected_chance = reference.figures()
+    if not math.isclose(chance, unprotected_chance, abs_tol=_ROUNDING):
+        raise ValueError(f"normalised gain needs one chance, got {chance} and {unprotected_chance}")
+    if unprotected_low <= chance:
+        why = f"the attack on the unprotected input ({unprotected:.3f}) is not clearly above chance ({chance:.3f})"
+        return finding(status="not_applicable", note=why)
+    gain = unprotected - chance
+    return finding(
+        value=(value - chance) / gain,
+        low=(low - chance) / gain,
+        high=(high - chance) / gain,
+        note=f"of {attack.code}, relative to {reference.attacker} on the unprotected input at {unprotected:.3f}, "
+        "held fixed in the interval",
+    )
+
+
+def document(
+    *,
+    version: str,
+    seed: int,
+    command: str,
+    data: Mapping[str, Any],
+    releases: Sequence[Mapping[str, Any]],
+    findings: Sequence[Finding],
+    pictures: Sequence[Mapping[str, Any]] = (),
+    curves: Sequence[Mapping[str, Any]] = (),
+    created: str | None = None,
+) -> dict[str, Any]:
+    """The document that :func:`write` takes; ``created`` is today's date (UTC, ISO 8601) by default.
+
+    Raises ValueError where a finding names a release that is not among ``releases``, or two of those share a name.
+    """
+    names = [release.get("name") for release in releases]
+    if len(set(names)) != len(names):
+        raise ValueError(f"the releases' names must differ, got {names}")
+    strangers = sorted({finding.release for finding in findings} - set(names))
+    if strangers:
+        raise ValueError(f"findings about releases that are not listed: {', '.join(strangers)}")
+    return {
+        "schema": SCHEMA,
+        "veil": version,
+        "seed": seed,
+        "created": created or datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": command,
+        "data": dict(data),
+        "releases": [dict(release) for release in releases],
+        "findings": [asdict(finding) for finding in findings],
+        "pictures": [dict(picture) for picture in pictures],
+        "curves": [dict(curve) for curve in curves],
+    }
+
+
+def _plain(x: Any) -> Any:
+    """The same in JSON's own types; numbers that are not finite become None."""
+    if isinstance(x, Mapping):
+        return {str(key): _plain(value) for key, value in x.items()}
+    if isinstance(x, np.ndarray):
+        return _plain(x.tolist())
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, np.generic):
+        return _plain(x.item())
+    if isinstance(x, float) and not math.isfinite(x):
+        return None
+    if isinstance(x, Path):
+        return x.as_posix()
+    return x
+
+
+def _check(document: Any) -> None:
+    """Raises ValueError, without a file's name, for what is not a document of this schema."""
+    if not isinstance(document, dict) or "schema" not in document:
+        raise ValueError("not a file of findings: it has no schema")
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"its schema must be {SCHEMA}, got {document['schema']!r}; another version of Veil wrote it")
+    missing = [key for key in KEYS if key not in document]
+    if missing:
+        raise ValueError(f"not a whole file of findings: {', '.join(missing)} missing")
+    if not isinstance(document["data"], dict):
+        raise ValueError("its 'data' must be an object")
+    for key in ("releases", "findings", "pictures", "curves"):
+        if not isinstance(document[key], list) or not all(isinstance(entry, dict) for entry in document[key]):
+            raise ValueError(f"its {key!r} must be a list of objects")
+    names = {field.name for field in fields(Finding)}
+    for number, entry in enumerate(document["findings"]):
+        if set(entry) != names:
+            wrong = ", ".join(sorted(set(entry) ^ names))
+            raise ValueError(f"finding {number} must have the fields of a finding; missing or unknown: {wrong}")
+        Finding(**entry)
+
+
+def write(out: Path, document: Mapping[str, Any]) -> Path:
+    """Writes ``out/findings.json`` whole or not at all, and returns its path; makes the folder where need be.
+
+    Keys keep a fixed order; numbers that are not finite become null. Raises ValueError for what :func:`read` would
+    refuse.
+    """
+    plain = _plain({key: document[key] for key in KEYS if key in document})
+    _check(plain)
+    order = [field.name for field in fields(Finding)]
+    plain["findings"] = [{name: entry[name] for name in order} for entry in plain["findings"]]
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / NAME
+    handle, name = tempfile.mkstemp(prefix=f".{NAME}.", dir=out)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide the file from the colleagues it is for
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The document in ``out/findings.json``; InputError if it is missing, cut short, foreign or of another schema."""
+    path = Path(out) / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no findings here; `veil audit` writes them") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON, or cut short: {error}") from None
+    try:
+        _check(found)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    assert isinstance(found, dict)
+    return found

@@ -1,0 +1,220 @@
+"""Intervals: Wilson's for one rate, and the percentile bootstrap clustered by person for everything else.
+
+Images of one person are not independent, so the bootstrap draws persons with replacement (Field & Welsh,
+"Bootstrapping clustered data", J. R. Stat. Soc. B 69, 2007); an image's weight is the number of times its person was
+drawn. The limits are the percentiles of the resampled figures: with G persons (in the smallest class) they are
+narrower than they should be by about sqrt((G - 1) / G), and use the normal's instead of Student's quantile: 95 %
+intervals of a near-normal mean cover 94.0 % at 40 persons and 94.8 % at 200. BCa would correct skewness, a smaller
+matter here, at the price of one evaluation per person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veil import metrics
+from veil.errors import InputError
+
+Floats = NDArray[np.float64]
+
+BLOCK = 1 << 20
+"""Entries of one block of bootstrap weights: bounds the memory at some ten megabytes."""
+
+
+class Interval(NamedTuple):
+    """A figure with the limits of its interval; all NaN where the figure is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def normal_quantile(level: float) -> float:
+    """z such that a standard normal lies within +-z with probability ``level``; InputError outside (0, 1)."""
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1, got {level}")
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a rate of independent trials (E. B. Wilson, JASA 22, 1927).
+
+    Raises InputError unless 0 <= successes <= n and n > 0.
+    """
+    z = normal_quantile(level)
+    if not (n > 0 and 0 <= successes <= n):
+        raise InputError(f"a rate needs n > 0 and 0 <= successes <= n, got {successes} of {n}")
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At 0 and n successes a limit equals the rate exactly; rounding must not push it past.
+    return Interval(p, float(min(p, max(0.0, centre - half))), float(max(p, min(1.0, centre + half))))
+
+
+def units(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
+    """Codes 0..U - 1 of the independent units, ``(n,)``: the persons, or the rows where ``groups`` is None.
+
+    ``groups`` is ``(n,)`` identity codes; each row of unknown identity (below 0) is a unit of its own.
+    """
+    if groups is None:
+        return np.arange(n)
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        raise InputError(f"groups must have one code for each of the {n} rows, got shape {groups.shape}")
+    known = groups >= 0
+    names, inverse = np.unique(groups[known], return_inverse=True)
+    codes = np.empty(n, dtype=np.intp)
+    codes[known] = inverse
+    codes[~known] = len(names) + np.arange(n - int(known.sum()))
+    return codes
+
+
+def draws(count: int, *, seed: int, replicates: int) -> Iterator[Floats]:
+    """How often each of ``count`` units is drawn, in blocks ``(b, count)`` of in all ``replicates`` replicates.
+
+    Each replicate draws ``count`` units with replacement. The same seed and count give the same replicates, so figures
+    of different releases on the same people can be compared replicate by replicate.
+    """
+    if count < 1 or replicates < 1:
+        raise InputError(f"a bootstrap needs at least one unit and one replicate, got {count} and {replicates}")
+    rng = np.random.default_rng(seed)
+    step = max(1, BLOCK // count)
+    for start in range(0, replicates, step):
+        rows = min(step, replicates - start)
+        drawn = rng.integers(0, count, size=(rows, count))
+        drawn += np.arange(rows)[:, None] * count
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def percentile(value: float, replicated: Floats, *, level: float, trials: float | None = None) -> Interval:
+    """The percentile interval of the resampled figures ``(R,)``; undefined (NaN) ones are left out.
+
+    It is widened, where need be, to hold ``value``. Resamples of a perfect figure are all perfect, which would claim an
+    interval of no width: where all of them equal a value of exactly 0 or 1 and ``trials`` is given, Wilson's limits
+    for that many independent trials stand in.
+    """
+    tail = (1 - level) / 2
+    normal_quantile(level)  # refuses a level out of range
+    kept = replicated[np.isfinite(replicated)]
+    if not np.isfinite(value) or not len(kept):
+        return UNDEFINED
+    if trials is not None and value in (0.0, 1.0) and bool((kept == value).all()):
+        return wilson(value * trials, trials, level)
+    low, high = np.quantile(kept, [tail, 1 - tail])
+    return Interval(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def cluster_bootstrap(
+    statistic: Callable[[Floats], float],
+    groups: NDArray[Any],
+    *,
+    seed: int,
+    replicates: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of any figure of weighted rows, drawing persons with replacement.
+
+    Args:
+        statistic: From the rows' weights ``(n,)`` to the figure; NaN where the weights leave it undefined.
+        groups: ``(n,)`` identity codes; rows below 0 are units of their own (``np.arange(n)`` if all rows are).
+        seed: The same seed and number of persons give the same replicates.
+        replicates: Number of resamples.
+        level: Coverage aimed at, both sides together.
+    """
+    unit = units(groups, len(groups))
+    value = statistic(np.ones(len(unit)))
+    count = int(unit.max()) + 1 if len(unit) else 0
+    resampled = [
+        statistic(weights[unit]) for block in draws(count, seed=seed, replicates=replicates) for weights in block
+    ]
+    return percentile(value, np.array(resampled), level=level)
+
+
+def balanced_accuracy_interval(
+    y: NDArray[Any],
+    predicted: NDArray[Any],
+    groups: NDArray[Any] | None,
+    *,
+    classes: int,
+    seed: int,
+    level: float = 0.95,
+    replicates: int = 1000,
+) -> Interval:
+    """Balanced accuracy with its interval, clustered by person; the rows are the units where ``groups`` is None.
+
+    As in :func:`veil.metrics.balanced_accuracy` a resample that lacks a class is averaged over the classes it has. A
+    perfect figure (all right or all wrong) has Wilson's limits for Z^2 / sum_z 1 / n_z trials, n_z persons showing each
+    of the Z classes: so many make the variance of a rate that of the balanced accuracy.
+    """
+    value = metrics.balanced_accuracy(y, predicted, classes=classes)
+    y = np.asarray(y).astype(np.intp, copy=False)
+    if not len(y):
+        return UNDEFINED
+    unit = units(groups, len(y))
+    count = int(unit.max()) + 1
+    # Only (class, person) cells that hold rows, class by class: at most one per row, whatever the number of classes.
+    cells, cell = np.unique(y * count + unit, return_inverse=True)
+    total = np.bincount(cell, minlength=len(cells)).astype(np.float64)
+    right = np.bincount(cell, weights=y == np.asarray(predicted), minlength=len(cells))
+    cell_unit = cells % count
+    starts = np.flatnonzero(np.diff(cells // count, prepend=-1))  # the first cell of each class present
+    resampled = []
+    for block in draws(count, seed=seed, replicates=replicates):
+        drawn = block[:, cell_unit]
+        totals = np.add.reduceat(drawn * total, starts, axis=1)
+        rights = np.add.reduceat(drawn * right, starts, axis=1)
+        present = totals > 0
+        recalls = np.divide(rights, totals, out=np.zeros_like(totals), where=present)
+        resampled.append(recalls.sum(axis=1) / present.sum(axis=1))
+    persons = np.diff(np.append(starts, len(cells)))
+    trials = float(len(persons) ** 2 / np.sum(1 / persons))
+    return percentile(value, np.concatenate(resampled), level=level, trials=trials)
+
+
+def mcc_interval(
+    y: NDArray[Any],
+    predicted: NDArray[Any],
+    groups: NDArray[Any] | None,
+    *,
+    classes: int,
+    seed: int,
+    level: float = 0.95,
+    replicates: int = 1000,
+) -> Interval:
+    """Matthews' correlation with its interval, clustered by person; see :func:`veil.metrics.mcc`."""
+    return cluster_bootstrap(
+        lambda weights: metrics.mcc(y, predicted, classes=classes, weights=weights),
+        np.arange(len(y)) if groups is None else groups,
+        seed=seed,
+        replicates=replicates,
+        level=level,
+    )
+
+
+def auc_interval(
+    y: NDArray[Any],
+    scores: NDArray[Any],
+    groups: NDArray[Any] | None,
+    *,
+    classes: int,
+    seed: int,
+    level: float = 0.95,
+    replicates: int = 1000,
+) -> Interval:
+    """Macro AUC with its interval, clustered by person; scores as in :func:`veil.metrics.one_vs_rest`."""
+    rankings = metrics.one_vs_rest(y, scores, classes=classes)
+    return cluster_bootstrap(
+        lambda weights: metrics.mean_auc(rankings, weights),
+        np.arange(len(y)) if groups is None else groups,
+        seed=seed,
+        replicates=replicates,
+        level=level,
+    )

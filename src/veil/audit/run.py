@@ -1,0 +1,469 @@
+"""The audit: fresh attackers, matchers and controls against any set of releases, as findings.
+
+Everything here sees arrays and labels alone, so a method's releases, baselines and strangers' vectors are attacked
+identically. Attackers train on the ``attack_on`` splits, the worst of them is picked on ``calibrate``, and every figure
+is measured on ``test``, which neither the protector nor an attacker has seen.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from veil import metrics
+from veil.audit import verification
+from veil.audit.attackers import (
+    ATTACKERS,
+    CONVOLUTIONAL,
+    EFFORTS,
+    MATCHERS,
+    DidNotConverge,
+    Problem,
+    flat,
+)
+from veil.audit.findings import Finding, normalised_gain
+from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
+from veil.data.pack import SPLITS, Pack
+from veil.errors import InputError
+
+CONTROL_LEVEL = 0.999
+"""Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
+
+_QUICK = ("logistic regression", "RBF SVM", "boosted trees", "MLPs", "six convolutions")
+_SHUFFLED = "boosted trees"  # the attacker that the shuffled-label control trains: strong, quick, of any width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Something to audit: one array of releases for all rows of the pack.
+
+    Attributes:
+        name: What findings call it.
+        x: float32 ``(N, k)`` or uint8 images ``(N, H, W[, 3])``, row i released from row i of the pack.
+        role: ``"input"`` for the unprotected input (one subject has this role), ``"baseline"`` or ``"method"``.
+        feature_map: ``(C, H, W)`` where the vectors are flattened maps.
+    """
+
+    name: str
+    x: NDArray[Any]
+    role: Literal["input", "baseline", "method"]
+    feature_map: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One attacker against one label of one subject. What a worker process gets."""
+
+    subject: str
+    target: str
+    attacker: str
+    role: Literal["attack", "utility", "control"]
+    problem_x: NDArray[Any]
+    y: NDArray[np.int64]
+    classes: int
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+    feature_map: tuple[int, int, int] | None
+    effort: str
+    seed: int
+    level: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    job: _Job
+    validation: float
+    findings: tuple[Finding, ...]
+
+
+def audit(
+    subjects: Sequence[Subject],
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: Sequence[str],
+    seed: int = 0,
+    effort: str = "standard",
+    jobs: int | None = None,
+    attack_on: Sequence[str] = ("attack",),
+    level: float = 0.95,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Finding]:
+    """Attack and use every subject; all findings, worst attackers marked.
+
+    Args:
+        subjects: At least one; one of role ``"input"`` is the reference for normalised gains.
+        pack: Labels and splits (its ``x`` is not read here).
+        private: Labels to attack.
+        utility: ``"identity"`` for verification, or labels to read.
+        seed: Seeds attackers, pairs and bootstrap.
+        effort: ``"quick"``, ``"standard"`` or ``"strong"``.
+        jobs: Processes; the number of processors if None. 1 runs everything in this process.
+        attack_on: Splits that attackers and matchers train on. ``("protect", "attack")`` gives them the protector's own
+            data too, the strongest case.
+        level: Coverage of intervals, both sides together.
+        progress: Called as ``progress(done, total, what)``.
+
+    Raises:
+        InputError: For an unknown label, effort or split, an empty class, or subjects that do not fit the pack.
+    """
+    _check(subjects, pack, private, utility, effort, attack_on)
+    labels = [name for name in utility if name != "identity"]
+    queue = [
+        job
+        for subject in subjects
+        for role, names in (("attack", private), ("utility", labels), ("control", private))
+        for name in names
+        for job in _jobs(subject, pack, name, role, attack_on=attack_on, effort=effort, seed=seed, level=level)  # type: ignore[arg-type]
+    ]
+    matchings = [subject for subject in subjects if "identity" in utility]
+    total, done = len(queue) + len(matchings), 0
+    tasks = [delayed(_attack)(job) for job in queue]
+    tasks += [
+        delayed(_match)(subject, pack, tuple(private), tuple(attack_on), effort, seed, level) for subject in matchings
+    ]
+    outcomes: list[_Outcome] = []
+    matched: dict[str, list[Finding]] = {}
+    for result in _execute(tasks, jobs):
+        done += 1
+        if isinstance(result, _Outcome):
+            outcomes.append(result)
+            what = f"{result.job.subject}: {result.job.attacker} on {result.job.target}"
+        else:
+            matched[result[0]] = result[1]
+            what = f"{result[0]}: matching"
+        if progress is not None:
+            progress(done, total, what)
+    order = {id_: i for i, id_ in enumerate((j.subject, j.target, j.attacker, j.role) for j in queue)}
+    outcomes.sort(key=lambda o: order[o.job.subject, o.job.target, o.job.attacker, o.job.role])
+
+    findings: list[Finding] = []
+    for subject in subjects:
+        for name in private:
+            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
+            findings.append(_majority(pack, subject.name, name, level))
+        findings += [f for o in outcomes if o.job.subject == subject.name and o.job.role == "control" for f in o.findings]
+        for name in labels:
+            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
+        findings += matched.get(subject.name, [])
+    return findings + _gains(findings, subjects, private)
+
+
+# -- attribute attackers ----------------------------------------------------------------------------------------------
+
+
+def _jobs(
+    subject: Subject,
+    pack: Pack,
+    target: str,
+    role: Literal["attack", "utility", "control"],
+    *,
+    attack_on: Sequence[str],
+    effort: str,
+    seed: int,
+    level: float,
+) -> Iterator[_Job]:
+    y = pack.label(target)
+    groups = None if target == "identity" or "identity" not in pack.labels else pack.label("identity")
+    names = [n for n in ATTACKERS if effort != "quick" or n in _QUICK]
+    images = subject.x.ndim > 2
+    if images or subject.feature_map:
+        names = [n for n in names if n != "residual MLPs"]  # too wide for them; the convolutional attackers stand in
+    else:
+        names = [n for n in names if n not in CONVOLUTIONAL]
+    if role == "control":
+        names, level = [_SHUFFLED], CONTROL_LEVEL
+        y = _shuffled(y, groups, seed)
+    for name in names:
+        yield _Job(
+            subject=subject.name,
+            target=target,
+            attacker=name,
+            role=role,
+            problem_x=subject.x,
+            y=y,
+            classes=len(pack.classes[target]),
+            train=pack.rows(*attack_on, known=(target,)),
+            validation=pack.rows("calibrate", known=(target,)),
+            test=pack.rows("test", known=(target,)),
+            groups=groups,
+            feature_map=subject.feature_map,
+            effort=effort,
+            seed=seed,
+            level=level,
+        )
+
+
+def _attack(job: _Job) -> _Outcome:
+    """Train one attacker, set its threshold on validation data, measure it on test data."""
+    x = job.problem_x
+    name = f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker
+    code = "utility" if job.role == "utility" else "attribute"
+    common: dict[str, Any] = {
+        "release": job.subject,
+        "target": job.target,
+        "attacker": name,
+        "role": job.role,
+        "level": job.level,
+        "n": len(job.test),
+        "worst": False,
+    }
+    problem = Problem(
+        x=x[job.train],
+        y=job.y[job.train],
+        x_validation=x[job.validation],
+        y_validation=job.y[job.validation],
+        classes=job.classes,
+        seed=job.seed,
+        effort=job.effort,
+        feature_map=job.feature_map,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            score = ATTACKERS[job.attacker](problem)
+        seen, test = score(problem.x_validation), score(x[job.test])
+        if not (np.isfinite(seen).all() and np.isfinite(test).all()):
+            raise DidNotConverge("its scores are not finite")
+    except DidNotConverge as error:
+        failed = Finding(
+            code=f"{code}.balanced_accuracy", chance=1 / job.classes, status="did_not_converge", note=str(error), **common
+        )
+        return _Outcome(job=job, validation=-1.0, findings=(failed,))
+
+    decide = _decision(seen, problem.y_validation, job.classes)
+    y, predicted = job.y[job.test], decide(test)
+    groups = None if job.groups is None else job.groups[job.test]
+    kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
+
+    def finding(suffix: str, interval: Interval, chance: float) -> Finding:
+        value, low, high = interval
+        return Finding(
+            code=f"{code}.{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
+        )
+
+    found = [finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), 1 / job.classes)]
+    if job.role != "control":
+        found.append(finding("auc", auc_interval(y, test, groups, replicates=300, **kwargs), 0.5))
+    if job.role == "utility":
+        found.append(finding("mcc", mcc_interval(y, predicted, groups, replicates=300, **kwargs), 0.0))
+    validation = metrics.balanced_accuracy(problem.y_validation, decide(seen), classes=job.classes)
+    return _Outcome(job=job, validation=validation, findings=tuple(found))
+
+
+def _decision(
+    scores: NDArray[Any], y: NDArray[np.int64], classes: int
+) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """From scores to codes: of two classes by the threshold that is best on validation data, else the largest score."""
+    if classes != 2 or len(np.unique(y)) != 2:
+        return lambda s: s.argmax(1).astype(np.int64)
+    threshold = metrics.best_threshold(scores[:, 1] - scores[:, 0], y == 1)
+    return lambda s: (s[:, 1] - s[:, 0] >= threshold).astype(np.int64)
+
+
+def _shuffled(y: NDArray[np.int64], groups: NDArray[np.int64] | None, seed: int) -> NDArray[np.int64]:
+    """Labels dealt anew among the known rows; where persons are known, among persons, so that a person keeps one."""
+    rng = np.random.default_rng(seed)
+    out = y.copy()
+    known = np.flatnonzero(y >= 0)
+    if groups is None:
+        out[known] = rng.permutation(y[known])
+        return out
+    _, first, person = np.unique(groups[known], return_index=True, return_inverse=True)
+    out[known] = rng.permutation(y[known][first])[person]
+    return out
+
+
+def _is(outcome: _Outcome, subject: str, target: str, role: str) -> bool:
+    return (outcome.job.subject, outcome.job.target, outcome.job.role) == (subject, target, role)
+
+
+def _worst_marked(outcomes: Sequence[_Outcome]) -> list[Finding]:
+    """The findings of all attackers, those of the best on validation data marked (ties: the first)."""
+    best = max(outcomes, key=lambda o: o.validation)
+    return [
+        _replace(finding, worst=outcome is best and finding.status == "ok")
+        for outcome in outcomes
+        for finding in outcome.findings
+    ]
+
+
+def _replace(finding: Finding, **changes: Any) -> Finding:
+    from dataclasses import replace
+
+    return replace(finding, **changes)
+
+
+def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
+    """What guessing the most frequent class gets: exactly chance, in balanced accuracy; the note gives its accuracy."""
+    y = pack.label(target)[pack.rows("test", known=(target,))]
+    counts = np.bincount(y, minlength=len(pack.classes[target]))
+    chance = 1 / len(counts)
+    name = pack.classes[target][int(counts.argmax())]
+    return Finding(
+        code="attribute.balanced_accuracy",
+        release=subject,
+        target=target,
+        attacker="majority",
+        role="control",
+        value=chance,
+        low=chance,
+        high=chance,
+        level=level,
+        n=len(y),
+        chance=chance,
+        worst=False,
+        status="ok",
+        note=f"always {name}: plain accuracy {counts.max() / len(y):.3f}",
+    )
+
+
+def _gains(findings: Sequence[Finding], subjects: Sequence[Subject], private: Sequence[str]) -> list[Finding]:
+    reference = next((s.name for s in subjects if s.role == "input"), None)
+    out = []
+    for name in private:
+        worst = {
+            f.release: f
+            for f in findings
+            if f.worst and f.role == "attack" and f.target == name and f.code == "attribute.balanced_accuracy"
+        }
+        if reference in worst:
+            out += [normalised_gain(f, worst[reference]) for release, f in worst.items() if release != reference]
+    return out
+
+
+# -- verification -----------------------------------------------------------------------------------------------------
+
+
+def _match(
+    subject: Subject,
+    pack: Pack,
+    private: tuple[str, ...],
+    attack_on: tuple[str, ...],
+    effort: str,
+    seed: int,
+    level: float,
+) -> tuple[str, list[Finding]]:
+    """How well releases match: by cosine and distance as they are, and by matchers trained on releases.
+
+    The matcher that is best on ``calibrate`` is marked; for it, pairs of one private class are measured too.
+    """
+    identity = pack.label("identity")
+    train = pack.rows(*attack_on, known=("identity",))
+    calibrate, test = (pack.rows(s, known=("identity",)) for s in ("calibrate", "test"))
+    pairs = {
+        "calibrate": verification.sample_pairs(calibrate, identity, seed=seed, max_pairs=100_000),
+        "test": verification.sample_pairs(test, identity, seed=seed + 1, max_pairs=200_000),
+    }
+    scores: dict[str, dict[str, NDArray[np.float32]]] = {}
+    failures: list[Finding] = []
+    embeddings: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {"cosine": flat, "euclidean": flat}
+    problem = Problem(
+        x=subject.x[train],
+        y=identity[train],
+        x_validation=subject.x[calibrate],
+        y_validation=identity[calibrate],
+        classes=len(pack.classes["identity"]),
+        seed=seed,
+        effort=effort,
+        feature_map=subject.feature_map,
+    )
+    for name, match in MATCHERS.items():
+        try:
+            embeddings[name] = match(problem)
+        except (DidNotConverge, InputError) as error:
+            failures.append(
+                Finding(code="verification.auc", release=subject.name, target="identity", attacker=name, role="utility",
+                        level=level, n=len(pairs["test"]), chance=0.5, status="did_not_converge", note=str(error))
+            )  # fmt: skip
+    used = np.union1d(calibrate, test)
+    if pack.pairs is not None:
+        used = np.union1d(used, pack.pairs[:, :2])
+    for name, embed in embeddings.items():
+        vectors = _placed(embed(subject.x[used]), used, len(pack))
+        kind: Literal["cosine", "euclidean"] = "euclidean" if name == "euclidean" else "cosine"
+        scores[name] = {split: verification.scores(vectors, pairs[split], kind=kind) for split in pairs}
+        scores[name]["vectors"] = vectors
+    best = max(scores, key=lambda n: metrics.auc(scores[n]["calibrate"], pairs["calibrate"].same))
+
+    findings = []
+    for name, found in scores.items():
+        figures = verification.verify(
+            found["test"], pairs["test"], found["calibrate"], pairs["calibrate"], seed=seed, level=level,
+            replicates=200 if name == best else 50,
+        )  # fmt: skip
+        findings += [f.finding(release=subject.name, attacker=name, worst=name == best) for f in figures]
+    for attribute in private:
+        masks = {s: verification.same_attribute(p, pack.label(attribute)) for s, p in pairs.items()}
+        figures = verification.verify(
+            scores[best]["test"][masks["test"]], pairs["test"].where(masks["test"]),
+            scores[best]["calibrate"][masks["calibrate"]], pairs["calibrate"].where(masks["calibrate"]),
+            seed=seed, level=level, replicates=200,
+        )  # fmt: skip
+        target = f"identity|same {attribute}"
+        findings += [f.finding(release=subject.name, attacker=best, target=target, worst=True) for f in figures]
+    if pack.pairs is not None:
+        listed, fold = verification.listed_pairs(pack.pairs, test, identity)
+        kind = "euclidean" if best == "euclidean" else "cosine"
+        figure = verification.ten_fold(
+            verification.scores(scores[best]["vectors"], listed, kind=kind), listed.same, fold, level=level
+        )
+        findings.append(figure.finding(release=subject.name, attacker=best, worst=True))
+    return subject.name, findings + failures
+
+
+def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    out = np.zeros((n, values.shape[1]), np.float32)
+    out[rows] = values
+    return out
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _execute(tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
+    """Results as they come; worker processes share the arrays through memory-mapped files."""
+    jobs = jobs or os.cpu_count() or 1
+    if jobs == 1:
+        for function, arguments, options in tasks:
+            yield function(*arguments, **options)
+        return
+    yield from Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r")(tasks)
+
+
+def _check(
+    subjects: Sequence[Subject],
+    pack: Pack,
+    private: Sequence[str],
+    utility: Sequence[str],
+    effort: str,
+    attack_on: Sequence[str],
+) -> None:
+    problems = []
+    if not subjects:
+        problems.append("releases: at least one is needed, got none")
+    if effort not in EFFORTS:
+        problems.append(f"effort: must be one of {EFFORTS}, got {effort!r}")
+    if not attack_on or not set(attack_on) <= set(SPLITS) - {"calibrate", "test"}:
+        problems.append(f"attackers: must train on 'attack' or 'protect', got {list(attack_on)}")
+    names = [s.name for s in subjects]
+    problems += [f"release {n!r}: names must differ, got {names.count(n)} of this name" for n in {*names} if names.count(n) > 1]
+    for s in subjects:
+        if len(s.x) != len(pack):
+            problems.append(f"release {s.name!r}: needs one row for each of the pack's {len(pack)}, got {len(s.x)}")
+        elif s.x.dtype != np.uint8 and not all(np.isfinite(p).all() for p in np.array_split(s.x, max(len(s.x) // 65536, 1))):
+            problems.append(f"release {s.name!r}: values must be finite, got NaN or infinity")
+    if problems:
+        raise InputError("; ".join(problems))
+    pack.require(private=list(private), utility=[u for u in utility if u != "identity"], splits=(*attack_on, "calibrate", "test"))
+    if "identity" in utility:
+        pack.label("identity")

@@ -1,0 +1,1 @@
+"""Data: layouts read what users have, packs hold it decoded, splits keep people apart."""

@@ -1,0 +1,210 @@
+"""Encoded images to uint8 arrays of one size, safely: limits are checked in the header, before anything is decoded.
+
+JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of its scales n/8 at which the crop still
+has the target's size, and for grey images the brightness alone. PNG, BMP, WebP, TIFF and GIF (first frame) go through
+Pillow. The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is
+not square then (it is never stretched), and resized with an antialiased Lanczos filter.
+
+Grey is ITU-R 601 luma. Transparency is put on white. 16-bit samples keep their upper 8 bits; samples of 32 bits have no
+fixed range and are refused. Colour profiles are not applied.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import PIL
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ExifTags import Base as Tag
+from PIL.ImageFile import ImageFile
+
+from veil.errors import InputError
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a crop, as fractions of the upright image's width and height."""
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+MAX_SIDE = 65_535
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+VERSIONS: Mapping[str, str] = {"simplejpeg": simplejpeg.__version__, "pillow": PIL.__version__}
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodeError(Exception):
+    """This image cannot be decoded, or must not be; the message says why."""
+
+
+def check_crop(crop: Box) -> Box:
+    """The crop itself; raises InputError unless 0 <= left < right <= 1 and 0 <= top < bottom <= 1."""
+    if len(crop) != 4 or not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
+        raise InputError(f"crop {tuple(crop)}: must be left, top, right, bottom as fractions with left < right in 0..1")
+    return crop
+
+
+def read(path: Path) -> bytes:
+    """A file's bytes; raises DecodeError where it is too large (by its size, before it is read) or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DecodeError(f"cannot be read ({error.strerror or error})") from None
+    _check_bytes(len(data))
+    return data
+
+
+def decode(data: bytes, size: int, channels: int, crop: Box | None = None) -> NDArray[np.uint8]:
+    """One image as uint8 ``(size, size)`` (``channels`` 1) or ``(size, size, 3)``.
+
+    Args:
+        data: The encoded image.
+        size: Side of the result in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        crop: Left, top, right and bottom as fractions of the upright image; None for all of it.
+
+    Raises:
+        DecodeError: The data are no image of a known format, damaged, or beyond a limit.
+    """
+    _check_bytes(len(data))
+    box = (0.0, 0.0, 1.0, 1.0) if crop is None else crop
+    try:
+        jpeg = data[:3] == b"\xff\xd8\xff"
+        image = _jpeg(data, size, channels, box) if jpeg else _other(data, channels)
+        return np.asarray(_crop_and_resize(image, size, box))
+    except DecodeError:
+        raise
+    except Exception as error:  # decoders of untrusted bytes raise anything: SyntaxError, struct.error, KeyError, ...
+        words = (str(error) or type(error).__name__).splitlines()[0]
+        raise DecodeError(f"cannot be decoded ({words[:200]})") from None
+
+
+def _check_bytes(n: int) -> None:
+    if n > MAX_BYTES:
+        raise DecodeError(f"more than {MAX_BYTES // 2**20} MiB")
+    if n == 0:
+        raise DecodeError("empty")
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width < 1 or height < 1 or width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise DecodeError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
+
+
+def _jpeg(data: bytes, size: int, channels: int, box: Box) -> Image.Image:
+    """The upright JPEG, at the smallest scale at which the crop's square still has ``size`` pixels a side."""
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    _check_pixels(width, height)
+    turn = _orientation(data)
+    if space in ("CMYK", "YCCK"):
+        # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones.
+        return _upright(_to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels), turn)
+    wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
+    side = min((box[2] - box[0]) * wide, (box[3] - box[1]) * high)
+    scale = min(1.0, size / side)
+    array = simplejpeg.decode_jpeg(
+        data,
+        "GRAY" if channels == 1 else "RGB",
+        min_height=math.ceil(height * scale),
+        min_width=math.ceil(width * scale),
+    )
+    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn)
+
+
+def _orientation(data: bytes) -> int:
+    """The Exif orientation 1..8 of a JPEG, 1 where it has none or its Exif is damaged."""
+    # Exif is an APP1 segment near the start; most JPEGs of data sets have none, and this search costs a microsecond.
+    if data.find(b"Exif\0\0", 0, 2**16) < 0:
+        return 1
+    try:
+        return int(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).getexif().get(Tag.Orientation, 1))
+    except Exception:  # damaged Exif is no reason to lose an image that decodes
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def _other(data: bytes, channels: int) -> Image.Image:
+    """The upright image in any other format, found by its first bytes: the only formats that are ever tried."""
+    # The classes are called rather than Image.open: its own limit on pixels is another one, and partly only a warning.
+    file = io.BytesIO(data)
+    opened: ImageFile
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        opened = PngImagePlugin.PngImageFile(file)
+    elif data[:2] == b"BM":
+        opened = BmpImagePlugin.BmpImageFile(file)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        _check_pixels(*_webp_size(data))  # Pillow lets libwebp allocate the whole canvas when it opens the file
+        opened = WebPImagePlugin.WebPImageFile(file)
+    elif data[:4] in (b"II*\0", b"MM\0*"):
+        opened = TiffImagePlugin.TiffImageFile(file)
+    elif data[:6] in (b"GIF87a", b"GIF89a"):
+        _check_pixels(*struct.unpack("<HH", data[6:10]))
+        opened = GifImagePlugin.GifImageFile(file)
+    else:
+        raise DecodeError("not a JPEG, PNG, BMP, WebP, TIFF or GIF image")
+    _check_pixels(*opened.size)
+    image = _load(opened)
+    # Pillow turns TIFFs upright when it loads them and drops the tag.
+    turn = int(image.getexif().get(Tag.Orientation, 1))
+    return _upright(_to_mode(image, channels), turn)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height as the first chunk of a WebP file gives them (RFC 9649, sections 2.5 to 2.7)."""
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if data[12:16] == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    raise DecodeError("cannot be decoded (no WebP header)")
+
+
+def _load(image: ImageFile) -> ImageFile:
+    _check_pixels(*image.size)
+    image.load()
+    return image
+
+
+def _to_mode(image: Image.Image, channels: int) -> Image.Image:
+    """8-bit grey or RGB out of whatever a file may hold."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DecodeError("samples of 32 bits, which have no fixed range")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _crop_and_resize(image: Image.Image, size: int, box: Box) -> Image.Image:
+    """The largest centred square of the crop, at ``size`` pixels a side."""
+    left, top, right, bottom = (f * n for f, n in zip(box, (*image.size, *image.size), strict=True))
+    side = min(right - left, bottom - top)
+    left += (right - left - side) / 2
+    top += (bottom - top - side) / 2
+    if side < 1:
+        raise DecodeError(f"the crop is less than one pixel of {image.size[0]} x {image.size[1]}")
+    # A sum of floats may pass the edge by a rounding error, which Pillow refuses.
+    square = (left, top, min(left + side, image.size[0]), min(top + side, image.size[1]))
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)

@@ -1,0 +1,21 @@
+"""Layouts: one function per way in which data sets lie on disks, all in one dict.
+
+A layout reads what users have, unchanged, and returns a :class:`~veil.data.layouts.listing.Listing`. It decodes
+nothing, reports what it must leave out, and refuses options that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from veil.data.layouts import celeba, embeddings, folder, lfw, stylised
+from veil.data.layouts.listing import Listing, Options
+
+LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
+    "stylised": stylised.read,
+    "folder": folder.read,
+    "lfw": lfw.read,
+    "celeba": celeba.read,
+    "embeddings": embeddings.read,
+}

@@ -1,0 +1,220 @@
+"""The layout ``lfw``: Labeled Faces in the Wild (Huang et al. 2007), a folder with its archive or its tree.
+
+The source holds ``lfw-deepfunneled.tar`` (or ``.tgz``; any ``lfw*`` archive) or the extracted tree
+``NAME/NAME_0001.jpg``, at the top or one folder down, and what there is of ``male_names.txt`` with ``female_names.txt``
+(label ``gender``), ``smile_labels.txt`` (label ``smile``) and ``pairs.txt`` (the protocol of pairs). ``identity`` is
+the person's folder.
+The archive is read as a stream; nothing is extracted.
+
+The public lists have defects: images that stand in both lists of gender, and images in neither, have unknown gender.
+The default crop is the face of the aligned images: columns and rows 65 to 185 of 250.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from veil.data.decode import MAX_BYTES, SUFFIXES, Box
+from veil.data.layouts.folder import walk
+from veil.data.layouts.listing import Item, Listing, Options, Pair, check_options, clean
+from veil.errors import InputError
+
+CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
+ARCHIVES = (".tar", ".tgz", ".tar.gz")
+STANDARD_COUNT = 13_233
+
+
+def read(source: Path, options: Options) -> Listing:
+    """Lists LFW's images; raises InputError where there are none or a list is malformed."""
+    check_options("lfw", options, {}, labels=False)
+    folder = source.parent if source.is_file() else source
+    if not folder.is_dir():
+        raise InputError(f"{source}: no such folder")
+    notes: list[str] = []
+    place, archived = _find(source, notes)
+    labels, attributes = _labels(folder, notes)
+    files = _listed(place) if archived else [name for name, _ in walk(place)[0]]
+    if files is not None:
+        notes += _compare({PurePosixPath(name).name for name in files}, labels)
+    items = _from_archive(place) if archived else _from_tree(place)
+    return Listing(
+        items=(_labelled(item, labels) for item in items),
+        count=len(files) if files is not None else None,
+        attributes=("identity", *attributes),
+        crop=CROP,
+        pairs=_pairs(folder / "pairs.txt", notes),
+        notes=tuple(notes),
+    )
+
+
+def _find(source: Path, notes: list[str]) -> tuple[Path, bool]:
+    """The archive and True, or the tree and False."""
+    if source.is_file():
+        return source, True
+    archives = sorted(p for p in source.glob("lfw*") if p.name.lower().endswith(ARCHIVES) and p.is_file())
+    if len(archives) > 1:
+        raise InputError(f"{source}: holds several archives ({', '.join(p.name for p in archives)}); name one of them")
+    bases = [source, *sorted(p for p in source.iterdir() if p.is_dir() and not p.is_symlink())]
+    tree = next((base for base in bases if next(base.glob("*/*.jpg"), None) is not None), None)
+    if archives:
+        if tree is not None:
+            notes.append(f"{archives[0].name} was read; the extracted images beside it were not.")
+        return archives[0], True
+    if tree is None:
+        raise InputError(f"{source}: holds neither lfw-deepfunneled.tar (.tgz) nor its tree NAME/NAME_0001.jpg")
+    return tree, False
+
+
+def _listed(archive: Path) -> list[str] | None:
+    """The names of the files in an archive, or None where it is compressed and listing it would mean unpacking it."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            return [member.name for member in tar if not member.isdir()]
+    except (tarfile.TarError, OSError):
+        return None  # compressed, or damaged: reading it as a stream tells
+
+
+def _from_archive(archive: Path) -> Iterator[Item]:
+    seen: set[str] = set()
+    try:
+        with tarfile.open(archive, "r|*") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                name = clean(member.name)
+                source, problem = _judge(member, seen)
+                if problem:
+                    yield Item(name, None, problem=problem)
+                    continue
+                file = tar.extractfile(member)
+                assert file is not None  # _judge lets regular files pass only
+                data = file.read()
+                seen.add(source)
+                yield Item(source, data)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError) as error:
+        raise InputError(f"{archive}: damaged or cut off after {len(seen)} images ({error})") from None
+
+
+def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
+    """The image's source ``NAME/FILE``, and why the member is refused, or ""."""
+    path = PurePosixPath(clean(member.name))
+    source = "/".join(path.parts[-2:])
+    if path.is_absolute() or ".." in path.parts:
+        return source, "an absolute path or one with .."
+    if not member.isreg():
+        return source, "a link, device or other special file"
+    if not path.name.lower().endswith(SUFFIXES):
+        return source, "no image by its name's ending"
+    if len(path.parts) < 2:
+        return source, "not in a person's folder"
+    if member.size > MAX_BYTES:
+        return source, f"more than {MAX_BYTES // 2**20} MiB"
+    if source in seen:
+        return source, "a second file of that name"
+    return source, ""
+
+
+def _from_tree(tree: Path) -> Iterator[Item]:
+    seen: set[str] = set()
+    for name, problem in walk(tree)[0]:
+        parts = clean(name).split("/")
+        source = "/".join(parts[-2:])
+        if not problem:
+            problem = "not in a person's folder" if len(parts) < 2 else ""
+            problem = "a second file of that name" if source in seen else problem
+        seen.add(source)
+        yield Item(clean(name) if problem else source, tree / name, problem=problem)
+
+
+_Labels = dict[str, dict[str, str | None]]
+"""Label name -> file name -> class."""
+
+
+def _labelled(item: Item, labels: _Labels) -> Item:
+    person, _, file = item.source.rpartition("/")
+    words: dict[str, str | None] = {name: table.get(file) for name, table in labels.items()}
+    return Item(item.source, item.data, {"identity": person, **words}, None, item.problem)
+
+
+def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
+    labels: _Labels = {}
+    lists = {gender: folder / f"{gender}_names.txt" for gender in ("female", "male")}
+    missing = [path.name for path in lists.values() if not path.is_file()]
+    if len(missing) == 1:
+        raise InputError(f"{folder}: holds one list of gender without the other; {missing[0]} is missing")
+    if not missing:
+        names = {gender: {PurePosixPath(line).name for line in _lines(path)} for gender, path in lists.items()}
+        both = names["female"] & names["male"]
+        labels["gender"] = {name: None if name in both else gender for gender in names for name in names[gender]}
+        if both:
+            notes.append(f"{len(both)} images stand in both lists of gender; their gender is taken as unknown.")
+    path = folder / "smile_labels.txt"
+    if path.is_file():
+        labels["smile"] = {}
+        for number, line in enumerate(_lines(path), 1):
+            name, _, value = line.rpartition(" ")
+            if value not in ("0", "1") or not name:
+                raise InputError(f"{path}: line {number} is {line!r}; must be an image and 0 or 1")
+            labels["smile"][PurePosixPath(name.strip()).name] = "yes" if value == "1" else "no"
+    for name, files in (("gender", "male_names.txt with female_names.txt"), ("smile", "smile_labels.txt")):
+        if name not in labels:
+            notes.append(f"There is no label {name}: {files} is not there.")
+    return labels, list(labels)
+
+
+def _compare(files: set[str], labels: _Labels) -> list[str]:
+    """What the lists say of no image, and the images that no list of gender speaks of."""
+    notes = []
+    if len(files) != STANDARD_COUNT:
+        notes.append(f"The standard set has {STANDARD_COUNT} images; here are {len(files)}.")
+    for name, table in labels.items():
+        spare = len(table.keys() - files)
+        if spare:
+            notes.append(f"{spare} entries of the lists of {name} name no image.")
+    if "gender" in labels:
+        neither = len(files - labels["gender"].keys())
+        if neither:
+            notes.append(f"{neither} images stand in neither list of gender; their gender is unknown.")
+    return notes
+
+
+def _pairs(path: Path, notes: list[str]) -> list[Pair] | None:
+    """The protocol: a line ``folds pairs``, then in each fold so many pairs of one person and as many of two."""
+    if not path.is_file():
+        notes.append("There is no protocol of pairs: pairs.txt is not there.")
+        return None
+    lines = _lines(path)
+    try:
+        folds, each = (int(word) for word in (["1", *lines[0].split()])[-2:])
+        if len(lines) - 1 != folds * each * 2:
+            raise InputError(f"{path}: {len(lines) - 1} pairs; its first line announces {folds * each * 2}")
+    except (ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: line 1 must give the number of folds and of pairs") from None
+    pairs = []
+    for number, line in enumerate(lines[1:], 2):
+        words = line.split("\t") if "\t" in line else line.split()
+        numbers = [words[i] for i in ((1, 2) if len(words) == 3 else (1, 3)) if i < len(words)]
+        if len(words) not in (3, 4) or not all(word.strip().isdigit() for word in numbers):
+            raise InputError(f"{path}: line {number} is {line!r}; must be NAME N N, or NAME N NAME N")
+        second = words[0] if len(words) == 3 else words[2]
+        a, b = int(numbers[0]), int(numbers[1])
+        pairs.append((_file(words[0], a), _file(second, b), len(words) == 3, (number - 2) // (2 * each)))
+    return pairs
+
+
+def _file(person: str, number: int) -> str:
+    return f"{person.strip()}/{person.strip()}_{number:04d}.jpg"
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a list that are not empty, whatever their ends."""
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None

@@ -1,0 +1,103 @@
+"""What a layout hands to the packer: an iterator of items and what is known about them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from veil.data.decode import Box
+from veil.errors import InputError
+
+Pair = tuple[str, str, bool, int]
+"""Source a, source b, whether both show the same person, fold (from 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row of a data set, before decoding.
+
+    Attributes:
+        source: The row's name, unique in the data set: a path inside the source with ``/`` between its parts, say.
+        data: An encoded image (bytes), the path of one (read later, by the thread that decodes it), or an array that
+            needs no decoding: uint8 ``(H, W)`` or ``(H, W, 3)`` at the size asked for, or float32 ``(d,)``. None only
+            where ``problem`` is given.
+        labels: Class name per label; None, or no entry, where it is unknown.
+        split: One of ``veil.data.pack.SPLITS`` where the data set prescribes it, for all items or for none.
+        problem: Why this item cannot be packed; it is then listed in ``skipped.csv`` and counted.
+    """
+
+    source: str
+    data: bytes | Path | NDArray[Any] | None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    split: str | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked of a layout.
+
+    Attributes:
+        size: Side of the square images to make, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        labels: A CSV or Parquet file of labels, where the layout takes one.
+        seed: For layouts that draw their images.
+        settings: The layout's own settings, by name; a layout refuses names it does not know.
+    """
+
+    size: int = 64
+    channels: int = 1
+    labels: Path | None = None
+    seed: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The items of a data set and what is known about them before they are read.
+
+    Attributes:
+        items: The items, read as they are asked for; can be walked once.
+        count: How many items there will be, or None.
+        attributes: The names of all labels; ``"identity"`` says who is seen, where that is known.
+        kind: ``"images"`` or ``"vectors"``.
+        crop: The crop to use when the user names none; None for the largest centred square.
+        pairs: The data set's own protocol of pairs, by source names.
+        notes: What the user should know: defects handled, rows without labels and the like. One sentence each.
+    """
+
+    items: Iterator[Item]
+    count: int | None
+    attributes: tuple[str, ...]
+    kind: Literal["images", "vectors"] = "images"
+    crop: Box | None = None
+    pairs: list[Pair] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def check_options(layout: str, options: Options, settings: Mapping[str, tuple[str, ...] | None], labels: bool) -> None:
+    """Raises InputError for what a layout does not take.
+
+    Args:
+        layout: Its name.
+        options: What the user asked for.
+        settings: The settings that it knows, each with its values, or None where any value is.
+        labels: Whether it takes a file of labels.
+    """
+    for name, value in options.settings.items():
+        if name not in settings:
+            raise InputError(f"{layout}: no setting {name!r}; it has {', '.join(settings) or 'none'}")
+        values = settings[name]
+        if values is not None and value not in values:
+            raise InputError(f"{layout}: setting {name} is {value!r}; must be one of {', '.join(values)}")
+    if options.labels is not None and not labels:
+        raise InputError(f"{layout}: brings its own labels and takes no file of them ({options.labels})")
+
+
+def clean(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8 are written out as ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

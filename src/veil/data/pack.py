@@ -1,0 +1,371 @@
+"""A pack: images or vectors decoded once, with their labels and splits, in one memory-mapped folder.
+
+``PACK/images.npy`` (uint8, ``(N, H, W)`` or ``(N, H, W, 3)``) or ``PACK/vectors.npy`` (float32, ``(N, d)``);
+``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
+unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
+could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, decoder, class names, SHA-256 of
+the files).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from veil.data import splits
+from veil.errors import InputError
+
+SCHEMA = 1
+SPLITS = splits.SPLITS
+RESERVED = ("source", "split")
+"""Columns of ``labels.parquet`` that are no labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Images or vectors of people, with labels.
+
+    Attributes:
+        x: uint8 ``(N, H, W)`` (grey) or ``(N, H, W, 3)`` (RGB), or float32 ``(N, d)``; memory-mapped when opened from
+            a folder.
+        labels: For each label name an int64 array ``(N,)`` of class codes; -1 where the label is unknown.
+            ``"identity"`` is the label that says who is seen, where that is known.
+        classes: For each label name its class names; code c means ``classes[name][c]``.
+        split: int8 ``(N,)``, indices into :data:`SPLITS`.
+        sources: ``(N,)`` names of the rows' sources (a path inside the layout's source, say).
+        meta: What ``pack.json`` holds.
+        path: The folder, or None for a pack made in memory.
+        pairs: int64 ``(P, 4)``: row a, row b, same person (1/0), fold; None where the layout has no protocol of pairs.
+    """
+
+    x: NDArray[Any]
+    labels: Mapping[str, NDArray[np.int64]]
+    classes: Mapping[str, tuple[str, ...]]
+    split: NDArray[np.int8]
+    sources: NDArray[Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    pairs: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def kind(self) -> Literal["images", "vectors"]:
+        return "vectors" if self.x.dtype == np.float32 else "images"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any byte of the data: from the files' SHA-256, or the arrays in memory."""
+        total = hashlib.sha256()
+        if self.path is not None:
+            for name, entry in sorted(self.meta["files"].items()):
+                total.update(f"{name} {entry['sha256']}\n".encode())
+            return total.hexdigest()[:16]
+        for array in (self.x, self.split, self.pairs):
+            if array is not None:
+                total.update(f"{array.dtype.str} {array.shape}\n".encode())
+                total.update(np.ascontiguousarray(array).data)
+        names = {name: (self.classes[name], self.labels[name].tolist()) for name in sorted(self.labels)}
+        total.update(json.dumps([names, self.sources.tolist()]).encode())
+        return total.hexdigest()[:16]
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = False) -> Pack:
+        """Opens a pack's folder; images or vectors are mapped, not read.
+
+        Args:
+            path: The folder.
+            verify: Whether to read all files and compare their SHA-256 with ``pack.json``.
+
+        Raises:
+            InputError: The folder is no pack, of another schema, truncated, or its files contradict each other.
+        """
+        path = Path(path)
+        meta = _read_meta(path)
+        _check_files(path, meta, verify)
+        name = "vectors.npy" if meta["kind"] == "vectors" else "images.npy"
+        x = _map(path / name)
+        if list(x.shape) != meta["shape"]:
+            raise InputError(f"{path / name}: its shape {list(x.shape)} is not the {meta['shape']} of pack.json")
+        image = x.dtype == np.uint8 and (x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3))
+        if not (image if name == "images.npy" else x.dtype == np.float32 and x.ndim == 2):
+            raise InputError(f"{path / name}: {x.dtype} {x.shape} is not an array of {meta['kind']}")
+        labels, split, sources = _read_labels(path / "labels.parquet", meta["classes"], len(x))
+        pairs = None
+        if "pairs.npy" in meta["files"]:
+            pairs = np.array(_map(path / "pairs.npy"))
+            _check_pairs(pairs, len(x), f"{path / 'pairs.npy'}")
+        classes = {label: tuple(names) for label, names in meta["classes"].items()}
+        return cls(x=x, labels=labels, classes=classes, split=split, sources=sources, meta=meta, path=path, pairs=pairs)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: ArrayLike,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]],
+        *,
+        split: Sequence[str] | None = None,
+        seed: int = 0,
+        disjoint_by: str | None = "identity",
+        sources: Sequence[str] | None = None,
+        pairs: ArrayLike | None = None,
+    ) -> Pack:
+        """A pack in memory.
+
+        Args:
+            x: uint8 ``(N, H, W)`` or ``(N, H, W, 3)``, or floats ``(N, d)``.
+            labels: For each label name N values, each a string, an integer, a boolean (``no``/``yes``) or unknown
+                (None, "" or NaN). The classes are the sorted strings.
+            split: N names out of :data:`SPLITS`; drawn with ``seed`` where None.
+            seed: Of the splits.
+            disjoint_by: The label whose classes must not straddle the splits that are drawn, where there is such a
+                label; None draws rows.
+            sources: N unique names; the row numbers where None.
+            pairs: Integers ``(P, 4)``, as in :attr:`pairs`.
+
+        Raises:
+            InputError: Shapes, types, names or lengths that do not fit.
+        """
+        array = _as_data(x)
+        n = len(array)
+        codes: dict[str, NDArray[np.int64]] = {}
+        classes: dict[str, tuple[str, ...]] = {}
+        for name, values in labels.items():
+            if name in RESERVED:
+                raise InputError(f"label name {name!r}: {' and '.join(RESERVED)} are not free for labels")
+            if len(values) != n:
+                raise InputError(f"label {name}: {len(values)} values for {n} rows")
+            codes[name], classes[name] = encode(values)
+        if split is None:
+            groups = codes.get(disjoint_by) if disjoint_by is not None else None
+            where = splits.assign(np.full(n, -1, np.int64) if groups is None else groups, seed)
+        else:
+            where = splits.parse(split)
+        if len(where) != n:
+            raise InputError(f"split: {len(where)} values for {n} rows")
+        names = np.asarray([str(i) for i in range(n)] if sources is None else list(sources), dtype=np.str_)
+        if len(names) != n:
+            raise InputError(f"sources: {len(names)} names for {n} rows")
+        table = None
+        if pairs is not None:
+            table = np.asarray(pairs, dtype=np.int64)
+            _check_pairs(table, n, "pairs")
+        meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": []}
+        return cls(x=array, labels=codes, classes=classes, split=where, sources=names, meta=meta, pairs=table)
+
+    def label(self, name: str) -> NDArray[np.int64]:
+        """The codes ``(N,)`` of a label; raises InputError with the names there are where it is not one of them."""
+        if name not in self.labels:
+            there = ", ".join(sorted(self.labels)) or "no labels"
+            raise InputError(f"label {name!r}: the pack has {there}")
+        return self.labels[name]
+
+    def rows(self, *names: str, known: Iterable[str] = ()) -> NDArray[np.int64]:
+        """The rows of the named splits (of all where none is named) whose ``known`` labels are all known, ascending.
+
+        Raises:
+            InputError: A split or label that does not exist.
+        """
+        codes = splits.parse(names)
+        keep = np.isin(self.split, codes) if names else np.ones(len(self), bool)
+        for name in (known,) if isinstance(known, str) else known:
+            keep &= self.label(name) >= 0
+        return np.flatnonzero(keep).astype(np.int64)
+
+    def require(self, private: Sequence[str] = (), utility: str | Sequence[str] = ()) -> None:
+        """Preflight: can these labels be trained and measured on in every split?
+
+        Every label must exist and have two classes or more; each of its classes must occur in every split. Identities
+        are exempt from the last rule: splits are disjoint by them.
+
+        Raises:
+            InputError: With all problems in one line, each naming the class and the split.
+        """
+        wanted = [*private, *((utility,) if isinstance(utility, str) else utility)]
+        problems = []
+        for code, split in enumerate(SPLITS):
+            if not np.any(self.split == code):
+                problems.append(f"split {split} has no rows")
+        for name in dict.fromkeys(wanted):
+            if name not in self.labels:
+                there = ", ".join(sorted(self.labels)) or "no labels"
+                problems.append(f"label {name!r}: the pack has {there}")
+                continue
+            classes, codes = self.classes[name], self.labels[name]
+            if len(classes) < 2:
+                problems.append(f"label {name} has {len(classes)} class{'es' * (not classes)}; two are needed")
+            if name == "identity":
+                continue
+            for code, split in enumerate(SPLITS):
+                present = set(np.unique(codes[self.split == code]).tolist())
+                if np.any(self.split == code):
+                    missing = [repr(c) for k, c in enumerate(classes) if k not in present]
+                    problems += [f"label {name}: no row of class {few(missing)} in split {split}"] if missing else []
+        if problems:
+            where = f"{self.path}: " if self.path is not None else ""
+            raise InputError(where + "; ".join(problems))
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def class_name(value: Any) -> str | None:
+    """The class that a label's value names, or None where it is unknown (None, "", NaN).
+
+    Booleans become ``no``/``yes``; numbers without a fraction lose their ``.0``, which they often owe to a NaN
+    elsewhere in their column.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if float(value).is_integer() else str(float(value))
+    return str(value).strip() or None
+
+
+def encode(values: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes ``(N,)`` (-1 for unknown) and the sorted class names."""
+    names = [class_name(value) for value in values]
+    classes = tuple(sorted({name for name in names if name is not None}))
+    code: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+    code[None] = -1
+    return np.fromiter((code[name] for name in names), np.int64, len(names)), classes
+
+
+def _as_data(x: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(x)
+    if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
+        pass
+    elif array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if len(bad):
+            raise InputError(f"x: row {bad[0]} is not finite ({len(bad)} such rows)")
+    else:
+        raise InputError(f"x: {array.dtype} {array.shape} is neither uint8 (N, H, W) or (N, H, W, 3) nor floats (N, d)")
+    if 0 in array.shape:
+        raise InputError(f"x: {array.shape} holds nothing")
+    return array
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """``pack.json``, with the keys and types that the rest relies on."""
+    if not path.is_dir():
+        raise InputError(f"{path}: {'not a pack (a file)' if path.exists() else 'no such folder'}")
+    try:
+        meta = json.loads((path / "pack.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not a pack (it has no pack.json)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / 'pack.json'}: cannot be read ({error})") from None
+    if not isinstance(meta, dict) or "schema" not in meta:
+        raise InputError(f"{path / 'pack.json'}: not the description of a pack (no schema)")
+    if meta["schema"] != SCHEMA:
+        raise InputError(f"{path / 'pack.json'}: schema {meta['schema']!r}; this version of Veil reads {SCHEMA}")
+    classes, files = meta.get("classes"), meta.get("files")
+    whole = (
+        meta.get("kind") in ("images", "vectors")
+        and isinstance(meta.get("shape"), list)
+        and isinstance(classes, dict)
+        and all(isinstance(c, list) and all(isinstance(n, str) for n in c) for c in classes.values())
+        and isinstance(files, dict)
+        and all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in files.values())
+    )
+    if not whole:
+        raise InputError(f"{path / 'pack.json'}: damaged (kind, shape, classes or files are missing or malformed)")
+    return meta
+
+
+def _check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
+    """Sizes, and on demand SHA-256, against ``pack.json``."""
+    data = "vectors.npy" if meta["kind"] == "vectors" else "images.npy"
+    for name in sorted({data, "labels.parquet", *meta["files"]}):
+        if name not in meta["files"] or name not in (data, "labels.parquet", "pairs.npy"):
+            raise InputError(f"{path / 'pack.json'}: damaged (its list of files has a wrong entry for {name!r})")
+        try:
+            size = (path / name).stat().st_size
+        except OSError:
+            raise InputError(f"{path}: the pack is incomplete: {name} is missing") from None
+        if size != meta["files"][name]["bytes"]:
+            raise InputError(f"{path / name}: {size} bytes, but {meta['files'][name]['bytes']} were written")
+        if verify and sha256(path / name) != meta["files"][name]["sha256"]:
+            raise InputError(f"{path / name}: its SHA-256 is not the one in pack.json; the file was changed")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an array of numbers, or cut off ({error})") from None
+    if not array.flags.c_contiguous:
+        raise InputError(f"{path}: its rows do not lie one after the other (Fortran order)")
+    return array
+
+
+def _read_labels(
+    path: Path, classes: Mapping[str, list[str]], n: int
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int8], NDArray[Any]]:
+    """Codes per label, the split and the sources."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    columns = table.column_names
+    if sorted(columns) != sorted([*RESERVED, *classes]):
+        raise InputError(f"{path}: columns {columns} where pack.json expects {[*RESERVED, *classes]}")
+    if table.num_rows != n:
+        raise InputError(f"{path}: {table.num_rows} rows for {n} images or vectors")
+    split = _codes(path, "split", table["split"], SPLITS)
+    if np.any(split < 0):
+        raise InputError(f"{path}: row {int(np.argmin(split))} has no split")
+    labels = {name: _codes(path, name, table[name], names) for name, names in classes.items()}
+    return labels, split.astype(np.int8), np.asarray(table["source"].to_pylist(), dtype=np.str_)
+
+
+def _codes(path: Path, name: str, column: pa.ChunkedArray, classes: Sequence[str]) -> NDArray[np.int64]:
+    """A dictionary column as codes into ``classes``, whatever order the file's own dictionary has."""
+    code = {c: i for i, c in enumerate(classes)}
+    out = np.full(len(column), -1, np.int64)
+    start = 0
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            raise InputError(f"{path}: column {name} is {chunk.type}, not a dictionary of strings")
+        words = chunk.dictionary.to_pylist()
+        unknown = [w for w in words if w not in code]
+        if unknown:
+            raise InputError(f"{path}: column {name} holds {unknown[0]!r}, which pack.json does not list")
+        table = np.array([code[w] for w in words] or [-1], np.int64)
+        picked = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        out[start : start + len(chunk)] = np.where(picked < 0, -1, table[picked])
+        start += len(chunk)
+    return out
+
+
+def _check_pairs(pairs: NDArray[Any], n: int, name: str) -> None:
+    if pairs.dtype != np.int64 or pairs.ndim != 2 or pairs.shape[1] != 4:
+        raise InputError(f"{name}: {pairs.dtype} {pairs.shape} is not int64 (P, 4)")
+    if len(pairs) and (pairs.min() < 0 or pairs[:, :2].max() >= n or pairs[:, 2].max() > 1):
+        raise InputError(f"{name}: rows must lie in 0..{n - 1}, 'same' must be 0 or 1, folds must not be negative")

@@ -1,0 +1,5 @@
+"""Pieces of a training loop: players and their updates, precision, checkpoints that resume bit-equal, processes."""
+
+from veil.engine.run import Diverged, Player, Run, Step
+
+__all__ = ["Diverged", "Player", "Run", "Step"]

@@ -1,0 +1,362 @@
+"""One training run: ``update(player, loss)``, stages and steps, bf16, checkpoints, several processes.
+
+The alternation between players *is* the algorithm, so methods write it themselves; a :class:`Run` supplies what all of
+them need around it. Randomness is stateless: every draw of a step comes from (seed, stage, step), so a run that was
+killed and resumed repeats the same bits without having saved a generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from veil.errors import InputError
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+_FLUSH_EVERY = 20  # steps between reads of the losses: each read waits for an accelerator to catch up
+_LOSS_LIMIT = 1e6  # no loss of a healthy run comes near; an unbounded objective that runs away passes it
+
+
+class Diverged(InputError):
+    """A loss is no longer finite, or beyond any healthy value; the settings, not the machine, are at fault."""
+
+
+class Player:
+    """A network (or several) with the optimiser that alone may change it.
+
+    Args:
+        name: What the progress line and the curves call it.
+        module: Its network.
+        lr: Peak learning rate.
+        optimizer: ``"adam"`` or ``"adamw"`` (decoupled weight decay).
+        weight_decay: For ``"adamw"``.
+        schedule: Factor of the learning rate as a function of the number of updates made so far; constant if None.
+        clip: Largest norm of the gradient; None for no clipping.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        *,
+        lr: float,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: float = 0.0,
+        schedule: Callable[[int], float] | None = None,
+        clip: float | None = None,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.lr = lr
+        self.schedule = schedule
+        self.clip = clip
+        self.updates = 0
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(self.parameters, lr=lr, weight_decay=weight_decay)
+
+    def restart(self, module: nn.Module) -> None:
+        """Take over the fresh weights of ``module`` (same shapes) and forget the optimiser's state."""
+        self.module.load_state_dict(module.state_dict())
+        self.optimizer.state.clear()
+        self.updates = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a stage: its number, the number of steps in the stage, and its own generators.
+
+    ``rng`` draws what concerns the whole batch. :meth:`uniform` and :meth:`normal` draw values for this process's rows:
+    on the CPU, so that a run draws the same on any device, and for the whole batch, so that it draws the same on any
+    number of processes.
+    """
+
+    number: int
+    count: int
+    rng: np.random.Generator
+    _torch_rng: torch.Generator
+    _rank: int
+    _world: int
+
+    @property
+    def progress(self) -> float:
+        """How far the stage has come, from 0 (first step) towards 1."""
+        return self.number / self.count
+
+    def uniform(self, rows: int, *shape: int) -> Tensor:
+        """``(rows, *shape)`` from U[0, 1)."""
+        return torch.rand(rows * self._world, *shape, generator=self._torch_rng)[rows * self._rank :][:rows]
+
+    def normal(self, rows: int, *shape: int) -> Tensor:
+        """``(rows, *shape)`` from N(0, 1)."""
+        return torch.randn(rows * self._world, *shape, generator=self._torch_rng)[rows * self._rank :][:rows]
+
+
+def step_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a hash of its parts: distinct parts give unrelated generators."""
+    text = "\x1f".join(str(p) for p in parts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+class Run:
+    """What a method's ``fit`` needs around its alternation.
+
+    Args:
+        seed: Seeds every draw of the run.
+        precision: ``"bf16"`` autocast, ``"fp32"``, or ``"auto"``: bf16 where the processor has bf16 matrix units.
+        checkpoint: File that holds the state of an unfinished run; None for a run that cannot be resumed.
+        every: Steps between checkpoints.
+        resume: Continue from ``checkpoint`` if it is there.
+        identity: What makes two runs the same (method, configuration, data); a checkpoint of another run is refused.
+        progress: Called as ``progress(stage, done, count, losses)`` now and then.
+
+    With several processes (``torchrun`` or ``accelerate launch``) every process draws the same global batch and works
+    on its :meth:`share`; :meth:`update` averages gradients, so that N processes equal one up to rounding.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        precision: Precision = "auto",
+        checkpoint: Path | None = None,
+        every: int = 200,
+        resume: bool = False,
+        identity: str = "",
+        progress: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.seed = seed
+        self.state = PartialState(cpu=device == "cpu")
+        self.device = torch.device(device) if device else self.state.device
+        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
+        self.players: list[Player] = []
+        self.curves: list[tuple[int, str, str, float]] = []
+        self._checkpoint = checkpoint
+        self._every = every
+        self._identity = identity
+        self._progress = progress
+        self._done: dict[str, int] = {}
+        self._pending: list[tuple[int, str, Tensor]] = []
+        self._latest: dict[str, float] = {}
+        self._stage, self._number = "", 0
+        self._restored = self._read_checkpoint() if resume and checkpoint is not None and checkpoint.exists() else None
+
+    # -- devices, precision, processes --------------------------------------------------------------------------
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move to the run's device, 4-d weights in channels_last; every process starts from process 0's weights."""
+        module.to(self.device, memory_format=torch.channels_last)
+        if self.state.num_processes > 1:
+            for tensor in [*module.parameters(), *module.buffers()]:
+                dist.broadcast(tensor.data, 0)
+        return module
+
+    def tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """This process's copy of an array on the run's device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def share(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """This process's consecutive part of a global batch."""
+        world, rank = self.state.num_processes, self.state.process_index
+        if len(rows) % world:
+            raise InputError(f"batch: must be divisible by the number of processes ({world}), got {len(rows)}")
+        part = len(rows) // world
+        return rows[rank * part : (rank + 1) * part]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """All processes' rows of ``x`` in rank order, differentiable (for losses over all pairs of a batch).
+
+        Every process then computes the same loss; the backward pass sums its gradients over processes and
+        :meth:`update` averages them, which gives the gradient of the one loss.
+        """
+        if self.state.num_processes == 1:
+            return x
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(x))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    # -- the one way a player changes ----------------------------------------------------------------------------
+
+    def update(self, player: Player, loss: Tensor) -> None:
+        """Give ``player`` alone the gradient of ``loss`` and let it take one step.
+
+        Raises:
+            RuntimeError: If a parameter of the player does not take part in the loss.
+        """
+        gradients = torch.autograd.grad(loss, player.parameters)
+        if self.state.num_processes > 1:
+            gradients = _average(gradients, self.state.num_processes)
+        for parameter, gradient in zip(player.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if player.clip is not None:
+            nn.utils.clip_grad_norm_(player.parameters, player.clip)
+        if player.schedule is not None:
+            for group in player.optimizer.param_groups:
+                group["lr"] = player.lr * player.schedule(player.updates)
+        player.optimizer.step()
+        player.optimizer.zero_grad(set_to_none=True)
+        player.updates += 1
+        self.log(player.name, loss)
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Record a value of the current step for the progress line and the curves."""
+        self._pending.append((self._number, name, value.detach()))
+
+    # -- stages and steps ----------------------------------------------------------------------------------------
+
+    def enter(self, *players: Player) -> None:
+        """Declare the players; on a resumed run they take up the state they had."""
+        self.players = list(players)
+        if self._restored is not None:
+            for player in players:
+                player.load_state_dict(self._restored["players"][player.name])
+            self._done = dict(self._restored["done"])
+            self.curves = [(int(a), str(b), str(c), float(d)) for a, b, c, d in self._restored["curves"]]
+            self._restored = None
+
+    def stage(self, name: str, count: int) -> Iterator[Step]:
+        """The steps of one stage that are still to be done; checkpoints, progress and divergence in between."""
+        self._stage = name
+        for number in range(self._done.get(name, 0), count):
+            self._number = number
+            seed = step_seed(self.seed, name, number)
+            torch_rng = torch.Generator().manual_seed(seed)
+            rank, world = self.state.process_index, self.state.num_processes
+            yield Step(number, count, np.random.default_rng(seed), torch_rng, rank, world)
+            self._done[name] = number + 1
+            last = number + 1 == count
+            due = self._checkpoint is not None and (number + 1) % self._every == 0
+            if last or due or (number + 1) % _FLUSH_EVERY == 0:
+                self._flush(count)
+            if self._checkpoint is not None and (due or last):
+                self._write_checkpoint()
+
+    def finish(self) -> None:
+        """The run is complete and its result is saved: the checkpoint is no longer needed."""
+        if self._checkpoint is not None and self.state.is_main_process:
+            self._checkpoint.unlink(missing_ok=True)
+
+    def _flush(self, count: int) -> None:
+        if self._pending:
+            values = torch.stack([v.float() for _, _, v in self._pending]).tolist()
+            for (number, name, _), value in zip(self._pending, values, strict=True):
+                if not math.isfinite(value) or abs(value) > _LOSS_LIMIT:
+                    raise Diverged(
+                        f"{self._stage}, step {number}: the loss of {name!r} must stay finite and below "
+                        f"{_LOSS_LIMIT:g}, got {value:g}; lower its learning rate or its weight"
+                    )
+                self._latest[name] = value
+                self.curves.append((number, self._stage, name, value))
+            self._pending.clear()
+        if self._progress is not None and self.state.is_main_process:
+            self._progress(self._stage, self._done[self._stage], count, self._latest)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _write_checkpoint(self) -> None:
+        assert self._checkpoint is not None
+        if not self.state.is_main_process:
+            return
+        state = {
+            "identity": self._identity,
+            "done": self._done,
+            "curves": self.curves,
+            "players": {p.name: p.state_dict() for p in self.players},
+        }
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._checkpoint.parent, prefix=self._checkpoint.name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._checkpoint)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _read_checkpoint(self) -> dict[str, Any]:
+        assert self._checkpoint is not None
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # any damage to the file ends here, in one line
+            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
+        if not isinstance(state, dict) or state.get("identity") != self._identity:
+            raise InputError(f"{self._checkpoint}: belongs to a run with other settings or data; remove it to start anew")
+        return state
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Initial weights drawn inside follow the parts alone; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step_seed(*parts))
+        yield
+
+
+def one_cycle(total: int, warm_up: float = 0.1) -> Callable[[int], float]:
+    """Factor of the peak learning rate: linear from 1/25 to 1 over the warm-up, then half a cosine to 0."""
+
+    def factor(update: int) -> float:
+        done = min(update / max(total, 1), 1.0)
+        if done < warm_up:
+            return 1 / 25 + (1 - 1 / 25) * done / warm_up
+        return (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+
+    return factor
+
+
+def run_identity(**parts: Any) -> str:
+    """A short fingerprint of what makes two runs the same."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 pays: matrix units on the GPU, or AMX / AVX-512 BF16 on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or sys.platform != "linux":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def _average(gradients: tuple[Tensor, ...], world: int) -> tuple[Tensor, ...]:
+    """The mean over processes, in one flat all-reduce."""
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    parts = flat.split([g.numel() for g in gradients])
+    return tuple(p.view_as(g) for p, g in zip(parts, gradients, strict=True))

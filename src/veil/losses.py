@@ -1,0 +1,95 @@
+"""Losses that more than one method uses: pure functions of tensors, each with its equation and source.
+
+Label tensors are int64 codes ``(B,)``; -1 means unknown and never contributes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, codes: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean of -log softmax(logits)[code] over the known codes; 0 if the batch has none.
+
+    Args:
+        logits: ``(B, Z)``.
+        codes: ``(B,)``, -1 for unknown.
+        class_weights: ``(Z,)``; :func:`balanced_weights` makes every class count the same.
+    """
+    known = codes >= 0
+    if not known.any():
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits[known].float(), codes[known], weight=class_weights)
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Weights ``(Z,)`` inversely proportional to the classes' counts, so that a batch's expected weight is 1 a row."""
+    counts = counts.float().clamp_min(1.0)
+    return counts.sum() / (len(counts) * counts)
+
+
+def confusion(logits: Tensor) -> Tensor:
+    """Cross-entropy of the prediction to the uniform prior: -1/Z sum_z log softmax(logits)[z], averaged over rows.
+
+    Bounded below by log Z, which it reaches when the attacker says nothing; unlike -cross_entropy it cannot be "won"
+    by making one attacker confidently wrong (which a fresh attacker undoes). With class-balanced attackers the uniform
+    prior is the label prior.
+    """
+    return -F.log_softmax(logits.float(), dim=1).mean()
+
+
+def contrastive(distance: Tensor, different: Tensor, margin: float) -> Tensor:
+    """(1 - y) D^2 / 2 + y max(0, m - D)^2 / 2, averaged (AIA, Eq. 7; Hadsell, Chopra and LeCun 2006).
+
+    Args:
+        distance: Euclidean distances D of the pairs, ``(P,)``.
+        different: y, 1 for a pair of different people and 0 for a pair of one person, ``(P,)``.
+        margin: m > 0.
+    """
+    y = different.to(distance.dtype)
+    return ((1 - y) * distance.square() / 2 + y * (margin - distance).clamp_min(0).square() / 2).mean()
+
+
+def supervised_contrastive(z: Tensor, identity: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
+    """Supervised contrastive loss (Khosla et al. 2020, Eq. 2) over all pairs of a batch of unit vectors.
+
+    Args:
+        z: ``(B, k)``, unit length.
+        identity: ``(B,)`` codes; every anchor needs another row of its identity, anchors without one are left out.
+        temperature: > 0.
+        group: ``(B,)`` codes; if given, the negatives of an anchor are the rows of its own group only. With the private
+            attribute as the group, telling the groups apart earns nothing.
+    """
+    similarity = z.float() @ z.float().T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = (identity[:, None] == identity[None]) & ~itself
+    left_out = itself if group is None else itself | (group[:, None] != group[None])
+    log_p = similarity - similarity.masked_fill(left_out, float("-inf")).logsumexp(1, keepdim=True)
+    count = positive.sum(1)
+    anchors = count > 0
+    per_anchor = (log_p.masked_fill(~positive, 0.0).sum(1) / count.clamp_min(1))[anchors]
+    return -per_anchor.mean() if len(per_anchor) else z.sum() * 0.0
+
+
+def energy_distance(z: Tensor, codes: Tensor, classes: int) -> Tensor:
+    """Mean over pairs of classes of 2 E|a - b| - E|a - a'| - E|b - b'| (Szekely and Rizzo 2013), unbiased.
+
+    Zero in expectation if and only if the classes' distributions are the same: what no attacker can tell apart.
+
+    Args:
+        z: ``(B, k)``.
+        codes: ``(B,)``; classes with fewer than two rows in the batch are left out.
+        classes: Z.
+    """
+    distances = torch.cdist(z.float(), z.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    members = [torch.nonzero(codes == c).squeeze(1) for c in range(classes)]
+    members = [m for m in members if len(m) > 1]
+    within = [distances[m][:, m].sum() / (len(m) * (len(m) - 1)) for m in members]
+    terms = [
+        2 * distances[members[i]][:, members[j]].mean() - within[i] - within[j]
+        for i in range(len(members))
+        for j in range(i + 1, len(members))
+    ]
+    return torch.stack(terms).mean() if terms else z.sum() * 0.0

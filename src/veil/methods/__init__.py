@@ -1,0 +1,36 @@
+"""The methods by name. A method is one file that reads top to bottom like its paper."""
+
+from __future__ import annotations
+
+from veil.methods import aia, baselines
+from veil.methods.protocol import Method
+
+METHODS: dict[str, Method] = {
+    "aia": Method(
+        summary="Adversarial Image Anonymizer: a vector that matches, or keeps a label, and hides attributes",
+        config=aia.Config,
+        presets=aia.PRESETS,
+        fit=aia.fit,
+        build=aia.build,
+        build_decoder=aia.build_decoder,
+    ),
+    "leace": Method(
+        summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",
+        config=baselines.LeaceConfig,
+        presets={"default": baselines.LeaceConfig()},
+        fit=baselines.fit_leace,
+        build=baselines.build_leace,
+        build_decoder=baselines.build_decoder,
+    ),
+    "random": Method(
+        summary="baseline: half of the values of the input, or of --base's releases, replaced at random",
+        config=baselines.RandomConfig,
+        presets={"default": baselines.RandomConfig()},
+        fit=baselines.fit_random,
+        build=baselines.build_random,
+        build_decoder=baselines.build_decoder,
+    ),
+}
+"""What ``veil fit`` offers."""
+
+__all__ = ["METHODS", "Method"]

@@ -1,0 +1,209 @@
+"""Baselines: what protection gets without learning any.
+
+Both work on the input itself, or on the releases of another method (``base``), which they then ship with:
+
+- **random**: half of each vector's values replaced by draws from U[0, 1] (AIA's baseline Random, Sec. 5.3). The draws
+  come from a keyed hash of the input, so repeating a release reveals nothing more.
+- **leace**: the smallest linear change after which no linear attacker beats chance: Belrose et al., "LEACE: Perfect
+  linear concept erasure in closed form" (2023), Theorem 4.3. Nonlinear attackers undo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.errors import InputError
+from veil.release import Contract, Release, new_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomConfig:
+    """Settings of the baseline Random."""
+
+    share: float = 0.5
+    """Share of each vector's values that is replaced, in (0, 1]."""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """The release underneath (method, config, contract); set by fit."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"random: share must be in (0, 1], got {self.share!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaceConfig:
+    """Settings of the baseline LEACE; there are none to choose."""
+
+    rank: int = 0
+    """Number of directions erased; set by fit."""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """The release underneath (method, config, contract); set by fit."""
+
+
+class Eraser(nn.Module):
+    """r(x) = x - L R (x - mean), the affine map of LEACE with L ``(k, Z)`` and R ``(Z, k)``."""
+
+    mean: Tensor
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, k: int, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(k))
+        self.register_buffer("left", torch.zeros(k, rank))
+        self.register_buffer("right", torch.zeros(rank, k))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, k)`` -> ``(B, k)``."""
+        return x - (x - self.mean) @ self.right.T @ self.left.T
+
+
+def leace(x: NDArray[Any], z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Mean ``(k,)``, L ``(k, c)`` and R ``(c, k)`` of LEACE's eraser of the concept z.
+
+    With W the inverse square root of Cov(x), the theorem's eraser is x - W^+ P W (x - mean), P the projection on the
+    columns of W Cov(x, z). Written out, W cancels: with A = Cov(x)^-1 Cov(x, z) it is
+    x - Cov(x, z) (Cov(z, x) A)^+ A^T (x - mean), so one symmetric solve replaces an eigendecomposition.
+
+    Args:
+        x: ``(n, k)``.
+        z: ``(n, c)``; indicator columns of the classes, of several attributes side by side.
+    """
+    mean = x.mean(0, dtype=np.float64)
+    centred = x - mean
+    cross = centred.T @ (z - z.mean(0)) / len(x)
+    covariance = torch.from_numpy(centred.T @ centred / len(x))
+    # Columns of `cross` lie in the covariance's range, so a vanishing ridge gives the pseudo-inverse's answer.
+    covariance.diagonal().add_(1e-10 * covariance.diagonal().mean().clamp_min(1e-30))
+    solved = torch.cholesky_solve(torch.from_numpy(cross), torch.linalg.cholesky(covariance)).numpy()
+    return mean, cross @ np.linalg.pinv(cross.T @ solved, rcond=1e-6, hermitian=True), solved.T
+
+
+def fit_leace(
+    config: LeaceConfig,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Erase every private attribute from the base's releases; their covariances come from the ``protect`` split.
+
+    Several attributes are erased together (their indicator columns side by side). Nothing is drawn at random.
+    """
+    base = base or input_release(pack)
+    _unkeyed(base)
+    pack.require(private=list(private))
+    rows = pack.rows("protect", known=tuple(private))
+    indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows]] for name in private]
+    mean, left, right = leace(base.transform(pack.x[rows]), np.concatenate(indicators, 1))
+    config = replace(config, rank=left.shape[1], base=_described(base))
+    encoder = build_leace(asdict(config), base.contract)
+    encoder[0].load_state_dict(base.encoder.state_dict())
+    for name, value in (("mean", mean), ("left", left), ("right", right)):
+        getattr(encoder[1], name).copy_(torch.from_numpy(value))
+    return Release(
+        method="leace",
+        config=asdict(config),
+        contract=base.contract,
+        encoder=encoder.eval(),
+        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        decoder=base.decoder,
+    )
+
+
+def fit_random(
+    config: RandomConfig,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Nothing is learned: the base's release with a keyed draw over part of its values.
+
+    Raises:
+        InputError: If the base's values do not lie in [0, 1].
+    """
+    base = base or input_release(pack)
+    _unkeyed(base)
+    sample = base.transform(pack.x[pack.rows("protect")[:256]])
+    if sample.min() < 0 or sample.max() > 1:
+        raise InputError(f"random: values must lie in [0, 1], got {sample.min():.3g} to {sample.max():.3g}")
+    return Release(
+        method="random",
+        config=asdict(replace(config, base=_described(base))),
+        contract=replace(base.contract, replace=config.share),
+        encoder=base.encoder,
+        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        key=key or new_key(),
+        decoder=base.decoder,
+    )
+
+
+class Flatten(nn.Module):
+    """The input itself as a release."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def input_release(pack: Pack) -> Release:
+    """The unprotected input as vectors: pixels in [0, 1], or the vectors themselves."""
+    shape = tuple(int(n) for n in pack.x.shape[1:])
+    feature_map = None
+    if pack.kind == "images":
+        feature_map = (3 if len(shape) == 3 else 1, shape[0], shape[1])
+    contract = Contract(kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map)
+    return Release(method="input", config={}, contract=contract, encoder=Flatten())
+
+
+def build_random(config: Mapping[str, Any], contract: Contract) -> nn.Module:
+    return _build_base(config["base"])
+
+
+def build_leace(config: Mapping[str, Any], contract: Contract) -> nn.Sequential:
+    return nn.Sequential(_build_base(config["base"]), Eraser(contract.k, config["rank"]))
+
+
+def build_decoder(config: Mapping[str, Any], contract: Contract) -> nn.Module:
+    """The base's decoder."""
+    from veil.methods import METHODS
+
+    base = config["base"]
+    build = METHODS[base["method"]].build_decoder if base["method"] in METHODS else None
+    if build is None:
+        raise InputError(f"{base['method']}: has no decoder")
+    return build(base["config"], Contract.read(base["contract"]))
+
+
+def _build_base(base: Mapping[str, Any]) -> nn.Module:
+    from veil.methods import METHODS
+
+    if base["method"] == "input":
+        return Flatten()
+    return METHODS[base["method"]].build(base["config"], Contract.read(base["contract"]))
+
+
+def _described(base: Release) -> dict[str, Any]:
+    return {"method": base.method, "config": dict(base.config), "contract": asdict(base.contract)}
+
+
+def _unkeyed(base: Release) -> None:
+    if base.contract.keyed:
+        raise InputError(f"base: must be a release without keyed noise, got {base.method!r} with it")

@@ -1,0 +1,93 @@
+"""What a method is to the rest of Veil: its settings and three functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, get_type_hints
+
+from torch import nn
+
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.errors import InputError
+from veil.release import Contract, Release
+
+
+class Fit(Protocol):
+    """``fit(config, pack, private=..., utility=...)`` trains on the ``protect`` split and returns a frozen release."""
+
+    def __call__(
+        self,
+        config: Any,
+        pack: Pack,
+        *,
+        private: list[str],
+        utility: str = "identity",
+        seed: int = 0,
+        run: Run | None = None,
+        key: bytes | None = None,
+        base: Release | None = None,
+    ) -> Release: ...
+
+
+class Build(Protocol):
+    """From a configuration (or its plain values) and a contract to a network without trained weights."""
+
+    def __call__(self, config: Any, contract: Contract) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method.
+
+    Attributes:
+        summary: One line for ``veil fit --help``.
+        config: Its frozen dataclass of settings.
+        presets: Named settings; the first is the default.
+        fit: Trains it.
+        build: Makes its encoder.
+        build_decoder: Makes its decoder; None for a method without one.
+    """
+
+    summary: str
+    config: type[Any]
+    presets: Mapping[str, Any]
+    fit: Fit
+    build: Build
+    build_decoder: Build | None = None
+
+    def configured(self, preset: str | None, settings: Mapping[str, Any]) -> Any:
+        """A preset with some settings changed.
+
+        Args:
+            preset: Name of a preset; the first if None.
+            settings: Values by field name; strings are read as the field's type.
+
+        Raises:
+            InputError: For a preset, setting or value that does not exist.
+        """
+        preset = preset if preset is not None else next(iter(self.presets))
+        if preset not in self.presets:
+            raise InputError(f"preset: must be one of {', '.join(self.presets)}, got {preset!r}")
+        values = {f.name: getattr(self.presets[preset], f.name) for f in fields(self.config)}
+        hints = get_type_hints(self.config)
+        for name, value in settings.items():
+            if name not in values:
+                raise InputError(f"setting: must be one of {', '.join(values)}, got {name!r}")
+            values[name] = _parsed(name, value, hints[name]) if isinstance(value, str) else value
+        return self.config(**values)
+
+
+def _parsed(name: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise InputError(f"{name}: must be true or false, got {text!r}")
+        return words[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise InputError(f"{name}: must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None
+    return text

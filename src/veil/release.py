@@ -1,0 +1,406 @@
+"""The release: the only thing that ships. An encoder's weights, its contract, and how it was made; nothing private.
+
+A folder with ``weights.safetensors`` and ``release.json``. Loading never unpickles; a folder that was tampered with,
+truncated or made by something else is refused in one line. Where the release adds noise, the noise comes from a keyed
+hash of the input, so that one input has one release and averaging repeated releases removes nothing; the key is a
+secret file *beside* the folder (``NAME.key``), never inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil._version import __version__
+from veil.errors import InputError
+
+SCHEMA = 1
+KEY_BYTES = 32
+_WEIGHTS, _CARD = "weights.safetensors", "release.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What goes in and what comes out.
+
+    Attributes:
+        kind: ``"images"`` (uint8) or ``"vectors"`` (float32).
+        shape: Of one input: ``(H, W)``, ``(H, W, 3)`` or ``(d,)``.
+        k: Width of a released vector.
+        feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
+        noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
+        replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
+    """
+
+    kind: Literal["images", "vectors"]
+    shape: tuple[int, ...]
+    k: int
+    feature_map: tuple[int, int, int] | None = None
+    noise: float = 0.0
+    replace: float = 0.0
+
+    @staticmethod
+    def read(raw: Mapping[str, Any]) -> Contract:
+        """A contract from the plain values that JSON keeps."""
+        feature_map = raw["feature_map"] and tuple(raw["feature_map"])
+        return Contract(**{**raw, "shape": tuple(raw["shape"]), "feature_map": feature_map})
+
+    @property
+    def keyed(self) -> bool:
+        return self.noise > 0 or self.replace > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A trained protector, ready to use: ``transform(images) -> (N, k) float32``.
+
+    Attributes:
+        method: Name in ``veil.methods.METHODS``.
+        config: The method's configuration, as plain values.
+        contract: Input and output.
+        encoder: The network; takes float32 ``(B, C, H, W)`` in [0, 1] or ``(B, d)``.
+        made: What it was fitted for and on: private attributes, utility, seed, fingerprint of the data.
+        key: The secret of a keyed release; None otherwise.
+        decoder: Redraws the input from a release, as logits; never saved unless asked for.
+    """
+
+    method: str
+    config: Mapping[str, Any]
+    contract: Contract
+    encoder: nn.Module
+    made: Mapping[str, Any] = field(default_factory=dict)
+    key: bytes | None = field(default=None, repr=False)
+    decoder: nn.Module | None = field(default=None, repr=False)
+
+    def transform(self, x: NDArray[Any], *, batch: int = 512) -> NDArray[np.float32]:
+        """Release inputs.
+
+        Args:
+            x: uint8 ``(N, H, W[, 3])`` or float32 ``(N, d)``, as :attr:`contract` says.
+            batch: Rows at a time; memory does not grow with N beyond the result.
+
+        Returns:
+            float32 ``(N, k)``, in the order of the rows.
+
+        Raises:
+            InputError: On another shape or dtype, non-finite vectors, or a missing key.
+        """
+        out = np.empty((len(x), self.contract.k), np.float32)
+        start = 0
+        for part in self.stream((x[i : i + batch] for i in range(0, len(x), batch)), first_row=0):
+            out[start : start + len(part)] = part
+            start += len(part)
+        return out
+
+    def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Release one batch after another; nothing is held back."""
+        if self.contract.keyed and self.key is None:
+            raise InputError("release: it adds keyed noise, so its key must be given, got none")
+        for x in batches:
+            x = self._checked(x, first_row)
+            with torch.no_grad():
+                clean = self.encoder(to_input(x, self.contract.kind)).float().numpy()
+            first_row += len(x)
+            yield self._keyed(x, clean) if self.contract.keyed else clean
+
+    def redraw(self, r: NDArray[np.float32], *, batch: int = 512) -> NDArray[Any]:
+        """What the method's own decoder makes of releases: uint8 ``(N, H, W)`` images, or float32 ``(N, d)`` vectors.
+
+        Raises:
+            InputError: If the release was loaded, or saved, without its decoder.
+        """
+        if self.decoder is None:
+            raise InputError("release: it has no decoder; keep the one that fit returns, or save it with the release")
+        parts = []
+        with torch.no_grad():
+            for part in torch.from_numpy(r).split(batch):
+                out = self.decoder(part)
+                parts.append((out.sigmoid() * 255).round().byte()[:, 0] if self.contract.kind == "images" else out)
+        return torch.cat(parts).numpy()
+
+    def _checked(self, x: NDArray[Any], first_row: int) -> NDArray[Any]:
+        wanted = np.uint8 if self.contract.kind == "images" else np.float32
+        x = np.asarray(x)
+        if x.shape[1:] != self.contract.shape:
+            raise InputError(f"input: rows must have shape {self.contract.shape}, got {x.shape[1:]}")
+        if x.dtype != wanted:
+            raise InputError(f"input: must be {np.dtype(wanted)}, got {x.dtype}")
+        if self.contract.kind == "vectors":
+            bad = np.flatnonzero(~np.isfinite(x).all(1))
+            if len(bad):
+                raise InputError(f"input: row {first_row + bad[0]} must be finite, got NaN or infinity")
+        return x
+
+    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self.key is not None
+        c = self.contract
+        if c.replace:
+            u = keyed_uniform(x, 2 * c.k, self.key)
+            order = np.argsort(u[:, : c.k], axis=1, kind="stable")
+            chosen = order[:, : round(c.replace * c.k)]
+            out = clean.copy()
+            np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
+            return out
+        return add_noise(clean, keyed_normal(x, c.k, self.key), c.noise)
+
+    # -- on disk -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, force: bool = False, with_decoder: bool = False) -> Path:
+        """Write the folder (and ``NAME.key`` beside it, readable by its owner alone, if the release is keyed).
+
+        Args:
+            path: The folder to make.
+            force: Replace it if it exists.
+            with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
+
+        Raises:
+            InputError: If the folder exists and ``force`` is False.
+        """
+        from safetensors.torch import save as to_bytes
+
+        path = Path(path)
+        if path.exists() and not force:
+            raise InputError(f"{path}: already exists; choose another name or force")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
+            weights = to_bytes(
+                {f"{p}.{k}": v.detach().cpu().contiguous() for p, m in parts.items() for k, v in m.state_dict().items()}
+            )
+            card: dict[str, Any] = {
+                "schema": SCHEMA,
+                "veil": __version__,
+                "method": self.method,
+                "config": dict(self.config),
+                "contract": asdict(self.contract),
+                "made": dict(self.made),
+                "weights_sha256": hashlib.sha256(weights).hexdigest(),
+                "key_check": None if self.key is None else _key_check(self.key),
+            }
+            card["card_sha256"] = _card_check(card)
+            (temporary / _WEIGHTS).write_bytes(weights)
+            (temporary / _CARD).write_text(json.dumps(card, indent=2) + "\n")
+            temporary.chmod(0o755)
+            if self.key is not None:
+                _write_key(key_path(path), self.key)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return path
+
+    @staticmethod
+    def load(path: str | Path, *, key: str | Path | None = None) -> Release:
+        """Read a folder that :meth:`save` wrote; never unpickles.
+
+        Args:
+            path: The folder.
+            key: The key file of a keyed release; ``NAME.key`` beside the folder if None. Without a key the release
+                loads, but only :meth:`transform` of a release that adds no noise works.
+
+        Raises:
+            InputError: If the folder is missing, foreign, truncated or tampered with, or the key is another release's.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load as from_bytes
+
+        from veil.methods import METHODS  # methods make releases, so this import must wait
+
+        path = Path(path)
+        card = _read_card(path)
+        try:
+            weights = (path / _WEIGHTS).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path / _WEIGHTS}: cannot be read ({error.strerror})") from error
+        if hashlib.sha256(weights).hexdigest() != card["weights_sha256"]:
+            raise InputError(f"{path / _WEIGHTS}: SHA-256 differs from release.json: truncated or tampered with")
+        if card["method"] not in METHODS:
+            raise InputError(f"{path / _CARD}: method must be one of {sorted(METHODS)}, got {card['method']!r}")
+        try:
+            contract = Contract.read(card["contract"])
+            tensors = from_bytes(weights)
+            encoder = METHODS[card["method"]].build(card["config"], contract)
+            encoder.load_state_dict(_part(tensors, "encoder"))
+            decoder = None
+            if _part(tensors, "decoder"):
+                decoder = METHODS[card["method"]].build_decoder(card["config"], contract).eval()
+                decoder.load_state_dict(_part(tensors, "decoder"))
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path / _CARD}: config, contract and weights must fit together ({reason})") from error
+        return Release(
+            method=card["method"],
+            config=card["config"],
+            contract=contract,
+            encoder=encoder.eval(),
+            made=card["made"],
+            key=_read_key(path, key, card["key_check"]),
+            decoder=decoder,
+        )
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
+
+        A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
+        that draws them is no part of the network. The Random baseline is refused.
+
+        Raises:
+            InputError: If the extra ``onnx`` is not installed, or the release replaces values at random.
+        """
+        if self.contract.replace:
+            raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise InputError("export needs the extra 'onnx': pip install 'veil[onnx]'") from error
+        path = Path(path)
+        blank = np.zeros((2, *self.contract.shape), np.uint8 if self.contract.kind == "images" else np.float32)
+        example = to_input(blank, self.contract.kind)
+        module: nn.Module = self.encoder
+        arguments: tuple[Tensor, ...] = (example,)
+        names = ["x"]
+        if self.contract.noise:
+            module = _Noisy(self.encoder, self.contract.noise)
+            arguments, names = (example, torch.zeros(2, self.contract.k)), ["x", "noise"]
+        batch = torch.export.Dim("batch", min=1)
+        temporary = path.with_name(path.name + ".part")
+        torch.onnx.export(
+            module.eval(),
+            arguments,
+            str(temporary),
+            input_names=names,
+            output_names=["release"],
+            dynamic_shapes=tuple({0: batch} for _ in names),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        return temporary.replace(path)
+
+
+class _Noisy(nn.Module):
+    """An encoder and its noise as one graph, for export."""
+
+    def __init__(self, encoder: nn.Module, noise: float) -> None:
+        super().__init__()
+        self.encoder, self.noise = encoder, noise
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        return normalised_noise(self.encoder(x), noise, self.noise)
+
+
+def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
+    """uint8 ``(B, H, W[, 3])`` -> float32 ``(B, C, H, W)`` in [0, 1]; float32 ``(B, d)`` as it is."""
+    if kind == "vectors":
+        return torch.from_numpy(np.ascontiguousarray(x))
+    t = torch.from_numpy(np.ascontiguousarray(x)).float() / 255
+    return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
+
+
+def normalised_noise(z: Tensor, normal: Tensor, noise: float) -> Tensor:
+    """normalise(z + noise * n / sqrt(k)) for unit vectors z and standard normal n, both ``(B, k)``: expected norm of
+    the noise relative to the unit vector is ``noise``."""
+    return nn.functional.normalize(z + noise * normal / z.shape[1] ** 0.5, dim=1)
+
+
+def add_noise(z: NDArray[np.float32], normal: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
+    """:func:`normalised_noise` for arrays."""
+    return normalised_noise(torch.from_numpy(z), torch.from_numpy(normal), noise).numpy()
+
+
+def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
+    """``count`` draws from U(0, 1) for each row of ``x``: SHAKE-128 of key and row, so equal rows draw equal values.
+
+    Without the key the draws cannot be told from random; with it they are a function of the input alone.
+    """
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
+    digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
+    words = np.frombuffer(digests, "<u4").reshape(len(rows), count)
+    return ((words >> 8).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
+
+
+def keyed_normal(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
+    """``count`` standard normal draws for each row of ``x``, from :func:`keyed_uniform` by Box and Muller (1958)."""
+    half = (count + 1) // 2
+    u = keyed_uniform(x, 2 * half, key)
+    radius = np.sqrt(-2 * np.log(u[:, :half]))
+    angle = np.float32(2 * np.pi) * u[:, half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+
+
+def new_key() -> bytes:
+    """A fresh secret from the operating system: the one draw that must not follow a seed."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def key_path(release: Path) -> Path:
+    return release.with_name(release.name + ".key")
+
+
+def _key_check(key: bytes) -> str:
+    """Tells whether a key is this release's without giving the key away."""
+    return hashlib.blake2b(b"veil key check", key=key, digest_size=8).hexdigest()
+
+
+def _card_check(card: Mapping[str, Any]) -> str:
+    """SHA-256 of the card without its own hash: an edited contract or config does not load."""
+    rest = {k: v for k, v in card.items() if k != "card_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def _write_key(path: Path, key: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(key)
+
+
+def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
+    if check is None:
+        return None
+    source = Path(given) if given is not None else key_path(path)
+    if given is None and not source.exists():
+        return None
+    try:
+        key = source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: the key cannot be read ({error.strerror})") from error
+    if len(key) != KEY_BYTES or _key_check(key) != check:
+        raise InputError(f"{source}: is not the key of {path}")
+    return key
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads((path / _CARD).read_text())
+    except OSError as error:
+        raise InputError(f"{path}: must be a release folder, but {_CARD} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path / _CARD}: must be JSON, got a truncated or foreign file") from error
+    wanted = {"schema", "method", "config", "contract", "made", "weights_sha256", "key_check", "card_sha256"}
+    if not isinstance(card, dict) or not wanted <= card.keys():
+        raise InputError(f"{path / _CARD}: must hold {sorted(wanted)}; is this a Veil release?")
+    if card["schema"] != SCHEMA:
+        raise InputError(f"{path / _CARD}: schema must be {SCHEMA}, got {card['schema']!r}")
+    if card["card_sha256"] != _card_check(card):
+        raise InputError(f"{path / _CARD}: differs from its own SHA-256: edited or damaged")
+    return card

@@ -1,0 +1,622 @@
+"""Lay out an audit as one HTML file that needs no network: the verdict first, then what it rests on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import jinja2
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
+
+from veil.errors import InputError
+from veil.report import (
+    ATTACK,
+    GAIN,
+    METRICS,
+    Document,
+    Finding,
+    Release,
+    interval,
+    metric,
+    number,
+    plots,
+    read,
+    share,
+    use_name,
+)
+
+PLANE_WIDTHS = (320, 480, 680)
+"""The widths in pixels that the plane's labels are placed for; the page takes the widest that fits."""
+CURVE_WIDTHS = (320,)
+_MOST_CLASSES = 20
+_STATUS_WORDS = {"did_not_converge": "did not converge", "not_applicable": "not applicable"}
+
+
+def write(out: Path) -> Path:
+    """Write ``out/report.html`` from ``out/findings.json`` and the pictures and curves that it names.
+
+    Nothing but these files is read, and the same files give the same bytes. A picture or a curve that is missing or
+    broken is named in the page. Raises InputError for a missing, broken or foreign ``findings.json``.
+    """
+    page = render(read(out), out)
+    target = out / "report.html"
+    try:
+        handle, name = tempfile.mkstemp(dir=out, prefix=".report-", suffix=".html")
+    except OSError as error:
+        raise InputError(f"{out}: the report cannot be written here ({error.strerror})") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        Path(name).chmod(0o644)  # mkstemp's files are for their owner alone, a report is to be handed on
+        Path(name).replace(target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror})") from None
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return target
+
+
+def render(document: Document, out: Path) -> str:
+    """The page for ``document``; pictures and curves are read from ``out``."""
+    figures: dict[str, Figure] = {}
+    checks = controls(document)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("veil.report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    view = {
+        "document": document,
+        "title": _title(document),
+        "checks": checks,
+        "failed": [check for check in checks if check.outcome == "failed"],
+        "missing": [check for check in checks if check.outcome == "missing"],
+        "lucky": _share_of_luck(document, checks),
+        "verdicts": verdicts(document, checks),
+        "planes": _planes(document, figures),
+        "releases": _release_table(document),
+        "within": _within_table(document),
+        "attackers": _attacker_tables(document, ATTACK),
+        "areas": _attacker_tables(document, "attribute.auc"),
+        "matchers": _matcher_tables(document),
+        "others": _others(document),
+        "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
+        "curves": _curves(document, out, figures),
+        "labels": _label_tables(document),
+        "splits": _split_rows(document),
+        "certified": any(finding.role == "bound" for finding in document.findings),
+        "value": _value,
+        "share": share,
+        "words": _STATUS_WORDS,
+        "configs": [(release, _flat(release.config)) for release in document.releases],
+    }
+    figures_json = json.dumps(
+        {"dark": dict(plots.DARK), "figures": {name: figure.plain() for name, figure in figures.items()}},
+        separators=(",", ":"), allow_nan=False,
+    )
+    return environment.get_template("report.html").render(
+        **view,
+        # "<" is all that could end the script element that holds it.
+        figures=Markup(figures_json.replace("<", "\\u003c")),
+        plotly=Markup(get_plotlyjs()) if figures else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One plotly figure in the widths that it was laid out for, narrowest first, and its width on paper in pixels."""
+
+    variants: Sequence[tuple[int, go.Figure]]
+    paper: int
+
+    def plain(self) -> dict[str, object]:
+        """What the page's script reads."""
+        return {
+            "paper": self.paper,
+            "variants": [{"width": width, **json.loads(figure.to_json())} for width, figure in self.variants],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One control of the audit itself.
+
+    ``outcome`` is "passed", "failed", "missing" (it cannot be judged) or "reference" (a figure to compare with);
+    ``target`` is the private attribute or the use whose figures rest on it.
+    """
+
+    name: str
+    release: str
+    target: str
+    finding: Finding | None
+    expected: str
+    outcome: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One table cell: ``text`` large, ``small`` under it, ``heat`` in [0, 1] behind it, ``mark`` a word beside it."""
+
+    text: str
+    small: str = ""
+    heat: float | None = None
+    mark: str = ""
+    note: int | None = None
+    words: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of releases: ``groups`` are (heading, number of columns); each row is a release and its cells."""
+
+    title: str
+    groups: Sequence[tuple[str, int]]
+    columns: Sequence[str]
+    rows: Sequence[tuple[Release, Sequence[Cell]]]
+    notes: Sequence[str] = ()
+
+
+# --- verdicts and controls ---------------------------------------------------------------------------------------
+
+
+def controls(document: Document) -> list[Check]:
+    """Whether the audit can be trusted: attacks must work on the input and must fail on shuffled labels."""
+    checks = [_input_check(document, target, private=True) for target in document.data.private]
+    checks += [_input_check(document, target, private=False) for target in document.data.utility]
+    for private in document.data.private:
+        if not any(_is_shuffled(f) for f in document.select(role="control", target=private)):
+            checks.append(Check(
+                name="Shuffled labels", release="", target=private, finding=None,
+                expected="interval covers chance", outcome="missing",
+                meaning=f"No attack on shuffled labels of {private} was measured.",
+            ))
+    found = document.select(role="control")
+    return checks + [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
+
+
+def _references(found: Sequence[Finding]) -> list[Check]:
+    """Controls that are only compared with, such as the majority class; one row where releases agree."""
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for f in found:
+        if not _is_shuffled(f):
+            alike.setdefault((f.attacker, f.code, f.target, f.value, f.low, f.high, f.status), []).append(f)
+    return [
+        Check(
+            name=_capitalised(same[0].attacker), target=same[0].target, finding=same[0], expected="for comparison",
+            release=_listed([f.release for f in same]) if len(same) < 3 else f"{len(same)} releases",
+            outcome="reference", meaning="",
+        )
+        for same in alike.values()
+    ]
+
+
+def _is_shuffled(finding: Finding) -> bool:
+    return finding.attacker.lower().startswith("shuffled")
+
+
+def _input_check(document: Document, target: str, *, private: bool) -> Check:
+    source = document.input
+    name = "Attack on the unprotected input" if private else "Use of the unprotected input"
+    found = None
+    if source is not None:
+        found = document.attack(source.name, target) if private else document.use(source.name, target)
+    what = f"the attack on {target}" if private else use_name(target).lower()
+    if source is None:
+        outcome, meaning = "missing", f"The unprotected input was not audited, so nothing shows that {what} can work."
+    elif found is None:
+        outcome, meaning = "missing", f"On the unprotected input {what} has no figure."
+    elif found.chance is None or found.low is None:
+        outcome, meaning = "missing", f"On the unprotected input {what} has no interval or no chance rate."
+        if found.chance is not None and found.value is not None and found.value <= found.chance:
+            outcome, meaning = "failed", f"On the unprotected input {what} is not above chance ({_figure(found)})."
+    elif found.low > found.chance:
+        outcome, meaning = "passed", ""
+    else:
+        outcome, meaning = "failed", f"On the unprotected input {what} is not above chance ({_figure(found)})."
+    return Check(
+        name=name, release="" if source is None else source.name, target=target, finding=found,
+        expected="interval above chance", outcome=outcome, meaning=meaning,
+    )
+
+
+def _shuffled_check(finding: Finding) -> Check:
+    where = f"The {finding.attacker} control for {finding.target}" + (f" on {finding.release}" * bool(finding.release))
+    if not finding.ok or finding.low is None or finding.high is None or finding.chance is None:
+        outcome, meaning = "missing", f"{where} has no interval or no chance rate."
+    elif finding.low <= finding.chance <= finding.high:
+        outcome, meaning = "passed", ""
+    else:
+        outcome, meaning = "failed", f"{where} is off chance ({_figure(finding)}), though nothing is there to learn."
+    return Check(
+        name=_capitalised(finding.attacker), release=finding.release, target=finding.target,
+        finding=finding, expected="interval covers chance", outcome=outcome, meaning=meaning,
+    )
+
+
+def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
+    """How often a shuffled-label control fails by luck alone; "" unless one of several did."""
+    shuffled = [c for c in checks if c.finding is not None and _is_shuffled(c.finding) and c.outcome != "missing"]
+    failed = [c for c in shuffled if c.outcome == "failed"]
+    if not failed or len(shuffled) < 2 or failed[0].finding is None:
+        return ""
+    level = failed[0].finding.level
+    return (
+        f"{len(failed)} of {len(shuffled)} shuffled-label controls failed; of intervals at {share(level)}, about "
+        f"{share(1 - level)} miss by luck. Audit again with another seed to tell luck from a fault."
+    )
+
+
+def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release, list[Markup]]]:
+    """For each protected release its sentences: one per private attribute, then one per use."""
+    broken = {check.target for check in checks if check.outcome == "failed"}
+    found = []
+    for release in document.releases:
+        if release.role == "method":
+            sentences = [_attack_sentence(document, release, private, private in broken)
+                         for private in document.data.private]
+            sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
+            found.append((release, sentences))
+    return found
+
+
+def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:
+    worst = document.attack(release.name, private)
+    if worst is None:
+        tried = document.select(role="attack", release=release.name, target=private, code=ATTACK)
+        why = "every attacker failed to converge or does not apply" if tried else "no attacker was tried"
+        return Markup("no attack on {} gave a figure ({}), so nothing is known.").format(private, why)
+    sentence = Markup("the worst tested attack on {} ({}) reaches <strong>{}</strong> {} {}").format(
+        private, worst.attacker, number(worst.code, worst.value), metric(worst.code).title, _qualified(worst, True)
+    )
+    source = document.input
+    before = None if source is None else document.attack(source.name, private)
+    if before is not None:
+        who = "it" if before.attacker == worst.attacker else f"the worst ({before.attacker})"
+        sentence += Markup("; on the unprotected input {} reaches {}").format(who, number(before.code, before.value))
+    sentence += Markup(".")
+    bound = document.bound(release.name, private)
+    if bound is not None:
+        sentence += Markup(" Certified: no attacker of any kind exceeds <strong>{}</strong>.").format(
+            number(ATTACK, bound)
+        )
+    higher = [f for f in document.select(role="attack", release=release.name, target=private, code=ATTACK)
+              if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
+    if higher:
+        top = max(higher, key=lambda f: f.value or 0.0)
+        sentence += Markup(" On the test data {} measures higher still ({}).").format(
+            top.attacker, number(top.code, top.value)
+        )
+    return sentence + _distrust(broken)
+
+
+def _use_sentence(document: Document, release: Release, use: str, broken: bool) -> Markup:
+    kept = document.use(release.name, use)
+    if kept is None:
+        return Markup("{} has no figure.").format(use_name(use))
+    names = metric(kept.code)
+    value = Markup("<strong>{}</strong>").format(number(kept.code, kept.value))
+    amount = (Markup("{} {}") if names.style == "percent" else Markup("an {1} of {0}")).format(value, names.title)
+    sentence = Markup("{} keeps {} {}").format(use_name(use), amount, _qualified(kept, False))
+    source = document.input
+    before = None if source is None else document.use(source.name, use, kept.code)
+    if before is not None:
+        sentence += Markup(", input\u00a0{}").format(number(before.code, before.value))
+    return sentence + Markup(".") + _distrust(broken)
+
+
+def _distrust(broken: bool) -> Markup:
+    return Markup(' <em class="distrust">A control failed: this figure means nothing.</em>') if broken else Markup("")
+
+
+def _qualified(finding: Finding, with_chance: bool) -> Markup:
+    both = interval(finding.code, finding.low, finding.high)
+    # A line must not break inside a range: half of it would read as another figure.
+    words = Markup('{} interval <span class="range">{}</span>').format(share(finding.level), both)
+    chance = "" if not with_chance or finding.chance is None else f"; chance {share(finding.chance)}"
+    return Markup("({}{})").format(words if both else "no interval", chance)
+
+
+def _figure(finding: Finding) -> str:
+    both = interval(finding.code, finding.low, finding.high)
+    chance = "" if finding.chance is None else f", chance {share(finding.chance)}"
+    return number(finding.code, finding.value) + (f", interval {both}" if both else "") + chance
+
+
+def _title(document: Document) -> str:
+    methods = sum(release.role == "method" for release in document.releases)
+    names = _listed(document.data.private) or "no private attribute"
+    if not methods:
+        return f"Audit of unprotected data: what it tells of {names}"
+    return f"Audit of {methods} protected release{'s' * (methods != 1)}: hiding {names}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def _value(finding: Finding | None, absent: str = "not measured") -> Cell:
+    if finding is None:
+        return Cell(text=absent, words=True)
+    return Cell(text=number(finding.code, finding.value), small=interval(finding.code, finding.low, finding.high))
+
+
+def _release_table(document: Document) -> Table:
+    privates, uses = document.data.private, document.data.utility
+    certified = {p for p in privates if any(document.bound(r.name, p) is not None for r in document.releases)}
+    use_codes = {use: _use_codes(document, use) for use in uses}
+    groups, columns = [], []
+    for private in privates:
+        own = ["Worst attack", "Upper bound", "Normalised gain"] + ["Certified bound"] * (private in certified)
+        groups.append((private, len(own)))
+        columns += own
+    for use, codes in use_codes.items():
+        if codes:
+            groups.append((use_name(use), len(codes)))
+            columns += [metric(code).short for code in codes]
+    rows = []
+    for release in document.releases:
+        cells = []
+        for private in privates:
+            worst = document.attack(release.name, private)
+            heat = None if worst is None else _heat(worst)
+            cells.append(Cell(text="no figure", words=True) if worst is None else
+                         Cell(text=number(worst.code, worst.value), small=worst.attacker, heat=heat))
+            high = None if worst is None else worst.high
+            cells.append(Cell(text=number(ATTACK, high), words=high is None))
+            gain = document.attack(release.name, private, GAIN)
+            cells.append(_value(gain))
+            if private in certified:
+                bound = document.bound(release.name, private)
+                cells.append(Cell(text="none" if bound is None else number(ATTACK, bound), words=bound is None))
+        for use, codes in use_codes.items():
+            cells += [_value(document.use(release.name, use, code)) for code in codes]
+        rows.append((release, cells))
+    return Table(title="", groups=groups, columns=columns, rows=rows)
+
+
+def _use_codes(document: Document, target: str) -> list[str]:
+    there = {f.code for f in document.select(role="utility", target=target)}
+    return [code for code in METRICS if code in there]
+
+
+def _within_table(document: Document) -> Table | None:
+    """The uses measured within one group, such as matching within one gender."""
+    targets = dict.fromkeys(f.target for f in document.select(role="utility") if "|" in f.target)
+    columns = [(target, code) for target in targets for code in _use_codes(document, target)]
+    if not columns:
+        return None
+    rows = [(release, [_value(document.use(release.name, target, code)) for target, code in columns])
+            for release in document.releases]
+    groups = [(use_name(target), len(_use_codes(document, target))) for target in targets]
+    return Table(title="", groups=groups, columns=[metric(code).short for _, code in columns], rows=rows)
+
+
+def _attacker_tables(document: Document, code: str) -> list[Table]:
+    """One table of all attackers on all releases per private attribute."""
+    found = []
+    for private in document.data.private:
+        table = _by_attacker(document, document.select(role="attack", target=private, code=code), heat=True)
+        if table is not None:
+            found.append(replace(table, title=f"Attacks on {private}: {metric(code).title}"))
+    return found
+
+
+def _matcher_tables(document: Document) -> list[Table]:
+    """One table per use that several matchers or probes were tried for."""
+    found = []
+    for use in document.data.utility:
+        code = document.primary_use(use)
+        if code is not None:
+            table = _by_attacker(document, document.select(role="utility", target=use, code=code), heat=False)
+            if table is not None and len(table.columns) > 1:
+                found.append(replace(table, title=f"{use_name(use)}: {metric(code).title} by matcher or probe"))
+    return found
+
+
+def _by_attacker(document: Document, findings: Sequence[Finding], *, heat: bool) -> Table | None:
+    attackers = list(dict.fromkeys(f.attacker for f in findings))
+    if not attackers:
+        return None
+    notes: list[str] = []
+    rows = []
+    for release in document.releases:
+        own = {f.attacker: f for f in findings if f.release == release.name}
+        worst = None
+        if own:
+            first = next(iter(own.values()))
+            worst = (document.attack if heat else document.use)(release.name, first.target, first.code)
+        rows.append((release, [_attack_cell(own.get(a), worst, heat, notes) for a in attackers]))
+    return Table(title="", groups=(), columns=attackers, rows=rows, notes=notes)
+
+
+def _attack_cell(finding: Finding | None, worst: Finding | None, heat: bool, notes: list[str]) -> Cell:
+    if finding is None:
+        return Cell(text="not tried", words=True)
+    note = None
+    if finding.note:
+        if finding.note not in notes:
+            notes.append(finding.note)
+        note = notes.index(finding.note) + 1
+    if not finding.ok:
+        return Cell(text=_STATUS_WORDS[finding.status], words=True, note=note)
+    return Cell(
+        text=number(finding.code, finding.value), small=interval(finding.code, finding.low, finding.high),
+        heat=_heat(finding) if heat else None, note=note,
+        mark=("worst" if heat else "picked") if finding is worst else "",
+    )
+
+
+def _heat(finding: Finding) -> float | None:
+    """How far from chance to certainty, in [0, 1]; the same scale in every table, so shades can be compared."""
+    if finding.value is None or finding.chance is None or finding.chance >= 1:
+        return None
+    return round(min(max((finding.value - finding.chance) / (1 - finding.chance), 0.0), 1.0), 2)
+
+
+def _others(document: Document) -> list[tuple[Finding, Cell]]:
+    """The findings that no other table shows, so that no figure is lost."""
+    shown = {ATTACK, GAIN, "attribute.auc"}
+
+    def elsewhere(f: Finding) -> bool:
+        if f.role == "attack":
+            return f.code in shown and f.target in document.data.private
+        if f.role == "utility":
+            return f.code in METRICS and (f.target in document.data.utility or "|" in f.target)
+        return f.role == "control" or (f.code in METRICS and f.target in document.data.private)
+
+    return [
+        (f, Cell(text=number(f.code, f.value), small=interval(f.code, f.low, f.high)) if f.ok
+         else Cell(text=_STATUS_WORDS.get(f.status, f.status), words=True))
+        for f in document.findings if not elsewhere(f)
+    ]
+
+
+def _label_tables(document: Document) -> list[tuple[str, str, list[str], list[tuple[str, list[str]]]]]:
+    """For each label: name, a remark, the splits, and the rows (class, count in each split)."""
+    found: list[tuple[str, str, list[str], list[tuple[str, list[str]]]]] = []
+    for name, label in document.data.labels.items():
+        splits = list(label.counts)
+        if len(label.classes) > _MOST_CLASSES:
+            found.append((name, f"{len(label.classes):,} classes", splits, []))
+            continue
+        rows = [
+            (word, [f"{counts[i]:,}" if i < len(counts) else "" for counts in label.counts.values()])
+            for i, word in enumerate(label.classes)
+        ]
+        found.append((name, "", splits, rows))
+    return found
+
+
+def _split_rows(document: Document) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    keys = list(dict.fromkeys(key for sizes in document.data.splits.values() for key in sizes))
+    rows = [(name, [f"{sizes[key]:,}" if key in sizes else "" for key in keys])
+            for name, sizes in document.data.splits.items()]
+    return ["rows" if key == "n" else key for key in keys], rows
+
+
+def _flat(config: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """A configuration as (dotted name, JSON value) rows."""
+    rows = []
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return rows
+
+
+# --- figures and pictures ----------------------------------------------------------------------------------------
+
+
+def _planes(document: Document, figures: dict[str, Figure]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for private in document.data.private:
+        for use in document.data.utility:
+            missing = plots.missing_on_plane(document, private, use)
+            name = f"plane-{len(found) + 1}" if len(missing) < len(document.releases) else ""
+            if name:
+                variants = [(width, plots.plane(document, private, use, width=width)) for width in PLANE_WIDTHS]
+                figures[name] = Figure(variants=variants, paper=PLANE_WIDTHS[-1])
+            found.append({"id": name, "private": private, "use": use_name(use), "missing": _listed(missing)})
+    return found
+
+
+def _curves(document: Document, out: Path, figures: dict[str, Figure]) -> list[dict[str, object]]:
+    """Per release its stages' figures, or the reason why there are none."""
+    read_back: list[tuple[str, dict[str, list[plots.Line]], str]] = []
+    for entry in document.curves:
+        try:
+            read_back.append((entry.release, _read_curves(_inside(out, entry.file)), ""))
+        except InputError as error:
+            read_back.append((entry.release, {}, f"{entry.file}: {error}"))
+    players = [line.player for _, stages, _ in read_back for lines in stages.values() for line in lines]
+    colours = plots.player_colours(players)
+    found: list[dict[str, object]] = []
+    count = 0
+    for release, stages, fault in read_back:
+        panels = []
+        for stage, lines in stages.items():
+            count += 1
+            name = f"curve-{count}"
+            drawn = [(width, plots.losses(lines, colours=colours, width=width)) for width in CURVE_WIDTHS]
+            figures[name] = Figure(variants=drawn, paper=CURVE_WIDTHS[0])
+            panels.append({"id": name, "stage": stage})
+        found.append({"release": release, "panels": panels, "fault": fault})
+    return found
+
+
+def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
+    """Training losses by stage, thinned; stages and players in the order in which they first appear."""
+    try:
+        table = pq.read_table(path, columns=["step", "stage", "player", "loss"])
+        steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+        values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+        stages, players = (np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=object)
+                           for name in ("stage", "player"))
+    except FileNotFoundError:
+        raise InputError("there is no such file") from None
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"is not a table of step, stage, player and loss ({_one_line(error)})") from None
+    finite = np.isfinite(steps) & np.isfinite(values)
+    found: dict[str, list[plots.Line]] = {}
+    for stage in dict.fromkeys(stages):
+        for player in dict.fromkeys(players[stages == stage]):
+            rows = np.flatnonzero((stages == stage) & (players == player) & finite)
+            rows = rows[np.argsort(steps[rows], kind="stable")]
+            if len(rows):
+                line = plots.Line(player=str(player), steps=steps[rows], values=values[rows])
+                found.setdefault(str(stage), []).append(plots.thinned(line))
+    if not found:
+        raise InputError("holds no finite loss")
+    return found
+
+
+def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object]:
+    view: dict[str, object] = {"title": title, "caption": caption, "fault": "", "uri": ""}
+    try:
+        data = _inside(out, file).read_bytes()
+        # A PNG begins with its signature; its first chunk is IHDR: width and height in pixels, big-endian.
+        if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+            raise InputError("is not a PNG picture")
+        width, height = struct.unpack(">II", data[16:24])
+    except FileNotFoundError:
+        view["fault"] = f"{file}: there is no such file"
+    except (InputError, OSError, struct.error) as error:
+        view["fault"] = f"{file}: {error.strerror if isinstance(error, OSError) else _one_line(error)}"
+    else:
+        zoom = 2 if width <= 280 else 1  # a strip of thumbnails is too small to judge at its own size
+        uri = "data:image/png;base64," + base64.b64encode(data).decode()
+        view |= {"uri": uri, "width": width * zoom, "height": height * zoom, "zoomed": zoom > 1}
+    return view
+
+
+def _inside(out: Path, file: str) -> Path:
+    """The path of a file named in the findings; InputError where it would lead out of ``out``."""
+    name = PurePosixPath(file)
+    path = (out / name).resolve()
+    if name.is_absolute() or not path.is_relative_to(out.resolve()):
+        raise InputError("lies outside the report's folder and was not read")
+    return path
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,296 @@
+"""Decoding: known pictures come out right, hostile bytes are refused before they cost anything."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from veil.data import decode
+from veil.data.decode import DecodeError
+from veil.errors import InputError
+
+INVERSE = {  # what a camera stores, so that the orientation turns it upright again
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def encoded(image: Image.Image | np.ndarray, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, format, **options)
+    return file.getvalue()
+
+
+def quarters(height: int = 64, width: int = 64) -> np.ndarray:
+    """Four flat quarters: 40, 100 above 160, 220."""
+    rows = np.repeat([[40, 100], [160, 220]], height // 2, axis=0)
+    return np.repeat(rows, width // 2, axis=1).astype(np.uint8)
+
+
+def rotated(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def middles(image: np.ndarray) -> list[int]:
+    n = len(image)
+    return [int(image[y, x].mean()) for y in (n // 4, 3 * n // 4) for x in (n // 4, 3 * n // 4)]
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 95, "progressive": True}),
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_formats(format, options, channels, mode):
+    image = decode.decode(encoded(Image.fromarray(quarters(200, 200)).convert(mode), format, **options), 64, channels)
+    assert image.shape == ((64, 64) if channels == 1 else (64, 64, 3))
+    assert image.dtype == np.uint8
+    # Flat areas: JPEG at quality 95 quantises their mean in steps of about 2/8 of a grey level, colours round once.
+    assert np.allclose(middles(image), [40, 100, 160, 220], atol=1)
+
+
+def test_colours():
+    red = np.zeros((80, 80, 3), np.uint8)
+    red[:] = (200, 30, 60)
+    for format, options in (("PNG", {}), ("JPEG", {"quality": 95}), ("JPEG", {"quality": 95, "keep_rgb": True})):
+        data = encoded(red, format, **options)
+        assert np.allclose(decode.decode(data, 16, 3)[8, 8], (200, 30, 60), atol=3)
+        assert np.allclose(decode.decode(data, 16, 1), 0.299 * 200 + 0.587 * 30 + 0.114 * 60, atol=2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_are_turned_upright(format, orientation):
+    upright = Image.fromarray(quarters(96, 160))
+    stored = upright if INVERSE[orientation] is None else upright.transpose(INVERSE[orientation])
+    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(format, {})
+    data = encoded(stored, format, exif=rotated(orientation), **options)
+    assert np.allclose(middles(decode.decode(data, 32, 1)), [40, 100, 160, 220], atol=1)
+    # The crop is one of the upright image: its lower left quarter.
+    low = decode.decode(data, 16, 1, (0.05, 0.55, 0.45, 0.95))
+    assert np.allclose(low, 160, atol=1)
+
+
+def test_damaged_exif_does_not_lose_the_image():
+    data = encoded(quarters(), "JPEG", quality=95)
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + 8) + b"Exif\0\0" + b"II*\0\xff\xff\xff\x7f"
+    assert middles(decode.decode(data[:2] + exif + data[2:], 32, 1)) == middles(decode.decode(data, 32, 1))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_crop_and_reduced_scale(format):
+    image = np.zeros((250, 250), np.uint8)
+    image[65:185, 65:185] = np.linspace(50, 200, 120, dtype=np.uint8)
+    data = encoded(image, format, **({"quality": 98} if format == "JPEG" else {}))
+    crop = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
+    for size in (16, 64, 120, 200):
+        row = decode.decode(data, size, 1, crop).astype(float)[size // 2]
+        want = 50 + 150 * ((np.arange(size) + 0.5) / size * 120 - 0.5) / 119
+        # Away from the crop's edge, which blurs into the black around it; the ramp rises 1.26 levels per pixel, and
+        # scales of n/8 shift it by less than one pixel.
+        edge = size // 8
+        assert np.abs(row - want)[edge:-edge].max() < 3
+
+
+def test_jpeg_is_decoded_no_smaller_than_the_target(monkeypatch):
+    seen = []
+    real = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+    data = encoded(np.zeros((218, 178), np.uint8), "JPEG")
+    for size in (16, 40, 64, 100):
+        crop = (29 / 178, 61 / 218, 149 / 178, 181 / 218)
+        assert decode.decode(data, size, 1, crop).shape == (size, size)
+        height, width = seen[-1].shape[:2]
+        assert min((crop[3] - crop[1]) * height, (crop[2] - crop[0]) * width) >= size
+    assert seen[0].shape[0] == 55, "1/8 would leave 15 pixels of the crop, 2/8 leave 30"
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_without_a_crop_the_centred_square_is_taken(format, height, width):
+    image = np.full((height, width), 10, np.uint8)
+    image[(height - 100) // 2 : (height + 100) // 2, (width - 100) // 2 : (width + 100) // 2] = 200
+    got = decode.decode(encoded(image, format, **({"quality": 98} if format == "JPEG" else {})), 20, 1)
+    assert np.allclose(got[2:-2, 2:-2], 200, atol=3)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_downscaling_does_not_alias(format):
+    board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    got = decode.decode(encoded(board, format, **({"quality": 98} if format == "JPEG" else {})), 60, 1)
+    # Nearest neighbours would give 0 and 255; the mean is 127.5.
+    assert np.abs(got.astype(float) - 127.5).max() < 12
+
+
+def test_palette_transparency_and_depths():
+    grey = quarters()
+    palette = Image.fromarray(np.stack([grey] * 3, axis=-1)).quantize(4)
+    assert np.allclose(middles(decode.decode(encoded(palette, "PNG"), 32, 1)), [40, 100, 160, 220], atol=1)
+    bits = decode.decode(encoded(Image.fromarray(quarters() > 130), "PNG"), 32, 1)
+    assert middles(bits) == [0, 0, 255, 255]
+    deep = quarters().astype(np.uint16) * 256 + 77
+    for format in ("PNG", "TIFF"):
+        assert middles(decode.decode(encoded(deep, format), 32, 1)) == [40, 100, 160, 220]
+    clear = np.zeros((64, 64, 4), np.uint8)
+    clear[:, 32:] = (10, 20, 30, 255)
+    half = decode.decode(encoded(clear, "PNG"), 32, 3)
+    assert np.all(half[16, 4] == 255)
+    assert np.all(half[16, 28] == (10, 20, 30))
+    keyed = Image.fromarray(quarters())
+    assert middles(decode.decode(encoded(keyed, "PNG", transparency=40), 32, 1)) == [255, 100, 160, 220]
+    ink = Image.new("CMYK", (64, 64), (0, 255, 255, 0))
+    for format in ("JPEG", "TIFF"):
+        assert np.allclose(decode.decode(encoded(ink, format), 16, 3)[8, 8], (255, 0, 0), atol=6)
+    with pytest.raises(DecodeError, match="32 bits"):
+        decode.decode(encoded(quarters().astype(np.float32), "TIFF"), 16, 1)
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 90}, {"lossless": True, "exif": rotated()}])
+def test_size_in_the_headers_of_webp(options):
+    assert decode._webp_size(encoded(quarters(52, 300), "WEBP", **options)) == (300, 52)
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(np.full((32, 32), v, np.uint8)) for v in (50, 200)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.all(decode.decode(data, 16, 1) == 50)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF"])
+def test_truncated_images_are_refused(format):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    data = encoded(noise, format)
+    for part in (0.3, 0.6, 0.9):
+        with pytest.raises(DecodeError):
+            decode.decode(data[: int(len(data) * part)], 32, 1)
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" * 99))]
+    chunks.append((b"IEND", b""))
+    parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A JPEG whose frame header claims another size."""
+    data = bytearray(encoded(quarters(), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def webp(width: int, height: int) -> bytes:
+    """A WebP with an extended header that claims another size."""
+    data = bytearray(encoded(quarters(), "WEBP", lossless=True, exif=rotated()))
+    assert data[12:16] == b"VP8X"
+    data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        png(60_000, 60_000),
+        png(2**31 - 1, 1),
+        jpeg(65_000, 65_000),
+        b"GIF89a" + struct.pack("<HHBBB", 65_000, 65_000, 0, 0, 0),
+        webp(16_000, 16_000),
+        b"BM" + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),
+    ],
+    ids=["png", "wide png", "jpeg", "gif", "webp", "bmp"],
+)
+def test_bombs_are_refused_by_their_header(bomb):
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=r"\d+ x \d+ pixels; at most 64 million"):
+            decode.decode(bomb, 64, 1)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_bytes_beyond_the_limit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_BYTES", 2**20)
+    with pytest.raises(DecodeError, match="more than 1 MiB"):
+        decode.decode(b"\xff" * (2**20 + 1), 64, 1)
+    path = tmp_path / "big.jpg"
+    path.write_bytes(b"\xff" * (2**20 + 1))
+    with pytest.raises(DecodeError, match="more than 1 MiB"):
+        decode.read(path)
+    path.write_bytes(b"abc")
+    assert decode.read(path) == b"abc"
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode.read(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.7", b"\0" * 100, b"<svg/>"])
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(DecodeError):
+        decode.decode(data, 64, 1)
+
+
+def image_or_reason(data: bytes) -> None:
+    """Anything but an image of the size asked for, or a reason in one line, fails."""
+    try:
+        image = decode.decode(data, 16, 3)
+    except DecodeError as error:
+        reason = str(error)
+    else:
+        reason = "none is needed"
+        assert image.shape == (16, 16, 3)
+    assert reason
+    assert "\n" not in reason
+
+
+STARTS = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF\0\0\0\0WEBP", b"II*\0", b"MM\0*", b"GIF89a", b""]
+SMALL = [encoded(quarters(16, 16), f) for f in ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")]
+
+
+@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
+@settings(deadline=None, max_examples=150)
+def test_any_bytes_give_an_image_or_a_refusal(start, rest):
+    image_or_reason(start + rest)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(which=st.integers(0, 5), place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+@settings(deadline=None, max_examples=150)
+def test_one_wrong_byte_gives_an_image_or_a_refusal(which, place, value):
+    data = bytearray(SMALL[which])
+    data[int(place * len(data))] = value
+    image_or_reason(bytes(data))
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 0, 1), (0.5, 0, 0.4, 1), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), (0, 0, 1)])
+def test_crops_that_are_none(crop):
+    with pytest.raises(InputError, match="crop"):
+        decode.check_crop(crop)

@@ -1,0 +1,667 @@
+"""Layouts: data sets as they lie on disks, with their defects, tricks and gaps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from veil.data import build, decode
+from veil.data.layouts import LAYOUTS, celeba, lfw
+from veil.data.layouts.listing import Options
+from veil.data.pack import SPLITS, Pack
+from veil.errors import InputError
+
+LFW = Path(__file__).resolve().parents[2] / "shared" / "data" / "lfw"
+
+
+def picture(value: int = 100, size: tuple[int, int] = (32, 32), format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, value).save(file, format)
+    return file.getvalue()
+
+
+def put(path: Path, data: bytes | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def packed(layout: str, source: Path, **options) -> Pack:
+    return build.pack(layout, source, source.with_name(source.name + ".pack"), size=16, **options)
+
+
+def words(pack: Pack, label: str) -> dict[str, str | None]:
+    codes = pack.label(label).tolist()
+    return {str(s): pack.classes[label][c] if c >= 0 else None for s, c in zip(pack.sources, codes, strict=True)}
+
+
+def skipped(pack: Pack) -> dict[str, str]:
+    with (pack.path / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        return dict(list(csv.reader(file))[1:])
+
+
+# folder
+
+
+@pytest.fixture
+def faces(tmp_path):
+    source = tmp_path / "faces"
+    for i, name in enumerate(["a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg", "c.webp"]):
+        put(source / name, picture(50 * i, format={"jpg": "JPEG", "webp": "WEBP"}.get(name[-3:].strip("."), "PNG")))
+    put(source / "b" / "notes.txt", "x")
+    return source
+
+
+def test_folder_with_csv(faces):
+    put(
+        faces.parent / "people.csv",
+        "\ufefffile,identity,gender,age\r\na/1.png,ann,f,30\r\n./a/2.PNG,ann,f,NA\r\nb\\1.png,bob,m,\r\n3.jpg,,m,41\r\nzzz.png,x,f,1\r\n",
+    )
+    pack = packed("folder", faces, labels=faces.parent / "people.csv")
+    # Files before folders' contents, folders and files in the order of their names.
+    assert pack.sources.tolist() == ["c.webp", "a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg"]
+    assert pack.x[:, 0, 0].tolist() == pytest.approx([200, 0, 50, 100, 150], abs=2)
+    assert words(pack, "gender") == {"c.webp": None, "a/1.png": "f", "a/2.PNG": "f", "b/1.png": "m", "b/3.jpg": "m"}
+    assert words(pack, "age") == {"c.webp": None, "a/1.png": "30", "a/2.PNG": None, "b/1.png": None, "b/3.jpg": "41"}
+    assert words(pack, "identity")["b/3.jpg"] is None
+    # A class of a row without an image is no class of the pack.
+    assert pack.classes == {"identity": ("ann", "bob"), "gender": ("f", "m"), "age": ("30", "41")}
+    assert pack.meta["notes"][:4] == [
+        "1 files are no images by their name's ending and were left aside.",
+        "Labels were read from people.csv.",
+        "1 of the images have no row in people.csv (the first: c.webp).",
+        "1 rows of people.csv name none of the images (the first: zzz.png).",
+    ]
+
+
+def test_folder_with_parquet_and_splits(faces):
+    names = ["a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg"]
+    table = {
+        "path": names,
+        "split": ["protect", "attack", "calibrate", None],
+        "smile": [True, False, None, True],
+        "age": pa.array([1.0, 2.5, None, 7.0]),
+        "kind": pa.array(["x", "y", None, "x"]).dictionary_encode(),
+        "empty": pa.nulls(4),
+    }
+    pq.write_table(pa.table(table), faces / "labels.parquet")
+    pack = packed("folder", faces)
+    assert [SPLITS[s] for s in pack.split] == ["protect", "attack", "calibrate"]
+    assert list(words(pack, "smile").values()) == ["yes", "no", None]
+    assert list(words(pack, "age").values()) == ["1", "2.5", None]
+    assert list(words(pack, "kind").values()) == ["x", "y", None]
+    assert list(words(pack, "empty").values()) == [None] * 3
+    assert skipped(pack) == {
+        "c.webp": "no row in labels.parquet, which prescribes the splits",
+        "b/3.jpg": "no split in labels.parquet, which prescribes the splits",
+    }
+
+
+def test_folder_by_folders_and_without_labels(faces):
+    pack = packed("folder", faces, settings={"identity": "folder"})
+    assert words(pack, "identity") == {"c.webp": None, "a/1.png": "a", "a/2.PNG": "a", "b/1.png": "b", "b/3.jpg": "b"}
+    bare = packed("folder", faces, force=True)
+    assert not bare.labels
+    assert "There is no file of labels: all images are without labels." in bare.meta["notes"]
+    assert len(bare) == 5
+
+
+def test_folder_labels_named_from_above(faces):
+    put(faces.parent / "all.tsv", "image\tgender\nfaces/a/1.png\tf\nfaces/b/1.png\tm\n")
+    pack = packed("folder", faces, labels=faces.parent / "all.tsv")
+    assert words(pack, "gender") == {"c.webp": None, "a/1.png": "f", "a/2.PNG": None, "b/1.png": "m", "b/3.jpg": None}
+
+
+def test_folder_file_names_must_be_unique_to_be_enough(faces):
+    put(faces.parent / "some.csv", "image,gender\n1.png,f\n2.PNG,m\n")
+    pack = packed("folder", faces, labels=faces.parent / "some.csv")
+    assert [k for k, v in words(pack, "gender").items() if v] == ["a/2.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "empty"),
+        ("who,gender\nx,y\n", r"no column names the image .*; it has who, gender"),
+        ("file,g\na/1.png,f\n./a/1.png,m\n", r"'\./a/1.png' stands in column file more than once"),
+        ("file,g,g\na/1.png,f,m\n", "column 'g' stands there more than once"),
+        ("file,g\na/1.png,f,m\n", "Expected 2 columns, got 3"),
+        ("file,split\na/1.png,train\n", "split 'train' must be one of"),
+        ("file,g\n,f\n", "row 1 names no file"),
+        ("file,g\nq.png,f\n", r"none of its rows names one of the images .*'q.png'"),
+        (b"file,g\na/1.png,\xff\xfe\n", "cannot be read"),
+        (b"PAR1 nonsense", "no column names|empty|cannot be read"),
+    ],
+)
+def test_folder_labels_that_do_not_fit(faces, text, error):
+    put(faces.parent / "x.csv", text)
+    with pytest.raises(InputError, match=error) as caught:
+        packed("folder", faces, labels=faces.parent / "x.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_other_mistakes(faces):
+    with pytest.raises(InputError, match="no such folder"):
+        packed("folder", faces / "none")
+    with pytest.raises(InputError, match="no such file of labels"):
+        packed("folder", faces, labels=faces / "none.csv")
+    put(faces / "x.parquet", "nonsense")
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):
+        packed("folder", faces, labels=faces / "x.parquet")
+    pq.write_table(pa.table({"file": ["a/1.png"], "when": pa.array([[1, 2]])}), faces / "x.parquet")
+    with pytest.raises(InputError, match="column when is list"):
+        packed("folder", faces, labels=faces / "x.parquet")
+    with pytest.raises(InputError, match="setting identity is 'file'; must be one of folder"):
+        packed("folder", faces, settings={"identity": "file"})
+    put(faces / "labels.csv", "file,identity\na/1.png,ann\n")
+    with pytest.raises(InputError, match="has a column identity already"):
+        packed("folder", faces, settings={"identity": "folder"})
+    put(faces / "labels.parquet", "x")
+    with pytest.raises(InputError, match=r"labels.csv and labels.parquet"):
+        packed("folder", faces)
+
+
+def test_folder_links_and_special_files(faces):
+    secret = faces.parent / "secret"
+    put(secret / "s.png", picture(7))
+    (faces / "out.png").symlink_to(secret / "s.png")
+    (faces / "away").symlink_to(secret)
+    (faces / "loop").symlink_to(faces)
+    (faces / "in.png").symlink_to(faces / "a" / "1.png")
+    (faces / "dead.png").symlink_to(faces / "nothing.png")
+    os.mkfifo(faces / "pipe.png")
+    pack = packed("folder", faces)
+    assert 7 not in pack.x[:, 0, 0]
+    assert "in.png" in pack.sources
+    assert len(pack) == 6
+    assert skipped(pack) == {
+        "out.png": "a link that leads out of the folder",
+        "away": "a link to a folder; links to folders are not followed",
+        "loop": "a link to a folder; links to folders are not followed",
+        "dead.png": "not a regular file",
+        "pipe.png": "not a regular file",
+    }
+
+
+def test_folder_names_that_are_not_utf8(faces):
+    path = os.fsencode(faces) + b"/caf\xe9.png"
+    try:
+        Path(os.fsdecode(path)).write_bytes(picture(9))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    pack = packed("folder", faces)
+    assert pack.x[pack.sources.tolist().index("caf\\xe9.png"), 0, 0] == 9
+
+
+def test_folder_with_a_pack_for_labels(faces):
+    put(faces / "labels.csv", "file,gender\na/1.png,f\na/2.PNG,f\nb/1.png,m\nb/3.jpg,m\nc.webp,m\n")
+    one = packed("folder", faces)
+    (faces / "labels.csv").unlink()
+    two = build.pack("folder", faces, faces.parent / "two", size=8, labels=one.path, seed=9)
+    assert np.array_equal(one.split, two.split)
+    assert words(one, "gender") == words(two, "gender")
+
+
+# lfw
+
+
+def archive(path: Path, members: list[tuple[str, bytes | tarfile.TarInfo]], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.name = name
+            info.size = len(data) if isinstance(data, bytes) else info.size
+            tar.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
+
+
+def face() -> bytes:
+    """250 x 250, 200 in the columns and rows 65 to 185."""
+    image = Image.new("L", (250, 250), 10)
+    image.paste(200, (65, 65, 185, 185))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=97)
+    return file.getvalue()
+
+
+def bright(pack: Pack) -> None:
+    """The crop lies inside the bright square: no pixel is mostly of what surrounds it (10 there, 200 here)."""
+    assert pack.x.min() > (10 + 200) / 2
+    # Both filters ring at the square's edge, over two pixels of the small image at most.
+    assert np.abs(pack.x[:, 3:-3, 3:-3].astype(int) - 200).max() <= 4
+
+
+def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.linkname = kind, target
+    return info
+
+
+PEOPLE = ["Ann_A/Ann_A_0001.jpg", "Ann_A/Ann_A_0002.jpg", "Bob_B/Bob_B_0001.jpg", "Cy_C/Cy_C_0001.jpg"]
+
+
+def lists(source: Path) -> None:
+    put(source / "male_names.txt", "Bob_B_0001.jpg\r\nAnn_A_0002.jpg\r\n\r\nGone_0001.jpg\r\n")
+    put(source / "female_names.txt", "Ann_A_0001.jpg\r\nAnn_A_0002.jpg\r\n")
+    put(source / "smile_labels.txt", "./lfw/Ann_A/Ann_A_0001.jpg 1\n./lfw/Bob_B/Bob_B_0001.jpg 0\n")
+    put(source / "pairs.txt", "2\t1\nAnn_A\t1\t2\nAnn_A\t1\tBob_B\t1\nAnn_A\t2\t1\nBob_B\t1\tCy_C\t1\n")
+
+
+def check(pack: Pack) -> None:
+    assert pack.sources.tolist() == PEOPLE
+    bright(pack)
+    assert pack.meta["crop"] == [0.26, 0.26, 0.74, 0.74]
+    assert list(words(pack, "gender").values()) == ["female", None, "male", None]
+    assert list(words(pack, "smile").values()) == ["yes", None, "no", None]
+    assert list(words(pack, "identity").values()) == ["Ann_A", "Ann_A", "Bob_B", "Cy_C"]
+    assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 2, 0, 0], [1, 0, 1, 1], [2, 3, 0, 1]]
+    notes = " ".join(pack.meta["notes"])
+    assert "1 images stand in both lists of gender" in notes
+    assert "gender is unknown in 2 of 4 rows" in notes
+
+
+@pytest.mark.parametrize(("name", "mode"), [("lfw-deepfunneled.tar", "w"), ("lfw-deepfunneled.tgz", "w:gz")])
+def test_lfw_archive(tmp_path, name, mode):
+    source = tmp_path / "lfw"
+    source.mkdir()
+    lists(source)
+    archive(source / name, [(f"lfw-deepfunneled/{person}", face()) for person in PEOPLE], mode)
+    pack = packed("lfw", source)
+    check(pack)
+    if mode == "w":  # a compressed archive cannot be listed beforehand
+        assert pack.meta["notes"][:4] == [
+            "1 images stand in both lists of gender; their gender is taken as unknown.",
+            "The standard set has 13233 images; here are 4.",
+            "1 entries of the lists of gender name no image.",
+            "1 images stand in neither list of gender; their gender is unknown.",
+        ]
+    assert left(tmp_path) == ["lfw", "lfw.pack"]
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("base", ["", "lfw-deepfunneled"])
+def test_lfw_tree(tmp_path, base):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / base / person, face())
+    lists(source)
+    check(packed("lfw", source))
+
+
+def test_lfw_tar_tricks(tmp_path, monkeypatch):
+    monkeypatch.setattr(lfw, "MAX_BYTES", 50_000)
+    source = tmp_path / "lfw"
+    source.mkdir()
+    good = face()
+    archive(
+        source / "lfw-deepfunneled.tar",
+        [
+            ("lfw/Ann_A/Ann_A_0001.jpg", good),
+            ("/etc/Ann_A_0002.jpg", good),
+            ("lfw/../../Ann_A/Ann_A_0003.jpg", good),
+            ("lfw/Ann_A/soft.jpg", special(tarfile.SYMTYPE, "/etc/passwd")),
+            ("lfw/Ann_A/hard.jpg", special(tarfile.LNKTYPE, "lfw/Ann_A/Ann_A_0001.jpg")),
+            ("lfw/Ann_A/device.jpg", special(tarfile.CHRTYPE)),
+            ("lfw/Ann_A/pipe.jpg", special(tarfile.FIFOTYPE)),
+            ("lfw/Ann_A/big.jpg", b"\xff" * 50_001),
+            ("lfw/Ann_A/run.sh", b"#!"),
+            ("top.jpg", good),
+            ("lfw/Ann_A/Ann_A_0001.jpg", good),
+            ("lfw/Ann_A/cut.jpg", good[:500]),
+            ("lfw/Bob_B/Bob_B_0001.jpg", good),
+        ],
+    )
+    before = left(tmp_path)
+    pack = packed("lfw", source)
+    assert pack.sources.tolist() == ["Ann_A/Ann_A_0001.jpg", "Bob_B/Bob_B_0001.jpg"]
+    reasons = skipped(pack)
+    assert reasons.pop("Ann_A/cut.jpg").startswith("cannot be decoded")
+    assert reasons == {
+        "/etc/Ann_A_0002.jpg": "an absolute path or one with ..",
+        "lfw/../../Ann_A/Ann_A_0003.jpg": "an absolute path or one with ..",
+        "lfw/Ann_A/soft.jpg": "a link, device or other special file",
+        "lfw/Ann_A/hard.jpg": "a link, device or other special file",
+        "lfw/Ann_A/device.jpg": "a link, device or other special file",
+        "lfw/Ann_A/pipe.jpg": "a link, device or other special file",
+        "lfw/Ann_A/big.jpg": "more than 0 MiB",
+        "lfw/Ann_A/run.sh": "no image by its name's ending",
+        "top.jpg": "not in a person's folder",
+        "lfw/Ann_A/Ann_A_0001.jpg": "a second file of that name",
+    }
+    assert left(tmp_path) == [*before, "lfw.pack"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_lfw_archive_cut_off(tmp_path, mode):
+    source = tmp_path / "lfw"
+    source.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (250, 250), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    path = source / "lfw-deepfunneled.tar"
+    archive(path, [(f"lfw/{person}", file.getvalue()) for person in PEOPLE], mode)
+    path.write_bytes(path.read_bytes()[: 3 * len(file.getvalue())])
+    with pytest.raises(InputError, match=r"damaged or cut off after 2 images"):
+        packed("lfw", source)
+    path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(InputError, match=r"damaged or cut off after 0 images"):
+        packed("lfw", source)
+    assert left(tmp_path) == ["lfw"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("smile_labels.txt", "Ann_A_0001.jpg 2\n", "line 1 is 'Ann_A_0001.jpg 2'; must be an image and 0 or 1"),
+        ("pairs.txt", "2\t2\nAnn_A\t1\t2\n", "1 pairs; its first line announces 8"),
+        ("pairs.txt", "x\n", "line 1 must give"),
+        ("pairs.txt", "", "line 1 must give"),
+        ("pairs.txt", "1\t1\nAnn_A\t1\t2\nAnn_A\tx\tBob_B\t1\n", "line 3 is"),
+        ("pairs.txt", "1\t1\nAnn_A\t1\t2\nAnn_A\t1\n", "line 3 is"),
+        ("female_names.txt", None, "female_names.txt is missing"),
+    ],
+)
+def test_lfw_lists_that_are_malformed(tmp_path, name, text, error):
+    source = tmp_path / "lfw"
+    put(source / PEOPLE[0], face())
+    lists(source)
+    if text is None:
+        (source / name).unlink()
+    else:
+        put(source / name, text)
+    with pytest.raises(InputError, match=error):
+        packed("lfw", source)
+
+
+def test_lfw_other_mistakes(tmp_path):
+    with pytest.raises(InputError, match="holds neither"):
+        packed("lfw", tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        packed("lfw", tmp_path / "none")
+    with pytest.raises(InputError, match="takes no file of them"):
+        packed("lfw", tmp_path, labels=tmp_path / "x.csv")
+    put(tmp_path / "lfw.tgz", b"")
+    put(tmp_path / "lfw-deepfunneled.tar", b"")
+    with pytest.raises(InputError, match="several archives"):
+        packed("lfw", tmp_path)
+
+
+@pytest.mark.skipif(not LFW.is_dir(), reason=f"{LFW} is not there")
+def test_lfw_itself(tmp_path):
+    pack = build.pack("lfw", LFW, tmp_path / "pack")
+    assert pack.x.shape == (13_233, 64, 64)
+    assert len(pack.classes["identity"]) == 5749
+    assert pack.meta["skipped"] == 0
+    assert int(np.sum(pack.label("gender") < 0)) == 8
+    assert int(np.sum(pack.label("smile") >= 0)) == 3780
+    assert pack.pairs.shape == (6000, 4)
+    assert np.bincount(pack.pairs[:, 3]).tolist() == [600] * 10
+    identity = pack.label("identity")
+    a, b, same = pack.pairs[:, 0], pack.pairs[:, 1], pack.pairs[:, 2]
+    assert np.array_equal(identity[a] == identity[b], same == 1)
+    people = [set(identity[pack.split == s]) for s in range(4)]
+    assert sum(map(len, people)) == 5749, "no person stands in two splits"
+    assert np.all(np.abs(np.bincount(pack.split) / 13_233 - (0.45, 0.2, 0.1, 0.25)) < 0.001)
+    pack.require(private=["gender", "smile"], utility="identity")
+    assert "5 images stand in both lists of gender; their gender is taken as unknown." in pack.meta["notes"]
+    assert "3 images stand in neither list of gender; their gender is unknown." in pack.meta["notes"]
+
+
+# celeba
+
+
+def aligned() -> bytes:
+    image = Image.new("RGB", (178, 218), (10, 10, 10))
+    image.paste((200, 200, 200), (29, 61, 149, 181))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=97)
+    return file.getvalue()
+
+
+def attributes(names: list[str]) -> str:
+    rows = "".join(f"{name} {'1' if i % 2 else '-1'}  {'-1' if i % 3 else '1'}\n" for i, name in enumerate(names))
+    return f"{len(names)}\nMale Smiling \n{rows}"
+
+
+@pytest.fixture
+def celebrities(tmp_path):
+    source = tmp_path / "celeba"
+    for i in range(1, 5):
+        put(source / "img_align_celeba" / f"{i:06d}.jpg", aligned())
+    put(source / "list_attr_celeba.txt", attributes([f"{i:06d}.jpg" for i in (1, 2, 3, 5)]))
+    return source
+
+
+def test_celeba(celebrities):
+    put(celebrities / "identity_CelebA.txt", "000001.jpg 17\n000002.jpg 17\n000003.jpg 4\n000004.jpg 5\n")
+    put(celebrities / "list_eval_partition.txt", "000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n")
+    pack = packed("celeba", celebrities)
+    assert pack.sources.tolist() == [f"{i:06d}.jpg" for i in range(1, 5)]
+    bright(pack)
+    assert list(words(pack, "Male").values()) == ["no", "yes", "no", None]
+    assert list(words(pack, "gender").values()) == ["female", "male", "female", None]
+    assert list(words(pack, "Smiling").values()) == ["yes", "no", "no", None]
+    assert list(words(pack, "identity").values()) == ["17", "17", "4", "5"]
+    assert list(words(pack, "partition").values()) == ["train", "validation", "test", None]
+    assert pack.meta["crop"] == list(celeba.CROP)
+    assert pack.meta["notes"][:2] == [
+        "1 images have no row in list_attr_celeba.txt; their attributes are unknown.",
+        "1 rows of list_attr_celeba.txt name no image.",
+    ]
+
+
+def test_celeba_as_other_archives_unpack(tmp_path):
+    source = tmp_path / "celeba"
+    names = [f"{i:06d}.jpg" for i in range(1, 4)]
+    for name in names:
+        put(source / "img_align_celeba" / "img_align_celeba" / name, aligned())
+    put(source / "list_attr_celeba.csv", "image_id,Male,Smiling\n" + "".join(f"{name},1,-1\n" for name in names))
+    put(source / "list_eval_partition.csv", "image_id,partition\n" + "".join(f"{name},0\n" for name in names))
+    pack = packed("celeba", source)
+    assert set(words(pack, "gender").values()) == {"male"}
+    assert set(words(pack, "Smiling").values()) == {"no"}
+    assert set(words(pack, "partition").values()) == {"train"}
+    assert "identity" not in pack.labels
+    whole = build.pack("celeba", source, tmp_path / "whole", size=16, crop=(0, 0, 1, 1))
+    assert whole.x[0, 0, 0] < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("list_attr_celeba.txt", "3\nMale\n000001.jpg 1\n", "1 images, but its first line announces 3"),
+        ("list_attr_celeba.txt", "1\nMale Young\n000001.jpg 1\n", "line 3 must give an image and 2 values"),
+        ("list_attr_celeba.txt", "1\nMale\n000001.jpg 0\n", "line 3 must give"),
+        ("list_attr_celeba.txt", "2\nMale\n000001.jpg 1\n000001.jpg 1\n", "line 4 names 000001.jpg a second time"),
+        ("list_attr_celeba.txt", "", "header must name"),
+        ("list_attr_celeba.txt", "1\nMale\nx.jpg 1\n", "names none of the images"),
+        ("identity_CelebA.txt", "000001.jpg\n", "line 1 must give"),
+        ("list_eval_partition.txt", "000001.jpg 3\n", "partition of 000001.jpg is '3'"),
+    ],
+)
+def test_celeba_lists_that_are_malformed(celebrities, name, text, error):
+    put(celebrities / name, text)
+    with pytest.raises(InputError, match=error):
+        packed("celeba", celebrities)
+
+
+def test_celeba_missing_parts(celebrities):
+    (celebrities / "list_attr_celeba.txt").unlink()
+    with pytest.raises(InputError, match=r"holds no list_attr_celeba\.txt"):
+        packed("celeba", celebrities)
+    (celebrities / "img_align_celeba").rename(celebrities / "other")
+    put(celebrities / "img_align_celeba.zip", b"PK")
+    with pytest.raises(InputError, match=r"holds no folder img_align_celeba; unpack img_align_celeba.zip first"):
+        packed("celeba", celebrities)
+
+
+# embeddings
+
+
+def vectors(n: int = 12, d: int = 4) -> np.ndarray:
+    return (1 + np.arange(n * d).reshape(n, d)).astype(np.float32)
+
+
+def column(rows: list, kind: str) -> pa.Array:
+    types = {"list": pa.list_(pa.float64()), "large": pa.large_list(pa.float32()), "fixed": pa.list_(pa.float32(), 4)}
+    return pa.array(rows, types[kind])
+
+
+@pytest.mark.parametrize("kind", ["list", "large", "fixed", "columns"])
+def test_embeddings_in_parquet(tmp_path, kind):
+    x = vectors()
+    table: dict[str, object] = {"name": [f"{i}.jpg" for i in range(12)], "identity": [i // 3 for i in range(12)]}
+    table |= {f"v{j}": x[:, j] for j in range(4)} if kind == "columns" else {"face": column(x.tolist(), kind)}
+    pq.write_table(pa.table(table), tmp_path / "v.parquet", row_group_size=5)
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert (pack.kind, pack.x.dtype) == ("vectors", np.float32)
+    assert np.array_equal(pack.x, x)
+    assert pack.sources.tolist() == table["name"]
+    assert list(words(pack, "identity").values()) == [str(i // 3) for i in range(12)]
+    assert (pack.path / "vectors.npy").is_file()
+
+
+@pytest.mark.parametrize("kind", ["list", "fixed"])
+def test_embeddings_rows_that_are_unusable(tmp_path, kind):
+    rows = vectors().tolist()
+    rows[1] = [1, float("nan"), 2, 3]
+    rows[3] = [0.0] * 4
+    rows[4] = [1, 2, float("-inf"), 3]
+    rows[6] = None
+    rows[7] = [1, None, 2, 3]
+    bad = {1, 3, 4, 6, 7}
+    if kind == "list":
+        rows[8], rows[0] = [1, 2, 3], [1, 2, 3, 4, 5]
+        bad |= {0, 8}
+    pq.write_table(pa.table({"source": [f"s{i}" for i in range(12)], "v": column(rows, kind)}), tmp_path / "v.parquet")
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert pack.sources.tolist() == [f"s{i}" for i in range(12) if i not in bad]
+    assert np.array_equal(pack.x, vectors()[[i for i in range(12) if i not in bad]])
+    reasons = skipped(pack)
+    assert reasons.keys() == {f"s{i}" for i in bad}
+    assert reasons["s1"] == reasons["s4"] == reasons["s7"] == "a NaN or infinite value"
+    assert reasons["s3"] == "only zeros"
+    assert reasons["s6"] == "0 values where others have 4"
+    if kind == "list":
+        assert reasons["s0"] == "5 values where others have 4"
+
+
+def test_embeddings_in_npz(tmp_path):
+    x = vectors().astype(np.float16)
+    x[5, 2] = np.nan
+    np.savez(
+        tmp_path / "v.npz",
+        vectors=x,
+        other=np.ones((12, 2), np.float32),
+        name=np.array([f"{i}" for i in range(12)]),
+        gender=np.array([b"f", b"m"] * 6),
+        age=np.array([np.nan, *range(11)]),
+    )
+    with pytest.raises(InputError, match=r"array other is float32 \(12, 2\); must be 12 labels"):
+        packed("embeddings", tmp_path / "v.npz")
+    np.savez(tmp_path / "w.npz", face=x, name=np.arange(12), gender=np.array([b"f", b"m"] * 6))
+    pack = packed("embeddings", tmp_path / "w.npz")
+    keep = [i for i in range(12) if i != 5]
+    assert np.array_equal(pack.x, x[keep].astype(np.float32))
+    assert words(pack, "gender") == {str(i): "fm"[i % 2] for i in keep}
+    assert skipped(pack) == {"5": "a NaN or infinite value"}
+
+
+def test_embeddings_with_labels_apart(tmp_path):
+    np.savez(tmp_path / "v.npz", vectors=vectors(4), name=np.array(["1.jpg", "2.jpg", "3.jpg", "9.jpg"]))
+    put(tmp_path / "l.csv", "source,gender\na/2.jpg,f\na/1.jpg,m\nb/3.jpg,f\nb/4.jpg,m\n")
+    pack = packed("embeddings", tmp_path / "v.npz", labels=tmp_path / "l.csv")
+    assert words(pack, "gender") == {"1.jpg": "m", "2.jpg": "f", "3.jpg": "f", "9.jpg": None}
+    assert "1 of the vectors have no row in l.csv (the first: 9.jpg)." in pack.meta["notes"]
+    np.savez(tmp_path / "bare.npz", vectors(4))
+    with pytest.raises(InputError, match="names its rows in no column"):
+        packed("embeddings", tmp_path / "bare.npz", labels=tmp_path / "l.csv")
+    assert packed("embeddings", tmp_path / "bare.npz").sources.tolist() == ["0", "1", "2", "3"]
+
+
+def test_embeddings_of_a_packs_images(tmp_path):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / person, face())
+    lists(source)
+    images = packed("lfw", source)
+    names = [person.rpartition("/")[2] for person in reversed(PEOPLE)]
+    np.savez(tmp_path / "v.npz", vectors=vectors(4), name=np.array(names))
+    pack = packed("embeddings", tmp_path / "v.npz", labels=images.path, seed=5)
+    assert np.array_equal(pack.split, images.split[::-1])
+    assert list(words(pack, "gender").values()) == list(words(images, "gender").values())[::-1]
+    assert np.array_equal(pack.pairs[:, :2], 3 - images.pairs[:, :2])
+    assert np.array_equal(pack.pairs[:, 2:], images.pairs[:, 2:])
+
+
+def test_embeddings_mistakes(tmp_path):
+    def refuse(name: str, error: str, **options) -> None:
+        with pytest.raises(InputError, match=error) as caught:
+            packed("embeddings", tmp_path / name, **options)
+        assert "\n" not in str(caught.value)
+
+    refuse("none.npz", "no such file")
+    put(tmp_path / "v.txt", "x")
+    refuse("v.txt", r"must end in .parquet or .npz")
+    put(tmp_path / "bad.npz", "PK nonsense")
+    refuse("bad.npz", "cannot be read")
+    put(tmp_path / "bad.parquet", "nonsense")
+    refuse("bad.parquet", "cannot be read")
+    np.savez(tmp_path / "pickle.npz", vectors=vectors(2), who=np.array([{}, {}], object))
+    refuse("pickle.npz", "cannot be read")
+    np.savez(tmp_path / "two.npz", a=vectors(2), b=vectors(2))
+    refuse("two.npz", r"no array of floats with two axes to take \(there are: a, b\)")
+    refuse("two.npz", "array 'c' is not one", settings={"column": "c"})
+    np.savez(tmp_path / "all.npz", vectors=np.full((3, 2), np.nan))
+    refuse("all.npz", "nothing could be packed: 3 skipped, the first '0': a NaN")
+    np.savez(tmp_path / "twice.npz", vectors=vectors(2), name=np.array(["a", "a"]))
+    refuse("twice.npz", "'a' stands in column name more than once")
+    pq.write_table(pa.table({"source": ["a"], "x": [1.0]}), tmp_path / "one.parquet")
+    refuse("one.parquet", "no column of lists of floats")
+    both = pa.table({"source": ["a"], "x": column([[1.0]], "list"), "y": column([[2.0, 3.0]], "list")})
+    pq.write_table(both, tmp_path / "both.parquet")
+    refuse("both.parquet", r"several columns hold lists of floats \(x, y\)")
+    refuse("both.parquet", "column 'z' is not one", settings={"column": "z"})
+    np.savez(tmp_path / "v.npz", vectors=vectors(2), name=np.array(["a", "b"]), gender=np.array(["f", "m"]))
+    put(tmp_path / "l.csv", "source,gender\na,f\n")
+    refuse("v.npz", "has a column gender, and so has", labels=tmp_path / "l.csv")
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_embeddings_are_read_piece_by_piece(tmp_path, monkeypatch):
+    from veil.data.layouts import embeddings
+
+    monkeypatch.setattr(embeddings, "BATCH", 10)
+    seen = []
+    real = embeddings._floats
+    monkeypatch.setattr(embeddings, "_floats", lambda c: seen.append(len(c)) or real(c))
+    pq.write_table(pa.table({"v": column(vectors(95).tolist(), "fixed")}), tmp_path / "v.parquet", row_group_size=25)
+    listing = LAYOUTS["embeddings"](tmp_path / "v.parquet", Options())
+    assert seen == []
+    assert np.array_equal(np.stack([item.data for item in listing.items]), vectors(95))
+    assert max(seen) <= 10 * 4
+
+
+def test_every_layout_refuses_settings_it_does_not_know(tmp_path):
+    for name, read in LAYOUTS.items():
+        with pytest.raises(InputError, match="'colour'"):
+            read(Path() if name == "stylised" else tmp_path, Options(settings={"colour": "red"}))
+
+
+def test_oversized_images_are_skipped(faces, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    put(faces / "small.png", picture(3, (20, 20)))
+    pack = packed("folder", faces)
+    assert pack.sources.tolist() == ["small.png"]
+    assert set(skipped(pack).values()) == {"32 x 32 pixels; at most 0 million are decoded"}
+    assert pack.meta["skipped"] == 5

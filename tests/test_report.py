@@ -1,0 +1,645 @@
+"""The report: what the page says, what it refuses, and that it needs nothing but its own bytes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from veil.errors import InputError
+from veil.report import interval, number, plots, read, share
+from veil.report.html import render, write
+
+ATTACKERS = ("logistic", "knn", "svm", "boosted trees", "mlp", "cnn")
+MATCHERS = ("cosine", "siamese")
+RELEASES = (
+    # name, role, worst attack, matching AUC
+    ("Input", "input", 0.910, 0.941),
+    ("Random", "baseline", 0.503, 0.502),
+    ("AIA\\T", "baseline", 0.862, 0.931),
+    ("LEACE", "baseline", 0.838, 0.936),
+    ("AIA", "method", 0.702, 0.921),
+    ("AIA deep", "method", 0.612, 0.914),
+)
+
+Json = dict[str, Any]
+
+
+def finding(code: str, release: str, target: str, attacker: str, value: float | None, **more: object) -> Json:
+    """One finding with an interval of 2.2 points to either side."""
+    ends = (None, None) if value is None else (round(value - 0.022, 4), round(value + 0.022, 4))
+    base = {"code": code, "release": release, "target": target, "attacker": attacker, "role": "attack",
+            "value": value, "low": ends[0], "high": ends[1], "level": 0.95, "n": 3363, "chance": 0.5, "worst": False,
+            "status": "ok", "note": ""}
+    return {**base, **more}
+
+
+def build(
+    *,
+    releases: Sequence[tuple[str, str, float, float]] = RELEASES,
+    private: Mapping[str, Sequence[str]] | None = None,
+    utility: str = "identity",
+) -> Json:
+    """A realistic findings.json: attackers, matchers or probes, same-gender pairs, controls, two odd statuses."""
+    private = private or {"gender": ("female", "male")}
+    rng = np.random.default_rng(0)
+    found = []
+    for name, _, attack, use in releases:
+        for i, target in enumerate(private):
+            chance = 1 / len(private[target])
+            worst = chance + (attack - 0.5) * 2 * (1 - chance) * (1 - 0.15 * i)
+            for attacker in ATTACKERS:
+                value = worst if attacker == "mlp" else chance + (worst - chance) * float(rng.uniform(0.4, 0.98))
+                extra: Json = {"chance": chance, "worst": attacker == "mlp"}
+                if attacker == "cnn" and name != "Input":
+                    extra |= {"status": "not_applicable", "note": "a vector has no rows and columns"}
+                elif attacker == "svm" and name == "LEACE":
+                    extra |= {"status": "did_not_converge", "note": "the solver stopped at 10,000 iterations"}
+                empty = "status" in extra
+                found.append(finding("attribute.balanced_accuracy", name, target, attacker,
+                                     None if empty else round(value, 4), **extra))
+                found.append(finding("attribute.auc", name, target, attacker,
+                                     None if empty else round(0.5 + (value - chance) * 0.9, 4),
+                                     **{**extra, "chance": 0.5}))
+            gain = (worst - chance) / ((RELEASES[0][2] - 0.5) * 2 * (1 - chance) * (1 - 0.15 * i))
+            found.append(finding("attribute.normalised_gain", name, target, "mlp", round(gain, 4), chance=0.0, worst=True))
+            if name in ("Input", "AIA deep"):
+                found.append(finding("attribute.balanced_accuracy", name, target, "shuffled labels (mlp)",
+                                     chance + 0.004, role="control", chance=chance))
+        found.append(finding("attribute.balanced_accuracy", name, next(iter(private)), "majority", 0.5, low=0.5, high=0.5,
+                             role="control"))
+        found += _uses(name, use, utility, next(iter(private)))
+    sizes = {"protect": 5955, "attack": 2646, "calibrate": 1323, "test": 3309}
+    return {
+        "schema": 1, "veil": "0.1.0", "seed": 0, "created": "2026-11-20",
+        "command": "veil audit lfw.pack out --private gender --utility identity --release aia.release --release "
+        "aia-deep.release",
+        "data": {
+            "layout": "lfw", "kind": "images", "shape": [64, 64], "n": 13233, "identities": 5749,
+            "fingerprint": "ab12cd34ef56",
+            "splits": {name: {"n": n, "identities": n // 2} for name, n in sizes.items()},
+            "labels": {
+                **{target: {"classes": list(names), "counts": {s: [n // len(names)] * len(names) for s, n in sizes.items()}}
+                   for target, names in private.items()},
+                "identity": {"classes": [f"Person {i}" for i in range(5749)], "counts": {}},
+            },
+            "private": list(private), "utility": [utility], "skipped": 3, "attack_on": ["attack"],
+        },
+        "releases": [
+            {"name": name, "method": "aia" if role == "method" else name.lower(), "preset": "deep", "k": 128, "seed": 0,
+             "role": role, "config": {"alpha": 0.5, "adversary": {"depth": 3, "hidden": [256, 256]}}, "note": ""}
+            for name, role, _, _ in releases
+        ],
+        "findings": found,
+        "pictures": [{"file": "pictures/reconstructions.png", "title": "Reconstructions beside originals",
+                      "caption": "Top: originals. Below: what a fresh decoder makes of each release."}],
+        "curves": [{"file": "curves/aia-deep.parquet", "release": "AIA deep"},
+                   {"file": "curves/aia.parquet", "release": "AIA"}],
+    }
+
+
+def _uses(name: str, use: float, utility: str, private: str) -> list[Json]:
+    if utility != "identity":
+        codes = {"utility.balanced_accuracy": use, "utility.mcc": 2 * use - 1, "utility.auc": min(use + 0.03, 0.99)}
+        return [finding(code, name, utility, "logistic", round(value, 4), role="utility", worst=True,
+                        chance=0.0 if code == "utility.mcc" else 0.5) for code, value in codes.items()]
+    found = []
+    for target, loss in (("identity", 0.0), (f"identity|same {private}", 0.02)):
+        for matcher, less in zip(MATCHERS, (0.015, 0.0), strict=True):
+            auc = max(use - loss - less, 0.5)
+            codes = {
+                "verification.auc": auc, "verification.eer": 1 - auc + 0.07, "verification.accuracy": auc - 0.06,
+                "verification.tar_at_far_0.01": max(2 * auc - 1.35, 0.01),
+                "verification.tar_at_far_0.001": max(2 * auc - 1.6, 0.001),
+            }
+            found += [finding(code, name, target, matcher, round(value, 4), role="utility", worst=matcher == "siamese",
+                              low=round(value - 0.009, 4), high=round(value + 0.009, 4),
+                              chance=0.5 if "auc" in code or "accuracy" in code else None)
+                      for code, value in codes.items()]
+    return found
+
+
+def place(out: Path, document: object, *, extras: bool = True) -> Path:
+    """Write ``document`` into ``out`` with the picture and the curves that it names."""
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    (out / "curves").mkdir(exist_ok=True)
+    (out / "findings.json").write_text(json.dumps(document), encoding="utf-8")
+    if extras:
+        rng = np.random.default_rng(1)
+        faces = np.linspace(30, 220, 64)[None, :, None, None] + rng.normal(0, 20, (3, 1, 8, 1))
+        sheet = np.broadcast_to(faces, (3, 64, 8, 64)).reshape(192, 512).clip(0, 255).astype(np.uint8)
+        Image.fromarray(sheet).save(out / "pictures/reconstructions.png")
+        for name in ("aia-deep", "aia"):
+            pq.write_table(_training(), out / f"curves/{name}.parquet")
+    return out
+
+
+def _training() -> pa.Table:
+    rng = np.random.default_rng(2)
+    columns: dict[str, list[Any]] = {"step": [], "stage": [], "player": [], "loss": []}
+    stages = {"1 reconstruct": {"auto-encoder": (0.4, 0.02)},
+              "2 protect": {"encoder": (4.0, 0.8), "adversary gender": (0.5, 0.68), "siamese": (1.4, 0.7),
+                            "decoder": (0.06, 0.09)}}
+    for stage, players in stages.items():
+        for player, (first, last) in players.items():
+            steps = np.arange(0, 2000, 2)
+            loss = (last + (first - last) * np.exp(-steps / 300)) * np.exp(rng.normal(0, 0.08, len(steps)))
+            columns["step"] += steps.tolist()
+            columns["stage"] += [stage] * len(steps)
+            columns["player"] += [player] * len(steps)
+            columns["loss"] += loss.tolist()
+    return pa.table({"step": pa.array(columns["step"], pa.int64()), "stage": columns["stage"],
+                     "player": columns["player"], "loss": columns["loss"]})
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its text, by section, its tags and its figures' JSON."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.sections: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self._section, self._skip, self._open = "", "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._skip = tag
+            self.scripts.append("")
+        if tag == "section":
+            self._section = dict(attrs).get("id") or dict(attrs).get("class") or ""
+        if tag in ("td", "th", "p", "li", "h2", "h3", "small", "dt", "dd", "pre", "summary"):
+            self._add(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._skip:
+            self._skip = ""
+        if tag == "section":
+            self._section = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._skip:
+            self.scripts[-1] += data
+        else:
+            self._add(data)
+
+    def _add(self, data: str) -> None:
+        self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    def text(self, section: str) -> str:
+        """The section's text with plain blanks only."""
+        return " ".join(self.sections.get(section, "").split())
+
+    def ids(self) -> list[str]:
+        return [str(attrs["id"]) for _, attrs in self.tags if "id" in attrs]
+
+    def figures(self) -> Json:
+        raw = next(s for s in self.scripts if s.startswith('{"dark"'))
+        return dict(json.loads(raw)["figures"])
+
+
+def page(out: Path, document: object, *, extras: bool = True) -> Page:
+    return Page(write(place(out, document, extras=extras)).read_text(encoding="utf-8"))
+
+
+def shuffle_control(document: Json, release: str, **values: float | None) -> Json:
+    """Change the shuffled-label control on ``release``."""
+    for f in document["findings"]:
+        if f["role"] == "control" and f["release"] == release and f["attacker"].startswith("shuffled"):
+            f.update(values)
+    return document
+
+
+def only(document: Json, release: str, code: str, role: str = "attack") -> list[Json]:
+    return [f for f in document["findings"] if (f["release"], f["code"], f["role"]) == (release, code, role)]
+
+
+# --- what the page says
+
+
+def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
+    got = page(tmp_path, build())
+    assert (
+        "AIA deep: the worst tested attack on gender (mlp) reaches 61.2 % balanced accuracy (95 % interval "
+        "59.0–63.4 %; chance 50 %); on the unprotected input it reaches 91.0 %. Face matching keeps an AUC of .914 "
+        "(95 % interval .905–.923), input .941." in got.text("verdict")
+    )
+    assert list(got.sections)[1:] != []
+    assert [i for i in got.ids() if i in got.sections] == [
+        "verdict", "plane", "releases", "attackers", "controls", "pictures", "curves", "data", "reproduce", "glossary",
+    ]
+    assert "alarm" not in got.text("") and not [s for s in got.sections if "alarm" in s]
+
+
+def test_no_release_is_called_private(tmp_path: Path) -> None:
+    document = build(releases=[*RELEASES, ("Perfect", "method", 0.5, 0.94)])
+    text = page(tmp_path, document).text("verdict").lower()
+    assert "perfect: the worst tested attack" in text
+    assert not re.search(r"\b(private|safe|anonymous|secure)\b", text)
+
+
+def test_an_attacker_that_beats_the_picked_one_on_test_data_is_named(tmp_path: Path) -> None:
+    document = build()
+    svm = next(f for f in only(document, "AIA deep", "attribute.balanced_accuracy") if f["attacker"] == "svm")
+    svm["value"] = 0.629
+    text = page(tmp_path, document).text("verdict")
+    assert "(mlp) reaches 61.2 %" in text
+    assert "On the test data svm measures higher still (62.9 %)." in text
+
+
+def test_a_release_without_any_figure_is_not_passed_over(tmp_path: Path) -> None:
+    document = build()
+    for f in only(document, "AIA deep", "attribute.balanced_accuracy"):
+        f.update(value=None, low=None, high=None, status="did_not_converge", worst=False)
+    got = page(tmp_path, document)
+    assert "AIA deep: no attack on gender gave a figure" in got.text("verdict")
+    assert "Not drawn, for want of a figure: AIA deep." in got.text("plane")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value"),
+    [(0.54, 0.582, 0.561), (0.42, 0.46, 0.44)],
+)
+def test_shuffled_labels_off_chance_raise_the_alarm(tmp_path: Path, low: float, high: float, value: float) -> None:
+    got = page(tmp_path, shuffle_control(build(), "Input", value=value, low=low, high=high))
+    assert "controls failed" in got.text("alarm failed")
+    assert "gender mean nothing" in got.text("alarm failed")
+    assert "1 of 2 shuffled-label controls failed" in got.text("alarm failed")
+    assert got.text("verdict").count("A control failed: this figure means nothing.") == 2  # both methods, gender only
+
+
+def test_an_input_that_cannot_be_attacked_raises_the_alarm(tmp_path: Path) -> None:
+    document = build(releases=[("Input", "input", 0.515, 0.941), *RELEASES[1:]])
+    got = page(tmp_path, document)
+    assert "the attack on gender is not above chance" in got.text("alarm failed")
+    # Just above: the interval is 2.2 points to either side, so 52.3 % clears chance and 52.2 % does not.
+    (tmp_path / "b").mkdir()
+    above = page(tmp_path / "b", build(releases=[("Input", "input", 0.523, 0.941), *RELEASES[1:]]))
+    assert "alarm failed" not in above.sections
+
+
+def test_missing_controls_are_said_to_be_missing(tmp_path: Path) -> None:
+    document = build()
+    document["findings"] = [f for f in document["findings"] if f["role"] != "control"]
+    got = page(tmp_path, document)
+    assert "No attack on shuffled labels of gender was measured." in got.text("alarm")
+    assert "alarm failed" not in got.sections
+    document["releases"] = document["releases"][1:]
+    document["findings"] = [f for f in document["findings"] if f["release"] != "Input"]
+    (tmp_path / "b").mkdir()
+    assert "The unprotected input was not audited" in page(tmp_path / "b", document).text("alarm")
+
+
+def test_tables_show_every_attacker_and_why_some_have_no_figure(tmp_path: Path) -> None:
+    got = page(tmp_path, build())
+    text = got.text("attackers")
+    for attacker in ATTACKERS:
+        assert attacker in text
+    assert "did not converge" in text and "the solver stopped at 10,000 iterations" in text
+    assert "not applicable" in text and "a vector has no rows and columns" in text
+    assert text.count("91.0 % worst") == 1
+    heats = [float(str(a["style"]).split(":")[1]) for tag, a in got.tags if tag == "td" and "style" in a]
+    assert max(heats) == pytest.approx(0.82)  # (0.91 - 0.5) / 0.5
+    releases = got.text("releases")
+    assert "AIA deep 61.2 % mlp 63.4 % 27.3 %" in releases  # worst, attacker, upper bound, gain
+    for heading in ("AUC", "EER", "TAR at FAR 1 %", "TAR at FAR 0.1 %", "Accuracy", "Face matching (same gender)"):
+        assert heading in releases
+
+
+def test_a_label_may_be_the_use(tmp_path: Path) -> None:
+    got = page(tmp_path, build(utility="smile"))
+    assert "Recognising smile keeps 91.4 % balanced accuracy (95 % interval 89.2–93.6 %), input 94.1 %." in got.text(
+        "verdict"
+    )
+    assert "MCC" in got.text("releases") and ".828" in got.text("releases")
+
+
+def test_missing_intervals_are_missing_and_not_invented(tmp_path: Path) -> None:
+    document = build()
+    for f in document["findings"]:
+        f["low"] = f["high"] = None
+    got = page(tmp_path, document)
+    assert "61.2 % balanced accuracy (no interval; chance 50 %)" in got.text("verdict")
+    assert "has no interval or no chance rate" in got.text("alarm")
+    assert "–" not in got.text("releases").split("Face matching", 1)[1]
+
+
+def test_a_certificate_is_told_apart_from_attacks(tmp_path: Path) -> None:
+    document = build()
+    document["findings"].append(
+        finding("certificate.balanced_accuracy", "AIA deep", "gender", "any", 0.63, role="bound", low=None, high=0.66)
+    )
+    got = page(tmp_path, document)
+    assert "Certified: no attacker of any kind exceeds 66.0 %." in got.text("verdict")
+    assert "Certified bound" in got.text("releases")
+    assert "Certified bound" in got.text("glossary")
+
+
+def test_figures_of_unknown_kinds_are_shown_too(tmp_path: Path) -> None:
+    document = build()
+    document["findings"].append(finding("inversion.psnr", "AIA deep", "picture", "strong decoder", 21.37))
+    assert "inversion.psnr picture strong decoder 21.37" in page(tmp_path, document).text("others")
+
+
+def test_data_and_the_way_to_reproduce_are_told(tmp_path: Path) -> None:
+    got = page(tmp_path, build())
+    data = got.text("data")
+    for words in ("ab12cd34ef56", "64 × 64", "calibrate 1,323 661", "female 2,977 1,323 661 1,654", "5,749 classes"):
+        assert words in data
+    reproduce = got.text("reproduce")
+    for words in ("veil audit lfw.pack out --private gender", "2026-11-20", "adversary.hidden [256, 256]"):
+        assert words in reproduce
+
+
+# --- self-contained, escaped, the same each time
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    got = page(tmp_path, build())
+    assert not [tag for tag, _ in got.tags if tag in ("link", "iframe", "object", "embed", "base", "form")]
+    targets = [str(a[key]) for _, a in got.tags for key in ("src", "href", "srcset", "action", "poster") if key in a]
+    assert targets
+    assert all(target.startswith(("data:image/png;base64,", "#")) for target in targets)
+    policy = next(a["content"] for _, a in got.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in str(policy)
+    assert not re.search(r"@import|url\(", "".join(s for s in got.scripts if "--paper" in s))
+    assert sum("Plotly, Inc" in s for s in got.scripts) == 1
+    source = next(str(a["src"]) for tag, a in got.tags if tag == "img")
+    assert base64.b64decode(source.split(",")[1]) == (tmp_path / "pictures/reconstructions.png").read_bytes()
+
+
+def test_every_text_is_escaped(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=http://a.example/x onerror=alert(2)>"
+    document = build(releases=[*RELEASES, (evil, "method", 0.6, 0.9)], private={f"gender{evil}": ("a", "b")})
+    for key in ("veil", "created", "command"):
+        document[key] = evil
+    document["data"] |= {"layout": evil, "fingerprint": evil, "kind": evil}
+    document["releases"][0] |= {"method": evil, "preset": evil, "note": evil, "config": {evil: evil}}
+    for f in document["findings"]:
+        f["note"] = evil
+        f["attacker"] = f["attacker"] + evil
+    document["pictures"] += [{"file": evil, "title": evil, "caption": evil}]
+    document["curves"] += [{"file": evil, "release": evil}, {"file": "curves/aia.parquet", "release": evil}]
+    table = _training()
+    names = pa.array([evil] * len(table))
+    extras = place(tmp_path, document)
+    pq.write_table(table.set_column(1, "stage", names).set_column(2, "player", names), extras / "curves/aia.parquet")
+    got = Page(write(tmp_path).read_text(encoding="utf-8"))
+    assert [tag for tag, _ in got.tags].count("script") == 3  # plotly, the figures, the drawing
+    assert [tag for tag, _ in got.tags].count("img") == 1
+    assert not [a for _, a in got.tags if "onerror" in a]
+    assert "alert(1)" in got.text("verdict")
+    annotations = got.figures()["plane-1"]["variants"][0]["layout"]["annotations"]
+    assert not [a for a in annotations if "<script" in a["text"]]
+
+
+def test_the_same_findings_give_the_same_bytes(tmp_path: Path) -> None:
+    document = build()
+    first = write(place(tmp_path / "a", document)).read_bytes()
+    assert write(place(tmp_path / "b", document)).read_bytes() == first
+    assert write(tmp_path / "a").read_bytes() == first
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["curves", "findings.json", "pictures", "report.html"]
+    ids = Page(first.decode()).ids()
+    assert len(ids) == len(set(ids))
+
+
+def test_torch_is_not_imported() -> None:
+    import subprocess
+
+    code = "import sys, veil.report.html; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+
+
+# --- faults
+
+
+def test_missing_and_broken_files_are_named_in_the_page(tmp_path: Path) -> None:
+    document = build()
+    place(tmp_path, document)
+    (tmp_path / "pictures/text.png").write_text("no picture")
+    (tmp_path / "pictures/short.png").write_bytes((tmp_path / "pictures/reconstructions.png").read_bytes()[:18])
+    (tmp_path / "curves/aia.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"step": [1], "loss": [0.5]}), tmp_path / "curves/other.parquet")
+    (tmp_path.parent / "secret.png").write_bytes((tmp_path / "pictures/reconstructions.png").read_bytes())
+    document["pictures"] += [{"file": f"pictures/{n}.png"} for n in ("gone", "text", "short")]
+    document["pictures"] += [{"file": "../secret.png"}, {"file": str(tmp_path.parent / "secret.png")}]
+    document["curves"] += [{"file": f"curves/{n}.parquet", "release": n} for n in ("gone", "other")]
+    (tmp_path / "findings.json").write_text(json.dumps(document))
+    got = Page(write(tmp_path).read_text(encoding="utf-8"))
+    pictures, curves = got.text("pictures"), got.text("curves")
+    assert "pictures/gone.png: there is no such file" in pictures
+    assert "pictures/text.png: is not a PNG picture" in pictures
+    assert "pictures/short.png: " in pictures
+    assert pictures.count("lies outside the report's folder and was not read") == 2
+    assert "curves/gone.parquet: there is no such file" in curves
+    assert "curves/aia.parquet: is not a table of step, stage, player and loss" in curves
+    assert "curves/other.parquet: is not a table of step, stage, player and loss" in curves
+    assert [tag for tag, _ in got.tags].count("img") == 1
+    assert "curve-2" in got.ids()  # the curves that are whole are drawn
+
+
+def _set(path: str, value: object) -> Callable[[Json], None]:
+    def change(document: Json) -> None:
+        *way, last = [int(p) if p.isdigit() else p for p in path.split(".")]
+        at: Any = document
+        for step in way:
+            at = at[step]
+        if value is _set:
+            del at[last]
+        else:
+            at[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("schema", 2), "schema must be 1, got 2"),
+        (_set("schema", "1"), "schema must be a whole number or null, got '1'"),
+        (_set("schema", _set), "schema is missing"),
+        (_set("data", _set), "data is missing"),
+        (_set("data", []), "data must be an object, got []"),
+        (_set("data.n", 1.5), "data.n must be a whole number or null, got 1.5"),
+        (_set("data.private", "gender"), "data.private must be a list, got 'gender'"),
+        (_set("data.private", [1]), "data.private must be a list of texts, got [1]"),
+        (_set("data.splits.attack", 3), "data.splits.attack must be an object, got 3"),
+        (_set("data.labels.gender.counts.test", ["1"]), "data.labels.gender.counts.test must be a list of whole numbers"),
+        (_set("releases", {}), "releases must be a list, got {}"),
+        (_set("releases.1.name", "Input"), "releases[1].name must be unique, got 'Input'"),
+        (_set("releases.1.role", "best"), "releases[1].role must be one of input, baseline, method, got 'best'"),
+        (_set("findings", _set), "findings is missing"),
+        (_set("findings.3", 7), "findings[3] must be an object, got 7"),
+        (_set("findings.3.code", _set), "findings[3].code is missing"),
+        (_set("findings.3.value", "0.6"), "findings[3].value must be a finite number or null, got '0.6'"),
+        (_set("findings.3.value", True), "findings[3].value must be a finite number or null, got True"),
+        (_set("findings.3.value", 10**400), "findings[3].value must be a finite number or null, got 1000"),
+        (_set("findings.3.value", None), "findings[3].value must be a number where status is ok, got None"),
+        (_set("findings.3.value", float("nan")), "NaN is not a JSON number"),
+        (_set("findings.3.worst", 1), "findings[3].worst must be true or false, got 1"),
+        (_set("findings.3.status", "fine"), "findings[3].status must be one of ok, not_applicable, did_not_converge"),
+        (_set("findings.3.release", "X"), "findings[3].release must be the name of a release in releases, got 'X'"),
+        (_set("pictures.0.file", _set), "pictures[0].file is missing"),
+        (_set("curves.0", "a"), "curves[0] must be an object, got 'a'"),
+    ],
+)
+def test_a_wrong_document_is_one_clear_line(tmp_path: Path, change: Callable[[Json], None], said: str) -> None:
+    document = build()
+    change(document)
+    place(tmp_path, document, extras=False)
+    with pytest.raises(InputError) as error:
+        write(tmp_path)
+    message = str(error.value)
+    assert said in message
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path / "findings.json"))
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"null", b'{"schema": 1', b"\xff\xfe", b"[" * 100_000, b'{"schema": 1}', b"1e999"]
+)
+def test_a_broken_file_is_one_clear_line_and_leaves_the_old_report(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "report.html").write_text("before")
+    (tmp_path / "findings.json").write_bytes(raw)
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "findings.json"))) as error:
+        write(tmp_path)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "report.html").read_text() == "before"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file; an audit writes it"):
+        write(tmp_path / "none")
+
+
+def test_truncation_anywhere_is_an_input_error(tmp_path: Path) -> None:
+    whole = json.dumps(build()).encode()
+    for end in np.linspace(1, len(whole) - 1, 40).astype(int):
+        (tmp_path / "findings.json").write_bytes(whole[:end])
+        with pytest.raises(InputError):
+            read(tmp_path)
+
+
+def test_the_least_document_makes_a_page(tmp_path: Path) -> None:
+    least = {"schema": 1, "data": {}, "releases": [], "findings": []}
+    got = page(tmp_path, least, extras=False)
+    assert "No protected release was audited" in got.text("verdict")
+    assert [tag for tag, _ in got.tags].count("script") == 0  # no figure, so no plotly
+
+
+# --- figures
+
+
+def test_many_releases_and_attributes_have_labels_that_do_not_overlap(tmp_path: Path) -> None:
+    many = [("Input", "input", 0.91, 0.941), ("Random", "baseline", 0.503, 0.502), ("LEACE", "baseline", 0.838, 0.936)]
+    many += [(f"AIA deep alpha={i / 10}", "method", 0.75 - 0.022 * i, 0.935 - 0.006 * i) for i in range(9)]
+    private = {"gender": ("f", "m"), "glasses": ("no", "yes"), "expression": tuple("abcdefg")}
+    place(tmp_path, build(releases=many, private=private))
+    document = read(tmp_path)
+    assert len(Page(render(document, tmp_path)).figures()) == 3 + 2 * 2
+    for name in private:
+        figure = plots.plane(document, name, "identity", width=680)
+        labels = [a for a in figure.layout.annotations if a.showarrow]
+        assert len(labels) == 12
+        boxes = [_label_box(figure, label) for label in labels]
+        for i, a in enumerate(boxes):
+            assert a.outside(plots.Box(left=56, top=26, right=668, bottom=figure.layout.height - 52)) < 1
+            assert all(a.overlap(b) < 1 for b in boxes[:i]), labels[i].text
+
+
+def _label_box(figure: Any, label: Any) -> plots.Box:
+    """Where a label lands, from the figure's axes and margins alone."""
+    (x0, x1), (y0, y1), margin = figure.layout.xaxis.range, figure.layout.yaxis.range, figure.layout.margin
+    wide, high = figure.layout.width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
+    x = margin.l + (label.x - x0) / (x1 - x0) * wide + label.ax
+    y = margin.t + (y1 - label.y) / (y1 - y0) * high + label.ay
+    width = plots._text_width(label.text, 12)
+    left = x - {"left": 0.0, "center": width / 2, "right": width}[label.xanchor]
+    return plots.Box(left=left, top=y - 7, right=left + width, bottom=y + 7)
+
+
+def test_the_plane_holds_every_release_with_its_intervals(tmp_path: Path) -> None:
+    document = read(place(tmp_path, build()))
+    figure = plots.plane(document, "gender", "identity")
+    marks = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
+    assert set(marks) == {name for name, *_ in RELEASES}
+    deep = marks["AIA deep"]
+    assert (deep.x[0], deep.y[0]) == (pytest.approx(61.2), 0.914)  # per cent, AUC
+    assert (deep.error_x.array[0], deep.error_x.arrayminus[0]) == (pytest.approx(2.2), pytest.approx(2.2))
+    assert (deep.error_y.array[0], deep.error_y.arrayminus[0]) == (pytest.approx(0.009), pytest.approx(0.009))
+    symbols = {name: trace.marker.symbol for name, trace in marks.items()}
+    assert (symbols["Input"], symbols["LEACE"], symbols["AIA"]) == ("square", "circle-open", "diamond")
+    # Random's AUC would flatten the rest: it stands on the edge and its label tells the figure.
+    assert symbols["Random"] == "triangle-down-open"
+    assert "Random (.502)" in [a.text for a in figure.layout.annotations]
+    assert figure.layout.yaxis.range[0] > 0.8
+    assert [trace.x[0] for trace in figure.data if trace.mode == "lines"] == [50.0]
+
+
+def test_every_colour_of_a_figure_has_its_dark_one(tmp_path: Path) -> None:
+    figures = page(tmp_path, build()).figures()
+    used = set(re.findall(r"#[0-9a-fA-F]{6}", json.dumps(figures)))
+    assert used
+    assert used <= set(plots.DARK)
+
+
+def test_losses_are_logarithmic_only_where_they_can_be() -> None:
+    steps = np.arange(100.0)
+    falling = plots.Line(player="encoder", steps=steps, values=np.geomspace(10, 0.1, 100))
+    signed = plots.Line(player="encoder", steps=steps, values=np.linspace(-1, 1, 100))
+    flat = plots.Line(player="encoder", steps=steps[:1], values=np.array([0.7]))
+    colours = plots.player_colours(["encoder"])
+    assert plots.losses([falling], colours=colours).layout.yaxis.type == "log"
+    assert plots.losses([signed], colours=colours).layout.yaxis.type != "log"
+    single = plots.losses([flat], colours=colours)
+    assert single.data[0].mode == "markers"
+    low, high = single.layout.yaxis.range
+    assert low < 0.7 < high
+
+
+def test_thinning_keeps_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    line = plots.Line(player="a", steps=np.arange(6000.0), values=rng.normal(size=6000))
+    thin = plots.thinned(line)
+    assert len(thin.steps) == len(thin.values) == 150
+    # 6000 points in 150 equal runs of 40: the mean of the run means is the mean, to rounding.
+    assert thin.values.mean() == pytest.approx(line.values.mean(), abs=1e-12)
+    assert thin.values[0] == pytest.approx(line.values[:40].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "shown"),
+    [
+        ("attribute.balanced_accuracy", 0.612, "61.2 %"),
+        ("verification.auc", 0.914, ".914"),
+        ("verification.auc", 1.0, "1.000"),
+        ("verification.auc", 0.99996, "1.000"),
+        ("utility.mcc", -0.12, "−.120"),
+        ("inversion.psnr", 21.37, "21.37"),
+        ("verification.eer", None, "not measured"),
+    ],
+)
+def test_numbers_are_written_in_the_style_of_their_kind(code: str, value: float | None, shown: str) -> None:
+    assert number(code, value).replace("\u00a0", " ") == shown
+
+
+def test_intervals_and_shares_are_written_once_and_plainly() -> None:
+    assert interval("attribute.balanced_accuracy", 0.59, 0.634).replace("\u00a0", " ") == "59.0–63.4 %"
+    assert interval("utility.mcc", -0.05, 0.12) == "−.050 to .120"
+    assert interval("verification.auc", None, 0.9) == ""
+    assert [share(v).replace("\u00a0", " ") for v in (0.95, 1 / 3, 1 / 7)] == ["95 %", "33.3 %", "14.3 %"]
