@@ -44,7 +44,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.relu(self.norm1(x)))
         h = self.conv2(F.relu(self.norm2(h)))
         shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2) if self.halve else x)
-        return h + shortcut
+        out: Tensor = h + shortcut
+        return out
 
 
 class ResidualEncoder(nn.Module):

@@ -43,6 +43,7 @@ class Contract:
         feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
         noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
+        crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
     """
 
     kind: Literal["images", "vectors"]
@@ -51,12 +52,13 @@ class Contract:
     feature_map: tuple[int, int, int] | None = None
     noise: float = 0.0
     replace: float = 0.0
+    crop: tuple[float, float, float, float] | None = None
 
     @staticmethod
     def read(raw: Mapping[str, Any]) -> Contract:
         """A contract from the plain values that JSON keeps."""
-        feature_map = raw["feature_map"] and tuple(raw["feature_map"])
-        return Contract(**{**raw, "shape": tuple(raw["shape"]), "feature_map": feature_map})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        return Contract(**values)
 
     @property
     def keyed(self) -> bool:
@@ -126,7 +128,7 @@ class Release:
             raise InputError("release: it has no decoder; keep the one that fit returns, or save it with the release")
         parts = []
         with torch.no_grad():
-            for part in torch.from_numpy(r).split(batch):
+            for part in torch.split(torch.from_numpy(r), batch):
                 out = self.decoder(part)
                 parts.append((out.sigmoid() * 255).round().byte()[:, 0] if self.contract.kind == "images" else out)
         return torch.cat(parts).numpy()
@@ -308,8 +310,8 @@ class _Noisy(nn.Module):
 def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
     """uint8 ``(B, H, W[, 3])`` -> float32 ``(B, C, H, W)`` in [0, 1]; float32 ``(B, d)`` as it is."""
     if kind == "vectors":
-        return torch.from_numpy(np.ascontiguousarray(x))
-    t = torch.from_numpy(np.ascontiguousarray(x)).float() / 255
+        return torch.from_numpy(np.array(x, np.float32))
+    t = torch.from_numpy(x.astype(np.float32) / np.float32(255))
     return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
 
 
@@ -349,6 +351,17 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
+def read_key_file(path: Path) -> bytes:
+    """The secret in a key file; raises InputError unless it holds 32 bytes."""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be read ({error.strerror})") from error
+    if len(key) != KEY_BYTES:
+        raise InputError(f"{path}: a key must have {KEY_BYTES} bytes, got {len(key)}")
+    return key
+
+
 def key_path(release: Path) -> Path:
     return release.with_name(release.name + ".key")
 
@@ -380,11 +393,8 @@ def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes 
     source = Path(given) if given is not None else key_path(path)
     if given is None and not source.exists():
         return None
-    try:
-        key = source.read_bytes()
-    except OSError as error:
-        raise InputError(f"{source}: the key cannot be read ({error.strerror})") from error
-    if len(key) != KEY_BYTES or _key_check(key) != check:
+    key = read_key_file(source)
+    if _key_check(key) != check:
         raise InputError(f"{source}: is not the key of {path}")
     return key
 

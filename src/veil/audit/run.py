@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -291,16 +291,10 @@ def _worst_marked(outcomes: Sequence[_Outcome]) -> list[Finding]:
     """The findings of all attackers, those of the best on validation data marked (ties: the first)."""
     best = max(outcomes, key=lambda o: o.validation)
     return [
-        _replace(finding, worst=outcome is best and finding.status == "ok")
+        replace(finding, worst=outcome is best and finding.status == "ok")
         for outcome in outcomes
         for finding in outcome.findings
     ]
-
-
-def _replace(finding: Finding, **changes: Any) -> Finding:
-    from dataclasses import replace
-
-    return replace(finding, **changes)
 
 
 def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
@@ -437,7 +431,10 @@ def _execute(tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
         for function, arguments, options in tasks:
             yield function(*arguments, **options)
         return
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r")(tasks)
+    with warnings.catch_warnings():
+        # loky replaces a worker whose memory grew, which costs a second and loses nothing.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r")(tasks)
 
 
 def _check(
@@ -464,6 +461,4 @@ def _check(
             problems.append(f"release {s.name!r}: values must be finite, got NaN or infinity")
     if problems:
         raise InputError("; ".join(problems))
-    pack.require(private=list(private), utility=[u for u in utility if u != "identity"], splits=(*attack_on, "calibrate", "test"))
-    if "identity" in utility:
-        pack.label("identity")
+    pack.require(private=list(private), utility=list(utility), among=[*attack_on, "calibrate", "test"])

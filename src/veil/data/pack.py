@@ -183,8 +183,14 @@ class Pack:
             keep &= self.label(name) >= 0
         return np.flatnonzero(keep).astype(np.int64)
 
-    def require(self, private: Sequence[str] = (), utility: str | Sequence[str] = ()) -> None:
-        """Preflight: can these labels be trained and measured on in every split?
+    def require(
+        self,
+        private: Sequence[str] = (),
+        utility: str | Sequence[str] = (),
+        *,
+        among: Sequence[str] = SPLITS,
+    ) -> None:
+        """Preflight: can these labels be trained and measured on in every split, or those named in ``among``?
 
         Every label must exist and have two classes or more; each of its classes must occur in every split. Identities
         are exempt from the last rule: splits are disjoint by them.
@@ -194,7 +200,8 @@ class Pack:
         """
         wanted = [*private, *((utility,) if isinstance(utility, str) else utility)]
         problems = []
-        for code, split in enumerate(SPLITS):
+        needed = [(code, split) for code, split in enumerate(SPLITS) if split in among]
+        for code, split in needed:
             if not np.any(self.split == code):
                 problems.append(f"split {split} has no rows")
         for name in dict.fromkeys(wanted):
@@ -207,7 +214,7 @@ class Pack:
                 problems.append(f"label {name} has {len(classes)} class{'es' * (not classes)}; two are needed")
             if name == "identity":
                 continue
-            for code, split in enumerate(SPLITS):
+            for code, split in needed:
                 present = set(np.unique(codes[self.split == code]).tolist())
                 if np.any(self.split == code):
                     missing = [repr(c) for k, c in enumerate(classes) if k not in present]

@@ -52,7 +52,8 @@ class Couples:
         chosen = np.concatenate(people)
         first = rng.integers(self._count[chosen])
         other = (first + 1 + rng.integers(np.maximum(self._count[chosen] - 1, 1))) % self._count[chosen]
-        return self._rows[self._start[chosen, None] + np.stack([first, other], 1)]
+        rows: NDArray[np.int64] = self._rows[self._start[chosen, None] + np.stack([first, other], 1)]
+        return rows
 
     def impostor(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows ``(count, 2)`` of two different people each; the first of each couple is stratified."""

@@ -170,7 +170,7 @@ class Run:
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move to the run's device, 4-d weights in channels_last; every process starts from process 0's weights."""
-        module.to(self.device, memory_format=torch.channels_last)
+        module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.state.num_processes > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.data, 0)
@@ -198,7 +198,7 @@ class Run:
             return x
         from torch.distributed.nn.functional import all_gather
 
-        return torch.cat(all_gather(x))
+        return torch.cat(all_gather(x))  # type: ignore[no-untyped-call]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -310,7 +310,7 @@ class Run:
         except Exception as error:  # any damage to the file ends here, in one line
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity:
-            raise InputError(f"{self._checkpoint}: belongs to a run with other settings or data; remove it to start anew")
+            raise InputError(f"{self._checkpoint}: belongs to a run with other settings or data; remove it to restart")
         return state
 
 
@@ -343,7 +343,7 @@ def run_identity(**parts: Any) -> str:
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 pays: matrix units on the GPU, or AMX / AVX-512 BF16 on the CPU."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or sys.platform != "linux":
         return False
     try:
@@ -358,5 +358,5 @@ def _average(gradients: tuple[Tensor, ...], world: int) -> tuple[Tensor, ...]:
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
     flat /= world
-    parts = flat.split([g.numel() for g in gradients])
+    parts = torch.split(flat, [g.numel() for g in gradients])
     return tuple(p.view_as(g) for p, g in zip(parts, gradients, strict=True))

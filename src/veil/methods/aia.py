@@ -30,7 +30,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
@@ -129,8 +128,8 @@ PRESETS: dict[str, Config] = {
     "deep": Config(encoder="deep"),
     "deep-original": Config(encoder="deep", beta=0.0),
 }
-"""``original`` and ``without-task`` are the paper's baselines Original and AIA\\T; ``deep-original`` is ``deep`` without
-protection, the reference that says what protecting cost."""
+"""``original`` and ``without-task`` are the paper's baselines Original and AIA\\T; ``deep-original`` is ``deep``
+without protection, the reference that says what protecting cost."""
 
 
 # -- networks (Sec. 4.1, 4.3, 5.2) ------------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ class PaperEncoder(nn.Module):
 
 
 class PaperDecoder(nn.Module):
-    """Eq. 4: convolutions 256, 128 and 1; LeakyReLU and upsampling by 2 after the first two; the sigmoid is the loss's."""
+    """Eq. 4: convolutions 256, 128, 1; LeakyReLU and upsampling by 2 after the first two; the sigmoid is the loss's."""
 
     def __init__(self, feature_map: tuple[int, int, int]) -> None:
         super().__init__()
@@ -161,7 +160,7 @@ class PaperDecoder(nn.Module):
 
     def forward(self, g: Tensor) -> Tensor:
         """``(B, k)`` -> logits of the image, ``(B, 1, H, W)``."""
-        h = F.interpolate(F.leaky_relu(self.conv1(g.unflatten(1, self.feature_map))), scale_factor=2)
+        h = F.interpolate(F.leaky_relu(self.conv1(g.reshape(-1, *self.feature_map))), scale_factor=2)
         h = F.interpolate(F.leaky_relu(self.conv2(h)), scale_factor=2)
         out: Tensor = self.conv3(h)
         return out
@@ -186,7 +185,7 @@ class OnMap(nn.Module):
         self.feature_map, self.network = feature_map, network
 
     def forward(self, g: Tensor) -> Tensor:
-        h = g.unflatten(1, self.feature_map)
+        h = g.reshape(-1, *self.feature_map)
         out: Tensor = self.network(h.contiguous(memory_format=torch.channels_last))
         return out
 
@@ -359,7 +358,7 @@ class _Trainer:
     def _private_logits(self, adversary: Player, g: Tensor) -> tuple[Tensor, ...]:
         with self.run.autocast():
             out: Tensor = adversary.module(g)
-        return out.float().split(self.sizes, dim=1)
+        return torch.split(out.float(), self.sizes, dim=1)
 
     def task_loss(self, g: Tensor, batch: _Batch) -> Tensor:
         """L_Siamese (Eq. 7) on couples; cross-entropy for a label; supervised contrastive on a ``deep`` release."""
@@ -465,7 +464,7 @@ def fit(
     if base is not None:
         raise InputError(f"aia: reads the input itself and takes no base, got a release of {base.method!r}")
     contract = _contract(config, pack)
-    pack.require(private=list(private), utility=utility)
+    pack.require(private=list(private), utility=utility, among=["protect"])
     run = run or Run(seed=seed)
     trainer = _Trainer(config, pack, private, utility, contract, run)
     for step in run.stage("representation", config.steps_alone):
@@ -491,15 +490,17 @@ def fit(
 
 
 def _contract(config: Config, pack: Pack) -> Contract:
-    shape: tuple[int, ...] = tuple(pack.x.shape[1:])
+    shape = tuple(int(n) for n in pack.x.shape[1:])
     if pack.kind == "vectors":
         return Contract(kind="vectors", shape=shape, k=config.features, noise=config.noise)
-    multiple = ResidualEncoder.multiple if config.encoder == "deep" else 4
+    deep = config.encoder == "deep"
+    multiple = ResidualEncoder.multiple if deep else 4
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")
     if shape[0] % multiple or shape[1] % multiple:
         raise InputError(f"aia: height and width must be divisible by {multiple}, got {shape}")
-    if config.encoder == "deep":
-        return Contract(kind="images", shape=shape, k=config.features, noise=config.noise)
-    feature_map = (12, shape[0] // 4, shape[1] // 4)
-    return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map)
+    feature_map = None if deep else (12, shape[0] // 4, shape[1] // 4)
+    k = config.features if deep else int(np.prod(feature_map or ()))
+    return Contract(
+        kind="images", shape=shape, k=k, feature_map=feature_map, noise=config.noise, crop=pack.meta.get("crop")
+    )

@@ -105,7 +105,7 @@ def fit_leace(
     """
     base = base or input_release(pack)
     _unkeyed(base)
-    pack.require(private=list(private))
+    pack.require(private=list(private), among=["protect"])
     rows = pack.rows("protect", known=tuple(private))
     indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows]] for name in private]
     mean, left, right = leace(base.transform(pack.x[rows]), np.concatenate(indicators, 1))
@@ -169,7 +169,9 @@ def input_release(pack: Pack) -> Release:
     feature_map = None
     if pack.kind == "images":
         feature_map = (3 if len(shape) == 3 else 1, shape[0], shape[1])
-    contract = Contract(kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map)
+    contract = Contract(
+        kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map, crop=pack.meta.get("crop")
+    )
     return Release(method="input", config={}, contract=contract, encoder=Flatten())
 
 

@@ -295,7 +295,7 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
               if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
     if higher:
         top = max(higher, key=lambda f: f.value or 0.0)
-        sentence += Markup(" On the test data {} measures higher still ({}).").format(
+        sentence += Markup(" On the test data another attacker measures higher still ({}, {}).").format(
             top.attacker, number(top.code, top.value)
         )
     return sentence + _distrust(broken)
@@ -355,6 +355,16 @@ def _value(finding: Finding | None, absent: str = "not measured") -> Cell:
     return Cell(text=number(finding.code, finding.value), small=interval(finding.code, finding.low, finding.high))
 
 
+def _use_cell(document: Document, release: Release, target: str, code: str) -> Cell:
+    tried = document.select(role="utility", release=release.name, target=target, code=code)
+    return _value(document.use(release.name, target, code), _why_absent(tried))
+
+
+def _why_absent(tried: Sequence[Finding]) -> str:
+    """What stands where no attempt gave a figure."""
+    return _STATUS_WORDS.get(tried[0].status, "not measured") if tried else "not measured"
+
+
 def _release_table(document: Document) -> Table:
     privates, uses = document.data.private, document.data.utility
     certified = {p for p in privates if any(document.bound(r.name, p) is not None for r in document.releases)}
@@ -378,13 +388,17 @@ def _release_table(document: Document) -> Table:
                          Cell(text=number(worst.code, worst.value), small=worst.attacker, heat=heat))
             high = None if worst is None else worst.high
             cells.append(Cell(text=number(ATTACK, high), words=high is None))
-            gain = document.attack(release.name, private, GAIN)
-            cells.append(_value(gain))
+            if release.role == "input":
+                cells.append(Cell(text="reference", words=True))
+            else:
+                gain = document.attack(release.name, private, GAIN)
+                tried = document.select(role="attack", release=release.name, target=private, code=GAIN)
+                cells.append(_value(gain, _why_absent(tried)))
             if private in certified:
                 bound = document.bound(release.name, private)
                 cells.append(Cell(text="none" if bound is None else number(ATTACK, bound), words=bound is None))
         for use, codes in use_codes.items():
-            cells += [_value(document.use(release.name, use, code)) for code in codes]
+            cells += [_use_cell(document, release, use, code) for code in codes]
         rows.append((release, cells))
     return Table(title="", groups=groups, columns=columns, rows=rows)
 
@@ -400,7 +414,7 @@ def _within_table(document: Document) -> Table | None:
     columns = [(target, code) for target in targets for code in _use_codes(document, target)]
     if not columns:
         return None
-    rows = [(release, [_value(document.use(release.name, target, code)) for target, code in columns])
+    rows = [(release, [_use_cell(document, release, target, code) for target, code in columns])
             for release in document.releases]
     groups = [(use_name(target), len(_use_codes(document, target))) for target in targets]
     return Table(title="", groups=groups, columns=[metric(code).short for _, code in columns], rows=rows)
@@ -412,7 +426,10 @@ def _attacker_tables(document: Document, code: str) -> list[Table]:
     for private in document.data.private:
         table = _by_attacker(document, document.select(role="attack", target=private, code=code), heat=True)
         if table is not None:
-            found.append(replace(table, title=f"Attacks on {private}: {metric(code).title}"))
+            sizes = {f.n for f in document.select(role="attack", target=private, code=code) if f.n is not None}
+            # Releases may differ in size where a stranger's files leave rows out: then no one number is true.
+            n = f" (n = {sizes.pop():,})" if len(sizes) == 1 else ""
+            found.append(replace(table, title=f"Attacks on {private}: {metric(code).title}{n}"))
     return found
 
 

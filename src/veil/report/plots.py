@@ -278,7 +278,7 @@ def _range(spans: Sequence[tuple[float, ...]]) -> tuple[float, float]:
 def _base(width: int, height: int) -> dict[str, object]:
     # plotly's default template would add six kilobytes to each figure, and colours that the page does not know.
     return {
-        "template": {"data": {}, "layout": {}}, "width": width, "height": height, "paper_bgcolor": "rgba(0,0,0,0)",
+        "template": "none", "width": width, "height": height, "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": FONT, "size": _LABEL_PX, "color": INK},
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"color": INK, "family": FONT, "size": 12},
                        "align": "left"},

@@ -1,0 +1,432 @@
+"""The command line: ``veil demo | pack | fit | apply | audit | report | export``.
+
+Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault. Results go to stdout, progress to
+stderr. Nothing heavy is imported before a command needs it: ``veil --help`` must be quick.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from veil.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from veil.pipeline import Entry
+
+app = typer.Typer(
+    help="Releases of images of people that keep a declared use and hide declared private attributes, and audits of "
+    "what any release still gives away.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, without progress.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secret keys.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Private = Annotated[list[str], typer.Option("--private", help="Label to hide and attack; repeat for several.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; one for each processor by default.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the pack, the releases and the report.")] = Path("demo"),
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The whole way on built-in stylised faces: fit AIA and its baselines, audit them, write a report."""
+    from veil import pipeline
+
+    with _progress(quiet or as_json) as bars:
+        found = pipeline.demo(
+            out,
+            seed=seed,
+            jobs=jobs,
+            command=_command(),
+            pack_progress=bars.rows("pack"),
+            fit_progress=bars.fit,
+            audit_progress=bars.audit,
+        )
+    _print_summary(found, "gender", "identity", out / "report.html", as_json)
+
+
+@app.command()
+def pack(
+    layout: Annotated[str, typer.Argument(help="stylised, folder, lfw, celeba or embeddings.")],
+    source: Annotated[str, typer.Argument(help="Folder or file; for stylised, identities=1000,images=6.")],
+    out: Annotated[Path, typer.Argument(metavar="PACK", help="Folder to make.")],
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB).")] = 1,
+    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet file of labels, or another pack.")] = None,
+    crop: Annotated[
+        str | None, typer.Option(help="Left,top,right,bottom as fractions of the image; the layout's own by default.")
+    ] = None,
+    fractions: Annotated[
+        str, typer.Option(help="Shares of the splits protect,attack,calibrate,test.")
+    ] = "0.45,0.20,0.10,0.25",
+    by_identity: Annotated[
+        bool, typer.Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private.")
+    ] = True,
+    options: Annotated[list[str] | None, typer.Option("--set", help="The layout's own setting, NAME=VALUE.")] = None,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Decode a data set once into a pack: images or vectors, labels and splits in one folder."""
+    from veil.data import build
+
+    with _progress(quiet or as_json) as bars:
+        made = build.pack(
+            layout,
+            source,
+            out,
+            size=size,
+            channels=channels,
+            labels=labels,
+            seed=seed,
+            crop=None if crop is None else _floats("crop", crop),  # type: ignore[arg-type]
+            fractions=_floats("fractions", fractions),
+            force=force,
+            progress=bars.rows("pack"),
+            disjoint=by_identity,
+            jobs=jobs,
+            settings=_settings(options),
+        )
+    meta = dict(made.meta)
+    if as_json:
+        _print_json({"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}})
+        return
+    splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
+    print(f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped")
+    for note in meta["notes"]:
+        print(f"  note: {note}")
+
+
+@app.command()
+def fit(
+    method: Annotated[str, typer.Argument(help="aia, leace or random.")],
+    source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
+    out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
+    private: Private,
+    utility: Annotated[str, typer.Option(help="identity (1-to-1 matching), or a label to keep.")] = "identity",
+    preset: Annotated[str | None, typer.Option(help="For aia: paper, original, without-task, deep, deep-original.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the preset, NAME=VALUE.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key file of 32 bytes for keyed noise; a fresh key if none.")] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit of the same settings.")] = False,
+    keep_decoder: Annotated[bool, typer.Option("--keep-decoder", help="Ship the decoder, which redraws inputs.")] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a protector on a pack and save its release; its secret key, if it has one, goes to RELEASE.key beside it."""
+    from veil import pipeline
+    from veil.data.pack import Pack
+    from veil.release import Release, key_path, read_key_file
+
+    if out.exists() and not force:
+        raise InputError(f"{out}: already exists; choose another name or --force")
+    if precision not in ("auto", "bf16", "fp32"):
+        raise InputError(f"precision: must be auto, bf16 or fp32, got {precision!r}")
+    with _progress(quiet or as_json) as bars:
+        release, curves = pipeline.fit(
+            method,
+            Pack.open(source),
+            private=private,
+            utility=utility,
+            preset=preset,
+            settings=_settings(settings),
+            seed=seed,
+            base=None if base is None else Release.load(base),
+            key=None if key is None else read_key_file(key),
+            precision=precision,  # type: ignore[arg-type]
+            checkpoint=out.with_name(out.name + ".checkpoint"),
+            every=checkpoint_every,
+            resume=resume,
+            progress=bars.fit(method),
+        )
+    release.save(out, force=force, with_decoder=keep_decoder)
+    written = {"release": str(out)}
+    if curves:
+        written["curves"] = str(pipeline.write_curves(out.with_name(out.name + ".curves.parquet"), curves))
+    out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
+    if release.key is not None:
+        written["key"] = str(key_path(out))
+    if as_json:
+        _print_json(written)
+        return
+    print(f"{out}: {method} release of {release.contract.k} values")
+    if release.key is not None:
+        print(f"{written['key']}: its secret key; keep it apart from the release")
+
+
+@app.command()
+def apply(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
+    source: Annotated[Path, typer.Argument(help="Folder of images, pack, or Parquet or npz file of vectors.")],
+    out: Annotated[Path, typer.Argument(help="NAME.parquet, NAME.npz, or a folder for a pack.")],
+    key: Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a row could not be read.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
+    from veil.apply import apply as run_apply
+    from veil.release import Release
+
+    with _progress(quiet or as_json) as bars:
+        n, skipped = run_apply(Release.load(release, key=key), source, out, force=force, progress=bars.rows("apply"))
+    if as_json:
+        _print_json({"out": str(out), "rows": n, "skipped": skipped})
+    else:
+        print(f"{out}: {n:,} rows" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""))
+    if strict and skipped:
+        raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
+
+
+@app.command()
+def audit(
+    source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
+    out: Annotated[Path, typer.Argument(help="Folder for findings.json, pictures and curves.")],
+    private: Private,
+    utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
+    release: Annotated[
+        list[str] | None, typer.Option("--release", help="Release folder, or NAME=FOLDER; repeat for several.")
+    ] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option("--vectors", help="Parquet or npz file of anybody's releases of the pack's rows, or NAME=FILE."),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Control on the unprotected input: leace, random, or none.")
+    ] = None,
+    effort: Annotated[str, typer.Option(help="quick, standard or strong.")] = "standard",
+    attack_on: Annotated[str, typer.Option(help="Splits that attackers train on: attack, or protect,attack.")] = "attack",
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Coverage of the intervals.")] = 0.95,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
+    from veil import pipeline
+    from veil.data.pack import Pack
+    from veil.release import Release
+
+    opened = Pack.open(source)
+    uses = utility or ["identity"]
+    entries = []
+    for text in release or []:
+        name, path = _named(text)
+        loaded = Release.load(path)
+        role = "method" if loaded.method == "aia" else "baseline"
+        curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
+        entries.append(pipeline.Entry(name=name, release=loaded, role=role, curves=curves))  # type: ignore[arg-type]
+    for text in vectors or []:
+        name, path = _named(text)
+        entries.append(_outside(name, path, opened))
+    with _progress(quiet or as_json) as bars:
+        found = pipeline.audit_pack(
+            opened,
+            out,
+            entries,
+            private=private,
+            utility=uses,
+            baselines=[b for b in (baseline or ["leace"]) if b != "none"],
+            seed=seed,
+            effort=effort,
+            jobs=jobs,
+            attack_on=attack_on.split(","),
+            level=level,
+            command=_command(),
+            progress=bars.audit,
+        )
+    _print_summary(found, private[0], uses[0], out / "findings.json", as_json)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="Folder with findings.json.")],
+    as_json: Json = False,
+) -> None:
+    """Write report.html, one self-contained page, from findings.json and what lies beside it."""
+    from veil.report import html
+
+    path = html.write(out)
+    _print_json({"report": str(path)}) if as_json else print(path)
+
+
+@app.command()
+def export(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
+    out: Annotated[Path, typer.Argument(help="NAME.onnx.")],
+    as_json: Json = False,
+) -> None:
+    """Write a release's encoder as ONNX (extra 'onnx'); a release with keyed noise takes the noise as a second input."""
+    from veil.release import Release
+
+    path = Release.load(release).export_onnx(out)
+    _print_json({"onnx": str(path)}) if as_json else print(path)
+
+
+def main() -> None:
+    """Entry point: runs a command and turns every outcome into an exit status."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        _fail(f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[:1]}", 1)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt  # so that half-written files are removed
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"veil: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+# -- reading arguments ------------------------------------------------------------------------------------------------
+
+
+def _command() -> str:
+    return shlex.join(["veil", *sys.argv[1:]])
+
+
+def _floats(name: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{name}: must be four numbers separated by commas, got {text!r}") from None
+    if len(values) != 4:
+        raise InputError(f"{name}: must be four numbers separated by commas, got {text!r}")
+    return values
+
+
+def _settings(pairs: list[str] | None) -> dict[str, str]:
+    out = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set: must be NAME=VALUE, got {pair!r}")
+        out[name.strip()] = value.strip()
+    return out
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    return (name, Path(path)) if equals else (Path(text).stem, Path(text))
+
+
+def _outside(name: str, path: Path, pack: Any) -> Entry:
+    """Vectors that somebody else made, joined to the pack's rows by source name, or row by row."""
+    from veil.apply import read_vectors
+    from veil.pipeline import Entry
+
+    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}")
+
+
+# -- showing progress and results -------------------------------------------------------------------------------------
+
+
+class _Bars:
+    """Callbacks that draw on one rich progress display, or do nothing."""
+
+    def __init__(self, display: Progress | None) -> None:
+        self._display = display
+        self._tasks: dict[str, Any] = {}
+
+    def _show(self, name: str, done: int, total: int | None, text: str) -> None:
+        if self._display is None:
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._display.add_task(name, total=total, text="")
+        self._display.update(self._tasks[name], completed=done, total=total, text=text)
+
+    def rows(self, name: str) -> Callable[[int, int | None, int], None]:
+        return lambda done, total, skipped: self._show(name, done, total, f"{skipped} skipped" if skipped else "")
+
+    def fit(self, name: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
+        def show(stage: str, done: int, count: int, losses: Mapping[str, float]) -> None:
+            text = "  ".join(f"{player} {loss:.3f}" for player, loss in losses.items())
+            self._show(f"{name}: {stage}", done, count, text)
+
+        return show
+
+    def audit(self, done: int, total: int, what: str) -> None:
+        self._show("audit", done, total, what)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[_Bars]:
+    if quiet or not sys.stderr.isatty():
+        yield _Bars(None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[text]}"))  # fmt: skip
+    with Display(*columns, console=Console(stderr=True)) as display:
+        yield _Bars(display)
+
+
+def _print_summary(found: Any, private: str, utility: str, path: Path, as_json: bool) -> None:
+    from veil.pipeline import summary
+
+    rows = summary(found, private, utility)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({"out": str(path), "rows": [asdict(row) for row in rows]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    use = "matching AUC" if utility == "identity" else f"{utility} balanced accuracy"
+    table = Table(title=f"Worst tested attack on {private} (balanced accuracy) and {use} that is left")
+    for heading, justify in (("release", "left"), (f"{private} attack", "right"), ("95 % interval", "right"),
+                             ("attacker", "left"), (use, "right"), ("interval", "right"), ("by", "left")):  # fmt: skip
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        cells = [row.name]
+        for finding in (row.attack, row.utility):
+            if finding is None or finding.value is None:
+                cells += ["-", "-", "-"]
+            else:
+                cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(path)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value))

@@ -1,0 +1,433 @@
+"""The whole way for callers that have folders: fit a method on a pack, audit releases of a pack, run the demo.
+
+The command line and the examples call these; each writes its files whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from veil._version import __version__
+from veil.audit import findings as files
+from veil.audit.findings import Finding
+from veil.audit.run import Subject, audit
+from veil.data.pack import SPLITS, Pack
+from veil.engine import Run
+from veil.engine.run import Precision, run_identity
+from veil.errors import InputError
+from veil.methods import METHODS
+from veil.methods.baselines import input_release
+from veil.release import Release
+
+INPUT = "Input"
+"""What findings call the unprotected input."""
+
+Role = Literal["baseline", "method"]
+FitProgress = Callable[[str, int, int, Mapping[str, float]], None]
+AuditProgress = Callable[[int, int, str], None]
+Curves = Sequence[tuple[int, str, str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A release to audit, and what the report says of it.
+
+    Attributes:
+        name: What findings call it.
+        release: The release; None for vectors that somebody else made.
+        vectors: float32 ``(N, k)``, row i for row i of the pack, where there is no release.
+        role: ``"method"`` or ``"baseline"``.
+        preset: Name of the preset it was fitted with, for the report.
+        curves: Losses of its training.
+        note: Anything a reader should know.
+    """
+
+    name: str
+    release: Release | None = None
+    vectors: NDArray[np.float32] | None = None
+    role: Role = "method"
+    preset: str = ""
+    curves: Curves = ()
+    note: str = ""
+
+
+def fit(
+    method: str,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    base: Release | None = None,
+    key: bytes | None = None,
+    precision: Precision = "auto",
+    checkpoint: Path | None = None,
+    every: int = 200,
+    resume: bool = False,
+    progress: FitProgress | None = None,
+) -> tuple[Release, Curves]:
+    """Fit a method of :data:`veil.methods.METHODS`; its release and the losses of its training.
+
+    Args:
+        method: Its name.
+        pack: Trains on its ``protect`` split.
+        private: Labels to hide.
+        utility: ``"identity"``, or a label to keep.
+        preset: Named settings; the method's default if None.
+        settings: Changes to the preset, by field name; strings are read as the field's type.
+        seed: Seeds the whole fit.
+        base: A release that a baseline works on.
+        key: Secret of a release with keyed noise; fresh if None.
+        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
+        checkpoint: File for the state of an unfinished run.
+        every: Steps between checkpoints.
+        resume: Continue from the checkpoint if there is one.
+        progress: Told the stage, steps done, steps in all and the losses.
+
+    Raises:
+        InputError: For anything that does not fit, all problems in one line.
+    """
+    if method not in METHODS:
+        raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
+    if not private:
+        raise InputError("private: at least one label must be named, got none")
+    pack.require(private=list(private), utility=utility)
+    chosen = METHODS[method].configured(preset, settings or {})
+    run = Run(
+        seed=seed,
+        precision=precision,
+        checkpoint=checkpoint,
+        every=every,
+        resume=resume,
+        identity=run_identity(
+            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=list(private), utility=utility
+        ),
+        progress=progress,
+    )
+    release = METHODS[method].fit(
+        chosen, pack, private=list(private), utility=utility, seed=seed, run=run, key=key, base=base
+    )
+    return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+
+
+def write_curves(path: Path, curves: Curves) -> Path:
+    """Losses as Parquet: columns ``step``, ``stage``, ``player``, ``loss``."""
+    names = ("step", "stage", "player", "loss")
+    columns = list(zip(*curves, strict=True)) or [()] * 4
+    types = (pa.int64(), pa.string(), pa.string(), pa.float64())
+    table = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=list(names))
+    temporary = path.with_name(f".{path.name}.part")
+    pq.write_table(table, temporary)
+    return temporary.replace(path)
+
+
+def read_curves(path: Path) -> Curves:
+    """What :func:`write_curves` wrote; nothing where there is no such file."""
+    if not path.exists():
+        return ()
+    table = pq.read_table(path)
+    return list(zip(*(table[n].to_pylist() for n in ("step", "stage", "player", "loss")), strict=True))
+
+
+def audit_pack(
+    pack: Pack,
+    out: Path,
+    entries: Sequence[Entry],
+    *,
+    private: Sequence[str],
+    utility: Sequence[str],
+    baselines: Sequence[str] = ("leace",),
+    seed: int = 0,
+    effort: str = "standard",
+    jobs: int | None = None,
+    attack_on: Sequence[str] = ("attack",),
+    level: float = 0.95,
+    command: str = "",
+    progress: AuditProgress | None = None,
+) -> list[Finding]:
+    """Audit the unprotected input, baselines on it and the given releases; write ``findings.json`` with its pictures.
+
+    Args:
+        pack: The data; every split is used.
+        out: Folder for ``findings.json``, ``pictures/`` and ``curves/``; made where need be.
+        entries: Releases, or vectors that somebody else made.
+        private: Labels to attack.
+        utility: ``"identity"``, or labels to read.
+        baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls.
+        seed: Seeds attackers, pairs and bootstrap.
+        effort: ``"quick"``, ``"standard"`` or ``"strong"``.
+        jobs: Processes; one for each processor if None.
+        attack_on: Splits that attackers train on.
+        level: Coverage of the intervals.
+        command: How to repeat this, for the report.
+        progress: Told jobs done, jobs in all and what was done last.
+
+    Raises:
+        InputError: For anything that does not fit, all problems in one line.
+    """
+    pack.require(private=list(private), utility=[u for u in utility if u != "identity"])
+    names = [INPUT, *(e.name for e in entries)]
+    if len(set(names)) < len(names):
+        raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
+    controls = [
+        Entry(
+            name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
+            release=fit(name, pack, private=private, seed=seed)[0],
+            role="baseline",
+            note="control: a baseline on the unprotected input",
+        )
+        for name in baselines
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
+        subjects = [Subject(name=INPUT, x=pack.x, role="input")]
+        for number, entry in enumerate([*controls, *entries]):
+            x = _released(entry, pack, Path(work) / f"{number}.npy")
+            feature_map = entry.release.contract.feature_map if entry.release is not None else None
+            subjects.append(Subject(name=entry.name, x=x, role=entry.role, feature_map=feature_map))
+        found = audit(
+            subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
+            attack_on=attack_on, level=level, progress=progress,
+        )  # fmt: skip
+    document = files.document(
+        version=__version__,
+        seed=seed,
+        command=command,
+        data=_data(pack, private, utility, attack_on),
+        releases=[
+            {"name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
+             "role": "input", "config": {}, "note": "the unprotected input"},
+            *(_described(entry) for entry in [*controls, *entries]),
+        ],  # fmt: skip
+        findings=found,
+        pictures=_pictures(pack, out, entries),
+        curves=_curves(out, entries),
+    )
+    files.write(out, document)
+    return found
+
+
+def _released(entry: Entry, pack: Pack, path: Path) -> NDArray[np.float32]:
+    """An entry's rows for the whole pack, in a memory-mapped file that worker processes share."""
+    if entry.release is None:
+        if entry.vectors is None or len(entry.vectors) != len(pack):
+            got = 0 if entry.vectors is None else len(entry.vectors)
+            raise InputError(f"{entry.name}: needs one vector for each of the pack's {len(pack)} rows, got {got}")
+        return np.ascontiguousarray(entry.vectors, dtype=np.float32)
+    k = entry.release.contract.k
+    x = np.lib.format.open_memmap(path, "w+", np.float32, (len(pack), k))
+    start = 0
+    for part in entry.release.stream(pack.x[i : i + 1024] for i in range(0, len(pack), 1024)):
+        x[start : start + len(part)] = part
+        start += len(part)
+    x.flush()
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on: Sequence[str]) -> dict[str, Any]:
+    identity = pack.labels.get("identity")
+    splits = {}
+    for split in SPLITS:
+        rows = pack.rows(split)
+        known = identity[rows][identity[rows] >= 0] if identity is not None else None
+        splits[split] = {"n": len(rows), "identities": None if known is None else len(np.unique(known))}
+    shown = [n for n in dict.fromkeys([*private, *utility]) if n != "identity"]
+    labels = {
+        name: {
+            "classes": list(pack.classes[name]),
+            "counts": {
+                split: np.bincount(
+                    pack.label(name)[pack.rows(split, known=(name,))], minlength=len(pack.classes[name])
+                ).tolist()
+                for split in SPLITS
+            },
+        }
+        for name in shown
+    }
+    return {
+        "layout": pack.meta.get("layout"),
+        "kind": pack.kind,
+        "shape": list(pack.x.shape[1:]),
+        "n": len(pack),
+        "identities": None if identity is None else len(np.unique(identity[identity >= 0])),
+        "fingerprint": pack.fingerprint,
+        "splits": splits,
+        "labels": labels,
+        "private": list(private),
+        "utility": list(utility),
+        "skipped": pack.meta.get("skipped", 0),
+        "notes": list(pack.meta.get("notes", [])),
+        "attack_on": list(attack_on),
+    }
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    release = entry.release
+    if release is None:
+        assert entry.vectors is not None
+        return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
+                "role": entry.role, "config": {}, "note": entry.note or "vectors from outside"}  # fmt: skip
+    return {
+        "name": entry.name,
+        "method": release.method,
+        "preset": entry.preset or release.made.get("preset", ""),
+        "k": release.contract.k,
+        "seed": release.made.get("seed"),
+        "role": entry.role,
+        "config": dict(release.config),
+        "note": entry.note,
+    }
+
+
+def _pictures(pack: Pack, out: Path, entries: Sequence[Entry], columns: int = 8) -> list[dict[str, str]]:
+    """Test images above what each release's own decoder redraws from it."""
+    shown = [e for e in entries if e.release is not None and e.release.decoder is not None]
+    if pack.kind != "images" or not shown:
+        return []
+    rows = pack.rows("test")
+    rows = rows[np.linspace(0, len(rows) - 1, min(columns, len(rows))).astype(int)]
+    x = np.asarray(pack.x[rows])
+    strips = [x]
+    for entry in shown:
+        assert entry.release is not None
+        strips.append(entry.release.redraw(entry.release.transform(x)))
+    sheet = picture_sheet(strips)
+    folder = out / "pictures"
+    folder.mkdir(exist_ok=True)
+    sheet.save(folder / "reconstructions.png", optimize=True)
+    names = ", ".join(f"{i + 2}: {entry.name}" for i, entry in enumerate(shown))
+    caption = (
+        f"Row 1: images of the test split. Below, what each method's own decoder redraws from their releases ({names}). "
+        "A decoder trained with the protector is not an attack: a fresh one may redraw more."
+    )
+    return [{"file": "pictures/reconstructions.png", "title": "Originals and reconstructions", "caption": caption}]
+
+
+def picture_sheet(strips: Sequence[NDArray[Any]], *, scale: int = 2, gap: int = 4) -> Image.Image:
+    """Strips of uint8 images ``(n, H, W)`` under one another, on white."""
+    rows = []
+    for strip in strips:
+        padded = np.pad(strip, ((0, 0), (gap, 0), (gap, 0)), constant_values=255)
+        rows.append(np.concatenate(list(padded), axis=1))
+    sheet = np.pad(np.concatenate(rows, axis=0), ((0, gap), (0, gap)), constant_values=255)
+    image = Image.fromarray(sheet)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def _curves(out: Path, entries: Sequence[Entry]) -> list[dict[str, str]]:
+    listed = []
+    for number, entry in enumerate(entries):
+        if entry.curves:
+            folder = out / "curves"
+            folder.mkdir(exist_ok=True)
+            slug = "".join(c if c.isalnum() else "-" for c in entry.name.lower()).strip("-")
+            path = write_curves(folder / f"{number:02d}-{slug}.parquet", entry.curves)
+            listed.append({"file": f"curves/{path.name}", "release": entry.name})
+    return listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One row of the demo's table: the worst attack and the best use that is left, as findings."""
+
+    name: str
+    attack: Finding | None
+    utility: Finding | None
+
+
+def summary(found: Sequence[Finding], private: str, utility: str = "identity") -> list[Outcome]:
+    """For each release the worst attack on ``private`` and the picked matcher's AUC (or probe's balanced accuracy)."""
+    code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
+
+    def picked(release: str, code: str, target: str, role: str) -> Finding | None:
+        hits = [f for f in found if f.worst and (f.release, f.code, f.target, f.role) == (release, code, target, role)]
+        return hits[0] if hits else None
+
+    return [
+        Outcome(
+            name=name,
+            attack=picked(name, "attribute.balanced_accuracy", private, "attack"),
+            utility=picked(name, code, utility, "utility"),
+        )
+        for name in dict.fromkeys(f.release for f in found)
+    ]
+
+
+DEMO_ROWS: tuple[tuple[str, str, str, Role], ...] = (
+    ("Original", "aia", "original", "baseline"),
+    ("Random", "random", "default", "baseline"),
+    ("AIA\\T", "aia", "without-task", "baseline"),
+    ("AIA", "aia", "paper", "method"),
+    ("AIA deep", "aia", "deep", "method"),
+    ("LEACE", "leace", "default", "baseline"),
+)
+"""Rows of the demo: name, method, preset, role. Random and LEACE work on Original's releases."""
+
+DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1500, 4, 48
+DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "original": {"steps_alone": 120, "batch": 128},
+    "without-task": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
+    "paper": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
+    "deep": {"steps_alone": 150, "steps_joint": 250, "batch": 128},
+}
+"""Shorter than the presets, so that the demo takes minutes; figures of the presets are in ``docs/results``."""
+
+
+def demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    jobs: int | None = None,
+    command: str = "veil demo",
+    pack_progress: Callable[[int, int | None, int], None] | None = None,
+    fit_progress: Callable[[str], FitProgress | None] = lambda name: None,
+    audit_progress: AuditProgress | None = None,
+) -> list[Finding]:
+    """The whole way on stylised faces: pack, fit the paper's four rows, ``deep`` and LEACE, audit, report.
+
+    Args:
+        out: Folder for the pack, the releases, ``findings.json`` and ``report.html``; its own earlier files are replaced.
+        seed: Seeds everything but the keys of the releases.
+        jobs: Processes of the audit.
+        command: For the report.
+        pack_progress: Told rows done, expected and skipped.
+        fit_progress: From a row's name to what is told its progress.
+        audit_progress: Told jobs done, jobs in all and what was done last.
+    """
+    from veil.data.build import pack as build_pack
+    from veil.report import html
+
+    pack = build_pack(
+        "stylised", f"identities={DEMO_PEOPLE},images={DEMO_IMAGES}", out / "pack", size=DEMO_SIZE, seed=seed,
+        force=True, progress=pack_progress,
+    )  # fmt: skip
+    entries: list[Entry] = []
+    original: Release | None = None
+    for name, method, preset, role in DEMO_ROWS:
+        release, curves = fit(
+            method, pack, private=["gender"], preset=preset, settings=DEMO_SETTINGS.get(preset), seed=seed,
+            base=original if method != "aia" else None, progress=fit_progress(name),
+        )  # fmt: skip
+        original = original or release
+        release.save(out / "releases" / name.replace("\\", "-without-").replace(" ", "-").lower(), force=True)
+        entries.append(Entry(name=name, release=release, role=role, preset=preset, curves=curves))
+    found = audit_pack(
+        pack, out, entries, private=["gender"], utility=["identity"], baselines=(), seed=seed, effort="quick",
+        jobs=jobs, command=command, progress=audit_progress,
+    )  # fmt: skip
+    html.write(out)
+    return found
