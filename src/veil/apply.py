@@ -6,10 +6,9 @@ Rows are streamed: memory does not grow with their number. Files appear whole or
 from __future__ import annotations
 
 import csv
-import os
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from veil.data import build
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options
+from veil.data.layouts.folder import walk
+from veil.data.layouts.listing import Item, Listing, Options, clean
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.release import Release
@@ -32,11 +32,14 @@ Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
 
 
+Batches = Generator[tuple[list[str], NDArray[Any]], None, None]
+
+
 @dataclass
 class _Source:
     """Rows to release: batches of names and inputs, how many are expected, and what had to be left out so far."""
 
-    batches: Iterator[tuple[list[str], NDArray[Any]]]
+    batches: Batches
     count: int | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -66,13 +69,17 @@ def apply(
         InputError: Where source, release and target do not fit together, or nothing could be read.
     """
     source, out = Path(source), Path(out)
-    if out.exists() and not force:
-        raise InputError(f"{out}: already exists; choose another name or force")
-    pack = Pack.open(source) if (source / "pack.json").exists() else None
-    rows = _from_pack(release, pack) if pack is not None else _from_files(release, source)
     kinds = {".parquet": _write_parquet, ".npz": _write_npz, "": None}
     if out.suffix not in kinds:
         raise InputError(f"{out}: must end in .parquet or .npz, or have no suffix for a pack, got {out.suffix!r}")
+    if out.exists() and not force:
+        raise InputError(f"{out}: already exists; choose another name or force")
+    if out.is_dir() and out.suffix:
+        raise InputError(f"{out}: is a folder; name a file that ends in {out.suffix}, or a folder without a suffix")
+    if out.resolve() == source.resolve():
+        raise InputError(f"{out}: is the source itself; choose another name")
+    pack = Pack.open(source) if (source / "pack.json").exists() else None
+    rows = _from_pack(release, pack, source) if pack is not None else _from_files(release, source)
 
     def released() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         done = 0
@@ -91,25 +98,36 @@ def apply(
             force=force, disjoint=pack.meta.get("disjoint_by") is not None,
         )  # fmt: skip
         return len(pack), 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+    token = secrets.token_hex(4)
+    temporary, listed = out.with_name(f".{out.name}.{token}.part"), out.with_name(f".{out.name}.{token}.csv")
+    skipped = out.with_name(out.name + ".skipped.csv")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         n = write(temporary, released(), release.contract.k)
         if n == 0:
-            raise InputError(f"{source}: no row could be read; the first of {len(rows.skipped)}: {rows.skipped[:1]}")
-        os.replace(temporary, out)
+            first = (
+                f"the first of {len(rows.skipped)} is {': '.join(rows.skipped[0])}" if rows.skipped else "it is empty"
+            )
+            raise InputError(f"{source}: no row could be read; {first}")
+        _write_skipped(listed, rows.skipped)
+        temporary.replace(out)
+        if rows.skipped:
+            listed.replace(skipped)
+        else:
+            skipped.unlink(missing_ok=True)  # an earlier run's list would speak of rows that are there now
     except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); nothing was left behind") from error
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}); nothing was left behind") from error
     finally:
+        rows.batches.close()
         temporary.unlink(missing_ok=True)
-    _write_skipped(out.with_name(out.name + ".skipped.csv"), rows.skipped)
+        listed.unlink(missing_ok=True)
     return n, len(rows.skipped)
 
 
-def _from_pack(release: Release, pack: Pack) -> _Source:
-    _check_shape(release, tuple(pack.x.shape[1:]))
+def _from_pack(release: Release, pack: Pack, source: Path) -> _Source:
+    _check_shape(release, source, tuple(pack.x.shape[1:]))
 
-    def batches() -> Iterator[tuple[list[str], NDArray[Any]]]:
+    def batches() -> Batches:
         for start in range(0, len(pack), BATCH):
             yield [str(s) for s in pack.sources[start : start + BATCH]], np.asarray(pack.x[start : start + BATCH])
 
@@ -121,22 +139,27 @@ def _from_files(release: Release, source: Path) -> _Source:
     c = release.contract
     if not source.exists():
         raise InputError(f"{source}: does not exist")
-    layout = "folder" if source.is_dir() else "embeddings"
-    if (layout == "folder") != (c.kind == "images"):
-        raise InputError(f"{source}: the release takes {c.kind}, got {'images' if layout == 'folder' else 'vectors'}")
-    size = c.shape[0] if c.kind == "images" else 64
-    channels = 3 if len(c.shape) == 3 else 1
-    listing = LAYOUTS[layout](source, Options(size=size, channels=channels))
-    rows = _Source(iter(()), listing.count)
+    if source.is_dir() != (c.kind == "images"):
+        got = "a folder, which holds images" if source.is_dir() else "a file, which holds vectors"
+        raise InputError(f"{source}: the release takes {c.kind}, got {got}")
+    size, channels = (c.shape[0], 3 if len(c.shape) == 3 else 1) if c.kind == "images" else (0, 0)
+    if c.kind == "images":
+        found, _ = walk(source)  # a file of labels beside the images is of no concern here
+        count: int | None = len(found)
+        items = (Item(clean(name), None if problem else source / name, problem=problem) for name, problem in found)
+    else:
+        listing = LAYOUTS["embeddings"](source, Options())
+        count, items = listing.count, (item for item in listing.items)
+    skipped: list[tuple[str, str]] = []
 
-    def batches() -> Iterator[tuple[list[str], NDArray[Any]]]:
+    def batches() -> Batches:
         names: list[str] = []
         arrays: list[NDArray[Any]] = []
-        for item, array, reason in build.arrays(listing.items, size, channels, c.crop):
+        for item, array, reason in build.arrays(items, size, channels, c.crop):
             if array is None:
-                rows.skipped.append((item.source, reason))
+                skipped.append((item.source, reason))
                 continue
-            _check_shape(release, array.shape)
+            _check_shape(release, source, array.shape)
             names.append(item.source)
             arrays.append(array)
             if len(names) == BATCH:
@@ -145,13 +168,14 @@ def _from_files(release: Release, source: Path) -> _Source:
         if names:
             yield names, np.stack(arrays)
 
-    rows.batches = batches()
-    return rows
+    return _Source(batches(), count, skipped)
 
 
-def _check_shape(release: Release, shape: tuple[int, ...]) -> None:
+def _check_shape(release: Release, source: Path, shape: tuple[int, ...]) -> None:
     if shape != release.contract.shape:
-        raise InputError(f"source: rows must have shape {release.contract.shape} as the release says, got {shape}")
+        raise InputError(
+            f"{source}: its rows must have shape {release.contract.shape} as the release says, got {shape}"
+        )
 
 
 def _write_parquet(path: Path, rows: Iterator[tuple[list[str], NDArray[np.float32]]], k: int) -> int:
@@ -177,11 +201,13 @@ def _write_npz(path: Path, rows: Iterator[tuple[list[str], NDArray[np.float32]]]
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             with archive.open("releases.npy", "w", force_zip64=True) as entry, values.open("rb") as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), k)}
-                np.lib.format.write_array_header_1_0(entry, header)  # type: ignore[arg-type]
+                np.lib.format.write_array_header_1_0(entry, header)
                 while part_bytes := file.read(1 << 22):
                     entry.write(part_bytes)
             with archive.open("source.npy", "w") as entry:
-                np.lib.format.write_array(entry, np.array(names or [""], dtype=np.str_)[: len(names)], allow_pickle=False)
+                np.lib.format.write_array(
+                    entry, np.array(names or [""], dtype=np.str_)[: len(names)], allow_pickle=False
+                )
     finally:
         values.unlink(missing_ok=True)
     return len(names)
@@ -201,14 +227,14 @@ def _as_listing(pack: Pack, rows: Iterator[tuple[list[str], NDArray[np.float32]]
     pairs = None
     if pack.pairs is not None:
         pairs = [(str(pack.sources[a]), str(pack.sources[b]), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
-    return Listing(items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors", pairs=pairs)
+    notes = ("Releases of another pack.", *pack.meta.get("notes", ()))
+    return Listing(
+        items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors", pairs=pairs, notes=notes
+    )
 
 
 def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    if not skipped:
-        path.unlink(missing_ok=True)
-        return
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "reason"])
         writer.writerows(skipped)
@@ -230,9 +256,11 @@ def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
             raise InputError(f"{path}: row {item.source!r} cannot be used: {reason}")
         found[item.source] = array
     names = [str(s) for s in pack.sources]
-    if all(str(i) in found for i in range(len(found))) and len(found) == len(pack):
-        return np.stack([found[str(i)] for i in range(len(pack))]).astype(np.float32)
     missing = [name for name in names if name not in found]
-    if missing:
-        raise InputError(f"{path}: has no vector for {len(missing)} of the pack's {len(pack)} rows, {missing[0]!r} first")
+    if missing and len(found) == len(pack) and all(str(i) in found for i in range(len(pack))):
+        names = [str(i) for i in range(len(pack))]  # what the layout calls rows without names
+    elif missing:
+        raise InputError(
+            f"{path}: has no vector for {len(missing)} of the pack's {len(pack)} rows, {missing[0]!r} first"
+        )
     return np.stack([found[name] for name in names]).astype(np.float32)

@@ -1,12 +1,15 @@
 """The command line: ``veil demo | pack | fit | apply | audit | report | export``.
 
-Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault. Results go to stdout, progress to
-stderr. Nothing heavy is imported before a command needs it: ``veil --help`` must be quick.
+Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault, 130 interrupted. Results go to
+stdout, progress to stderr. Nothing heavy is imported before a command needs it: ``veil --help`` must be quick.
 """
+
+# ruff: noqa: T201 (to print is this file's task)
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from veil._version import __version__
 from veil.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Releases of images of people that keep a declared use and hide declared private attributes, and audits of "
     "what any release still gives away.",
-    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,8 +40,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, without progress.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secret keys.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Key = Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")]
 Private = Annotated[list[str], typer.Option("--private", help="Label to hide and attack; repeat for several.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; one for each processor by default.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -61,13 +79,15 @@ def demo(
             fit_progress=bars.fit,
             audit_progress=bars.audit,
         )
-    _print_summary(found, "gender", "identity", out / "report.html", as_json)
+    _print_summary(found, ["gender"], "identity", out / "report.html", as_json)
 
 
 @app.command()
 def pack(
-    layout: Annotated[str, typer.Argument(help="stylised, folder, lfw, celeba or embeddings.")],
-    source: Annotated[str, typer.Argument(help="Folder or file; for stylised, identities=1000,images=6.")],
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba or embeddings.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="PACK", help="Folder to make.")],
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB).")] = 1,
@@ -79,7 +99,8 @@ def pack(
         str, typer.Option(help="Shares of the splits protect,attack,calibrate,test.")
     ] = "0.45,0.20,0.10,0.25",
     by_identity: Annotated[
-        bool, typer.Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private.")
+        bool,
+        typer.Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private."),
     ] = True,
     options: Annotated[list[str] | None, typer.Option("--set", help="The layout's own setting, NAME=VALUE.")] = None,
     seed: Seed = 0,
@@ -100,7 +121,7 @@ def pack(
             channels=channels,
             labels=labels,
             seed=seed,
-            crop=None if crop is None else _floats("crop", crop),  # type: ignore[arg-type]
+            crop=None if crop is None else _floats("crop", crop),
             fractions=_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),
@@ -110,7 +131,9 @@ def pack(
         )
     meta = dict(made.meta)
     if as_json:
-        _print_json({"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}})
+        _print_json(
+            {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}}
+        )
         return
     splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
     print(f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped")
@@ -120,25 +143,33 @@ def pack(
 
 @app.command()
 def fit(
-    method: Annotated[str, typer.Argument(help="aia, leace or random.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, leace or random.")],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
     private: Private,
     utility: Annotated[str, typer.Option(help="identity (1-to-1 matching), or a label to keep.")] = "identity",
-    preset: Annotated[str | None, typer.Option(help="For aia: paper, original, without-task, deep, deep-original.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the preset, NAME=VALUE.")] = None,
-    base: Annotated[Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="For aia: paper, original, without-task, deep, deep-original.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of the preset, NAME=VALUE.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="Key file of 32 bytes for keyed noise; a fresh key if none.")] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit of the same settings.")] = False,
-    keep_decoder: Annotated[bool, typer.Option("--keep-decoder", help="Ship the decoder, which redraws inputs.")] = False,
+    keep_decoder: Annotated[
+        bool, typer.Option("--keep-decoder", help="Ship the decoder, which redraws inputs.")
+    ] = False,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train a protector on a pack and save its release; its secret key, if it has one, goes to RELEASE.key beside it."""
+    """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
     from veil.data.pack import Pack
     from veil.release import Release, key_path, read_key_file
@@ -182,9 +213,11 @@ def fit(
 @app.command()
 def apply(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
-    source: Annotated[Path, typer.Argument(help="Folder of images, pack, or Parquet or npz file of vectors.")],
-    out: Annotated[Path, typer.Argument(help="NAME.parquet, NAME.npz, or a folder for a pack.")],
-    key: Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")] = None,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet or npz file of vectors.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.parquet, NAME.npz, or a folder for a pack.")],
+    key: Key = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a row could not be read.")] = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -207,7 +240,7 @@ def apply(
 @app.command()
 def audit(
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
-    out: Annotated[Path, typer.Argument(help="Folder for findings.json, pictures and curves.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures and curves.")],
     private: Private,
     utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
     release: Annotated[
@@ -221,7 +254,9 @@ def audit(
         list[str] | None, typer.Option(help="Control on the unprotected input: leace, random, or none.")
     ] = None,
     effort: Annotated[str, typer.Option(help="quick, standard or strong.")] = "standard",
-    attack_on: Annotated[str, typer.Option(help="Splits that attackers train on: attack, or protect,attack.")] = "attack",
+    attack_on: Annotated[
+        str, typer.Option(help="Splits that attackers train on: attack, or protect,attack.")
+    ] = "attack",
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Coverage of the intervals.")] = 0.95,
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -256,17 +291,17 @@ def audit(
             seed=seed,
             effort=effort,
             jobs=jobs,
-            attack_on=attack_on.split(","),
+            attack_on=[part.strip() for part in attack_on.split(",")],
             level=level,
             command=_command(),
             progress=bars.audit,
         )
-    _print_summary(found, private[0], uses[0], out / "findings.json", as_json)
+    _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", as_json)
 
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Argument(help="Folder with findings.json.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder with findings.json.")],
     as_json: Json = False,
 ) -> None:
     """Write report.html, one self-contained page, from findings.json and what lies beside it."""
@@ -279,10 +314,10 @@ def report(
 @app.command()
 def export(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
-    out: Annotated[Path, typer.Argument(help="NAME.onnx.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.onnx.")],
     as_json: Json = False,
 ) -> None:
-    """Write a release's encoder as ONNX (extra 'onnx'); a release with keyed noise takes the noise as a second input."""
+    """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
     from veil.release import Release
 
     path = Release.load(release).export_onnx(out)
@@ -293,19 +328,44 @@ def main() -> None:
     """Entry point: runs a command and turns every outcome into an exit status."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], prog_name="veil", standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe can still be handled
     except InputError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
+    except _USAGE as error:
+        _fail(f"{error.format_message()} (see `{_asked()} --help`)", 2)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python complains when it flushes at the end
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            _internal(error)
+        _fail(f"{error.filename}: {error.strerror}", 2)
     except Exception as error:
-        _fail(f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[:1]}", 1)
+        _internal(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+# typer raises click's exceptions, its own copy of them in later versions.
+_USAGE: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _asked() -> str:
+    """The command that was asked for, as far as there is one of that name."""
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    return " ".join(["veil", *(word for word in sys.argv[1:2] if word in known)])
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt  # so that half-written files are removed
+
+
+def _internal(error: Exception) -> NoReturn:
+    _fail(f"internal error, please report it: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 1)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -320,14 +380,12 @@ def _command() -> str:
     return shlex.join(["veil", *sys.argv[1:]])
 
 
-def _floats(name: str, text: str) -> tuple[float, ...]:
+def _floats(name: str, text: str) -> tuple[float, float, float, float]:
     try:
-        values = tuple(float(part) for part in text.split(","))
+        a, b, c, d = (float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{name}: must be four numbers separated by commas, got {text!r}") from None
-    if len(values) != 4:
-        raise InputError(f"{name}: must be four numbers separated by commas, got {text!r}")
-    return values
+    return a, b, c, d
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
@@ -341,8 +399,13 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _named(text: str) -> tuple[str, Path]:
+    """NAME=PATH, or a path that names itself (one that holds a ``=`` and exists, too)."""
     name, equals, path = text.partition("=")
-    return (name, Path(path)) if equals else (Path(text).stem, Path(text))
+    if not equals or Path(text).exists():
+        return Path(text).stem, Path(text)
+    if not name or not path:
+        raise InputError(f"release: must be NAME=PATH or a path, got {text!r}")
+    return name, Path(path)
 
 
 def _outside(name: str, path: Path, pack: Any) -> Entry:
@@ -399,34 +462,38 @@ def _progress(quiet: bool) -> Iterator[_Bars]:
         yield _Bars(display)
 
 
-def _print_summary(found: Any, private: str, utility: str, path: Path, as_json: bool) -> None:
+def _print_summary(found: Any, private: list[str], utility: str, path: Path, as_json: bool) -> None:
     from veil.pipeline import summary
 
-    rows = summary(found, private, utility)
+    rows = {name: summary(found, name, utility) for name in private}
     if as_json:
         from dataclasses import asdict
 
-        _print_json({"out": str(path), "rows": [asdict(row) for row in rows]})
+        _print_json({"out": str(path), "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]]})
         return
     from rich.console import Console
     from rich.table import Table
 
     use = "matching AUC" if utility == "identity" else f"{utility} balanced accuracy"
-    table = Table(title=f"Worst tested attack on {private} (balanced accuracy) and {use} that is left")
-    for heading, justify in (("release", "left"), (f"{private} attack", "right"), ("95 % interval", "right"),
-                             ("attacker", "left"), (use, "right"), ("interval", "right"), ("by", "left")):  # fmt: skip
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for row in rows:
-        cells = [row.name]
-        for finding in (row.attack, row.utility):
-            if finding is None or finding.value is None:
-                cells += ["-", "-", "-"]
-            else:
-                cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for name in private:
+        known = [f for row in rows[name] for f in (row.attack, row.utility) if f is not None]
+        level = f"{known[0].level:.3g}" if known else "0.95"
+        table = Table(
+            title=f"Worst tested attack on {name} (balanced accuracy) and {use} that is left; {level} intervals"
+        )
+        for heading in ("release", f"{name} attack", "interval", "attacker", use, "interval", "by"):
+            table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
+        for row in rows[name]:
+            cells = [row.name]
+            for finding in (row.attack, row.utility):
+                if finding is None or finding.value is None:
+                    cells += ["-", "-", "-"]
+                else:
+                    cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
+            table.add_row(*cells)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
     print(path)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value))
+    print(json.dumps(value, allow_nan=False))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
@@ -71,14 +72,14 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if y is None and identity is None:
             raise InputError("fit: needs identity, to keep matching, or y, the label to keep; got neither")
         hidden = dict(private) if isinstance(private, Mapping) else {"private": private}
-        labels = dict(hidden)
-        if identity is not None:
-            labels["identity"] = identity
-        if y is not None:
-            labels["utility"] = y
-        pack = Pack.from_arrays(
-            np.asarray(X), {k: np.asarray(v) for k, v in labels.items()}, split=[SPLITS[0]] * len(np.asarray(X))
-        )
+        others = {"identity": identity, "utility": y}
+        kept = {name: values for name, values in others.items() if values is not None}
+        taken = [name for name in hidden if name in kept]
+        if taken:
+            raise InputError(f"private: a label to hide cannot be named {taken[0]!r} where {taken[0]} is given as well")
+        data = np.asarray(X)
+        labels = {name: _column(name, values) for name, values in {**hidden, **kept}.items()}
+        pack = Pack.from_arrays(data, labels, split=[SPLITS[0]] * len(data))
         method = METHODS[self.method]
         config = method.configured(self.preset, self.settings)
         self.release_: Release = method.fit(
@@ -92,5 +93,22 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Release rows: float32 ``(N, k)``."""
-        return self.release_.transform(np.asarray(X))
+        """Release rows: float32 ``(N, k)``; vectors of any floating type are taken.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before ``fit``.
+            InputError: For rows of another shape or kind than those of ``fit``.
+        """
+        check_is_fitted(self, "release_")
+        data = np.asarray(X)
+        if self.release_.contract.kind == "vectors" and np.issubdtype(data.dtype, np.floating):
+            data = data.astype(np.float32, copy=False)
+        return self.release_.transform(data)
+
+
+def _column(name: str, values: Any) -> NDArray[Any]:
+    """A label's values as Python objects: an array of strings would turn an unknown NaN into the class "nan"."""
+    column = np.asarray(values, dtype=object)
+    if column.ndim != 1:
+        raise InputError(f"{name}: must be one value a row, got shape {column.shape}")
+    return column

@@ -13,6 +13,9 @@ from torch import Tensor
 def cross_entropy(logits: Tensor, codes: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean of -log softmax(logits)[code] over the known codes; 0 if the batch has none.
 
+    Weighted losses are divided by the number of known codes, not by the sum of their weights: that sum is the whole
+    batch's to know, and the mean over several processes' rows must be the mean over all.
+
     Args:
         logits: ``(B, Z)``.
         codes: ``(B,)``, -1 for unknown.
@@ -21,7 +24,7 @@ def cross_entropy(logits: Tensor, codes: Tensor, class_weights: Tensor | None = 
     known = codes >= 0
     if not known.any():
         return logits.sum() * 0.0
-    return F.cross_entropy(logits[known].float(), codes[known], weight=class_weights)
+    return F.cross_entropy(logits[known].float(), codes[known], weight=class_weights, reduction="none").mean()
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
@@ -60,12 +63,13 @@ def supervised_contrastive(z: Tensor, identity: Tensor, temperature: float, grou
         identity: ``(B,)`` codes; every anchor needs another row of its identity, anchors without one are left out.
         temperature: > 0.
         group: ``(B,)`` codes; if given, the negatives of an anchor are the rows of its own group only. With the private
-            attribute as the group, telling the groups apart earns nothing.
+            attribute as the group, telling the groups apart earns nothing. An identity may have rows in several groups.
     """
     similarity = z.float() @ z.float().T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     positive = (identity[:, None] == identity[None]) & ~itself
-    left_out = itself if group is None else itself | (group[:, None] != group[None])
+    # Positives stay in the denominator whatever their group: without them the loss has no lower bound.
+    left_out = itself if group is None else itself | ((group[:, None] != group[None]) & ~positive)
     log_p = similarity - similarity.masked_fill(left_out, float("-inf")).logsumexp(1, keepdim=True)
     count = positive.sum(1)
     anchors = count > 0

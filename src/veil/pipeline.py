@@ -5,8 +5,6 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +26,6 @@ from veil.engine import Run
 from veil.engine.run import Precision, run_identity
 from veil.errors import InputError
 from veil.methods import METHODS
-from veil.methods.baselines import input_release
 from veil.release import Release
 
 INPUT = "Input"
@@ -203,16 +200,16 @@ def audit_pack(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
         )  # fmt: skip
+    unprotected: dict[str, Any] = {
+        "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None, "role": "input",
+        "config": {}, "note": "the unprotected input",
+    }  # fmt: skip
     document = files.document(
         version=__version__,
         seed=seed,
         command=command,
         data=_data(pack, private, utility, attack_on),
-        releases=[
-            {"name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
-             "role": "input", "config": {}, "note": "the unprotected input"},
-            *(_described(entry) for entry in [*controls, *entries]),
-        ],  # fmt: skip
+        releases=[unprotected, *(_described(entry) for entry in [*controls, *entries])],
         findings=found,
         pictures=_pictures(pack, out, entries),
         curves=_curves(out, entries),
@@ -311,8 +308,8 @@ def _pictures(pack: Pack, out: Path, entries: Sequence[Entry], columns: int = 8)
     sheet.save(folder / "reconstructions.png", optimize=True)
     names = ", ".join(f"{i + 2}: {entry.name}" for i, entry in enumerate(shown))
     caption = (
-        f"Row 1: images of the test split. Below, what each method's own decoder redraws from their releases ({names}). "
-        "A decoder trained with the protector is not an attack: a fresh one may redraw more."
+        f"Row 1: images of the test split. Below, what each method's own decoder redraws from their releases "
+        f"({names}). A decoder trained with the protector is not an attack: a fresh one may redraw more."
     )
     return [{"file": "pictures/reconstructions.png", "title": "Originals and reconstructions", "caption": caption}]
 
@@ -400,7 +397,7 @@ def demo(
     """The whole way on stylised faces: pack, fit the paper's four rows, ``deep`` and LEACE, audit, report.
 
     Args:
-        out: Folder for the pack, the releases, ``findings.json`` and ``report.html``; its own earlier files are replaced.
+        out: Folder for the pack, the releases, ``findings.json`` and ``report.html``; earlier ones are replaced.
         seed: Seeds everything but the keys of the releases.
         jobs: Processes of the audit.
         command: For the report.

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,6 +87,10 @@ class Release:
     made: Mapping[str, Any] = field(default_factory=dict)
     key: bytes | None = field(default=None, repr=False)
     decoder: nn.Module | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key is not None and len(self.key) != KEY_BYTES:
+            raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
 
     def transform(self, x: NDArray[Any], *, batch: int = 512) -> NDArray[np.float32]:
         """Release inputs.
@@ -232,19 +237,22 @@ class Release:
             raise InputError(f"{path / _WEIGHTS}: cannot be read ({error.strerror})") from error
         if hashlib.sha256(weights).hexdigest() != card["weights_sha256"]:
             raise InputError(f"{path / _WEIGHTS}: SHA-256 differs from release.json: truncated or tampered with")
-        if card["method"] not in METHODS:
+        if not isinstance(card["method"], str) or card["method"] not in METHODS:
             raise InputError(f"{path / _CARD}: method must be one of {sorted(METHODS)}, got {card['method']!r}")
         try:
             contract = Contract.read(card["contract"])
             tensors = from_bytes(weights)
-            encoder = METHODS[card["method"]].build(card["config"], contract)
+            method = METHODS[card["method"]]
+            encoder = method.build(card["config"], contract)
             encoder.load_state_dict(_part(tensors, "encoder"))
             decoder = None
             if _part(tensors, "decoder"):
-                decoder = METHODS[card["method"]].build_decoder(card["config"], contract).eval()
+                if method.build_decoder is None:
+                    raise ValueError(f"{card['method']} has no decoder")
+                decoder = method.build_decoder(card["config"], contract).eval()
                 decoder.load_state_dict(_part(tensors, "decoder"))
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{path / _CARD}: config, contract and weights must fit together ({reason})") from error
         return Release(
             method=card["method"],
@@ -282,18 +290,23 @@ class Release:
             arguments, names = (example, torch.zeros(2, self.contract.k)), ["x", "noise"]
         batch = torch.export.Dim("batch", min=1)
         temporary = path.with_name(path.name + ".part")
-        torch.onnx.export(
-            module.eval(),
-            arguments,
-            str(temporary),
-            input_names=names,
-            output_names=["release"],
-            dynamic_shapes=tuple({0: batch} for _ in names),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        return temporary.replace(path)
+        try:
+            with warnings.catch_warnings():  # of deprecations inside torch, which are not the caller's concern
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    module.eval(),
+                    arguments,
+                    str(temporary),
+                    input_names=names,
+                    output_names=["release"],
+                    dynamic_shapes=tuple({0: batch} for _ in names),
+                    dynamo=True,
+                    external_data=False,
+                    verbose=False,
+                )
+            return temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _Noisy(nn.Module):
@@ -334,7 +347,8 @@ def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32
     rows = np.ascontiguousarray(x).reshape(len(x), -1)
     digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
     words = np.frombuffer(digests, "<u4").reshape(len(rows), count)
-    return ((words >> 8).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
+    # 23 bits and a half fit float32's 24 exactly; one more would round the largest to 1.
+    return ((words >> 9).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
 
 
 def keyed_normal(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
@@ -382,9 +396,10 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _write_key(path: Path, key: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
     with os.fdopen(handle, "wb") as file:
         file.write(key)
+    Path(temporary).replace(path)
 
 
 def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:

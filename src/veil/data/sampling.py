@@ -62,7 +62,8 @@ class Couples:
         )
         b = (a + rng.integers(1, len(self._start), len(a))) % len(self._start)
         both = np.stack([a, b], 1)
-        return self._rows[self._start[both] + rng.integers(self._count[both])]
+        rows: NDArray[np.int64] = self._rows[self._start[both] + rng.integers(self._count[both])]
+        return rows
 
 
 def _shares(count: int, parts: int) -> list[int]:

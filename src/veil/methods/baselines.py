@@ -107,7 +107,8 @@ def fit_leace(
     _unkeyed(base)
     pack.require(private=list(private), among=["protect"])
     rows = pack.rows("protect", known=tuple(private))
-    indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows]] for name in private]
+    # The first class's indicator follows from the others'.
+    indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows], 1:] for name in private]
     mean, left, right = leace(base.transform(pack.x[rows]), np.concatenate(indicators, 1))
     config = replace(config, rank=left.shape[1], base=_described(base))
     encoder = build_leace(asdict(config), base.contract)

@@ -1,0 +1,387 @@
+"""A training step of AIA's preset `paper` through Veil's engine against a plain PyTorch loop of the same networks.
+
+    OMP_NUM_THREADS=2 python benchmarks/aia_step.py --out docs/results/aia-step.md
+
+Veil: bf16 autocast, channels_last, one gradient per player, `veil.methods.aia`. Plain: float32, NCHW, the networks as
+the paper writes them, zero_grad / backward / step in the same order. Both start from the same weights and see the same
+batches. First their losses must agree within bf16 rounding, else the benchmark stops; then they are timed in turn, in
+one run, and the ratio of the medians is printed with its range over the rounds. Nothing is asserted about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from veil.data import stylised
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.losses import contrastive
+from veil.methods import aia
+
+ROUNDOFF = 2.0**-9  # of bf16: 8 significant bits, rounded to nearest
+LAYERS = {"L_AE": 5, "L_Adv": 9, "L_Siamese": 7}  # linear layers from the image to the loss, the encoder's 2 included
+SECOND = {"joint": "joint step", "representation": "auto-encoder alone"}
+
+
+# -- the plain loop ---------------------------------------------------------------------------------------------------
+
+
+class Plain:
+    """The same networks and the same alternation, as a PyTorch loop is usually written."""
+
+    def __init__(self, trainer: aia._Trainer) -> None:
+        self.config, self.feature_map = trainer.config, trainer.contract.feature_map
+        assert trainer.task is not None
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 1, 1), nn.LeakyReLU(), nn.AvgPool2d(2),
+            nn.Conv2d(8, 12, 3, 1, 1), nn.LeakyReLU(), nn.AvgPool2d(2), nn.Sigmoid(), nn.Flatten(),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, self.feature_map),
+            nn.Conv2d(12, 256, 3, 1, 1), nn.LeakyReLU(), nn.Upsample(scale_factor=2),
+            nn.Conv2d(256, 128, 3, 1, 1), nn.LeakyReLU(), nn.Upsample(scale_factor=2),
+            nn.Conv2d(128, 1, 3, 1, 1),
+        )  # fmt: skip
+        _copy_weights(trainer.encoder, self.encoder)
+        _copy_weights(trainer.decoder, self.decoder)
+        self.adversary, self.task = (
+            nn.Sequential(nn.Unflatten(1, self.feature_map), _plain(player.module.network))
+            for player in (trainer.adversaries[0], trainer.task)
+        )
+        both = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.optimizers = {
+            "protector": torch.optim.Adam(both, lr=self.config.lr),
+            "adversary": torch.optim.Adam(self.adversary.parameters(), lr=self.config.lr_opponents),
+            "task": torch.optim.Adam(self.task.parameters(), lr=self.config.lr_opponents),
+        }
+
+    def reconstruction_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.decoder(g), batch.x)
+
+    def adversary_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+        return F.cross_entropy(self.adversary(g), batch.private[0], batch.weights[0])
+
+    def task_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+        out, person = self.task(g), batch.utility
+        distance = F.pairwise_distance(out[0::2], out[1::2])
+        return contrastive(distance, person[0::2] != person[1::2], self.config.margin)
+
+    def update(self, player: str, loss: Tensor) -> float:
+        optimizer = self.optimizers[player]
+        optimizer.zero_grad()
+        loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])  # no gradient in vain
+        optimizer.step()
+        return loss.item()
+
+    def representation_step(self, batch: aia._Batch) -> dict[str, float]:
+        return {"protector": self.update("protector", self.reconstruction_loss(self.encoder(batch.x), batch))}
+
+    def joint_step(self, batch: aia._Batch) -> dict[str, float]:
+        c = self.config
+        g = self.encoder(batch.x)
+        losses = {
+            "adversary": self.update("adversary", self.adversary_loss(g.detach(), batch)),
+            "task": self.update("task", self.task_loss(g.detach(), batch)),
+        }
+        total = self.reconstruction_loss(g, batch) + c.alpha * self.task_loss(g, batch)
+        return losses | {"protector": self.update("protector", total - c.beta * self.adversary_loss(g, batch))}
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Weights in the order of the layers, whatever their names."""
+    with torch.no_grad():
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            b.copy_(a)
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+
+
+# -- do they agree? ---------------------------------------------------------------------------------------------------
+
+
+class Tolerance:
+    """How far bf16 may move the losses of :class:`Plain`, to first order.
+
+    Rounding input, weights and output of a layer to bf16 moves each by a relative ROUNDOFF u at most, so d layers move
+    a network's output o by 3 d u |o|. A loss then moves by at most
+
+        L_AE        3 d u mean |o|                           as |dL/do| = |sigmoid(o) - x| <= 1
+        L_Adv       3 d u max over rows of sum |o|           as cross-entropy changes by |do_1| + ... + |do_Z| at most
+        L_Siamese   3 d u mean max(D, m - D) (|a| + |b|)     for outputs a, b of a couple and D = |a - b|
+
+    Forward and backward together round a gradient 6 d times. A step of Adam moves a weight by its learning rate, so a
+    loss by lr |gradient|_1; rounding changes that by a relative 6 d u, and these changes add up over the steps.
+    """
+
+    def __init__(self, plain: Plain) -> None:
+        self.plain = plain
+        self.drift = dict.fromkeys(LAYERS, 0.0)
+
+    def now(self, batch: aia._Batch) -> dict[str, float]:
+        """The tolerance of each loss at the current weights."""
+        with torch.no_grad():
+            g = self.plain.encoder(batch.x)
+            redrawn, guess, out = self.plain.decoder(g), self.plain.adversary(g), self.plain.task(g)
+        a, b, margin = out[0::2], out[1::2], self.plain.config.margin
+        distance = F.pairwise_distance(a, b)
+        slope = torch.maximum(distance, (margin - distance).clamp_min(0))
+        scale = {
+            "L_AE": redrawn.abs().mean(),
+            "L_Adv": guess.abs().sum(1).max(),
+            "L_Siamese": (slope * (a.norm(dim=1) + b.norm(dim=1))).mean(),
+        }
+        return {name: 3 * LAYERS[name] * ROUNDOFF * float(scale[name]) + self.drift[name] for name in LAYERS}
+
+    def step(self, batch: aia._Batch, names: Sequence[str]) -> None:
+        """Add what one more step of Adam, of every player, can do."""
+        plain, lr = self.plain, max(self.plain.config.lr, self.plain.config.lr_opponents)
+        g = plain.encoder(batch.x)
+        paths = {
+            "L_AE": (plain.reconstruction_loss, plain.decoder),
+            "L_Adv": (plain.adversary_loss, plain.adversary),
+            "L_Siamese": (plain.task_loss, plain.task),
+        }
+        for name in names:
+            loss, head = paths[name]
+            weights = [*plain.encoder.parameters(), *head.parameters()]
+            gradients = torch.autograd.grad(loss(g, batch), weights, retain_graph=True)
+            self.drift[name] += 6 * LAYERS[name] * ROUNDOFF * lr * sum(float(v.abs().sum()) for v in gradients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One loss of one step, by both."""
+
+    stage: str
+    step: int
+    player: str
+    plain: float
+    veil: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.veil - self.plain) <= self.tolerance  # False for NaN
+
+
+def compare(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, steps: int) -> list[Compared]:
+    """The losses of the first steps of a stage, from the weights that both have now."""
+    c = trainer.config
+    tolerance = Tolerance(plain)
+    expected: list[tuple[int, str, float, float]] = []
+    for step in run.stage(stage, steps):
+        batch = trainer.batch(step)
+        before = tolerance.now(batch)
+        if stage == "joint":
+            tolerance.step(batch, tuple(LAYERS))
+            after = {name: before[name] + tolerance.drift[name] for name in LAYERS}  # opponents move before Eq. 8
+            allowed = {
+                "adversary": before["L_Adv"],
+                "task": before["L_Siamese"],
+                "protector": after["L_AE"] + c.alpha * after["L_Siamese"] + c.beta * after["L_Adv"],
+            }
+            losses = plain.joint_step(batch)
+            trainer.joint_step(step)
+        else:
+            tolerance.step(batch, ("L_AE",))
+            allowed = {"protector": before["L_AE"]}
+            losses = plain.representation_step(batch)
+            trainer.representation_step(step)
+        expected += [(step.number, player, value, allowed[player]) for player, value in losses.items()]
+    seen = {(number, player): value for number, name, player, value in run.curves if name == stage}
+    return [
+        Compared(stage=stage, step=n, player=player, plain=value, veil=seen[n, player], tolerance=allowed)
+        for n, player, value, allowed in expected
+    ]
+
+
+# -- how long do they take? -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds a step of one stage, ``(rounds, steps)`` each."""
+
+    stage: str
+    plain: np.ndarray
+    veil: np.ndarray
+
+    @property
+    def ratio(self) -> float:
+        return float(np.median(self.plain) / np.median(self.veil))
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """One for each round."""
+        return np.median(self.plain, 1) / np.median(self.veil, 1)
+
+
+def measure(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, rounds: int, steps: int) -> Timing:
+    """Both in turn, ``steps`` steps each a round, the first step of every turn left out; drawing batches included."""
+    slow, fast = [], []
+    for number in range(rounds):
+        name = f"{stage}, timed, {number}"
+        drawn = list(run.stage(f"{name}, plain", steps + 1))
+        marks = [time.perf_counter()]
+        for step in drawn:
+            getattr(plain, f"{stage}_step")(trainer.batch(step))
+            marks.append(time.perf_counter())
+        slow.append(np.diff(marks)[1:])
+        marks = []
+        for step in run.stage(name, steps + 1):
+            marks.append(time.perf_counter())
+            getattr(trainer, f"{stage}_step")(step)
+        marks.append(time.perf_counter())  # the engine's own work between steps is a part of them
+        fast.append(np.diff(marks)[1:])
+    return Timing(stage=stage, plain=np.array(slow), veil=np.array(fast))
+
+
+# -- report -----------------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """Processor, cores, threads, bf16 units and versions, in one line."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        info = ""
+    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    units = [unit for unit in ("amx_bf16", "avx512_bf16") if unit in info] or ["no bf16 units"]
+    return (
+        f"{model or platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} "
+        f"threads, {' and '.join(units)}; torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def table(timings: Sequence[Timing], batch: int) -> list[str]:
+    lines = [
+        "| step | plain | Veil | ratio of medians (range over rounds) | images/s, plain | images/s, Veil |",
+        "|---|---|---|---|---|---|",
+    ]
+    for t in timings:
+        a, b = float(np.median(t.plain)), float(np.median(t.veil))
+        lines.append(
+            f"| {SECOND[t.stage]} | {1e3 * a:,.0f} ms | {1e3 * b:,.0f} ms | **{t.ratio:.1f}** ({t.ratios.min():.1f} - "
+            f"{t.ratios.max():.1f}) | {batch / a:,.0f} | {batch / b:,.0f} |"
+        )
+    return lines
+
+
+def losses_table(compared: Sequence[Compared]) -> list[str]:
+    return [
+        "| stage | step | loss of | plain | Veil | difference | tolerance |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {c.stage} | {c.step} | {c.player} | {c.plain:.5f} | {c.veil:.5f} | {c.veil - c.plain:+.1e} | "
+            f"{c.tolerance:.1e} |"
+            for c in compared
+        ),
+    ]
+
+
+def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing], compared: Sequence[Compared]) -> None:
+    """The results as Markdown."""
+    command = f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/aia_step.py {' '.join(sys.argv[1:])}"
+    lines = [
+        "# A training step of AIA, preset `paper`",
+        "",
+        f"Images {a.size}x{a.size} grey, batch {a.batch}, private gender, use matching. Veil: its engine and",
+        f"`veil.methods.aia` in {'bf16' if run.bf16 else 'fp32'} and channels_last. Plain: a float32 NCHW PyTorch loop of",
+        "the same networks in the same order, without the engine. Joint step: adversary, task, then encoder and decoder",
+        "on Eq. 8; a batch is drawn in every step of both. Both take turns in one run",
+        f"({a.rounds} rounds of {a.steps} timed steps each, after one that is not timed).",
+        "",
+        f"    {command.rstrip()}",
+        "",
+        f"{machine()}; seed {a.seed}; {datetime.datetime.now(datetime.UTC).date()}.",
+        "",
+        *table(timings, a.batch),
+        "",
+        "Three things make the difference: bf16 with channels_last; upsampling and the convolution after it as one",
+        "transposed convolution, which needs 4 products a value instead of 9 and no map of four times the size; and",
+        "freed tensors that stay with the process from step to step instead of being zeroed anew by the system.",
+        "",
+        "## The losses of the first steps",
+        "",
+        "Same initial weights, same batches. The benchmark stops where a difference exceeds its tolerance.",
+        "",
+        *losses_table(compared),
+        "",
+        "The tolerance follows from bf16's unit roundoff, 2^-9: d layers of rounded input, weights and output move an",
+        "output o by 3 d 2^-9 |o| at most to first order, and a loss by that times its slope; each step of Adam adds the",
+        "loss's possible move, lr |gradient|_1, times 6 d 2^-9 (forward and backward).",
+        "",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text("\n".join(lines))
+    temporary.replace(path)
+    print(path)
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+def faces(people: int, size: int, seed: int) -> Pack:
+    """Stylised people, 4 images each."""
+    drawn = stylised.population(people, 4, seed=seed)
+    names = [drawn.names(row) for row in range(len(drawn))]
+    labels = {name: [n[name] for n in names] for name in ("identity", "gender")}
+    return Pack.from_arrays(stylised.render(drawn, size=size), labels, seed=seed)
+
+
+def players(pack: Pack, batch: int, seed: int) -> tuple[aia._Trainer, Plain, Run]:
+    """Both, with the same weights."""
+    run = Run(seed=seed, device="cpu")
+    config = replace(aia.PRESETS["paper"], batch=batch)
+    trainer = aia._Trainer(config, pack, ["gender"], "identity", aia._contract(config, pack), run)
+    return trainer, Plain(trainer), run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, help="side of the images")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--people", type=int, default=400, help="stylised people to draw batches from")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of each, a round")
+    parser.add_argument("--checked", type=int, default=3, help="steps of each stage whose losses must agree")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="Markdown file for the results")
+    a = parser.parse_args(argv)
+    print(machine(), flush=True)
+    pack = faces(a.people, a.size, a.seed)
+    compared: list[Compared] = []
+    for stage in ("representation", "joint"):  # each from fresh weights
+        trainer, plain, run = players(pack, a.batch, a.seed)
+        compared += compare(trainer, plain, run, stage, a.checked)
+    print("\n".join(losses_table(compared)), flush=True)
+    wrong = [c for c in compared if not c.agrees]
+    if wrong:
+        print(f"{len(wrong)} losses differ by more than bf16 rounding: no times are worth taking", file=sys.stderr)
+        return 1
+    timings = [measure(trainer, plain, run, stage, a.rounds, a.steps) for stage in ("joint", "representation")]
+    print("\n".join(table(timings, a.batch)))
+    if a.out is not None:
+        write(a.out, a, run, timings, compared)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

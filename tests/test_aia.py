@@ -1,0 +1,396 @@
+"""AIA: the paper's networks, what it refuses, and that it hides what it is told to and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.neural_network import MLPClassifier
+from torch import nn
+
+from conftest import faces_pack, vectors_pack
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.errors import InputError
+from veil.methods import METHODS, aia
+from veil.release import Contract, Release
+
+SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 3}
+
+
+def fit(pack: Pack, config: aia.Config | None = None, *, private=("gender",), seed=0, **options) -> tuple[Release, Run]:
+    run = Run(seed=seed, precision="fp32")
+    return aia.fit(config or aia.Config(**SHORT), pack, private=private, run=run, **options), run
+
+
+def of_type(module: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, kind)]
+
+
+def widths(module: nn.Module) -> list[tuple[int, int]]:
+    assert all(c.kernel_size == (3, 3) and c.padding == (1, 1) for c in of_type(module, nn.Conv2d))
+    return [(c.in_channels, c.out_channels) for c in of_type(module, nn.Conv2d)]
+
+
+def dense(module: nn.Module) -> list[tuple[int, int]]:
+    return [(m.in_features, m.out_features) for m in of_type(module, nn.Linear)]
+
+
+# The paper's networks (METHODS: Eq. 2-4, Sec. 5.2)
+
+PAPER = Contract(kind="images", shape=(48, 32), k=12 * 12 * 8, feature_map=(12, 12, 8))
+
+
+def test_paper_encoder():
+    encoder = aia.build(aia.Config(), PAPER)
+    assert widths(encoder) == [(1, 8), (8, 12)]
+    x = torch.rand(3, 1, 48, 32)
+    g = encoder(x)
+    assert g.shape == (3, 12 * (48 // 4) * (32 // 4))
+    h = F.avg_pool2d(F.leaky_relu(encoder.conv1(x)), 2)
+    h = F.avg_pool2d(F.leaky_relu(encoder.conv2(h)), 2)
+    torch.testing.assert_close(g, torch.sigmoid(h).reshape(3, -1))
+    assert encoder(100 * x).min() >= 0
+    assert encoder(100 * x).max() <= 1
+    # Each value of a release sees a patch of 10x10 pixels: 3x3 of the second map's pixels and a neighbour's rim each.
+    impulse = torch.zeros(1, 1, 48, 32)
+    impulse[..., 20, 16] = 1
+    touched = (encoder(impulse) - encoder(impulse * 0)).reshape(12, 12, 8).abs().sum(0) > 0
+    assert touched.nonzero().max(0).values.sub(touched.nonzero().min(0).values).max() <= 2
+
+
+def test_paper_decoder():
+    decoder = aia.build_decoder(aia.Config(), PAPER)
+    assert widths(decoder) == [(12, 256), (256, 128), (128, 1)]
+    g = torch.rand(2, PAPER.k)
+    h = F.interpolate(F.leaky_relu(decoder.conv1(g.reshape(2, 12, 12, 8))), scale_factor=2)
+    h = F.interpolate(F.leaky_relu(decoder.conv2(h)), scale_factor=2)
+    # Sums of some 2304 products of about 0.02 in float32, in another order.
+    torch.testing.assert_close(decoder(g), decoder.conv3(h), atol=1e-5, rtol=1e-5)
+
+
+def test_paper_adversaries_and_task():
+    six = aia._adversary(aia.Config(), PAPER, 2, 0)
+    assert widths(six) == [(12, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256)]
+    assert [outputs for _, outputs in dense(six)] == [2]
+    tanh = aia._adversary(aia.Config(adversary="mlp"), PAPER, 2, 0)
+    assert dense(tanh) == [(PAPER.k, 256), (256, 2)]
+    assert len(of_type(tanh, nn.Tanh)) == 1
+    task = aia._task(PAPER, 128)
+    assert widths(task) == [(12, 4), (4, 8), (8, 8)]
+    assert dense(task) == [(8 * 12 * 8, 500), (500, 128)]
+    for network, outputs in ((six, 2), (tanh, 2), (task, 128)):
+        assert network(torch.rand(3, PAPER.k)).shape == (3, outputs)
+
+
+def test_defaults_are_the_paper_s():
+    assert next(iter(METHODS["aia"].presets)) == "paper"
+    paper = aia.PRESETS["paper"]
+    assert paper == aia.Config()
+    assert (paper.alpha, paper.beta, paper.objective, paper.adversary) == (0.5, 0.5, "unbounded", "conv")
+    assert (aia.PRESETS["original"].alpha, aia.PRESETS["original"].beta) == (0, 0)
+    assert (aia.PRESETS["without-task"].alpha, aia.PRESETS["without-task"].beta) == (0, 0.5)
+    assert aia.PRESETS["deep"].encoder == "deep"
+    assert aia.PRESETS["deep-original"].beta == 0
+
+
+def test_paper_release(faces):
+    release, _ = fit(faces)
+    assert release.contract.k == 12 * 8 * 8
+    assert release.contract.feature_map == (12, 8, 8)
+    out = release.transform(faces.x)
+    assert 0 <= out.min() < out.max() <= 1
+    assert release.redraw(out[:3]).shape == (3, 32, 32)
+
+
+def test_deep_adversaries_differ():
+    config = aia.Config(encoder="deep", adversaries=4)
+    contract = Contract(kind="images", shape=(32, 32), k=128)
+    shapes = [tuple(dense(aia._adversary(config, contract, 2, i))) for i in range(4)]
+    assert len(set(shapes)) == 4
+    assert all(s[0][0] == 128 and s[-1][1] == 2 for s in shapes)
+
+
+# Refusals
+
+
+def test_all_problems_of_a_config_are_told_in_one_line():
+    with pytest.raises(InputError) as caught:
+        aia.Config(
+            encoder="wide",
+            alpha=-1,
+            beta=float("nan"),
+            margin=0,
+            batch=7,
+            objective="none",
+            adversaries=0,
+            steps_joint=-3,
+        )
+    message = str(caught.value)
+    assert "\n" not in message
+    names = ("encoder", "alpha", "beta", "margin", "batch", "objective", "adversaries", "steps_joint")
+    assert [n for n in names if f"{n}: must" not in message] == []
+    assert "got -1" in message
+    assert "got 7" in message
+    assert "lr" not in message
+
+
+@pytest.mark.parametrize("settings", [{"noise": 0.5}, {"adversaries": 2}])
+def test_paper_encoder_takes_no_noise_and_one_adversary(settings):
+    with pytest.raises(InputError, match="need encoder='deep'"):
+        aia.Config(**settings)
+    assert aia.Config(encoder="deep", **settings)
+
+
+def small(shape: tuple[int, ...], **labels: list[str]) -> Pack:
+    n = 40
+    given = {"identity": [str(i // 2) for i in range(n)], "gender": ["f", "f", "m", "m"] * (n // 4)} | labels
+    splits = (["protect"] * 16 + ["attack"] * 8 + ["calibrate"] * 8 + ["test"] * 8) * (n // 40)
+    return Pack.from_arrays(np.zeros((n, *shape), np.uint8), given, split=splits)
+
+
+REFUSED = {
+    "height": (small((30, 32)), {}, "divisible by 4"),
+    "height of deep": (small((24, 32)), {"encoder": "deep"}, "divisible by 16"),
+    "colour": (small((32, 32, 3)), {}, "grey"),
+    "label": (small((32, 32)), {"private": ["smile"]}, "smile"),
+    "utility": (small((32, 32)), {"utility": "smile"}, "smile"),
+    "one class": (small((32, 32), gender=["f"] * 40), {}, "gender"),
+    "class not in protect": (small((32, 32), gender=["f"] * 16 + ["m"] * 24), {}, "gender"),
+    "nobody twice": (small((32, 32), identity=[str(i) for i in range(40)]), {}, "identity"),
+    "nothing private": (small((32, 32)), {"private": []}, "private"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unfit_data_are_refused_in_one_line(case):
+    pack, changes, words = REFUSED[case]
+    config = aia.Config(encoder=changes.pop("encoder", "paper") if "encoder" in changes else "paper", **SHORT)
+    with pytest.raises(InputError, match=words) as caught:
+        fit(pack, config, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_base_is_refused(faces):
+    base, _ = fit(faces)
+    with pytest.raises(InputError, match="takes no base"):
+        fit(faces, base=base)
+
+
+# What it trains on, and what it gives
+
+
+def test_fit_sees_the_protect_split_alone():
+    """Other pixels and other private labels elsewhere: the same release."""
+    pack = faces_pack()
+    x, elsewhere = pack.x.copy(), pack.rows("attack", "calibrate", "test")
+    x[elsewhere] = 255 - x[elsewhere]
+    gender = pack.label("gender").copy()
+    gender[elsewhere] = 1 - gender[elsewhere]
+    changed = replace(pack, x=x, labels={**pack.labels, "gender": gender})
+    for config in (aia.Config(**SHORT), aia.Config(encoder="deep", features=8, **SHORT)):
+        a, b = fit(pack, config)[0], fit(changed, config)[0]
+        assert all(torch.equal(p, q) for p, q in zip(a.encoder.parameters(), b.encoder.parameters(), strict=True))
+        assert a.made["data"] != b.made["data"]
+
+
+def test_fit_follows_the_seed(faces):
+    first, again, other = (fit(faces, seed=s)[0].transform(faces.x[:9]) for s in (0, 0, 1))
+    assert (first == again).all()
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_rows_of_unknown_label_are_left_out(faces):
+    gender = faces.label("gender").copy()
+    rows = faces.rows("protect")
+    gender[rows[: len(rows) // 2]] = -1
+    x = faces.x.copy()
+    packs = [replace(faces, labels={**faces.labels, "gender": gender}, x=x)]
+    x = x.copy()
+    x[gender < 0] = 0
+    packs.append(replace(packs[0], x=x))
+    a, b = (fit(pack)[0].transform(faces.x[:9]) for pack in packs)
+    assert (a == b).all()
+
+
+def curves(run: Run) -> set[tuple[str, str]]:
+    return {(stage, player) for _, stage, player, _ in run.curves}
+
+
+def test_every_player_has_curves(faces):
+    _, run = fit(faces)
+    assert curves(run) == {
+        ("representation", "protector"),
+        ("opponents", "adversary"), ("opponents", "task"),
+        ("joint", "adversary"), ("joint", "task"), ("joint", "protector"),
+    }  # fmt: skip
+    assert [s for s, stage, player, _ in run.curves if (stage, player) == ("joint", "task")] == [0, 1, 2]
+    config = aia.Config(encoder="deep", features=8, adversaries=2, adversary_updates=2, reconstruction=0.0, **SHORT)
+    _, run = fit(faces, config)
+    assert {p for _, p in curves(run)} == {"protector", "adversary 1", "adversary 2", "decoder"}
+    assert len([c for c in run.curves if c[1:3] == ("joint", "adversary 2")]) == 2 * 3
+
+
+def test_original_has_no_joint_stage(faces):
+    _, run = fit(faces, aia.Config(alpha=0.0, beta=0.0, **SHORT))
+    assert curves(run) == {("representation", "protector")}
+
+
+def test_alignment_alone_is_a_joint_stage(faces):
+    """With alpha = beta = 0 it is the only thing that protects, and must not be dropped."""
+    config = aia.Config(encoder="deep", features=8, alpha=0.0, beta=0.0, alignment=1.0, **SHORT)
+    assert ("joint", "protector") in curves(fit(faces, config)[1])
+
+
+PARTS = [
+    {"encoder": encoder, "reconstruction": reconstruction, "utility": utility, "kind": kind}
+    for encoder in ("paper", "deep")
+    for reconstruction in (1.0, 0.0)
+    for utility in ("identity", "smile")
+    for kind in ("images", "vectors")
+]
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=lambda p: "-".join(str(v) for v in p.values()))
+def test_every_combination_of_parts_trains_every_part(parts):
+    """Encoder, decoder, adversary and task all move; with two private attributes at once."""
+    pack, private, utility = faces_pack(), ("gender", "expression"), parts["utility"]
+    if parts["kind"] == "vectors":
+        pack, private, utility = vectors_pack(), ("gender", "age"), "identity" if utility == "identity" else "age"
+    config = aia.Config(
+        encoder=parts["encoder"], reconstruction=parts["reconstruction"], features=8, refresh=2, **{**SHORT, "batch": 8}
+    )
+    release, run = fit(pack, config, private=private, utility=utility)
+    assert all(p.updates > 0 for p in run.players)
+    assert release.made["private"] == list(private)
+    assert release.made["utility"] == utility
+    sizes = sum(len(pack.classes[name]) for name in private)
+    adversary = next(p for p in run.players if p.name == "adversary")
+    assert dense(adversary.module)[-1][1] == sizes
+    if utility != "identity":
+        task = next(p for p in run.players if p.name == "task")
+        assert dense(task.module)[-1][1] == len(pack.classes[utility])
+    moved = release.transform(pack.x[:9])
+    start, _ = fit(pack, replace(config, steps_alone=1, steps_joint=0, lr=1e-8), private=private, utility=utility)
+    assert np.abs(moved - start.transform(pack.x[:9])).max() > 1e-4
+    if parts["encoder"] == "deep":
+        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-6)
+        assert release.contract.feature_map is None
+    else:
+        assert 0 <= moved.min() <= moved.max() <= 1
+
+
+@pytest.mark.parametrize("reconstruction", [0.0, 1.0])
+def test_refresh_without_protection(faces, reconstruction):
+    """``deep`` with beta = 0 is its own reference, refresh or not."""
+    config = aia.Config(encoder="deep", features=8, beta=0.0, refresh=1, reconstruction=reconstruction, **SHORT)
+    assert fit(faces, config)[0].contract.k == 8
+
+
+def test_refreshed_adversary_starts_afresh(faces):
+    """Two adversaries, refreshed in turn after steps 2 and 4 of 5: each has then made the updates since its own."""
+    config = aia.Config(encoder="deep", features=8, adversaries=2, refresh=2, **{**SHORT, "steps_joint": 5})
+    _, run = fit(faces, config)
+    assert {p.name: p.updates for p in run.players if p.name.startswith("adv")} == {"adversary 1": 3, "adversary 2": 1}
+
+
+def test_training_and_release_add_the_same_amount_of_noise(faces):
+    config = aia.Config(encoder="deep", features=64, noise=0.7, **SHORT)
+    release, _ = fit(faces, config)
+    assert release.contract.noise == 0.7
+    trainer = aia._Trainer(config, faces, ["gender"], "identity", release.contract, Run(seed=0, precision="fp32"))
+    step = next(iter(trainer.run.stage("s", 1)))
+    batch = trainer.batch(step)
+    with torch.no_grad():
+        clean = trainer.encoder(batch.x)
+        cosine = (trainer.release(batch.x, step) * clean).sum(1)
+    # cos = 1 / sqrt(1 + 0.7^2) in expectation, standard deviation below 0.7 / sqrt(64) a row.
+    assert cosine.mean().item() == pytest.approx(1 / math.sqrt(1.49), abs=5 * 0.7 / math.sqrt(64 * 16))
+
+
+def test_batches_hold_couples_of_the_protect_split(faces):
+    config = aia.Config(**SHORT)
+    contract = aia._contract(config, faces)
+    trainer = aia._Trainer(config, faces, ["gender"], "identity", contract, Run(seed=0, precision="fp32"))
+    protected = set(faces.label("identity")[faces.rows("protect")].tolist())
+    same = 0
+    for step in trainer.run.stage("s", 8):
+        batch = trainer.batch(step)
+        assert set(batch.utility.tolist()) <= protected
+        assert torch.equal(batch.utility, batch.everyone)
+        assert 0 <= batch.x.min() <= batch.x.max() <= 1
+        same += int((batch.utility[0::2] == batch.utility[1::2]).sum())
+    assert same == 8 * 4  # half of the couples
+
+
+def test_confusion_is_learned_against_and_unbounded_is_not_clipped(faces):
+    """The protector's term for hiding: - L_Adv as printed, or the confusion objective, which log Z bounds below."""
+    config = aia.Config(**SHORT)
+    contract = aia._contract(config, faces)
+    for objective in ("unbounded", "confusion"):
+        trainer = aia._Trainer(
+            replace(config, objective=objective), faces, ["gender"], "identity", contract, Run(seed=0, precision="fp32")
+        )
+        batch = trainer.batch(next(iter(trainer.run.stage("s", 1))))
+        g = trainer.encoder(batch.x)
+        with torch.no_grad():
+            last = of_type(trainer.adversaries[0].module, nn.Linear)[-1]
+            last.weight.zero_()
+            last.bias.copy_(torch.tensor([40.0, -40.0]))  # always sure of the first class
+        loss = trainer.hiding_loss(g, batch).item()
+        females = int((batch.private[0] == 0).sum())
+        assert 0 < females < 16
+        # Each class counts the same, so half of the weight is on the class that the adversary gets wrong by 80.
+        assert loss == pytest.approx(-40.0 if objective == "unbounded" else 40.0, rel=1e-5)
+
+
+# Learned hiding, with a known answer
+
+
+def attacks(release: Release, pack: Pack) -> float:
+    """Best balanced accuracy on test people of a linear and a nonlinear attacker that train on everybody else."""
+    y, train, test = pack.label("gender"), pack.rows("protect", "attack", "calibrate"), pack.rows("test")
+    r = release.transform(pack.x)
+    attackers = (LogisticRegression(C=100, max_iter=1000), MLPClassifier((32,), max_iter=100, random_state=0))
+    return max(balanced_accuracy_score(y[test], a.fit(r[train], y[train]).predict(r[test])) for a in attackers)
+
+
+def matching(release: Release, pack: Pack) -> float:
+    test = pack.rows("test")
+    r, who = release.transform(pack.x[test]), pack.label("identity")[test]
+    pairs = np.triu_indices(len(test), 1)
+    return float(roc_auc_score((who[:, None] == who)[pairs], (r @ r.T)[pairs]))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_hides_what_it_must_and_keeps_what_it_is_for():
+    """Gender lies in values 0-2 and 13 others say who somebody is: a release can lose the first and keep the second.
+
+    A release with the same noise that learns to match alone keeps gender, since gender too tells people apart; with
+    adversaries a fresh attacker falls below 0.7 (chance 0.5), and test people still match.
+    """
+    pack = vectors_pack()
+    config = aia.Config(
+        encoder="deep", features=16, alpha=1.0, beta=10.0, objective="confusion", adversaries=2, adversary_updates=2,
+        reconstruction=0.0, noise=0.5, batch=128, steps_alone=30, steps_joint=150, lr_opponents=3e-3,
+    )  # fmt: skip
+    honest, _ = fit(pack, replace(config, beta=0.0), key=bytes(32))
+    hidden, _ = fit(pack, config, key=bytes(32))
+    open_, closed = attacks(honest, pack), attacks(hidden, pack)
+    assert open_ > 0.85
+    assert closed < 0.70
+    assert closed < open_ - 0.2
+    assert matching(honest, pack) > 0.98
+    assert matching(hidden, pack) > 0.93
+
+
+def test_config_of_a_release_builds_its_encoder(faces):
+    release, _ = fit(faces)
+    assert aia.Config(**release.config) == aia.Config(**SHORT)
+    assert asdict(aia.Config(**SHORT)) == release.config

@@ -1,0 +1,273 @@
+"""The documentation is executed: Python blocks run, commands parse, links lead somewhere, tables match the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+import veil
+from veil import report
+from veil.audit import attackers, findings
+from veil.audit import run as audit_run
+from veil.cli import app
+from veil.data.layouts import LAYOUTS
+from veil.methods import METHODS, aia
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+IDS = [page.name for page in PAGES]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+# What makes an example small enough for a test; the blocks are otherwise run as they are printed.
+SMALLER = {
+    r"identities=\d+": "identities=80",
+    r"\bsize=\d+": "size=16",
+    r"\b(steps_alone|steps_joint)(\": |=)\d+": r"\1\g<2>2",
+    r"\bbatch(\": |=)\d+": r"batch\g<1>32",
+}
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [text for language, text in FENCE.findall(page.read_text()) if language in languages]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def section(name: str, heading: str) -> str:
+    """The text below a heading of a page in docs, up to the next of the same or a higher rank."""
+    text = (ROOT / "docs" / name).read_text()
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", text, re.M | re.S)
+    assert found, f"{name} has no heading {heading!r}"
+    return found[2]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the first table, without its heading."""
+    table = re.search(r"(?:^\|.*\n)+", text, re.M)
+    assert table, "no table"
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table[0].splitlines()[2:]]
+
+
+# -- Python -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A temporary directory, one process, and short trainings."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # the audit then stays in this process, where trainings are short
+    for name, preset in aia.PRESETS.items():
+        short = {"steps_alone": 2, "steps_joint": 2, "batch": 32}
+        monkeypatch.setitem(aia.PRESETS, name, replace(preset, **short))
+    train = attackers._train
+    monkeypatch.setattr(attackers, "_train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+    monkeypatch.setattr(attackers, "_WIDE", 16)
+
+
+def execute(page: Path) -> None:
+    """Runs the blocks of a page one after the other, in one namespace."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for number, block in enumerate(blocks(page, "python"), 1):
+        for pattern, smaller in SMALLER.items():
+            block = re.sub(pattern, smaller, block)
+        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("page", [p for p in PAGES[1:] if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks_run(page: Path) -> None:
+    execute(page)
+
+
+@pytest.mark.usefixtures("small")
+def test_readme_example_leaves_what_it_says() -> None:
+    execute(ROOT / "README.md")
+    assert {p.name for p in Path("protected").iterdir()} == {"release.json", "weights.safetensors"}
+    assert "<html" in Path("audit/report.html").read_text()
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The arguments of every ``veil`` command in a block of shell; output and other programs are passed over."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = line.removeprefix("$ ").strip()
+        if re.match(r"(\w+=\S+ )*(\S*/)?veil( |$)", words):
+            parts = shlex.split(words, comments=True)
+            yield parts[next(i for i, part in enumerate(parts) if part.endswith("veil")) + 1 :]
+
+
+@cache
+def command_line() -> Any:
+    return typer.main.get_command(app)
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """What the command line makes of arguments, without running the command; fails as it would."""
+    group = command_line()
+    name, command, rest = group.resolve_command(group.make_context("veil", list(arguments)), list(arguments))
+    return {"command": name, **command.make_context(name, rest).params}
+
+
+COMMANDS = [(page.name, " ".join(c), c) for page in PAGES for b in blocks(page, "sh", "console") for c in commands(b)]
+
+
+@pytest.mark.parametrize("arguments", [c for *_, c in COMMANDS], ids=[f"{page}: {text}" for page, text, _ in COMMANDS])
+def test_commands_parse(arguments: list[str]) -> None:
+    got = parsed(arguments)
+    settings = dict(pair.split("=", 1) for pair in got.get("settings") or [])
+    if got["command"] == "fit":
+        METHODS[got["method"]].configured(got["preset"], settings)
+    elif got["command"] == "pack":
+        assert got["layout"] in LAYOUTS
+    elif got["command"] == "audit":
+        assert got["effort"] in attackers.EFFORTS
+        assert set(got["attack_on"].split(",")) <= {"protect", "attack"}
+        assert all(b in METHODS or b == "none" for b in got["baseline"] or [])
+
+
+def test_the_parser_of_commands_refuses_what_the_command_line_refuses() -> None:
+    """The test above can fail."""
+    for wrong in (["fit", "aia", "pack"], ["audit", "pack", "out", "--private", "x", "--no-such"], ["nothing"]):
+        with pytest.raises(Exception, match=r"(?i)missing|no such"):
+            parsed(wrong)
+    assert list(commands("$ veil report out\n$ OMP_NUM_THREADS=1 .venv/bin/veil demo \\\n  --seed 1\nveils")) == [
+        ["report", "out"],
+        ["demo", "--seed", "1"],
+    ]
+
+
+def test_every_command_is_shown_and_every_option_named_in_the_text_exists() -> None:
+    group = command_line()
+    real = {o for c in group.commands.values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    text = "\n".join(prose(page) for page in PAGES if page.name not in ("CHANGELOG.md", "CONTRIBUTING.md"))
+    named = set(re.findall(r"`(--[a-z-]+)", text))
+    assert named <= real
+    assert {c[0] for *_, c in COMMANDS} >= set(group.commands) - {"demo"}
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    lost = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            lost.append(target)
+    assert lost == []
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_settings_of_aia() -> None:
+    printed = {name.strip("`"): default for name, default, _ in rows(section("aia.md", "Settings"))}
+    assert printed == {f.name: shown(f.default) for f in fields(aia.Config)}
+
+
+def test_presets_of_aia() -> None:
+    printed = {name.strip("`"): changes for name, changes, _ in rows(section("aia.md", "Presets"))}
+    default = aia.Config()
+    changed = {
+        name: ", ".join(
+            f"`{f.name}={shown(getattr(preset, f.name))}`"
+            for f in fields(preset)
+            if getattr(preset, f.name) != getattr(default, f.name)
+        )
+        for name, preset in aia.PRESETS.items()
+    }
+    assert printed == {name: changes or "none" for name, changes in changed.items()}
+
+
+def test_logged_losses_of_aia() -> None:
+    """The table names the stages and players that a run logs, over the ways in which they differ."""
+    printed = {(stage.strip("`"), p) for stage, who, _ in rows(section("aia.md", "Logged losses"))
+               for p in re.findall(r"`([a-z]+)[ `]", who)}  # fmt: skip
+    pack = veil.Pack.from_arrays(
+        torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy(),
+        {"identity": [i // 4 for i in range(64)], "gender": ["fm"[i // 4 % 2] for i in range(64)]},
+        split=["protect"] * 64,
+    )
+    logged = set()
+    for preset, more in (("paper", {}), ("deep", {"adversaries": 2, "reconstruction": 0.0})):
+        settings = {"steps_alone": 1, "steps_joint": 1, "batch": 8, **more}
+        _, losses = _fit_on_protect(pack, preset, settings)
+        logged |= {(stage, player.split()[0]) for _, stage, player, _ in losses}
+    assert printed == logged
+
+
+def _fit_on_protect(pack: veil.Pack, preset: str, settings: dict[str, Any]) -> tuple[veil.Release, Any]:
+    from veil.engine import Run
+
+    run = Run(seed=0, precision="fp32")
+    config = METHODS["aia"].configured(preset, settings)
+    return aia.fit(config, pack, private=["gender"], run=run), run.curves
+
+
+def test_attackers() -> None:
+    printed = rows(section("audit.md", "Attackers"))
+    assert [row[0] for row in printed] == list(attackers.ATTACKERS)
+    assert {row[0] for row in printed if row[2] == "yes"} == set(audit_run._QUICK)
+    assert {row[0] for row in printed if row[3] == "images, feature maps"} == set(attackers.CONVOLUTIONAL)
+    words = section("audit.md", "Attackers")
+    assert all(f"`{name}`" in words for name in attackers.MATCHERS)
+
+
+def test_codes_of_findings() -> None:
+    printed = {code.strip("`"): meaning for code, meaning, _ in rows(section("audit.md", "Figures and intervals"))}
+    assert printed == findings.CODES
+
+
+def test_example_of_findings_is_read(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "docs" / "audit.md", "json")
+    (tmp_path / "findings.json").write_text(text)
+    assert findings.read(tmp_path) == json.loads(text)
+    assert report.read(tmp_path).data.private == ("gender",)
+    printed = [name.strip() for row in rows(text_after_example()) for name in re.findall(r"`(\w+)`", row[0])]
+    assert printed == sorted(printed, key=[f.name for f in fields(findings.Finding)].index)
+    assert set(printed) == {f.name for f in fields(findings.Finding)}
+
+
+def text_after_example() -> str:
+    return FENCE.sub("", section("audit.md", "findings.json"))
+
+
+def test_layouts_and_public_names() -> None:
+    assert re.findall(r"^### `(\w+)`$", section("data.md", "Layouts"), re.M) == list(LAYOUTS)
+    names = re.findall(r"`(\w+)`", section("index.md", "Python names").strip().split("\n\n")[0])
+    assert set(names) == set(veil.__all__)
+
+
+def test_splits() -> None:
+    from veil.data import splits
+
+    printed = [(name.strip("`"), share) for name, share, _ in rows(section("data.md", "Splits"))]
+    assert printed == [(n, f"{f:.0%}".replace("%", " %")) for n, f in zip(splits.SPLITS, splits.FRACTIONS, strict=True)]

@@ -1,0 +1,532 @@
+"""The engine: who changes in an update, what a run repeats, what it refuses, and that N processes equal one."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import faces_pack
+from veil.data.pack import Pack
+from veil.engine import Diverged, Player, Run, Step
+from veil.engine.augment import augment
+from veil.engine.run import one_cycle, run_identity, seeded, step_seed
+from veil.errors import InputError
+from veil.losses import balanced_weights, cross_entropy
+from veil.methods import aia
+
+TESTS = Path(__file__).parent
+
+SMALL = {"batch": 16, "steps_alone": 4, "steps_joint": 8}
+EVERYTHING = aia.Config(
+    encoder="deep", features=16, objective="confusion", adversaries=2, adversary_updates=2, refresh=3,
+    reconstruction=0.0, alignment=0.5, within=True, noise=0.5, augment=True, **SMALL,
+)  # fmt: skip
+"""Deep, with every part that has a state of its own or a draw of its own."""
+
+
+def toy(*parts: int | str) -> nn.Module:
+    with seeded("toy", *parts):
+        return nn.Linear(4, 4)
+
+
+def copied(module: nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def gradients_of(player: Player) -> list[list[torch.Tensor]]:
+    """Fills with the gradients that each later step of the player's optimiser sees."""
+    seen: list[list[torch.Tensor]] = []
+    player.optimizer.register_step_pre_hook(lambda *_: seen.append([p.grad.clone() for p in player.parameters]))
+    return seen
+
+
+# One player's update
+
+
+def test_update_changes_its_player_alone():
+    run = Run(seed=0, precision="fp32")
+    first, second = Player("first", toy(1), lr=0.1), Player("second", toy(2), lr=0.1)
+    before = copied(first.module), copied(second.module)
+    seen = gradients_of(first)
+    x = torch.randn(8, 4)
+    loss = second.module(first.module(x)).square().mean()
+    expected = torch.autograd.grad(loss, first.parameters, retain_graph=True)
+    run.update(first, loss)
+    assert same(copied(second.module), before[1])
+    assert all(p.grad is None for p in [*first.module.parameters(), *second.module.parameters()])
+    assert same(seen[0], list(expected))
+    # Adam's first step is the learning rate times the gradient's sign, up to its epsilon of 1e-8.
+    for now, old, gradient in zip(first.parameters, before[0], expected, strict=True):
+        assert gradient.abs().min() > 1e-4
+        torch.testing.assert_close(now.detach(), old - 0.1 * gradient.sign(), atol=1e-4, rtol=0)
+    assert (first.updates, second.updates) == (1, 0)
+
+
+def test_parameter_that_takes_no_part_raises():
+    run = Run(seed=0, precision="fp32")
+    both = nn.ModuleList([toy(1), toy(2)])
+    player = Player("both", both, lr=0.1)
+    before = copied(both)
+    with pytest.raises(RuntimeError, match="not have been used in the graph"):
+        run.update(player, both[0](torch.ones(2, 4)).sum())
+    assert same(copied(both), before)
+
+
+def test_frozen_parameters_are_no_part_of_a_player():
+    module = toy(1)
+    module.bias.requires_grad_(False)
+    player = Player("weights", module, lr=0.1)
+    bias = module.bias.detach().clone()
+    Run(seed=0, precision="fp32").update(player, module(torch.ones(2, 4)).square().sum())
+    assert torch.equal(module.bias, bias)
+
+
+def test_clip_and_schedule():
+    run = Run(seed=0, precision="fp32")
+    player = Player("p", toy(1), lr=0.5, clip=1e-3, schedule=lambda n: 1 / (1 + n))
+    seen = gradients_of(player)
+    rates = []
+    for _ in range(3):
+        run.update(player, 1e3 * player.module(torch.ones(2, 4)).square().sum())
+        rates.append(player.optimizer.param_groups[0]["lr"])
+    assert rates == [0.5, 0.25, 0.5 / 3]
+    for gradients in seen:
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+        assert norm == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_restart_takes_fresh_weights_and_forgets():
+    run = Run(seed=0, precision="fp32")
+    player, fresh = Player("p", toy(1), lr=0.1), toy(2)
+    run.update(player, player.module(torch.ones(2, 4)).square().sum())
+    assert player.optimizer.state
+    player.restart(fresh)
+    assert same(copied(player.module), copied(fresh))
+    assert player.updates == 0
+    assert not player.optimizer.state
+
+
+def test_one_cycle_shape():
+    factor = one_cycle(100, 0.1)
+    values = [factor(n) for n in range(101)]
+    assert values[0] == pytest.approx(1 / 25)
+    assert values[10] == 1.0
+    assert values[55] == pytest.approx(0.5)
+    assert values[100] == pytest.approx(0.0)
+    assert (np.diff(values[:11]) > 0).all()
+    assert (np.diff(values[10:]) < 0).all()
+    assert factor(101) == pytest.approx(0.0)
+
+
+# Draws
+
+
+def draws(seed: int, stage: str = "s", count: int = 3) -> list[np.ndarray]:
+    return [
+        np.concatenate([step.rng.random(3), step.uniform(2, 3).ravel().numpy(), step.normal(2, 3).ravel().numpy()])
+        for step in Run(seed=seed).stage(stage, count)
+    ]
+
+
+def test_draws_follow_seed_stage_and_step_alone():
+    torch.manual_seed(5)
+    first = draws(1)
+    torch.manual_seed(6)
+    assert all((a == b).all() for a, b in zip(first, draws(1), strict=True))
+    # A later step's draws do not depend on whether the earlier ones were made: what a resumed run relies on.
+    run = Run(seed=1)
+    last = list(run.stage("s", 3))[2]
+    assert (last.rng.random(3) == first[2][:3]).all()
+    others = [*first[1:], draws(2)[0], draws(1, "t")[0]]
+    assert all(not np.isin(first[0], other).any() for other in others)
+
+
+def test_draws_do_not_depend_on_the_number_of_processes():
+    def step(rank: int, world: int) -> Step:
+        return Step(0, 1, np.random.default_rng(0), torch.Generator().manual_seed(3), rank, world)
+
+    whole, parts = step(0, 1), [step(rank, 2) for rank in range(2)]
+    for name, shape in (("uniform", (3,)), ("normal", (2, 5)), ("uniform", ())):
+        expected = getattr(whole, name)(8, *shape)
+        got = torch.cat([getattr(part, name)(4, *shape) for part in parts])
+        assert torch.equal(got, expected)
+
+
+def test_seeded_leaves_the_global_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    a = toy(7)
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(99)
+    assert same(copied(a), copied(toy(7)))
+    assert not same(copied(a), copied(toy(8)))
+    assert step_seed("a", 12) != step_seed("a1", 2)
+
+
+def test_augment_draws_each_row_from_its_own_numbers():
+    x = torch.rand(8, 1, 32, 32)
+
+    def stepped(rank: int, world: int) -> Step:
+        return Step(0, 1, np.random.default_rng(0), torch.Generator().manual_seed(3), rank, world)
+
+    whole = augment(x, stepped(0, 1).uniform)
+    halves = torch.cat([augment(half, stepped(rank, 2).uniform) for rank, half in enumerate(x.split(4))])
+    assert whole.shape == x.shape
+    assert not torch.equal(whole, x)
+    # Sampling coordinates of a 32-pixel row round to 32 * 2^-24 pixels, a pixel's slope is below 1.35 a pixel.
+    torch.testing.assert_close(halves, whole, atol=4 * 32 * 2**-24, rtol=0)
+    # Contrast of at most 1.35 about a mean in [0, 1] and brightness of 0.15 bound what may leave [0, 1].
+    assert whole.min() >= -0.35 - 0.15 - 1e-6
+    assert whole.max() <= 1.35 + 0.15 + 1e-6
+
+
+def test_augment_without_change_is_the_identity():
+    """Draws of 1/2 are the middle of every range: no turn, scale 1, no shift, no contrast or brightness, no mirror."""
+    x = torch.rand(2, 1, 32, 32)
+
+    def middle(*shape: int) -> torch.Tensor:
+        return torch.full(shape, 0.5)
+
+    view = augment(x, middle)
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    patch = ((rows - 16).abs() < 0.095 * 32) & ((columns - 16).abs() < 0.095 * 32)
+    torch.testing.assert_close(view[:, :, ~patch], x[:, :, ~patch], atol=1e-5, rtol=0)
+    assert (view[:, 0, patch].std(1) < 1e-6).all()
+
+
+# Divergence
+
+
+BAD = {
+    "nan": lambda p: p.module(torch.ones(1, 4)).sum() * float("nan"),
+    "infinite": lambda p: p.module(torch.ones(1, 4)).sum() * float("inf"),
+    "unbounded": lambda p: p.module(torch.ones(1, 4)).sum() * 0.0 - 1e7,
+    "gradient": lambda p: (p.module(torch.ones(1, 4)).square().sum() * 0.0).sqrt(),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("checkpointed", [True, False], ids=["checkpoint due", "stage ends"])
+def test_divergence_names_stage_step_and_player(tmp_path, kind, checkpointed):
+    """A finite loss with a NaN gradient counts: its weights must not reach a checkpoint or the end of a stage."""
+    file = tmp_path / "run.ckpt"
+    run = Run(seed=0, precision="fp32", checkpoint=file if checkpointed else None, every=4)
+    healthy, player = Player("healthy", toy(1), lr=0.01), Player("culprit", toy(2), lr=0.01)
+    run.enter(healthy, player)
+
+    def duel() -> None:
+        for step in run.stage("duel", 40 if checkpointed else 4):
+            run.update(healthy, healthy.module(torch.ones(1, 4)).square().sum())
+            good = player.module(torch.ones(1, 4)).square().sum()
+            run.update(player, BAD[kind](player) if step.number == 3 else good)
+
+    with pytest.raises(Diverged) as caught:
+        duel()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "duel" in message
+    assert "step 3" in message
+    assert "'culprit'" in message
+    assert isinstance(caught.value, InputError)
+    assert list(tmp_path.iterdir()) == []  # step 3's checkpoint would have been the first
+
+
+def test_healthy_checkpoint_survives_a_later_divergence(tmp_path):
+    file = tmp_path / "run.ckpt"
+    run = Run(seed=0, precision="fp32", checkpoint=file, every=2)
+    player = Player("p", toy(1), lr=0.01)
+    run.enter(player)
+
+    def train() -> None:
+        for step in run.stage("s", 10):
+            scale = float("nan") if step.number == 3 else 1.0
+            run.update(player, scale * player.module(torch.ones(1, 4)).square().sum())
+
+    with pytest.raises(Diverged):
+        train()
+    state = torch.load(file, weights_only=True)
+    assert state["done"] == {"s": 2}
+    assert all(torch.isfinite(v).all() for v in state["players"]["p"]["module"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.ckpt"]
+
+
+def test_fit_that_runs_away_ends_in_one_line(faces):
+    config = aia.Config(beta=1e6, lr=10.0, lr_opponents=10.0, **{**SMALL, "steps_joint": 40})
+    with pytest.raises(Diverged, match=r"^(representation|opponents|joint), step \d+: .*(protector|adversary|task)"):
+        aia.fit(config, faces, private=["gender"], run=Run(seed=0, precision="fp32"))
+
+
+# Resuming
+
+
+def fitted(config: aia.Config, pack: Pack, private: tuple[str, ...] = ("gender",), **options) -> Run:
+    run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
+    aia.fit(config, pack, private=private, run=run)
+    return run
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    """Of every player: encoder, decoder, adversaries and task."""
+    return {f"{p.name}.{k}": v for p in run.players for k, v in p.module.state_dict().items()}
+
+
+def assert_bit_equal(a: Run, b: Run) -> None:
+    one, other = weights(a), weights(b)
+    assert one.keys() == other.keys()
+    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+    assert a.curves == b.curves
+    assert len(a.curves) > 10
+
+
+def killed_child(checkpoint: str) -> None:
+    """Fits EVERYTHING and kills its own process in the middle of stage 2, after a checkpoint within that stage."""
+
+    def progress(stage: str, done: int, count: int, losses: object) -> None:
+        if stage == "joint" and done == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fitted(EVERYTHING, faces_pack(), checkpoint=Path(checkpoint), every=3, progress=progress)
+
+
+def python(code: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Another Python that can import what this one can, and these tests."""
+    path = os.pathsep.join([str(TESTS), *(p for p in sys.path if p)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+
+
+def test_killed_run_resumes_bit_equal(tmp_path, faces):
+    file = tmp_path / "deep.ckpt"
+    child = python(f"import test_engine; test_engine.killed_child({str(file)!r})")
+    whole = fitted(EVERYTHING, faces)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL, errors.decode()
+    assert torch.load(file, weights_only=True)["done"] == {"representation": 4, "opponents": 4, "joint": 3}
+    resumed = fitted(EVERYTHING, faces, checkpoint=file, every=3, resume=True)
+    assert_bit_equal(whole, resumed)
+    assert min(step for step, stage, _, _ in resumed.curves if stage == "joint") == 0
+    resumed.finish()
+    assert not file.exists()
+
+
+def test_interrupted_paper_run_resumes_bit_equal(tmp_path, faces):
+    """The paper's preset, with its task player and its reconstructions, stopped between two checkpoints."""
+    config = aia.Config(**SMALL)
+    file = tmp_path / "paper.ckpt"
+
+    def progress(stage: str, done: int, count: int, losses: object) -> None:
+        if stage == "joint" and done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(config, faces, checkpoint=file, every=3, progress=progress)
+    whole, resumed = fitted(config, faces), fitted(config, faces, checkpoint=file, every=3, resume=True)
+    assert_bit_equal(whole, resumed)
+    # A run resumed after its last step does nothing and gives the same.
+    assert_bit_equal(whole, fitted(config, faces, checkpoint=file, every=3, resume=True))
+
+
+def test_checkpoint_is_ignored_without_resume(tmp_path):
+    file = tmp_path / "c"
+    file.write_bytes(b"not a checkpoint")
+    assert Run(seed=0, checkpoint=file).curves == []
+
+
+def checkpoint(folder: Path, identity: str = "this") -> Path:
+    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity)
+    player = Player("p", toy(1), lr=0.01)
+    run.enter(player)
+    for _ in run.stage("s", 1):
+        run.update(player, player.module(torch.ones(1, 4)).square().sum())
+    return folder / "c"
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    file = checkpoint(tmp_path)
+    assert Run(seed=0, checkpoint=file, resume=True, identity="this") is not None
+    with pytest.raises(InputError, match="other settings or data") as caught:
+        Run(seed=0, checkpoint=file, resume=True, identity="that")
+    assert str(file) in str(caught.value)
+    a, b = aia.Config(), aia.Config(beta=0.4)
+    assert run_identity(config=vars(a)) == run_identity(config=vars(aia.Config())) != run_identity(config=vars(b))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle", "list"])
+def test_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
+    file = checkpoint(tmp_path)
+    whole = file.read_bytes()
+    if damage == "list":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(
+            {
+                "truncated": whole[: len(whole) // 2],
+                "empty": b"",
+                "text": b"hello",
+                "pickle": pickle.dumps({"identity": "this", "trap": Trap(tmp_path / "sprung")}),
+            }[damage]
+        )
+    with pytest.raises(InputError) as caught:
+        Run(seed=0, checkpoint=file, resume=True, identity="this")
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_progress_is_told_stage_and_losses():
+    told = []
+    run = Run(seed=0, precision="fp32", progress=lambda *a: told.append((a[0], a[1], a[2], dict(a[3]))))
+    player = Player("p", toy(1), lr=0.01)
+    run.enter(player)
+    for _ in run.stage("s", 30):
+        run.update(player, player.module(torch.ones(1, 4)).square().sum())
+    assert [t[:3] for t in told] == [("s", 20, 30), ("s", 30, 30)]
+    assert told[-1][3] == {"p": run.curves[-1][3]}
+    assert [(c[0], c[1], c[2]) for c in run.curves] == [(n, "s", "p") for n in range(30)]
+
+
+# Several processes
+
+
+def test_share_needs_equal_parts():
+    run = Run(seed=0)
+    run.state = SimpleNamespace(num_processes=2, process_index=1)
+    assert run.share(np.arange(6)).tolist() == [3, 4, 5]
+    with pytest.raises(InputError, match=r"divisible by the number of processes \(2\), got 5"):
+        run.share(np.arange(5))
+
+
+PAPER = aia.Config(**{**SMALL, "steps_alone": 2, "steps_joint": 3})
+DEEP = aia.Config(
+    encoder="deep", features=16, objective="confusion", adversaries=2, reconstruction=0.0, alignment=0.5,
+    within=True, noise=0.5, augment=True, **{**SMALL, "steps_alone": 2, "steps_joint": 3},
+)  # fmt: skip
+PRIVATE = ("gender", "expression")  # seven classes in a batch of 16: the processes' shares differ
+
+
+def toy_gradients(run: Run) -> dict[str, np.ndarray]:
+    """Gradients in float64 of a loss that is a mean over rows and of one over all pairs of rows of the batch."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(12, 4)), rng.integers(3, size=12)
+    mine = run.share(np.arange(12))
+    player = Player("toy", run.place(toy(1).double()), lr=0.0)
+    seen = gradients_of(player)
+    out = player.module(run.tensor(x[mine]))
+    class_weights = balanced_weights(run.tensor(np.bincount(z, minlength=4)))
+    run.update(player, out.square().mean())
+    run.update(player, torch.cdist(run.gather(player.module(run.tensor(x[mine]))), torch.eye(4).double()).prod(1).sum())
+    everyone = run.gather(player.module(run.tensor(x[mine])))
+    run.update(player, (everyone @ everyone.T).logsumexp(1).mean())
+    run.update(player, cross_entropy(player.module(run.tensor(x[mine])), run.tensor(z[mine]), class_weights))
+    names = ("rows", "gathered", "pairs", "weighted")
+    return {f"toy.{n}.{i}": g.numpy() for n, step in zip(names, seen, strict=True) for i, g in enumerate(step)}
+
+
+def results(pack: Pack) -> dict[str, np.ndarray]:
+    out = toy_gradients(Run(seed=0, precision="fp32"))
+    for name, config in (("paper", PAPER), ("deep", DEEP)):
+        out |= {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack, PRIVATE)).items()}
+    return out
+
+
+def rank(folder: str) -> None:
+    """One of two processes."""
+    out = results(faces_pack())
+    assert torch.distributed.get_world_size() == 2
+    np.savez(Path(folder) / f"{os.environ['RANK']}.npz", **out)
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        python(
+            f"import test_engine; test_engine.rank({str(folder)!r})",
+            RANK=str(i),
+            LOCAL_RANK=str(i),
+            WORLD_SIZE="2",
+            LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+            CUDA_VISIBLE_DEVICES="",
+        )
+        for i in range(2)
+    ]
+    one = results(faces_pack())
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    return one, [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
+
+
+def test_ranks_hold_the_same_weights(one_and_two):
+    _, (first, second) = one_and_two
+    assert [k for k in first if not (first[k] == second[k]).all()] == []
+
+
+@pytest.mark.parametrize("loss", ["rows", "gathered", "pairs", "weighted"])
+def test_gradients_of_two_processes_equal_those_of_one(one_and_two, loss):
+    """In float64: a dozen additions each, so some 1e-15 of the largest term."""
+    one, (two, _) = one_and_two
+    names = [k for k in one if k.startswith(f"toy.{loss}.")]
+    assert len(names) == 2
+    tolerance = 1e-7 if loss == "weighted" else 1e-12  # cross_entropy computes in float32 (2^-24 a term)
+    for k in names:
+        assert np.abs(one[k]).max() > 1e-3
+        assert np.abs(two[k] - one[k]).max() <= tolerance * np.abs(one[k]).max()
+
+
+@pytest.mark.parametrize(("preset", "config"), [("paper", PAPER), ("deep", DEEP)])
+def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, preset, config):
+    """Two processes differ from one by no more than five times what a rounding error in every pixel does to one.
+
+    Both only change the last bit of sums. How far that carries depends on the network (Adam divides by the gradient's
+    size, so a weight with a gradient near 0 may step either way), so it is measured. A wrong share,
+    weight or mean moves all weights: 5000 times (deep) and 30 times (paper) as far.
+    """
+    one, (two, _) = one_and_two
+    exact = aia.to_input
+    rng = torch.Generator().manual_seed(0)
+
+    def rounded(*arguments: object) -> torch.Tensor:
+        x = exact(*arguments)
+        return x * (1 + 2**-24 * torch.randn(x.shape, generator=rng).sign())
+
+    monkeypatch.setattr(aia, "to_input", rounded)
+    nudged = {f"{preset}.{k}": v.numpy() for k, v in weights(fitted(config, faces_pack(), PRIVATE)).items()}
+
+    def gap(other: dict[str, np.ndarray]) -> float:
+        return math.sqrt(sum(float(np.square(other[k] - one[k], dtype=np.float64).sum()) for k in nudged))
+
+    assert 0 < gap(nudged) < 0.3
+    assert gap(two) <= 5 * gap(nudged)

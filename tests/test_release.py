@@ -1,0 +1,549 @@
+"""Releases: what is saved is loaded, what is damaged is refused, nothing private ships, and noise follows the key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import pickle
+import stat
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import faces_pack, vectors_pack
+from veil import release as release_module
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.errors import InputError
+from veil.methods import METHODS, aia
+from veil.methods.baselines import input_release
+from veil.release import (
+    Contract,
+    Release,
+    add_noise,
+    key_path,
+    keyed_normal,
+    keyed_uniform,
+    new_key,
+    to_input,
+)
+
+KEY = bytes(range(32))
+SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2}
+
+
+@cache
+def made(method: str, preset: str | None = None, kind: str = "images", **settings: object) -> Release:
+    """A release of any method after a step or two."""
+    known = {f.name for f in fields(METHODS[method].config)}
+    config = METHODS[method].configured(preset, {**{k: v for k, v in SHORT.items() if k in known}, **settings})
+    pack = faces_pack() if kind == "images" else vectors_pack()
+    base = made("aia", "paper", kind) if method in ("leace", "random") else None
+    return METHODS[method].fit(config, pack, private=["gender"], run=Run(seed=1, precision="fp32"), key=KEY, base=base)
+
+
+def noisy() -> Release:
+    return made("aia", "deep", noise=0.5)
+
+
+def inputs(release: Release, n: int = 40) -> np.ndarray:
+    return (faces_pack() if release.contract.kind == "images" else vectors_pack()).x[:n]
+
+
+def one_line(caught: pytest.ExceptionInfo[InputError], *words: str) -> None:
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+# Every method keeps the contract
+
+EVERY = [
+    (method, preset, kind)
+    for method, entry in METHODS.items()
+    for preset in entry.presets
+    for kind in ("images", "vectors")
+]
+
+
+@pytest.mark.parametrize(("method", "preset", "kind"), EVERY)
+def test_every_method_keeps_the_contract(tmp_path, method, preset, kind):
+    release = made(method, preset, kind)
+    pack = faces_pack() if kind == "images" else vectors_pack()
+    assert (release.method, release.contract.kind) == (method, kind)
+    assert release.contract.shape == pack.x.shape[1:]
+    assert release.made["private"] == ["gender"]
+    assert release.made["data"] == pack.fingerprint
+    out = release.transform(inputs(release))
+    assert out.dtype == np.float32
+    assert out.shape == (40, release.contract.k)
+    assert np.isfinite(out).all()
+    assert out.std(0).max() > 0  # it depends on the input
+    if release.contract.feature_map is not None:
+        assert math.prod(release.contract.feature_map) == release.contract.k
+    assert len(release.transform(inputs(release)[:0])) == 0
+
+    again = Release.load(release.save(tmp_path / "r", with_decoder=True))
+    assert again.contract == release.contract
+    for name in ("method", "config", "made"):
+        assert getattr(again, name) == json.loads(json.dumps(getattr(release, name)))
+    assert again.key == release.key == (KEY if release.contract.keyed else None)
+    assert (again.transform(inputs(release)) == out).all()
+    assert release.decoder is not None
+    assert (again.redraw(out) == release.redraw(out)).all()
+    assert not again.encoder.training
+
+
+def test_save_leaves_nothing_else_and_load_takes_a_string(tmp_path):
+    noisy().save(str(tmp_path / "r"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["release.json", "weights.safetensors"]
+    assert Release.load(str(tmp_path / "r"), key=str(tmp_path / "r.key")).key == KEY
+
+
+def test_decoder_ships_only_when_asked_for(tmp_path):
+    release = noisy()
+    release.save(tmp_path / "without")
+    again = Release.load(tmp_path / "without")
+    assert again.decoder is None
+    assert b"decoder" not in (tmp_path / "without" / "weights.safetensors").read_bytes()
+    with pytest.raises(InputError, match="no decoder") as caught:
+        again.redraw(again.transform(inputs(release)))
+    one_line(caught)
+    release.save(tmp_path / "with", with_decoder=True)
+    assert b"decoder" in (tmp_path / "with" / "weights.safetensors").read_bytes()
+
+
+def test_existing_folder_is_kept_unless_forced(tmp_path):
+    path = made("aia", "paper").save(tmp_path / "r")
+    before = (path / "release.json").read_bytes()
+    with pytest.raises(InputError, match="already exists") as caught:
+        noisy().save(path)
+    one_line(caught, str(path))
+    assert (path / "release.json").read_bytes() == before
+    assert not key_path(path).exists()
+    noisy().save(path, force=True)
+    assert Release.load(path).contract.noise == 0.5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+
+
+def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        noisy().save(tmp_path / "r")
+    assert [p.name for p in tmp_path.iterdir()] == []
+
+
+# The key
+
+
+def test_key_lies_beside_and_only_its_owner_reads_it(tmp_path):
+    path = noisy().save(tmp_path / "r")
+    file = tmp_path / "r.key"
+    assert key_path(path) == file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_bytes() == KEY
+    # A key file that was there with wider permissions, an older release's say, does not keep them.
+    file.chmod(0o644)
+    noisy().save(path, force=True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_fresh_keys_differ():
+    assert new_key() != new_key()
+    assert len(new_key()) == 32
+    config = aia.Config(encoder="deep", features=8, noise=0.5, **SHORT)
+    fits = [aia.fit(config, vectors_pack(), private=["gender"], run=Run(seed=1, precision="fp32")) for _ in range(2)]
+    assert fits[0].key != fits[1].key  # the same seed does not give the same secret
+    assert all(torch.equal(a, b) for a, b in zip(*(f.encoder.parameters() for f in fits), strict=True))
+
+
+@pytest.mark.parametrize("key", [b"", b"short", bytes(33)])
+def test_key_of_another_length_is_refused(key):
+    """At once: a release that was saved with it could not be loaded."""
+    with pytest.raises(InputError, match="32 bytes") as caught:
+        replace(noisy(), key=key)
+    one_line(caught, f"got {len(key)}")
+
+
+def test_missing_key(tmp_path):
+    path = noisy().save(tmp_path / "r")
+    (tmp_path / "r.key").unlink()
+    again = Release.load(path)
+    assert again.key is None
+    with pytest.raises(InputError, match="key must be given") as caught:
+        again.transform(inputs(again))
+    one_line(caught)
+    with pytest.raises(InputError, match="key cannot be read") as caught:
+        Release.load(path, key=tmp_path / "elsewhere.key")
+    one_line(caught, "elsewhere.key")
+
+
+@pytest.mark.parametrize("content", [bytes(32), KEY[:-1], KEY + b"\n", b""])
+def test_wrong_key_is_refused(tmp_path, content):
+    path = noisy().save(tmp_path / "r")
+    (tmp_path / "r.key").write_bytes(content)
+    with pytest.raises(InputError, match="key") as caught:
+        Release.load(path)
+    one_line(caught, "r.key")
+
+
+# Damaged, foreign, tampered with
+
+
+def saved(folder: Path) -> Path:
+    return made("aia", "paper").save(folder / "r")
+
+
+def edit(path: Path, *, resign: bool = True, **changes: object) -> None:
+    """Change the card; and its own hash, as somebody would who knows the format."""
+    card = json.loads((path / "release.json").read_text()) | changes
+    if resign:
+        card["card_sha256"] = release_module._card_check(card)
+    (path / "release.json").write_text(json.dumps(card))
+
+
+def put_weights(path: Path, content: bytes) -> None:
+    (path / "weights.safetensors").write_bytes(content)
+    edit(path, weights_sha256=hashlib.sha256(content).hexdigest())
+
+
+def card(path: Path) -> dict[str, object]:
+    return json.loads((path / "release.json").read_text())
+
+
+DAMAGE = {
+    "weights truncated": lambda p: os.truncate(p / "weights.safetensors", 500),
+    "weights missing": lambda p: (p / "weights.safetensors").unlink(),
+    "weights of another network": lambda p: put_weights(p, other_weights()),
+    "weights garbage": lambda p: put_weights(p, b"\xff" * 100),
+    "weights empty": lambda p: put_weights(p, b""),
+    "card missing": lambda p: (p / "release.json").unlink(),
+    "card truncated": lambda p: os.truncate(p / "release.json", 200),
+    "card binary": lambda p: (p / "release.json").write_bytes(b"\xff\xfe\x00"),
+    "card a list": lambda p: (p / "release.json").write_text("[1, 2]"),
+    "card foreign": lambda p: (p / "release.json").write_text('{"name": "x"}'),
+    "card edited": lambda p: edit(p, resign=False, made={"private": []}),
+    "noise edited": lambda p: edit(p, resign=False, contract={**card(p)["contract"], "noise": 0.5}),
+    "schema": lambda p: edit(p, schema=99),
+    "method": lambda p: edit(p, method="nobody"),
+    "method a list": lambda p: edit(p, method=["aia"]),
+    "config unknown": lambda p: edit(p, config={"nothing": 1}),
+    "config wrong": lambda p: edit(p, config={**card(p)["config"], "encoder": "deep"}),
+    "config invalid": lambda p: edit(p, config={**card(p)["config"], "batch": -1}),
+    "config a list": lambda p: edit(p, config=[1]),
+    "contract a list": lambda p: edit(p, contract=[1]),
+    "contract empty": lambda p: edit(p, contract={}),
+    "contract null": lambda p: edit(p, contract=None),
+}
+
+
+def other_weights() -> bytes:
+    from safetensors.torch import save
+
+    return save({"encoder.conv1.weight": torch.zeros(8, 1, 5, 5)})
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused_in_one_line(tmp_path, damage):
+    path = saved(tmp_path)
+    DAMAGE[damage](path)
+    with pytest.raises(InputError) as caught:
+        Release.load(path)
+    one_line(caught, str(path))
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "file", "empty"):
+        with pytest.raises(InputError, match="must be a release folder") as caught:
+            Release.load(tmp_path / name)
+        one_line(caught, name)
+
+
+class Trap:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_pickles_are_never_executed(tmp_path, kind):
+    path, sprung = saved(tmp_path), tmp_path / "sprung"
+    if kind == "pickle":
+        content = pickle.dumps({"encoder.conv1.weight": Trap(sprung)})
+    else:
+        torch.save({"encoder.conv1.weight": Trap(sprung)}, tmp_path / "w")
+        content = (tmp_path / "w").read_bytes()
+    put_weights(path, content)
+    with pytest.raises(InputError) as caught:
+        Release.load(path)
+    one_line(caught)
+    assert not sprung.exists()
+    if kind == "pickle":
+        pickle.loads(content)  # the trap does work
+        assert sprung.exists()
+
+
+def test_nothing_private_ships(tmp_path):
+    pack = faces_pack()
+    folder = tmp_path / "somebody-s-home"
+    folder.mkdir()
+    assert all(name.startswith("person-0") for name in pack.classes["identity"])
+    assert all(name.startswith("album/") for name in pack.sources)
+    secrets = ["person-0", "album/", "somebody-s-home", str(tmp_path), str(Path.cwd())]
+    for release in (noisy(), made("random"), made("leace")):
+        path = release.save(folder / f"{release.method}-{release.contract.keyed}", with_decoder=True)
+        content = b"".join(p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file())
+        assert [s for s in secrets if s.encode() in content] == []
+        for form in (KEY, KEY.hex().encode(), base64.b64encode(KEY), str(list(KEY)).encode(), KEY[:8], KEY[::-1]):
+            assert form not in content
+        # Nor a plain hash of it that a dictionary of guessed keys could be held against.
+        for name in ("sha256", "sha1", "md5", "blake2b"):
+            assert hashlib.new(name, KEY).hexdigest()[:16].encode() not in content
+
+
+# Inputs
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x[:, :16], ("shape (32, 32)", "(16, 32)")),
+        (lambda x: x[..., None].repeat(3, -1), ("shape (32, 32)", "(32, 32, 3)")),
+        (lambda x: x[0], ("shape (32, 32)",)),
+        (lambda x: x.astype(np.float32) / 255, ("uint8", "float32")),
+        (lambda x: x.astype(np.int64), ("uint8", "int64")),
+    ],
+)
+def test_wrong_images_are_refused(change, words):
+    release = made("aia", "paper")
+    with pytest.raises(InputError) as caught:
+        release.transform(change(inputs(release)))
+    one_line(caught, *words)
+
+
+def test_wrong_vectors_are_refused():
+    release = made("aia", "paper", "vectors")
+    x = inputs(release)
+    for wrong, words in ((x[:, :5], ("(16,)", "(5,)")), (x.astype(np.float64), ("float32", "float64"))):
+        with pytest.raises(InputError) as caught:
+            release.transform(wrong)
+        one_line(caught, *words)
+    for value in (np.nan, np.inf):
+        bad = x.copy()
+        bad[33, 2] = value
+        with pytest.raises(InputError, match="row 33 must be finite") as caught:
+            release.transform(bad, batch=8)
+        one_line(caught)
+
+
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_read_only_inputs_are_taken_as_they_are(kind):
+    """Packs are mapped read-only; warnings are errors here."""
+    release = made("aia", "paper", kind)
+    x = inputs(release).copy()
+    out = release.transform(x)
+    x.flags.writeable = False
+    assert (release.transform(x) == out).all()
+
+
+def test_to_input_scales_and_orders():
+    grey = np.array([[[0, 255], [51, 102]]], np.uint8)
+    torch.testing.assert_close(to_input(grey, "images"), torch.tensor([[[[0, 1], [0.2, 0.4]]]]))
+    rgb = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    assert to_input(rgb, "images").shape == (1, 3, 2, 2)
+    assert to_input(rgb, "images")[0, 2, 0, 1].item() * 255 == pytest.approx(5)
+    v = np.ones((2, 3), np.float32)
+    assert torch.equal(to_input(v, "vectors"), torch.ones(2, 3))
+
+
+# Keyed noise
+
+
+def test_one_input_has_one_release_whatever_its_neighbours():
+    release = noisy()
+    x = inputs(release)
+    out = release.transform(x)
+    assert (release.transform(x) == out).all()
+    # Kernels for other batch sizes add in another order: some hundred terms of 2^-24 each, on unit vectors.
+    np.testing.assert_allclose(release.transform(x[:1].repeat(3, 0)), out[[0, 0, 0]], atol=1e-5)
+    for batch in (1, 7):
+        np.testing.assert_allclose(release.transform(x, batch=batch), out, atol=1e-5)
+    np.testing.assert_allclose(release.transform(x[::-1])[::-1], out, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-6)
+
+
+def test_averaging_repeated_releases_leaves_the_noise():
+    release = noisy()
+    x = inputs(release)[:1]
+    clean = replace(release, contract=replace(release.contract, noise=0.0)).transform(x)[0]
+    repeated = np.mean([release.transform(x)[0] for _ in range(100)], axis=0)
+    # cos(clean, release) = 1 / sqrt(1 + 0.5^2) = 0.894 in expectation; k = 128 leaves it within 0.05.
+    assert repeated @ clean / np.linalg.norm(repeated) == pytest.approx(0.894, abs=0.05)
+    np.testing.assert_allclose(repeated, release.transform(x)[0], atol=1e-6)
+    # With a fresh key each time averaging does remove it: the noise is what the key makes it.
+    other = np.mean([replace(release, key=bytes([i] * 32)).transform(x)[0] for i in range(100)], axis=0)
+    assert other @ clean / np.linalg.norm(other) > 0.99
+
+
+def test_noise_follows_key_and_input():
+    release = noisy()
+    x = inputs(release)
+    other = replace(release, key=bytes(32))
+    clean = replace(release, contract=replace(release.contract, noise=0.0)).transform(x)
+    a, b = release.transform(x) - clean, other.transform(x) - clean
+    assert (np.abs(a - b).max(1) > 0.01).all()
+
+    def cosines(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return (p * q).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(q, axis=1)
+
+    # Independent directions in k = 128 dimensions have cosines of standard deviation 1 / sqrt(128) = 0.09.
+    n, m = keyed_normal(x, 128, KEY), keyed_normal(x, 128, bytes(32))
+    assert np.abs(cosines(n, m)).max() < 5 / math.sqrt(128)
+    assert np.abs(cosines(n[1:], n[:-1])).max() < 5 / math.sqrt(128)
+    nudged = x.copy()
+    nudged[:, 0, 0] ^= 1  # one bit of the input: new noise altogether
+    assert np.abs(cosines(keyed_normal(nudged, 128, KEY), n)).max() < 5 / math.sqrt(128)
+
+
+def furthest(sample: np.ndarray, cdf: np.ndarray) -> float:
+    """Kolmogorov's distance of a sorted sample's steps from its distribution function."""
+    n = len(sample)
+    return float(max(np.abs(cdf - np.arange(n) / n).max(), np.abs(cdf - np.arange(1, n + 1) / n).max()))
+
+
+ROWS = np.arange(4000, dtype=np.float32)[:, None]
+# Dvoretzky, Kiefer and Wolfowitz: P(distance > e) <= 2 exp(-2 n e^2); e here has a chance of 1e-9 for true draws.
+BOUND = math.sqrt(math.log(2e9) / (2 * 4000 * 25))
+
+
+def test_keyed_uniform_is_uniform():
+    u = keyed_uniform(ROWS, 25, KEY)
+    assert u.dtype == np.float32
+    assert u.min() > 0
+    assert u.max() < 1
+    flat = np.sort(u.ravel()).astype(np.float64)
+    assert furthest(flat, flat) < BOUND
+    # No draw is used twice, and neighbours are uncorrelated: 5 standard deviations of 1 / sqrt(n).
+    assert np.abs(np.corrcoef(u.T) - np.eye(25)).max() < 5 / math.sqrt(4000)
+    assert np.abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 5 / math.sqrt(u.size)
+
+
+def test_keyed_uniform_never_reaches_its_ends(monkeypatch):
+    class Digest:
+        def __init__(self, fill: bytes) -> None:
+            self.fill = fill
+
+        def digest(self, n: int) -> bytes:
+            return self.fill * n
+
+    for fill in (b"\x00", b"\xff"):
+        monkeypatch.setattr(release_module.hashlib, "shake_128", lambda _, fill=fill: Digest(fill))
+        u = keyed_uniform(ROWS[:1], 3, KEY)
+        assert (u > 0).all()
+        assert (u < 1).all()
+        assert np.isfinite(keyed_normal(ROWS[:1], 3, KEY)).all()
+
+
+@pytest.mark.parametrize("count", [25, 24, 1])
+def test_keyed_normal_is_standard_normal(count):
+    n = keyed_normal(ROWS, count, KEY)
+    assert n.shape == (4000, count)
+    assert n.dtype == np.float32
+    flat = np.sort(n.ravel()).astype(np.float64)
+    cdf = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in flat])
+    assert furthest(flat, cdf) < BOUND * math.sqrt(25 / count)
+    # Standard errors: mean 1 / sqrt(n), variance sqrt(2 / n), correlation 1 / sqrt(rows); 5 of each.
+    assert abs(flat.mean()) < 5 / math.sqrt(flat.size)
+    assert abs(flat.var() - 1) < 5 * math.sqrt(2 / flat.size)
+    if count > 1:
+        assert np.abs(np.corrcoef(n.T) - np.eye(count)).max() < 5 / math.sqrt(4000)
+        assert np.abs(np.corrcoef(np.square(n).T) - np.eye(count)).max() < 6 / math.sqrt(4000)
+
+
+def test_noise_has_the_norm_it_says():
+    """Before the result is scaled back to unit length: noise 0.7 times a standard normal of expected square 1."""
+    k, rows = 64, len(ROWS)
+    z = np.zeros((rows, k), np.float32)
+    z[:, 0] = 1
+    normal = keyed_normal(ROWS, k, KEY)
+    out = add_noise(z, normal, 0.7)
+    expected = z + 0.7 * normal / math.sqrt(k)
+    np.testing.assert_allclose(out, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
+    square = np.square(expected - z).sum(1)
+    assert square.mean() == pytest.approx(0.49, abs=5 * 0.49 * math.sqrt(2 / (k * rows)))
+
+
+# ONNX
+
+
+def exported(release: Release, path: Path):
+    import onnxruntime
+
+    assert release.export_onnx(path) == path
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]  # one file, nothing beside it
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: made("aia", "paper"), noisy, lambda: made("leace"), lambda: made("aia", "deep", "vectors")],
+    ids=["paper", "deep with noise", "leace", "vectors"],
+)
+def test_onnx_equals_transform(tmp_path, make):
+    release = make()
+    session = exported(release, tmp_path / "r.onnx")
+    names = ["x", "noise"] if release.contract.noise else ["x"]
+    assert [i.name for i in session.get_inputs()] == names
+    assert [o.name for o in session.get_outputs()] == ["release"]
+    for n in (1, 5, 40):
+        x = inputs(release, n)
+        feed = {"x": to_input(x, release.contract.kind).numpy()}
+        if release.contract.noise:
+            feed["noise"] = keyed_normal(x, release.contract.k, KEY)
+        (out,) = session.run(["release"], feed)
+        np.testing.assert_allclose(out, release.transform(x), atol=1e-4)
+
+
+def test_onnx_of_random_values_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be exported") as caught:
+        made("random").export_onnx(tmp_path / "r.onnx")
+    one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The contract
+
+
+def test_contract_survives_json():
+    contract = Contract(
+        kind="images", shape=(32, 32, 3), k=10, feature_map=(1, 2, 5), noise=0.5, crop=(0.0, 0.1, 1.0, 0.9)
+    )  # fmt: skip
+    plain = json.loads(json.dumps({f.name: getattr(contract, f.name) for f in fields(contract)}))
+    assert Contract.read(plain) == contract
+    assert contract.keyed
+    assert replace(contract, noise=0.0, replace=0.1).keyed
+    assert not replace(contract, noise=0.0).keyed
+
+
+def test_input_release_is_the_input():
+    pack = faces_pack()
+    out = input_release(pack).transform(pack.x[:5])
+    np.testing.assert_allclose(out, pack.x[:5].reshape(5, -1) / 255, atol=1e-7)
+    rgb = Pack.from_arrays(np.zeros((8, 16, 16, 3), np.uint8), {})
+    assert input_release(rgb).contract.feature_map == (3, 16, 16)
