@@ -34,7 +34,7 @@ from veil.methods import aia
 
 ROUNDOFF = 2.0**-9  # of bf16: 8 significant bits, rounded to nearest
 LAYERS = {"L_AE": 5, "L_Adv": 9, "L_Siamese": 7}  # linear layers from the image to the loss, the encoder's 2 included
-SECOND = {"joint": "joint step", "representation": "auto-encoder alone"}
+SECOND = {"joint": "joint step", "autoencoder": "auto-encoder alone"}
 
 
 # -- the plain loop ---------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Plain:
         optimizer.step()
         return loss.item()
 
-    def representation_step(self, batch: aia._Batch) -> dict[str, float]:
+    def autoencoder_step(self, batch: aia._Batch) -> dict[str, float]:
         return {"protector": self.update("protector", self.reconstruction_loss(self.encoder(batch.x), batch))}
 
     def joint_step(self, batch: aia._Batch) -> dict[str, float]:
@@ -201,8 +201,8 @@ def compare(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, steps: in
         else:
             tolerance.step(batch, ("L_AE",))
             allowed = {"protector": before["L_AE"]}
-            losses = plain.representation_step(batch)
-            trainer.representation_step(step)
+            losses = plain.autoencoder_step(batch)
+            trainer.autoencoder_step(step)
         expected += [(step.number, player, value, allowed[player]) for player, value in losses.items()]
     seen = {(number, player): value for number, name, player, value in run.curves if name == stage}
     return [
@@ -302,9 +302,9 @@ def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing]
         "# A training step of AIA, preset `paper`",
         "",
         f"Images {a.size}x{a.size} grey, batch {a.batch}, private gender, use matching. Veil: its engine and",
-        f"`veil.methods.aia` in {'bf16' if run.bf16 else 'fp32'} and channels_last. Plain: a float32 NCHW PyTorch loop of",
-        "the same networks in the same order, without the engine. Joint step: adversary, task, then encoder and decoder",
-        "on Eq. 8; a batch is drawn in every step of both. Both take turns in one run",
+        f"`veil.methods.aia` in {'bf16' if run.bf16 else 'fp32'} and channels_last. Plain: a float32 NCHW PyTorch",
+        "loop of the same networks in the same order, without the engine. Joint step: adversary, task, then encoder and",
+        "decoder on Eq. 8; a batch is drawn in every step of both. Both take turns in one run",
         f"({a.rounds} rounds of {a.steps} timed steps each, after one that is not timed).",
         "",
         f"    {command.rstrip()}",
@@ -324,8 +324,8 @@ def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing]
         *losses_table(compared),
         "",
         "The tolerance follows from bf16's unit roundoff, 2^-9: d layers of rounded input, weights and output move an",
-        "output o by 3 d 2^-9 |o| at most to first order, and a loss by that times its slope; each step of Adam adds the",
-        "loss's possible move, lr |gradient|_1, times 6 d 2^-9 (forward and backward).",
+        "output o by 3 d 2^-9 |o| to first order, and a loss by that times its slope; each step of Adam adds the loss's",
+        "possible move, lr |gradient|_1, times 6 d 2^-9 (forward and backward).",
         "",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -368,7 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine(), flush=True)
     pack = faces(a.people, a.size, a.seed)
     compared: list[Compared] = []
-    for stage in ("representation", "joint"):  # each from fresh weights
+    for stage in ("autoencoder", "joint"):  # each from fresh weights
         trainer, plain, run = players(pack, a.batch, a.seed)
         compared += compare(trainer, plain, run, stage, a.checked)
     print("\n".join(losses_table(compared)), flush=True)
@@ -376,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(f"{len(wrong)} losses differ by more than bf16 rounding: no times are worth taking", file=sys.stderr)
         return 1
-    timings = [measure(trainer, plain, run, stage, a.rounds, a.steps) for stage in ("joint", "representation")]
+    timings = [measure(trainer, plain, run, stage, a.rounds, a.steps) for stage in ("joint", "autoencoder")]
     print("\n".join(table(timings, a.batch)))
     if a.out is not None:
         write(a.out, a, run, timings, compared)

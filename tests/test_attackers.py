@@ -64,12 +64,12 @@ def _xor() -> tuple[NDArray, NDArray, NDArray]:
 
 
 def _scales() -> tuple[NDArray, NDArray, NDArray]:
-    """The same mean, deviations 1 and 1.6, in 6-d: only the distance from the mean tells."""
+    """The same mean, deviations 1 and 2, in 4-d: only the distance from the mean tells."""
     rng = np.random.default_rng(5)
     y = np.arange(TRAIN + VALIDATION + TEST) % 2
-    x = rng.normal(size=(len(y), 6)) * np.where(y, 1.6, 1.0)[:, None]
-    zero = np.zeros(6)
-    return x, y, (_density(x, zero, 1.6) > _density(x, zero, 1.0)).astype(np.int64)
+    x = rng.normal(size=(len(y), 4)) * np.where(y, 2.0, 1.0)[:, None]
+    zero = np.zeros(4)
+    return x, y, (_density(x, zero, 2.0) > _density(x, zero, 1.0)).astype(np.int64)
 
 
 def _three() -> tuple[NDArray, NDArray, NDArray]:
@@ -270,7 +270,9 @@ def test_convolutional_attackers_read_low_contrast_images_and_maps_of_any_scale(
     score = ATTACKERS[name](task)(images[550:])
     assert score.shape == (150, 2)
     assert (score.argmax(1) == y[550:]).mean() > 0.9
-    maps = (np.stack([images, 255 - images], 1).reshape(700, -1) * np.float32(1e-6) + np.float32(1e-3)).astype(np.float32)
+    maps = (np.stack([images, 255 - images], 1).reshape(700, -1) * np.float32(1e-6) + np.float32(1e-3)).astype(
+        np.float32
+    )
     score = ATTACKERS[name](problem(maps, y, 2, 500, 50, feature_map=(2, 8, 8)))(maps[550:])
     assert (score.argmax(1) == y[550:]).mean() > 0.9
 

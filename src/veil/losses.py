@@ -55,45 +55,31 @@ def contrastive(distance: Tensor, different: Tensor, margin: float) -> Tensor:
     return ((1 - y) * distance.square() / 2 + y * (margin - distance).clamp_min(0).square() / 2).mean()
 
 
-def supervised_contrastive(z: Tensor, identity: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
+def supervised_contrastive(z: Tensor, identity: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss (Khosla et al. 2020, Eq. 2) over all pairs of a batch of unit vectors.
 
     Args:
         z: ``(B, k)``, unit length.
         identity: ``(B,)`` codes; every anchor needs another row of its identity, anchors without one are left out.
         temperature: > 0.
-        group: ``(B,)`` codes; if given, the negatives of an anchor are the rows of its own group only. With the private
-            attribute as the group, telling the groups apart earns nothing. An identity may have rows in several groups.
     """
     similarity = z.float() @ z.float().T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     positive = (identity[:, None] == identity[None]) & ~itself
-    # Positives stay in the denominator whatever their group: without them the loss has no lower bound.
-    left_out = itself if group is None else itself | ((group[:, None] != group[None]) & ~positive)
-    log_p = similarity - similarity.masked_fill(left_out, float("-inf")).logsumexp(1, keepdim=True)
+    log_p = similarity - similarity.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True)
     count = positive.sum(1)
     anchors = count > 0
     per_anchor = (log_p.masked_fill(~positive, 0.0).sum(1) / count.clamp_min(1))[anchors]
     return -per_anchor.mean() if len(per_anchor) else z.sum() * 0.0
 
 
-def energy_distance(z: Tensor, codes: Tensor, classes: int) -> Tensor:
-    """Mean over pairs of classes of 2 E|a - b| - E|a - a'| - E|b - b'| (Szekely and Rizzo 2013), unbiased.
-
-    Zero in expectation if and only if the classes' distributions are the same: what no attacker can tell apart.
+def gram_change(g: Tensor, z: Tensor, group: Tensor) -> Tensor:
+    """Mean squared change of the cosines between rows of one group: mean over pairs of (g g^T - z z^T)^2.
 
     Args:
-        z: ``(B, k)``.
-        codes: ``(B,)``; classes with fewer than two rows in the batch are left out.
-        classes: Z.
+        g: ``(B, k)`` unit vectors, changed.
+        z: ``(B, k)`` the same rows before.
+        group: ``(B,)`` codes; pairs across groups are free to change.
     """
-    distances = torch.cdist(z.float(), z.float(), compute_mode="donot_use_mm_for_euclid_dist")
-    members = [torch.nonzero(codes == c).squeeze(1) for c in range(classes)]
-    members = [m for m in members if len(m) > 1]
-    within = [distances[m][:, m].sum() / (len(m) * (len(m) - 1)) for m in members]
-    terms = [
-        2 * distances[members[i]][:, members[j]].mean() - within[i] - within[j]
-        for i in range(len(members))
-        for j in range(i + 1, len(members))
-    ]
-    return torch.stack(terms).mean() if terms else z.sum() * 0.0
+    same = group[:, None] == group[None]
+    return (g @ g.T - z @ z.T)[same].square().mean()

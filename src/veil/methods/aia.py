@@ -8,6 +8,14 @@ private attribute from g (Eq. 6, Sec. 5.2); a task network keeps the use, 1-to-1
     stage 2   encoder and decoder minimise   L_AE + alpha L_Task - beta L_Adv      (Eq. 8)
               while adversary and task keep learning
 
+Preset ``deep`` is ours. Each value of the paper's g sees 10x10 pixels, so it can hide local cues but not global ones:
+
+    stage 1   a residual network to unit vectors z learns the task alone (supervised contrastive loss)
+    stage 2   a guard g = normalise(z + guard(z)) minimises   alpha L_Keep + beta L_Confusion   on noisy releases, while
+              several adversaries, replaced by fresh ones in turn, keep learning; L_Keep is the change of the cosines
+              between people of one private class
+    release   g plus Gaussian noise from a keyed hash of the input, scaled to unit length
+
 Where this file departs from the text, or the text leaves a choice open:
 
 - Eq. 5 swaps x and x' and drops the sign; L_AE here is the binary cross-entropy of x' against x.
@@ -15,8 +23,7 @@ Where this file departs from the text, or the text leaves a choice open:
 - Adversary and task read g as the feature map (C, H/4, W/4) that it flattens, because g is what is released.
 - Sec. 5.2's adversary is the default ("conv"); Eq. 6's is ``adversary="mlp"``. The text gives no pooling: halved twice.
 - ``-beta L_Adv`` has no lower bound: a run can win by making one adversary confidently wrong, which a fresh attacker
-  undoes. It stays the objective of preset ``paper``. Preset ``deep`` uses the bounded confusion objective against
-  several adversaries that are replaced by fresh ones in turn, and a global bottleneck (see :class:`Config`).
+  undoes. It stays the objective of preset ``paper``; ``objective="confusion"`` is bounded.
 - Several private attributes at once (the paper's future work): each adversary has one output per attribute and L_Adv
   is their mean. Input vectors (face templates) use MLPs in place of the convolutions.
 """
@@ -24,12 +31,13 @@ Where this file departs from the text, or the text leaves a choice open:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
@@ -43,7 +51,7 @@ from veil.losses import (
     confusion,
     contrastive,
     cross_entropy,
-    energy_distance,
+    gram_change,
     supervised_contrastive,
 )
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp
@@ -64,20 +72,12 @@ class Config:
     """Weight of the adversary (Eq. 8), >= 0; with alpha = beta = 0 the auto-encoder is trained alone (Original)."""
     objective: Literal["unbounded", "confusion"] = "unbounded"
     """``unbounded``: - L_Adv (Eq. 8). ``confusion``: cross-entropy of the adversary's output to the uniform prior."""
-    reconstruction: float = 1.0
-    """Weight of L_AE in Eq. 8; 0 trains the decoder on the finished release only, to show what it still gives away."""
-    alignment: float = 0.0
-    """Weight of the energy distance between the private classes' releases, >= 0."""
-    within: bool = False
-    """Matching is learned among people of one private class only, so that telling the classes apart earns nothing."""
     noise: float = 0.0
-    """Norm of the release's keyed noise relative to the unit vector (``deep`` only); trained with it."""
+    """Norm of the keyed noise relative to the unit vector (``deep`` only); the guard is trained with it."""
     adversary: Literal["conv", "mlp"] = "conv"
     """``conv``: six convolutions and a linear layer (Sec. 5.2). ``mlp``: one tanh layer (Eq. 6)."""
     adversaries: int = 1
     """Number of adversaries; beyond the first (``deep`` only) they differ in depth and width."""
-    adversary_updates: int = 1
-    """Updates of each adversary a step."""
     refresh: int = 0
     """Steps after which the next adversary in turn is replaced by a fresh one; 0 for never."""
     margin: float = 1.0
@@ -114,19 +114,35 @@ class Config:
             raise InputError("aia: " + "; ".join(problems))
 
 
+_KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale of a cross-entropy
 _CHOICES = {"encoder": ("paper", "deep"), "objective": ("unbounded", "confusion"), "adversary": ("conv", "mlp")}
 _LEAST = {
-    **dict.fromkeys(("alpha", "beta", "reconstruction", "alignment", "noise", "refresh", "steps_joint"), 0.0),
-    **dict.fromkeys(("features", "adversaries", "adversary_updates", "batch", "steps_alone"), 1.0),
+    **dict.fromkeys(("alpha", "beta", "noise", "refresh", "steps_joint"), 0.0),
+    **dict.fromkeys(("features", "adversaries", "batch", "steps_alone"), 1.0),
     **dict.fromkeys(("margin", "temperature", "lr", "lr_opponents"), 1e-8),
 }
+
+_DEEP = Config(
+    encoder="deep",
+    alpha=1.0,
+    beta=1.0,
+    objective="confusion",
+    adversaries=6,
+    refresh=60,
+    noise=0.7,
+    augment=True,
+    batch=192,
+    steps_alone=1000,
+    steps_joint=1500,
+    lr_opponents=2e-3,
+)
 
 PRESETS: dict[str, Config] = {
     "paper": Config(),
     "original": Config(alpha=0.0, beta=0.0),
     "without-task": Config(alpha=0.0),
-    "deep": Config(encoder="deep"),
-    "deep-original": Config(encoder="deep", beta=0.0),
+    "deep": _DEEP,
+    "deep-original": replace(_DEEP, beta=0.0, noise=0.0),
 }
 """``original`` and ``without-task`` are the paper's baselines Original and AIA\\T; ``deep-original`` is ``deep``
 without protection, the reference that says what protecting cost."""
@@ -168,8 +184,8 @@ class PaperDecoder(nn.Module):
 def _upsample_and_convolve(h: Tensor, convolution: nn.Conv2d) -> Tensor:
     """``convolution(F.interpolate(h, scale_factor=2))`` for a 3x3 convolution with padding 1, in one operation.
 
-    Upsampling is a transposed convolution with a kernel of 2x2 ones; with the convolution it is one with a 4x4 kernel: 4
-    products a value instead of 9, and no map of four times the size (the last one took nearly half of a step's time).
+    Upsampling is a transposed convolution with a kernel of 2x2 ones; with the convolution it is one with a 4x4 kernel:
+    4 products a value instead of 9, and no map of four times the size (the last took nearly half of a step's time).
     """
     kernel = 4 * F.avg_pool2d(convolution.weight.flip(2, 3), 2, stride=1, padding=1)  # sums of 2x2, (out, in, 4, 4)
     out = F.conv_transpose2d(h, kernel.transpose(0, 1), stride=2, padding=1)
@@ -178,15 +194,33 @@ def _upsample_and_convolve(h: Tensor, convolution: nn.Conv2d) -> Tensor:
     return out
 
 
-class UnitEncoder(nn.Module):
-    """Any network, its output scaled to unit length."""
+class DeepEncoder(nn.Module):
+    """A network that knows people, and a guard that changes its output as little as hiding needs.
 
-    def __init__(self, network: nn.Module) -> None:
+    z = normalise(network(x)); g = normalise(z + guard(z)). A new guard changes nothing. Once trained, z is the mean
+    over an image and its mirror image.
+    """
+
+    def __init__(self, network: nn.Module, features: int) -> None:
         super().__init__()
         self.network = network
+        self.guard = mlp([features, 512, features])
+        nn.init.zeros_(self.guard[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
+
+    def represent(self, x: Tensor) -> Tensor:
+        """``(B, 1, H, W)`` or ``(B, d)`` -> z, unit vectors ``(B, k)``."""
+        z = self.network(x).float()
+        if x.dim() == 4 and not self.training:
+            z = z + self.network(x.flip(3)).float()
+        return F.normalize(z, dim=1)
+
+    def guarded(self, z: Tensor) -> Tensor:
+        """z -> g, unit vectors ``(B, k)``."""
+        return F.normalize(z + self.guard(z).float(), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.network(x).float(), dim=1)
+        return self.guarded(self.represent(x))
 
 
 class OnMap(nn.Module):
@@ -207,9 +241,9 @@ def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
     c = config if isinstance(config, Config) else Config(**config)
     if contract.kind == "vectors":
         network = mlp([contract.shape[0], 512, 512, c.features])
-        return UnitEncoder(network) if c.encoder == "deep" else nn.Sequential(network, nn.Sigmoid())
+        return DeepEncoder(network, c.features) if c.encoder == "deep" else nn.Sequential(network, nn.Sigmoid())
     if c.encoder == "deep":
-        return UnitEncoder(ResidualEncoder(1, contract.shape[0], contract.shape[1], c.features))
+        return DeepEncoder(ResidualEncoder(1, contract.shape[0], contract.shape[1], c.features), c.features)
     return PaperEncoder()
 
 
@@ -279,32 +313,37 @@ class _Trainer:
         if self.matching:
             self.couples = Couples(self.rows, self.target[self.rows], self.group[self.rows])
 
-        outputs = sum(self.sizes)
-        with seeded(run.seed, "aia", "networks"):
-            encoder, decoder = build(config, contract), build_decoder(config, contract)
-            count = config.adversaries if config.beta > 0 or config.reconstruction > 0 else 0
-            adversaries = [_adversary(config, contract, outputs, i) for i in range(count)]
-            heads = 128 if self.matching else len(pack.classes[utility])
-            task = None if self.matching and config.encoder == "deep" else _task(contract, heads)
-        self.encoder, self.decoder = run.place(encoder), run.place(decoder)
-        protector = nn.ModuleList([self.encoder, self.decoder] if config.reconstruction else [self.encoder])
         deep = config.encoder == "deep"
-        self.protector = Player(
-            "protector",
-            protector,
-            lr=config.lr,
-            optimizer="adamw" if deep else "adam",
-            weight_decay=0.05 if deep else 0.0,
-            schedule=one_cycle(config.steps_alone + config.steps_joint) if deep else None,
-        )
+        hides = config.beta > 0
+        with seeded(run.seed, "aia", "networks"):
+            self.encoder = run.place(build(config, contract))
+            self.decoder = run.place(build_decoder(config, contract))
+            adversaries = [self._fresh_adversary(i) for i in range(config.adversaries if hides or not deep else 0)]
+            heads = 128 if self.matching else len(pack.classes[utility])
+            task = None if self.matching and deep else run.place(_task(contract, heads))
         self.adversaries = [
-            Player(f"adversary {i + 1}" if count > 1 else "adversary", run.place(a), lr=config.lr_opponents)
+            Player(f"adversary {i + 1}" if len(adversaries) > 1 else "adversary", a, lr=config.lr_opponents)
             for i, a in enumerate(adversaries)
         ]
-        self.task = None if task is None else Player("task", run.place(task), lr=config.lr_opponents)
-        self.redrawer = None if config.reconstruction else Player("decoder", self.decoder, lr=config.lr_opponents)
-        others = [p for p in (self.task, self.redrawer) if p is not None]
-        run.enter(self.protector, *self.adversaries, *others)
+        self.task = None if task is None else Player("task", task, lr=config.lr_opponents)
+        if isinstance(self.encoder, DeepEncoder):
+            self.protector = Player(
+                "encoder", self.encoder.network, lr=config.lr, optimizer="adamw", weight_decay=0.05,
+                schedule=one_cycle(config.steps_alone),
+            )  # fmt: skip
+            self.guard = Player(
+                "guard", self.encoder.guard, lr=config.lr, optimizer="adamw", weight_decay=0.01,
+                schedule=one_cycle(config.steps_joint, warm_up=0.2),
+            )  # fmt: skip
+            own = [self.protector, self.guard, Player("decoder", self.decoder, lr=config.lr)]
+            self.redrawer = own[-1]
+        else:
+            self.protector = Player("protector", nn.ModuleList([self.encoder, self.decoder]), lr=config.lr)
+            own = [self.protector]
+        run.enter(*own, *self.adversaries, *([] if self.task is None else [self.task]))
+
+    def _fresh_adversary(self, which: int) -> nn.Module:
+        return self.run.place(_adversary(self.config, self.contract, sum(self.sizes), which))
 
     def batch(self, step: Step) -> _Batch:
         """Draw the step's couples and keep this process's share of them."""
@@ -320,12 +359,15 @@ class _Trainer:
             couples = step.rng.permutation(couples)
         everyone = couples.reshape(-1)
         rows = self.run.share(couples).reshape(-1)
-        to = self.run.tensor
         x = to_input(self.pack.x[rows], self.contract.kind).to(self.run.device)
         if self.config.augment and x.dim() == 4:
             x = augment(x, step.uniform)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        return self._labelled(x, rows, everyone)
+
+    def _labelled(self, x: Tensor, rows: NDArray[np.int64], everyone: NDArray[np.int64]) -> _Batch:
+        to = self.run.tensor
         return _Batch(
             x=x,
             private=[to(c[rows]) for c in self.codes],
@@ -341,10 +383,13 @@ class _Trainer:
     def release(self, x: Tensor, step: Step) -> Tensor:
         """What an outsider would get of x: g, with noise where the release has it."""
         with self.run.autocast():
-            g: Tensor = self.encoder(x).float()
-        if self.config.noise:
-            g = normalised_noise(g, step.normal(*g.shape).to(g.device), self.config.noise)
-        return g
+            g: Tensor = self.encoder(x)
+        return self.noisy(g.float(), step)
+
+    def noisy(self, g: Tensor, step: Step) -> Tensor:
+        if not self.config.noise:
+            return g
+        return normalised_noise(g, step.normal(*g.shape).to(g.device), self.config.noise)
 
     def reconstruction_loss(self, g: Tensor, x: Tensor) -> Tensor:
         """L_AE (Eq. 5): binary cross-entropy of x' against x; squared error where x is a vector."""
@@ -373,11 +418,8 @@ class _Trainer:
         return torch.split(out.float(), self.sizes, dim=1)
 
     def task_loss(self, g: Tensor, batch: _Batch) -> Tensor:
-        """L_Siamese (Eq. 7) on couples; cross-entropy for a label; supervised contrastive on a ``deep`` release."""
-        if self.task is None:
-            everyone = self.run.gather(g)
-            group = batch.group if self.config.within else None
-            return supervised_contrastive(everyone, batch.everyone, self.config.temperature, group)
+        """L_Siamese (Eq. 7) on couples, or cross-entropy for a label, of the task network."""
+        assert self.task is not None
         with self.run.autocast():
             out = self.task.module(g).float()
         if not self.matching:
@@ -385,62 +427,96 @@ class _Trainer:
         a, b = out[0::2], out[1::2]
         return contrastive(F.pairwise_distance(a, b), batch.utility[0::2] != batch.utility[1::2], self.config.margin)
 
-    def representation_step(self, step: Step) -> None:
-        """Stage 1: the protector alone. The paper's learns to redraw x; ``deep`` learns its task."""
+    def update_opponents(self, g: Tensor, batch: _Batch) -> None:
+        """Adversaries and task learn on a release that they cannot change."""
+        for adversary in self.adversaries:
+            self.run.update(adversary, self.adversary_loss(adversary, g, batch))
+        if self.task is not None:
+            self.run.update(self.task, self.task_loss(g, batch))
+
+    # The paper's schedule
+
+    def autoencoder_step(self, step: Step) -> None:
+        """Stage 1: encoder and decoder alone."""
         batch = self.batch(step)
-        g = self.release(batch.x, step)
-        loss = self.config.reconstruction * self.reconstruction_loss(g, batch.x) if self.config.reconstruction else 0.0
-        if self.task is None:
-            loss = loss + self.task_loss(g, batch)
-        elif not self.config.reconstruction:  # nothing to redraw: the encoder learns with its task
-            self.run.update(self.task, self.task_loss(g.detach(), batch))
-            loss = loss + self.task_loss(g, batch)
-        assert isinstance(loss, Tensor)
-        self.run.update(self.protector, loss)
+        self.run.update(self.protector, self.reconstruction_loss(self.release(batch.x, step), batch.x))
 
     def opponents_step(self, step: Step) -> None:
-        """Adversaries and task learn on the release as it is; also the second half of stage 1."""
+        """Stage 1: adversary and task alone, on the release as it is."""
         batch = self.batch(step)
         with torch.no_grad():
             g = self.release(batch.x, step)
         self.update_opponents(g, batch)
 
-    def update_opponents(self, g: Tensor, batch: _Batch) -> None:
-        for adversary in self.adversaries:
-            for _ in range(self.config.adversary_updates):
-                self.run.update(adversary, self.adversary_loss(adversary, g, batch))
-        if self.task is not None:
-            self.run.update(self.task, self.task_loss(g, batch))
-
     def joint_step(self, step: Step) -> None:
         """Stage 2: opponents learn, then the protector minimises Eq. 8 against them as they are now."""
-        c = self.config
         batch = self.batch(step)
         g = self.release(batch.x, step)
         self.update_opponents(g.detach(), batch)
-        ramp = min(1.0, 3 * step.progress) if c.encoder == "deep" else 1.0
-        loss = c.alpha * self.task_loss(g, batch) + g.sum() * 0.0
-        if c.reconstruction:
-            loss = loss + c.reconstruction * self.reconstruction_loss(g, batch.x)
-        if c.beta:
-            loss = loss + ramp * c.beta * self.hiding_loss(g, batch)
-        if c.alignment:
-            everyone = self.run.gather(g)
-            loss = loss + ramp * c.alignment * energy_distance(everyone, batch.group, int(np.prod(self.sizes)))
+        loss = self.reconstruction_loss(g, batch.x)
+        if self.config.alpha:
+            loss = loss + self.config.alpha * self.task_loss(g, batch)
+        if self.config.beta:
+            loss = loss + self.config.beta * self.hiding_loss(g, batch)
         self.run.update(self.protector, loss)
-        if c.refresh and self.adversaries and (step.number + 1) % c.refresh == 0:
-            self.refresh((step.number + 1) // c.refresh - 1)
+
+    # The schedule of `deep`
+
+    def representation_step(self, step: Step) -> None:
+        """Stage 1: the encoder learns its task: supervised contrastive, or a label's cross-entropy."""
+        assert isinstance(self.encoder, DeepEncoder)
+        batch = self.batch(step)
+        with self.run.autocast():
+            z = self.encoder.represent(batch.x)
+        if self.task is None:
+            loss = supervised_contrastive(self.run.gather(z), batch.everyone, self.config.temperature)
+        else:
+            self.run.update(self.task, self.task_loss(z.detach(), batch))
+            loss = self.task_loss(z, batch)
+        self.run.update(self.protector, loss)
+
+    def represented(self) -> Tensor:
+        """z ``(n, k)`` of all rows of the ``protect`` split; from now on the encoder stays as it is."""
+        assert isinstance(self.encoder, DeepEncoder)
+        self.encoder.eval()
+        parts = []
+        for start in range(0, len(self.rows), 512):
+            x = to_input(self.pack.x[self.rows[start : start + 512]], self.contract.kind).to(self.run.device)
+            with torch.no_grad(), self.run.autocast():
+                parts.append(self.encoder.represent(x))
+        return torch.cat(parts)
+
+    def guard_step(self, step: Step, z: Tensor) -> None:
+        """Stage 2: opponents learn on noisy releases; the guard confuses them and keeps what the task needs.
+
+        To keep matching is to keep the angles between people of one class: angles between classes carry the private
+        attribute itself. A label is kept through its task network.
+        """
+        assert isinstance(self.encoder, DeepEncoder)
+        classes = [np.flatnonzero(self.group[self.rows] == c) for c in np.unique(self.group[self.rows])]
+        drawn = np.concatenate([step.rng.choice(c, -(-self.config.batch // len(classes))) for c in classes])
+        chosen = step.rng.permutation(drawn)[: self.config.batch]
+        mine = self.run.share(chosen)
+        batch = self._labelled(z[self.run.tensor(mine)], self.rows[mine], self.rows[chosen])
+        g = self.encoder.guarded(batch.x)
+        released = self.noisy(g, step)
+        self.update_opponents(released.detach(), batch)
+        if self.task is None:
+            kept = _KEEP * gram_change(self.run.gather(g), z[self.run.tensor(chosen)], batch.group)
+        else:
+            kept = self.task_loss(released, batch)
+        self.run.update(self.guard, self.config.alpha * kept + self.config.beta * self.hiding_loss(released, batch))
+        if self.config.refresh and (step.number + 1) % self.config.refresh == 0:
+            self.refresh((step.number + 1) // self.config.refresh - 1)
 
     def refresh(self, turn: int) -> None:
         """Replace one adversary by a fresh one: what only fools the old ones is undone."""
         which = turn % len(self.adversaries)
         with seeded(self.run.seed, "aia", "refresh", turn):
-            fresh = _adversary(self.config, self.contract, sum(self.sizes), which)
-        self.adversaries[which].restart(self.run.place(fresh))
+            self.adversaries[which].restart(self._fresh_adversary(which))
 
     def decoder_step(self, step: Step) -> None:
-        """A decoder for the finished release, which the protector never feels."""
-        assert self.redrawer is not None
+        """A decoder for the finished release, which the protector never feels: what it still shows."""
         batch = self.batch(step)
         with torch.no_grad():
             g = self.release(batch.x, step)
@@ -484,16 +560,22 @@ def fit(
     pack.require(private=list(private), utility=utility, among=["protect"])
     run = run or Run(seed=seed)
     trainer = _Trainer(config, pack, private, utility, contract, run)
-    for step in run.stage("representation", config.steps_alone):
-        trainer.representation_step(step)
-    if config.alpha or config.beta or config.alignment:
-        for step in run.stage("opponents", config.steps_alone if trainer.adversaries or trainer.task else 0):
-            trainer.opponents_step(step)
-        for step in run.stage("joint", config.steps_joint):
-            trainer.joint_step(step)
-    if trainer.redrawer is not None:
-        for step in run.stage("decoder", config.steps_alone):
+    if config.encoder == "deep":
+        for step in run.stage("representation", config.steps_alone):
+            trainer.representation_step(step)
+        z = trainer.represented()
+        for step in run.stage("guard", config.steps_joint if config.beta else 0):
+            trainer.guard_step(step, z)
+        for step in run.stage("decoder", config.steps_alone // 4):
             trainer.decoder_step(step)
+    else:
+        for step in run.stage("auto-encoder", config.steps_alone):
+            trainer.autoencoder_step(step)
+        if config.alpha or config.beta:
+            for step in run.stage("opponents", config.steps_alone):
+                trainer.opponents_step(step)
+            for step in run.stage("joint", config.steps_joint):
+                trainer.joint_step(step)
     made = {"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint}
     return Release(
         method="aia",
