@@ -186,7 +186,7 @@ def compare(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, steps: in
     tolerance = Tolerance(plain)
     expected: list[tuple[int, str, float, float]] = []
     for step in run.stage(stage, steps):
-        batch = trainer.batch(step)
+        batch = trainer.batch(replace(step, rng=copy.deepcopy(step.rng)))  # the trainer draws the same from its own
         before = tolerance.now(batch)
         if stage == "joint":
             tolerance.step(batch, tuple(LAYERS))
@@ -303,8 +303,8 @@ def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing]
         "",
         f"Images {a.size}x{a.size} grey, batch {a.batch}, private gender, use matching. Veil: its engine and",
         f"`veil.methods.aia` in {'bf16' if run.bf16 else 'fp32'} and channels_last. Plain: a float32 NCHW PyTorch",
-        "loop of the same networks in the same order, without the engine. Joint step: adversary, task, then encoder and",
-        "decoder on Eq. 8; a batch is drawn in every step of both. Both take turns in one run",
+        "loop of the same networks in the same order, without the engine. Joint step: adversary, task, then encoder",
+        "and decoder on Eq. 8; a batch is drawn in every step of both. Both take turns in one run",
         f"({a.rounds} rounds of {a.steps} timed steps each, after one that is not timed).",
         "",
         f"    {command.rstrip()}",
@@ -324,8 +324,8 @@ def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing]
         *losses_table(compared),
         "",
         "The tolerance follows from bf16's unit roundoff, 2^-9: d layers of rounded input, weights and output move an",
-        "output o by 3 d 2^-9 |o| to first order, and a loss by that times its slope; each step of Adam adds the loss's",
-        "possible move, lr |gradient|_1, times 6 d 2^-9 (forward and backward).",
+        "output o by 3 d 2^-9 |o| to first order, and a loss by that times its slope; each step of Adam adds the",
+        "loss's possible move, lr |gradient|_1, times 6 d 2^-9 (forward and backward).",
         "",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

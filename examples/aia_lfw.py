@@ -29,13 +29,13 @@ from veil.report import html
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
 ROWS = {
-    "Original": ("aia", "original", "baseline"),
-    "Random": ("random", "default", "baseline"),
-    "AIA\\T": ("aia", "without-task", "baseline"),
-    "AIA": ("aia", "paper", "method"),
-    "LEACE": ("leace", "default", "baseline"),
-    "AIA deep": ("aia", "deep", "method"),
-    "deep, unprotected": ("aia", "deep-original", "baseline"),
+    "Original": ("aia", "original"),
+    "Random": ("random", "default"),
+    "AIA\\T": ("aia", "without-task"),
+    "AIA": ("aia", "paper"),
+    "LEACE": ("leace", "default"),
+    "AIA deep": ("aia", "deep"),
+    "deep, unprotected": ("aia", "deep-original"),
 }
 SETTINGS = {"steps_alone": 120, "steps_joint": 160, "batch": 128}  # of the paper's rows, to fit two cores' patience
 PAPER = {  # Table 1: privacy and utility accuracy in per cent on CelebA, on VGG
@@ -52,7 +52,7 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int) -> None:
     """Everything for one seed, in OUT/seed-N; steps that are done already are skipped."""
     pack = _pack(lfw, out / "pack", seed)
     entries: list[pipeline.Entry] = []
-    for name, (method, preset, role) in ROWS.items():
+    for name, (method, preset) in ROWS.items():
         folder = out / "releases" / name.replace("\\", "-without-").replace(", ", "-").replace(" ", "-").lower()
         curves = folder.with_name(folder.name + ".curves.parquet")
         if not folder.exists():
@@ -70,9 +70,7 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int) -> None:
             if losses:
                 pipeline.write_curves(curves, losses)
         release = Release.load(folder)
-        entries.append(
-            pipeline.Entry(name=name, release=release, role=role, preset=preset, curves=pipeline.read_curves(curves))
-        )
+        entries.append(pipeline.Entry(name=name, release=release, curves=pipeline.read_curves(curves)))
     audits: tuple[tuple[str, Sequence[str], Sequence[str], str], ...] = (
         ("audit", tuple(ROWS), ("attack",), "standard"),
         ("audit-strong", STRONG, ("protect", "attack"), "strong"),
@@ -92,9 +90,10 @@ def _unguarded(deep: Release | None) -> Release:
     """`deep` as its first stage left it: what preset deep-original trains with the same seed, without training it."""
     assert deep is not None
     config, contract = {**deep.config, "beta": 0.0, "noise": 0.0}, replace(deep.contract, noise=0.0)
+    made = {**deep.made, "preset": "deep-original"}
     encoder = METHODS["aia"].build(config, contract)  # its guard changes nothing
     encoder.network.load_state_dict(deep.encoder.network.state_dict())
-    return Release(method="aia", config=config, contract=contract, encoder=encoder.eval(), made=deep.made)
+    return Release(method="aia", config=config, contract=contract, encoder=encoder.eval(), made=made)
 
 
 def _pack(lfw: Path, path: Path, seed: int) -> Pack:

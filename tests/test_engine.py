@@ -30,8 +30,7 @@ TESTS = Path(__file__).parent
 
 SMALL = {"batch": 16, "steps_alone": 4, "steps_joint": 8}
 EVERYTHING = aia.Config(
-    encoder="deep", features=16, objective="confusion", adversaries=2, adversary_updates=2, refresh=3,
-    reconstruction=0.0, alignment=0.5, within=True, noise=0.5, augment=True, **SMALL,
+    encoder="deep", features=16, objective="confusion", adversaries=2, refresh=3, noise=0.5, augment=True, **SMALL,
 )  # fmt: skip
 """Deep, with every part that has a state of its own or a draw of its own."""
 
@@ -269,7 +268,7 @@ def test_healthy_checkpoint_survives_a_later_divergence(tmp_path):
 
 def test_fit_that_runs_away_ends_in_one_line(faces):
     config = aia.Config(beta=1e6, lr=10.0, lr_opponents=10.0, **{**SMALL, "steps_joint": 40})
-    with pytest.raises(Diverged, match=r"^(representation|opponents|joint), step \d+: .*(protector|adversary|task)"):
+    with pytest.raises(Diverged, match=r"^(auto-encoder|opponents|joint), step \d+: .*(protector|adversary|task)"):
         aia.fit(config, faces, private=["gender"], run=Run(seed=0, precision="fp32"))
 
 
@@ -299,7 +298,7 @@ def killed_child(checkpoint: str) -> None:
     """Fits EVERYTHING and kills its own process in the middle of stage 2, after a checkpoint within that stage."""
 
     def progress(stage: str, done: int, count: int, losses: object) -> None:
-        if stage == "joint" and done == 6:
+        if stage == "guard" and done == 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
     fitted(EVERYTHING, faces_pack(), checkpoint=Path(checkpoint), every=3, progress=progress)
@@ -318,10 +317,10 @@ def test_killed_run_resumes_bit_equal(tmp_path, faces):
     whole = fitted(EVERYTHING, faces)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == -signal.SIGKILL, errors.decode()
-    assert torch.load(file, weights_only=True)["done"] == {"representation": 4, "opponents": 4, "joint": 3}
+    assert torch.load(file, weights_only=True)["done"] == {"representation": 4, "guard": 3}
     resumed = fitted(EVERYTHING, faces, checkpoint=file, every=3, resume=True)
     assert_bit_equal(whole, resumed)
-    assert min(step for step, stage, _, _ in resumed.curves if stage == "joint") == 0
+    assert [step for step, stage, player, _ in resumed.curves if (stage, player) == ("guard", "guard")] == [*range(8)]
     resumed.finish()
     assert not file.exists()
 
@@ -425,8 +424,8 @@ def test_share_needs_equal_parts():
 
 PAPER = aia.Config(**{**SMALL, "steps_alone": 2, "steps_joint": 3})
 DEEP = aia.Config(
-    encoder="deep", features=16, objective="confusion", adversaries=2, reconstruction=0.0, alignment=0.5,
-    within=True, noise=0.5, augment=True, **{**SMALL, "steps_alone": 2, "steps_joint": 3},
+    encoder="deep", features=16, objective="confusion", adversaries=2, noise=0.5, augment=True,
+    **{**SMALL, "steps_alone": 2, "steps_joint": 3},
 )  # fmt: skip
 PRIVATE = ("gender", "expression")  # seven classes in a batch of 16: the processes' shares differ
 

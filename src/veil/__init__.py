@@ -10,7 +10,7 @@ from veil.errors import InputError
 
 if TYPE_CHECKING:
     from veil.audit.findings import Finding
-    from veil.audit.run import Subject, audit
+    from veil.audit.run import Subject
     from veil.data.build import pack
     from veil.data.pack import Pack
     from veil.estimator import Protector
@@ -24,7 +24,6 @@ _HOMES = {
     "Protector": "veil.estimator",
     "Release": "veil.release",
     "Subject": "veil.audit.run",
-    "audit": "veil.audit.run",
     "audit_pack": "veil.pipeline",
     "fit": "veil.pipeline",
     "pack": "veil.data.build",
@@ -39,7 +38,6 @@ __all__ = [
     "Release",
     "Subject",
     "__version__",
-    "audit",
     "audit_pack",
     "fit",
     "pack",

@@ -274,9 +274,8 @@ def audit(
     for text in release or []:
         name, path = _named(text)
         loaded = Release.load(path)
-        role = "method" if loaded.method == "aia" else "baseline"
         curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
-        entries.append(pipeline.Entry(name=name, release=loaded, role=role, curves=curves))  # type: ignore[arg-type]
+        entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
     for text in vectors or []:
         name, path = _named(text)
         entries.append(_outside(name, path, opened))

@@ -35,6 +35,7 @@ Role = Literal["baseline", "method"]
 FitProgress = Callable[[str, int, int, Mapping[str, float]], None]
 AuditProgress = Callable[[int, int, str], None]
 Curves = Sequence[tuple[int, str, str, float]]
+"""Step, stage, player and loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,7 @@ class Entry:
         name: What findings call it.
         release: The release; None for vectors that somebody else made.
         vectors: float32 ``(N, k)``, row i for row i of the pack, where there is no release.
-        role: ``"method"`` or ``"baseline"``.
-        preset: Name of the preset it was fitted with, for the report.
+        role: ``"method"`` or ``"baseline"``; by the release's own method and preset if None.
         curves: Losses of its training.
         note: Anything a reader should know.
     """
@@ -54,10 +54,21 @@ class Entry:
     name: str
     release: Release | None = None
     vectors: NDArray[np.float32] | None = None
-    role: Role = "method"
-    preset: str = ""
+    role: Role | None = None
     curves: Curves = ()
     note: str = ""
+
+    @property
+    def preset(self) -> str:
+        return "" if self.release is None else str(self.release.made.get("preset", ""))
+
+    def shown_role(self) -> Role:
+        """``role``, or what the release's method calls this preset; vectors from outside are taken for a method."""
+        if self.role is not None:
+            return self.role
+        if self.release is None or self.release.method not in METHODS:
+            return "method"
+        return METHODS[self.release.method].role(self.preset)
 
 
 def fit(
@@ -142,7 +153,7 @@ def read_curves(path: Path) -> Curves:
 
 def audit_pack(
     pack: Pack,
-    out: Path,
+    out: str | Path,
     entries: Sequence[Entry],
     *,
     private: Sequence[str],
@@ -184,18 +195,18 @@ def audit_pack(
         Entry(
             name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
             release=fit(name, pack, private=private, seed=seed)[0],
-            role="baseline",
             note="control: a baseline on the unprotected input",
         )
         for name in baselines
     ]
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")]
         for number, entry in enumerate([*controls, *entries]):
             x = _released(entry, pack, Path(work) / f"{number}.npy")
             feature_map = entry.release.contract.feature_map if entry.release is not None else None
-            subjects.append(Subject(name=entry.name, x=x, role=entry.role, feature_map=feature_map))
+            subjects.append(Subject(name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
@@ -277,14 +288,14 @@ def _described(entry: Entry) -> dict[str, Any]:
     if release is None:
         assert entry.vectors is not None
         return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
-                "role": entry.role, "config": {}, "note": entry.note or "vectors from outside"}  # fmt: skip
+                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside"}  # fmt: skip
     return {
         "name": entry.name,
         "method": release.method,
-        "preset": entry.preset or release.made.get("preset", ""),
+        "preset": entry.preset,
         "k": release.contract.k,
         "seed": release.made.get("seed"),
-        "role": entry.role,
+        "role": entry.shown_role(),
         "config": dict(release.config),
         "note": entry.note,
     }
@@ -364,15 +375,15 @@ def summary(found: Sequence[Finding], private: str, utility: str = "identity") -
     ]
 
 
-DEMO_ROWS: tuple[tuple[str, str, str, Role], ...] = (
-    ("Original", "aia", "original", "baseline"),
-    ("Random", "random", "default", "baseline"),
-    ("AIA\\T", "aia", "without-task", "baseline"),
-    ("AIA", "aia", "paper", "method"),
-    ("AIA deep", "aia", "deep", "method"),
-    ("LEACE", "leace", "default", "baseline"),
+DEMO_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("Original", "aia", "original"),
+    ("Random", "random", "default"),
+    ("AIA\\T", "aia", "without-task"),
+    ("AIA", "aia", "paper"),
+    ("AIA deep", "aia", "deep"),
+    ("LEACE", "leace", "default"),
 )
-"""Rows of the demo: name, method, preset, role. Random and LEACE work on Original's releases."""
+"""Rows of the demo: name, method, preset. Random and LEACE work on Original's releases."""
 
 DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1500, 4, 48
 DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -414,14 +425,14 @@ def demo(
     )  # fmt: skip
     entries: list[Entry] = []
     original: Release | None = None
-    for name, method, preset, role in DEMO_ROWS:
+    for name, method, preset in DEMO_ROWS:
         release, curves = fit(
             method, pack, private=["gender"], preset=preset, settings=DEMO_SETTINGS.get(preset), seed=seed,
             base=original if method != "aia" else None, progress=fit_progress(name),
         )  # fmt: skip
         original = original or release
         release.save(out / "releases" / name.replace("\\", "-without-").replace(" ", "-").lower(), force=True)
-        entries.append(Entry(name=name, release=release, role=role, preset=preset, curves=curves))
+        entries.append(Entry(name=name, release=release, curves=curves))
     found = audit_pack(
         pack, out, entries, private=["gender"], utility=["identity"], baselines=(), seed=seed, effort="quick",
         jobs=jobs, command=command, progress=audit_progress,

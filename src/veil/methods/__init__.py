@@ -13,6 +13,7 @@ METHODS: dict[str, Method] = {
         fit=aia.fit,
         build=aia.build,
         build_decoder=aia.build_decoder,
+        references=frozenset({"original", "without-task", "deep-original"}),
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",
@@ -21,6 +22,7 @@ METHODS: dict[str, Method] = {
         fit=baselines.fit_leace,
         build=baselines.build_leace,
         build_decoder=baselines.build_decoder,
+        references=frozenset({"default"}),
     ),
     "random": Method(
         summary="baseline: half of the values of the input, or of --base's releases, replaced at random",
@@ -29,6 +31,7 @@ METHODS: dict[str, Method] = {
         fit=baselines.fit_random,
         build=baselines.build_random,
         build_decoder=baselines.build_decoder,
+        references=frozenset({"default"}),
     ),
 }
 """What ``veil fit`` offers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints
 
 from torch import nn
 
@@ -48,6 +48,7 @@ class Method:
         fit: Trains it.
         build: Makes its encoder.
         build_decoder: Makes its decoder; None for a method without one.
+        references: Presets that protect nothing, or only in part, for comparison: reports call them baselines.
     """
 
     summary: str
@@ -56,6 +57,11 @@ class Method:
     fit: Fit
     build: Build
     build_decoder: Build | None = None
+    references: frozenset[str] = frozenset()
+
+    def role(self, preset: str) -> Literal["baseline", "method"]:
+        """What reports call a release of this preset."""
+        return "baseline" if preset in self.references else "method"
 
     def configured(self, preset: str | None, settings: Mapping[str, Any]) -> Any:
         """A preset with some settings changed.
