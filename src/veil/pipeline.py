@@ -164,6 +164,7 @@ def audit_pack(
     jobs: int | None = None,
     attack_on: Sequence[str] = ("attack",),
     level: float = 0.95,
+    with_input: bool = True,
     command: str = "",
     progress: AuditProgress | None = None,
 ) -> list[Finding]:
@@ -181,6 +182,8 @@ def audit_pack(
         jobs: Processes; one for each processor if None.
         attack_on: Splits that attackers train on.
         level: Coverage of the intervals.
+        with_input: Attack the unprotected input too. Without it an audit has no reference: only for one that adds to
+            another audit of the same pack.
         command: How to repeat this, for the report.
         progress: Told jobs done, jobs in all and what was done last.
 
@@ -202,7 +205,7 @@ def audit_pack(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
-        subjects = [Subject(name=INPUT, x=pack.x, role="input")]
+        subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
             x = _released(entry, pack, Path(work) / f"{number}.npy")
             feature_map = entry.release.contract.feature_map if entry.release is not None else None
@@ -220,7 +223,7 @@ def audit_pack(
         seed=seed,
         command=command,
         data=_data(pack, private, utility, attack_on),
-        releases=[unprotected, *(_described(entry) for entry in [*controls, *entries])],
+        releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
         findings=found,
         pictures=_pictures(pack, out, entries),
         curves=_curves(out, entries),

@@ -37,7 +37,7 @@ from veil.engine.augment import augment
 from veil.engine.run import has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
-from veil.metrics import balanced_accuracy, macro_auc
+from veil.metrics import auc, balanced_accuracy, macro_auc
 from veil.nets import ResidualBlock, SixConvolutions, mlp
 
 Floats = NDArray[np.float32]
@@ -48,6 +48,7 @@ EFFORTS = ("quick", "standard", "strong")
 
 _WIDE = 256  # kernel, neighbour and tree attackers see this many principal components of wider releases
 _EXACT_SVM = (2000, 8000, 8000)  # training rows up to which the RBF SVM is exact, for each effort; then Nystroem
+_MATCHED = 1000  # validation rows, all of whose pairs choose between matchers
 _CLIP = 10.0  # deviations at which standardised values stop: one wild value must not rule a linear or a neural attacker
 
 
@@ -181,10 +182,10 @@ def _full(scores: NDArray[np.floating], present: NDArray[np.int64], classes: int
 
 def logistic(problem: Problem) -> Score:
     """Logistic regression on standardised and on whitened columns, several strengths of L2."""
-    standard, whitened = Standardiser.fit(flat(problem.x)), _whitened(problem)
+    standard: Embed = Standardiser.fit(flat(problem.x))
     wide = math.prod(problem.x.shape[1:]) > _WIDE
-    settings = [(c, standard) for c in ((0.01,) if problem.effort == "quick" and wide else (0.001, 0.03, 1.0))]
-    settings += [(c, whitened) for c in (0.001, 0.1)]
+    strengths = (0.01,) if problem.effort == "quick" and wide else (0.001, 0.03, 1.0)
+    settings = [*((c, standard) for c in strengths), *((c, _whitened(problem)) for c in (0.001, 0.1))]
     candidates = []
     for c, view in settings:
         model = LogisticRegression(C=c, class_weight="balanced", max_iter=2000, tol=1e-3)
@@ -490,27 +491,40 @@ def residual_cnn(problem: Problem) -> Score:
 
 
 def lda(problem: Problem) -> Embed:
-    """Linear discriminants of the people: variation within a person whitened, that between people kept.
-
-    Fisher's discriminants from pooled covariances of whitened columns; the one within people, of which there are few
-    samples, is shrunk (Ledoit and Wolf 2004). Each direction counts by its share of real variation between people,
-    b / (b + 1) with b in units of the variation within, as in probabilistic LDA (Ioffe 2006): noise fades out.
+    """Linear discriminants of the people, of columns as they are and whitened: whichever matches validation better.
 
     Raises InputError where there are fewer than two people, or nobody has two rows.
     """
+    _check_people(np.unique(problem.y, return_counts=True)[1])
+    candidates = [_discriminants(problem, view) for view in (_compact(problem), _whitened(problem))]
+    chosen = np.random.default_rng(problem.seed).permutation(len(problem.x_validation))[:_MATCHED]
+    a, b = np.triu_indices(len(chosen), 1)
+    who = problem.y_validation[chosen]
+
+    def quality(embed: Embed) -> float:  # NaN without pairs of both kinds: then the first is taken
+        vectors = embed(problem.x_validation[chosen])
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return float(np.nan_to_num(auc((vectors @ vectors.T)[a, b], who[a] == who[b])))
+
+    return max(candidates, key=quality)
+
+
+def _discriminants(problem: Problem, view: Callable[[NDArray[np.generic]], Floats]) -> Embed:
+    """Fisher's discriminants from pooled covariances, the one within people shrunk (Ledoit and Wolf 2004).
+
+    Each direction counts by its share of real variation between people, b / (b + 1) with b in units of the variation
+    within, as in probabilistic LDA (Ioffe 2006): noise fades out.
+    """
     _, person, count = np.unique(problem.y, return_inverse=True, return_counts=True)
-    _check_people(count)
-    view = _whitened(problem)
     x = view(problem.x).astype(np.float64)
     means = np.zeros((len(count), x.shape[1]))
     np.add.at(means, person, x)
     means /= count[:, None]
     several = count[person] > 1
     grown = np.sqrt(count / np.maximum(count - 1, 1))  # what the means have taken out of the variation
-    residuals = ((x - means[person]) * grown[person, None])[several]
-    within, _ = ledoit_wolf(residuals, assume_centered=True)
+    within, _ = ledoit_wolf(((x - means[person]) * grown[person, None])[several], assume_centered=True)
     values, axes = np.linalg.eigh(within)
-    whiten = axes / np.sqrt(np.maximum(values, values.max() * 1e-9))
+    whiten = axes / np.sqrt(np.maximum(values, max(values.max(), 1e-30) * 1e-9))
     centre = x.mean(0)
     spread = (means - centre) @ whiten
     between, turn = np.linalg.eigh(spread.T @ spread / len(count))

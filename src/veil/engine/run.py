@@ -271,11 +271,6 @@ class Run:
                 if self._checkpoint is not None and (due or last):
                     self._write_checkpoint()
 
-    def finish(self) -> None:
-        """The run is complete and its result is saved: the checkpoint is no longer needed."""
-        if self._checkpoint is not None and self.state.is_main_process:
-            self._checkpoint.unlink(missing_ok=True)
-
     def _flush(self, count: int) -> None:
         if self._pending:
             values = torch.stack([v.float() for _, _, v in self._pending]).tolist()

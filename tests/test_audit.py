@@ -1,0 +1,454 @@
+"""The audit as a whole: it fails what is unprotected, passes what says nothing, and says what went wrong in one line."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import veil.audit
+from veil.audit import run
+from veil.audit.attackers import DidNotConverge, Problem
+from veil.audit.findings import Finding
+from veil.audit.run import Subject, audit
+from veil.data.pack import SPLITS, Pack
+from veil.errors import InputError
+
+PEOPLE, IMAGES = 200, 4
+
+
+@cache
+def _population() -> tuple[Pack, NDArray[np.float32], NDArray[np.float32]]:
+    """A pack of vectors; the part of them that is the person's own; noise. Gender d' = 4 in values 0-2, age in value 3."""
+    rng = np.random.default_rng(0)
+    gender, age = rng.permutation(PEOPLE) % 2, rng.permutation(PEOPLE) % 2
+    who = np.repeat(np.arange(PEOPLE), IMAGES)
+    smile = rng.integers(2, size=len(who))
+    own = rng.normal(size=(PEOPLE, 8))[who]
+    told = np.stack([gender, gender, gender, age], 1)[who] * 2.0 - 1
+    told[:, :3] *= 2 / np.sqrt(3)  # 3 columns at distance 2 * 2 / sqrt(3) each, deviation 1: d' = 4
+    told[:, 3] *= 2
+    noise = rng.normal(size=(len(who), 12))
+    x = np.concatenate([told + noise[:, :4], own + 0.2 * noise[:, 4:]], 1).astype(np.float32)
+    labels = {
+        "identity": [f"p{i:03d}" for i in who],
+        "gender": np.array(["female", "male"])[gender[who]],
+        "age": np.array(["old", "young"])[age[who]],
+        "smile": np.array(["no", "yes"])[smile],
+    }
+    return Pack.from_arrays(x, labels), x[:, 4:].copy(), rng.normal(size=(len(who), 6)).astype(np.float32)
+
+
+@cache
+def _everything() -> tuple[tuple[Finding, ...], tuple[tuple[int, int, str], ...]]:
+    """One quick audit of the input, of what is the person's own alone, and of pure noise; and its progress."""
+    pack, own, noise = _population()
+    told: list[tuple[int, int, str]] = []
+    found = audit(
+        [
+            Subject(name="Input", x=pack.x, role="input"),
+            Subject(name="own", x=own, role="method"),
+            Subject(name="noise", x=noise, role="baseline"),
+        ],
+        pack,
+        private=["gender", "age"],
+        utility=["identity", "age"],
+        effort="quick",
+        jobs=1,
+        progress=lambda *message: told.append(message),
+    )
+    return tuple(found), tuple(told)
+
+
+def _pick(found: Sequence[Finding], **wanted: object) -> list[Finding]:
+    return [f for f in found if all(getattr(f, name) == value for name, value in wanted.items())]
+
+
+def _one(found: Sequence[Finding], **wanted: object) -> Finding:
+    hits = _pick(found, **wanted)
+    assert len(hits) == 1, hits
+    return hits[0]
+
+
+def _worst(
+    release: str, target: str = "gender", code: str = "attribute.balanced_accuracy", role: str = "attack"
+) -> Finding:
+    return _one(_everything()[0], release=release, target=target, code=code, role=role, worst=True)
+
+
+# -- known answers ----------------------------------------------------------------------------------------------------
+
+
+def test_the_unprotected_input_fails() -> None:
+    found = _worst("Input")
+    assert found.low is not None
+    assert found.low > found.chance == 0.5
+    # Bayes: Phi(2) = .977. 200 test rows scatter by a point; four of them, and one for learning.
+    assert found.value == pytest.approx(0.977, abs=0.05)
+    assert _worst("Input", code="attribute.auc").value > 0.95
+
+
+@pytest.mark.parametrize("release", ["own", "noise"])
+def test_releases_that_say_nothing_of_gender_are_at_chance(release: str) -> None:
+    found = _worst(release)
+    assert found.low is not None
+    assert found.high is not None
+    # The interval of 50 people's images covers chance in 95 % of all data sets; a little slack covers the rest.
+    assert found.low - 0.05 < 0.5 < found.high + 0.05
+    gain = _one(_everything()[0], release=release, target="gender", code="attribute.normalised_gain")
+    assert gain.value == pytest.approx(0, abs=0.25)
+
+
+def test_the_gain_is_relative_to_the_input() -> None:
+    attack, reference = _worst("own"), _worst("Input")
+    gain = _one(_everything()[0], release="own", target="gender", code="attribute.normalised_gain")
+    assert gain.value == pytest.approx((attack.value - 0.5) / (reference.value - 0.5))
+    assert not _pick(_everything()[0], release="Input", code="attribute.normalised_gain")
+
+
+@pytest.mark.parametrize("release", ["Input", "own", "noise"])
+@pytest.mark.parametrize("target", ["gender", "age"])
+def test_shuffled_labels_pass(release: str, target: str) -> None:
+    found = _one(_everything()[0], release=release, target=target, attacker="shuffled labels (RBF SVM)")
+    assert found.role == "control"
+    assert found.level == run.CONTROL_LEVEL
+    assert found.low < 0.5 < found.high
+
+
+def test_the_majority_control_is_chance_and_says_its_accuracy() -> None:
+    pack = _population()[0]
+    found = _one(_everything()[0], release="own", target="gender", attacker="majority")
+    share = np.bincount(pack.label("gender")[pack.rows("test")]).max() / len(pack.rows("test"))
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert f"{share:.3f}" in found.note
+
+
+def test_vectors_of_identity_match_and_noise_does_not() -> None:
+    kwargs = {"target": "identity", "code": "verification.auc", "role": "utility"}
+    assert _worst("own", **kwargs).value > 0.97
+    noise = _worst("noise", **kwargs)
+    assert noise.low - 0.03 < 0.5 < noise.high + 0.03
+    same = _worst("own", target="identity|same gender", code="verification.auc", role="utility")
+    everybody = _worst("own", **kwargs)
+    assert same.n < everybody.n
+    assert same.value > 0.97
+
+
+def test_a_label_to_keep_is_measured() -> None:
+    kwargs = {"target": "age", "role": "utility"}
+    assert _worst("Input", code="utility.balanced_accuracy", **kwargs).value > 0.9  # Bayes: Phi(2) = .977
+    assert _worst("Input", code="utility.mcc", **kwargs).value > 0.8
+    assert _worst("Input", code="utility.auc", **kwargs).value > 0.95
+    noise = _worst("noise", code="utility.mcc", **kwargs)
+    assert noise.low - 0.1 < 0 < noise.high + 0.1
+
+
+def test_exactly_one_attacker_is_marked() -> None:
+    found, _ = _everything()
+    marked = Counter((f.release, f.target, f.code, f.role) for f in found if f.worst and f.role != "control")
+    assert set(marked.values()) == {1}
+    for release in ("Input", "own", "noise"):
+        for target in ("gender", "age"):
+            assert marked[release, target, "attribute.balanced_accuracy", "attack"] == 1
+        for target in ("identity", "identity|same gender", "identity|same age"):
+            assert marked[release, target, "verification.auc", "utility"] == 1
+    assert not [f for f in found if f.worst and f.role == "control"]
+
+
+def test_progress_counts_every_job() -> None:
+    _, told = _everything()
+    # 3 releases: 4 attackers on 2 private labels and 1 label to keep, 2 controls, 1 matching.
+    assert [done for done, _, _ in told] == list(range(1, 3 * (4 * 3 + 2 + 1) + 1))
+    assert {total for _, total, _ in told} == {len(told)}
+
+
+def test_the_order_of_subjects_and_the_number_of_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression", "RBF SVM", "MLPs"))
+    pack, own, noise = _population()
+    subjects = [
+        Subject(name="Input", x=pack.x, role="input"),
+        Subject(name="own", x=own, role="method"),
+        Subject(name="noise", x=noise, role="baseline"),
+    ]
+    one = audit(subjects[:2], pack, private=["gender"], utility=["identity"], effort="quick", jobs=1)
+    two = audit(subjects[1::-1], pack, private=["gender"], utility=["identity"], effort="quick", jobs=2)
+    assert sorted(one, key=repr) == sorted(two, key=repr)
+    assert [f.release for f in one if f.code != "attribute.normalised_gain"] != [
+        f.release for f in two if f.code != "attribute.normalised_gain"
+    ]
+
+
+def test_the_seed_changes_networks_pairs_and_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("RBF SVM",))
+    monkeypatch.setattr(run, "MATCHERS", {})
+    pack, own, _ = _population()
+    a, b, c = (
+        audit(
+            [Subject(name="own", x=own, role="method")],
+            pack,
+            private=["gender"],
+            utility=[],
+            seed=s,
+            effort="quick",
+            jobs=1,
+        )
+        for s in (0, 0, 1)
+    )
+    assert a == b
+    assert a != c
+
+
+# -- faces ------------------------------------------------------------------------------------------------------------
+
+
+def test_gender_is_found_in_stylised_faces(faces: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression", "RBF SVM"))
+    split = np.array(SPLITS)[
+        np.where(faces.split == 0, 1, faces.split)
+    ]  # nobody protects: the attacker has their images
+    names = {n: np.array([*faces.classes[n], None], dtype=object)[faces.labels[n]] for n in ("gender", "identity")}
+    split[np.isin(faces.label("identity"), np.unique(faces.label("identity"))[:8])] = "protect"
+    pack = Pack.from_arrays(faces.x, names, split=split)
+    found = audit(
+        [Subject(name="Input", x=pack.x, role="input")], pack, private=["gender"], utility=[], effort="quick", jobs=1
+    )
+    worst = _one(found, code="attribute.balanced_accuracy", role="attack", worst=True)
+    assert worst.low > 0.5
+    control = _one(found, attacker="shuffled labels (RBF SVM)")
+    assert control.low < 0.5 < control.high
+
+
+# -- picking ----------------------------------------------------------------------------------------------------------
+
+
+def _knowing(pack: Pack, rows: NDArray[np.int64], right: float) -> Callable[[Problem], Callable[..., Any]]:
+    """An attacker that reads the row's number from its release: right on ``rows`` with probability ``right``, else coins."""
+    rng = np.random.default_rng(0)
+    known = rng.random(len(pack)) < np.where(np.isin(np.arange(len(pack)), rows), right, 0.5)
+    said = np.where(known, pack.label("gender"), 1 - pack.label("gender"))
+    return lambda problem: lambda x: np.eye(2, dtype=np.float32)[said[x[:, 0].astype(int)]]
+
+
+def _numbered(pack: Pack) -> Subject:
+    return Subject(name="own", x=np.arange(len(pack), dtype=np.float32)[:, None], role="method")
+
+
+def test_the_worst_attacker_is_picked_on_validation_not_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = _population()[0]
+    lucky = _knowing(pack, pack.rows("test"), 0.9)
+    picked = _knowing(pack, pack.rows("calibrate"), 0.9)
+    monkeypatch.setattr(run, "ATTACKERS", {"lucky": lucky, "picked": picked, "RBF SVM": picked})
+    monkeypatch.setattr(run, "_QUICK", ("lucky", "picked"))
+    found = audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+    figures = {f.attacker: f for f in _pick(found, code="attribute.balanced_accuracy", role="attack")}
+    assert figures["lucky"].value > 0.8 > 0.65 > figures["picked"].value
+    assert figures["picked"].worst
+    assert not figures["lucky"].worst
+
+
+def _failing(problem: Problem) -> Callable[..., Any]:
+    raise DidNotConverge("its training loss became nan")
+
+
+def _nan(problem: Problem) -> Callable[..., Any]:
+    return lambda x: np.full((len(x), 2), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(("attacker", "why"), [(_failing, "loss became nan"), (_nan, "not finite")])
+def test_an_attacker_that_fails_has_no_figure_and_is_never_the_worst(
+    attacker: Callable[..., Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = _population()[0]
+    coin = _knowing(pack, pack.rows("test"), 0.5)
+    monkeypatch.setattr(run, "ATTACKERS", {"failing": attacker, "coin": coin, "RBF SVM": coin})
+    monkeypatch.setattr(run, "_QUICK", ("failing", "coin"))
+    found = audit([_numbered(pack)], pack, private=["gender"], utility=["age"], effort="quick", jobs=1)
+    for role, code in (("attack", "attribute.balanced_accuracy"), ("utility", "utility.balanced_accuracy")):
+        failed = _one(found, attacker="failing", code=code, role=role)
+        assert (failed.status, failed.value, failed.worst) == ("did_not_converge", None, False)
+        assert why in failed.note
+        assert _one(found, attacker="coin", code=code, role=role).worst
+    monkeypatch.setattr(run, "_QUICK", ("failing",))
+    found = audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+    assert not [f for f in found if f.worst]
+
+
+def test_the_threshold_follows_validation_data_and_any_scale() -> None:
+    # Scores of unit Gaussians at 5 and 7: the best threshold is 6. The curve of 2,000 rows finds it to within some
+    # hundredths; the coefficients of the attacker (which would say 0) do not matter.
+    rng = np.random.default_rng(0)
+    y = np.r_[np.zeros(1500, np.int64), np.ones(500, np.int64)]
+    margin = rng.normal(size=2000) + 5 + 2 * y
+    for change in (lambda s: s, lambda s: 1e-6 * s, np.exp):
+        decide = run._decision(np.stack([np.zeros(2000), change(margin)], 1), y, 2)
+        low, high = (decide(np.array([[0.0, change(6 + d)]]))[0] for d in (-0.15, 0.15))
+        assert (low, high) == (0, 1)
+
+
+def test_the_threshold_of_constant_or_reversed_scores_still_decides() -> None:
+    y = np.arange(20) % 2
+    assert run._decision(np.zeros((20, 2)), y, 2)(np.zeros((3, 2))).shape == (3,)
+    reversed_ = np.stack([y, 1 - y], 1).astype(np.float64)
+    assert set(run._decision(reversed_, y, 2)(reversed_)) <= {0, 1}
+
+
+def test_shuffling_keeps_people_and_the_classes_of_every_split() -> None:
+    pack = _population()[0]
+    who = pack.label("identity")
+    for name, personal in (("gender", True), ("smile", False)):
+        y = pack.label(name)
+        dealt = run._shuffled(y, who, pack.split, 0)
+        for code in np.unique(pack.split):
+            counts = [np.bincount(v[pack.split == code], minlength=2) for v in (y, dealt)]
+            np.testing.assert_array_equal(*counts)
+        changed = [len(np.unique(dealt[who == person])) > 1 for person in np.unique(who)]
+        assert any(changed) != personal
+        # Right by chance: 200 people (or 800 rows) agree with themselves half the time, +- four deviations.
+        assert (dealt == y).mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(PEOPLE))
+    unknown = np.where(np.arange(len(who)) % 7 == 0, -1, pack.label("gender"))
+    np.testing.assert_array_equal(run._shuffled(unknown, who, pack.split, 0) < 0, unknown < 0)
+
+
+# -- verification -----------------------------------------------------------------------------------------------------
+
+
+def _with_pairs(folds: int) -> Pack:
+    """The population with a protocol of pairs of test rows, one genuine and one impostor pair per person, in folds."""
+    pack = _population()[0]
+    names = {n: np.array(pack.classes[n], dtype=object)[pack.labels[n]] for n in pack.labels}
+    test, who = pack.rows("test"), pack.label("identity")
+    people = np.unique(who[test])
+    table = []
+    for i, person in enumerate(people):
+        mine, other = np.flatnonzero(who == person), np.flatnonzero(who == people[(i + folds) % len(people)])
+        table += [[mine[0], mine[1], 1, i % folds], [mine[0], other[0], 0, i % folds]]
+    split = np.array(SPLITS)[pack.split]
+    return Pack.from_arrays(pack.x, names, split=split, pairs=np.array(table))
+
+
+@pytest.mark.parametrize("folds", [10, 4])
+def test_the_ten_folds_of_listed_pairs_are_reported(folds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "MATCHERS", {})
+    pack = _with_pairs(folds)
+    subject = Subject(name="own", x=_population()[1], role="method")
+    found = audit([subject], pack, private=[], utility=["identity"], effort="quick", jobs=1)
+    figure = _one(found, code="verification.lfw10_accuracy")
+    assert figure.worst
+    if folds == 10:
+        assert figure.status == "ok"
+        assert figure.value > 0.9
+    else:
+        assert figure.status == "not_applicable"
+        assert "needs 10 folds" in figure.note
+
+
+def test_a_matcher_that_fails_is_reported_and_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(problem: Problem) -> Callable[..., Any]:
+        raise InputError("needs at least two people")
+
+    monkeypatch.setattr(run, "MATCHERS", {"failing": _failing, "refusing": refuses, "nan": _nan})
+    pack, own, _ = _population()
+    found = audit(
+        [Subject(name="own", x=own, role="method")], pack, private=[], utility=["identity"], effort="quick", jobs=1
+    )
+    status = {f.attacker: f.status for f in found if f.code == "verification.auc"}
+    assert status == {
+        "cosine": "ok",
+        "euclidean": "ok",
+        "failing": "did_not_converge",
+        "refusing": "not_applicable",
+        "nan": "did_not_converge",
+    }
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def _refused(subjects: Sequence[Subject], pack: Pack | None = None, **kwargs: Any) -> str:
+    kwargs = {"private": ["gender"], "utility": ["identity"], "jobs": 1, **kwargs}
+    with pytest.raises(InputError) as caught:
+        audit(subjects, pack or _population()[0], **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_all_problems_are_listed_in_one_line() -> None:
+    pack, own, noise = _population()
+    broken = noise.copy()
+    broken[3, 2] = np.nan
+    message = _refused(
+        [
+            Subject(name="a", x=own[:-1], role="method"),
+            Subject(name="a", x=broken, role="baseline"),
+            Subject(name="words", x=np.full((len(pack), 2), "x"), role="method"),
+            Subject(name="map", x=own, role="method", feature_map=(2, 2, 3)),
+        ],
+        private=["gender", "height"],
+        utility=["mood"],
+        effort="huge",
+        attack_on=["test"],
+        level=1.0,
+        jobs=0,
+    )
+    for part in (
+        "release 'a': names must differ, got 2",
+        f"release 'a': needs one row for each of the pack's {len(pack)}, got {len(pack) - 1}",
+        "release 'a': values must be finite",
+        "release 'words': must be uint8 images",
+        "release 'map': its feature map (2, 2, 3)",
+        "label 'height': the pack has age, gender, identity, smile",
+        "label 'mood'",
+        "effort: must be one of quick, standard, strong, got 'huge'",
+        "attackers: must train on 'attack' or 'protect', got ['test']",
+        "level: must lie in [0.5, 1), got 1.0",
+        "jobs: must be at least 1, got 0",
+    ):
+        assert part in message
+    assert message.count("label 'height'") == 1
+
+
+def test_a_class_that_a_split_lacks_is_named() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    split = np.array(SPLITS)[np.arange(40) % 4]
+    labels = {"gender": np.where((np.arange(40) % 8 > 3) & (split != "test"), "m", "f"), "identity": np.arange(40) // 2}
+    pack = Pack.from_arrays(x, labels, split=split)
+    message = _refused([Subject(name="a", x=x, role="method")], pack, utility=[])
+    assert "label gender: no row of class 'm' in split test" in message
+    assert "attack" not in message
+
+
+def test_nothing_to_audit_is_refused() -> None:
+    own = _population()[1]
+    assert "at least one is needed" in _refused([])
+    assert "one private or utility label" in _refused([Subject(name="a", x=own, role="method")], private=[], utility=[])
+    both = [Subject(name=n, x=own, role="input") for n in "ab"]
+    assert "one may have the role 'input', got a, b" in _refused(both)
+
+
+# -- the audit stands alone -------------------------------------------------------------------------------------------
+
+
+def test_the_audit_imports_no_method() -> None:
+    code = "import sys, veil.audit.run, veil.audit.attackers; print([m for m in sys.modules if m.startswith('veil.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "veil.audit.run" in loaded
+    for forbidden in ("veil.methods", "veil.release", "veil.pipeline", "veil.cli"):
+        assert forbidden not in loaded
+
+
+def test_no_file_of_the_audit_names_a_method() -> None:
+    for path in Path(veil.audit.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [n for n in names if n.startswith(("veil.methods", "veil.release", "veil.pipeline"))], path
