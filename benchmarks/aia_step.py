@@ -334,8 +334,8 @@ def write(path: Path, a: argparse.Namespace, run: Run, timings: Sequence[Timing]
     limits = (
         "Tolerances are limits to first order, not estimates: where rounding moves a layer's input, weights and "
         "output by a relative u at most, d layers move an output o by 3 d u |o|, and a loss by that times its slope; "
-        "a step of Adam adds the loss's possible move, lr |gradient|_1, times 6 d u (forward and backward). u is 2^-9 in bf16, "
-        "and in fp32 sqrt(2304) 2^-24 for sums of 2,304 products."
+        "a step of Adam adds the loss's possible move, lr |gradient|_1, times 6 d u (forward and backward). u is 2^-9 "
+        "in bf16, and in fp32 sqrt(2304) 2^-24 for sums of 2,304 products."
     )
     lines = [
         "# A training step of AIA, preset `paper`",

@@ -340,8 +340,9 @@ def page(a: argparse.Namespace, results: Results, shown: Pictures) -> list[str]:
     third = (
         f"alpha = {LOW_ALPHA:g}, beta = {FIXED:g}, seed {a.seeds[0]}. Test images; what the release's own decoder "
         "redraws from their releases; and the Grad-CAM of a six-convolution gender classifier, trained afresh on "
-        "releases of the `attack` split, for the class that it reads: bright is what speaks for it. The last columns are means "
-        f"over all test images of a class. This classifier's balanced accuracy on `test` is {shown.attack:.3f}."
+        "releases of the `attack` split, for the class that it reads: bright is what speaks for it. The last columns "
+        "are means over all test images of a class. This classifier's balanced accuracy on `test` is "
+        f"{shown.attack:.3f}."
     )
     return [
         "# The figures of AIA's paper, on stylised faces",

@@ -140,9 +140,17 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         noisy().save(tmp_path / "r")
     assert [p.name for p in tmp_path.iterdir()] == []
+
+
+def test_force_replaces_releases_only(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="only a release is replaced"):
+        noisy().save(tmp_path / "r", force=True)
+    assert (tmp_path / "r" / "thesis.txt").read_text() == "years of work"
 
 
 # The key

@@ -157,7 +157,10 @@ def fit(
     base: Annotated[
         Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="Key file of 32 bytes for keyed noise; a fresh key if none.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Key file of 32 bytes for keyed noise; RELEASE.key if it is there, else a fresh one."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit of the same settings.")] = False,
@@ -178,6 +181,8 @@ def fit(
         raise InputError(f"{out}: already exists; choose another name or --force")
     if precision not in ("auto", "bf16", "fp32"):
         raise InputError(f"precision: must be auto, bf16 or fp32, got {precision!r}")
+    # A key that is there stays in use: releases made with another one would no longer match those already out.
+    kept = key if key is not None or not key_path(out).exists() else key_path(out)
     with _progress(quiet or as_json) as bars:
         release, curves = pipeline.fit(
             method,
@@ -188,7 +193,7 @@ def fit(
             settings=_settings(settings),
             seed=seed,
             base=None if base is None else Release.load(base),
-            key=None if key is None else read_key_file(key),
+            key=read_key_file(kept) if kept is not None else None,
             precision=precision,  # type: ignore[arg-type]
             checkpoint=out.with_name(out.name + ".checkpoint"),
             every=checkpoint_every,

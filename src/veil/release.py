@@ -174,13 +174,15 @@ class Release:
             with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
 
         Raises:
-            InputError: If the folder exists and ``force`` is False.
+            InputError: If the folder exists and ``force`` is False, or holds something else, or cannot be written.
         """
         from safetensors.torch import save as to_bytes
 
         path = Path(path)
         if path.exists() and not force:
             raise InputError(f"{path}: already exists; choose another name or force")
+        if path.exists() and not (path / _CARD).exists():
+            raise InputError(f"{path}: only a release is replaced by force, and this holds no {_CARD}")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         try:
@@ -199,17 +201,19 @@ class Release:
                 "key_check": None if self.key is None else _key_check(self.key),
             }
             card["card_sha256"] = _card_check(card)
-            (temporary / _WEIGHTS).write_bytes(weights)
-            (temporary / _CARD).write_text(json.dumps(card, indent=2) + "\n")
-            temporary.chmod(0o755)
+            new = temporary / "new"
+            new.mkdir()
+            (new / _WEIGHTS).write_bytes(weights)
+            (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
             if self.key is not None:
                 _write_key(key_path(path), self.key)
             if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
-        except BaseException:
+                path.rename(temporary / "old")
+            new.rename(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
         return path
 
     @staticmethod

@@ -1,0 +1,97 @@
+"""The scripts in benchmarks/ and examples/ run, and the benchmark's check of the losses can fail."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("aia_step")
+
+
+def test_benchmark_compares_times_and_writes(step: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "step.md"
+    arguments = ["--size", "16", "--batch", "8", "--people", "40", "--rounds", "2", "--steps", "1", "--checked", "2"]
+
+    assert step.main([*arguments, "--out", str(out)]) == 0
+
+    text = out.read_text()
+    assert f"python benchmarks/aia_step.py {' '.join(arguments)}" in text
+    assert text.count("| joint step |") == text.count("| auto-encoder alone |") == 1
+    assert text.count("| fp32 | joint |") == 2 * 3  # two steps of three players
+    assert [p.name for p in out.parent.iterdir()] == ["step.md"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", ["autoencoder", "joint"])
+def test_losses_agree_until_weights_differ(step: ModuleType, precision: str, stage: str) -> None:
+    pack = step.faces(40, 16, 0)
+    trainer, plain, run = step.players(pack, 8, 0, precision)
+    assert all(c.agrees for c in step.compare(trainer, plain, run, stage, 2))
+
+    trainer, plain, run = step.players(pack, 8, 0, precision)
+    with torch.no_grad():
+        plain.decoder[-1].bias += 3  # for pixels around 1/2, L_AE goes from 0.7 to 1.5; the tolerance is 0.1
+    wrong = [c for c in step.compare(trainer, plain, run, stage, 1) if not c.agrees]
+    assert [c.player for c in wrong] == ["protector"]
+
+
+def test_losses_of_other_batches_do_not_agree(step: ModuleType) -> None:
+    pack = step.faces(40, 16, 0)
+    trainer, plain, run = step.players(pack, 8, 0, "fp32")
+    draw, generators = trainer.batch, iter([np.random.default_rng(1), np.random.default_rng(2)])
+    trainer.batch = lambda s: draw(replace(s, rng=next(generators)))  # first for the plain loop, then for Veil
+    assert [c.agrees for c in step.compare(trainer, plain, run, "autoencoder", 1)] == [False]
+
+
+def test_a_disagreement_stops_the_benchmark(
+    step: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(step.ROUNDOFF, "fp32", 0.0)  # then the order of a sum is too much
+    monkeypatch.setitem(step.ROUNDOFF, "bf16", 0.0)
+    out = tmp_path / "step.md"
+    arguments = ["--size", "16", "--batch", "8", "--people", "40", "--checked", "2", "--out", str(out)]
+    assert step.main(arguments) == 1
+    assert "differ by more than rounding" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.setattr("veil.audit.run._QUICK", ("logistic regression",))  # seconds instead of a minute
+    monkeypatch.setattr("veil.audit.run.MATCHERS", {})
+    figures = importlib.import_module("aia_figures")
+    small = ["--people", "60", "--size", "16", "--batch", "16", "--values", "1", "--steps-alone", "2"]
+
+    assert (
+        figures.main([*small, "--steps-joint", "2", "--attack-steps", "5", "--jobs", "1", "--out", str(tmp_path)]) == 0
+    )
+
+    for name in ("aia-fig2.png", "aia-fig3.png"):
+        with Image.open(tmp_path / "figures" / name) as picture:
+            assert picture.width > 1000
+            assert len(picture.convert("L").getcolors() or []) > 50  # something is drawn
+    page = (tmp_path / "results" / "aia-figures.md").read_text()
+    rows = [line.split(" | ")[:3] for line in page.splitlines() if line.startswith(("| AIA", "| Original", "| Random"))]
+    assert [[cell.strip("| ") for cell in row] for row in rows] == [
+        ["Original", "0", "0"],
+        ["Random", "0", "0"],
+        ["AIA\\T", "0", "0.5"],
+        ["AIA", "0.5", "1"],
+        ["AIA", "1", "0.5"],
+    ]
+    for name in ("aia-fig2.png", "aia-fig3.png"):
+        assert f"../figures/{name}" in page
