@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +86,12 @@ def _three() -> tuple[NDArray, NDArray, NDArray]:
 CASES = {"linear": _linear, "xor": _xor, "scales": _scales, "three": _three}
 
 
+def _train_with(**settings: Any) -> Callable[..., Any]:
+    """``attackers._train`` with settings that its caller did not ask for."""
+    train = attackers._train
+    return lambda *args, **kwargs: train(*args, **{**kwargs, **settings})
+
+
 @cache
 def _solved(case: str) -> tuple[float, dict[str, float], dict[str, float]]:
     """Balanced accuracy of the Bayes rule on the test rows, and of every attacker on validation and test rows."""
@@ -96,7 +104,10 @@ def _solved(case: str) -> tuple[float, dict[str, float], dict[str, float]]:
     for name in VECTORS:
         if name == "residual MLPs" and case != "xor":
             continue  # the slowest
-        score = ATTACKERS[name](task)
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "residual MLPs":
+                patch.setattr(attackers, "_train", _train_with(steps=80))
+            score = ATTACKERS[name](task)
         seen, unseen = score(task.x_validation), score(x[test])
         assert unseen.shape == (TEST, z)
         assert unseen.dtype == np.float32 or unseen.dtype == np.float64
@@ -151,12 +162,7 @@ def _easy(n: int, k: int = 8, classes: int = 2, seed: int = 0, gap: float = 2.0)
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks train for 40 steps: enough for what is easy."""
-
-    def train(*args: object, **kwargs: object) -> object:
-        return whole(*args, **{**kwargs, "steps": 40})  # type: ignore[arg-type]
-
-    whole = attackers._train
-    monkeypatch.setattr(attackers, "_train", train)
+    monkeypatch.setattr(attackers, "_train", _train_with(steps=40))
 
 
 @pytest.mark.usefixtures("brief")
@@ -178,7 +184,7 @@ def test_another_seed_gives_other_networks() -> None:
 
 
 @pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("name", [name for name in VECTORS if name != "residual MLPs"])
 def test_wide_releases_with_constant_columns_are_read(name: str) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(460) % 2
@@ -248,13 +254,9 @@ def test_a_network_that_meets_nan_did_not_converge() -> None:
 
 def test_a_network_that_explodes_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _easy(200)
-    monkeypatch.setattr(attackers, "_train", partial(_with_lr, attackers._train))
+    monkeypatch.setattr(attackers, "_train", _train_with(lr=1e30))
     with pytest.raises(DidNotConverge):
         ATTACKERS["MLPs"](problem(x, y, 2, 150, 50))
-
-
-def _with_lr(train: object, *args: object, **kwargs: object) -> object:
-    return train(*args, **{**kwargs, "lr": 1e30})  # type: ignore[operator]
 
 
 def test_a_logistic_regression_that_stops_early_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import csv
 import secrets
 import zipfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,9 @@ def apply(
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); nothing was left behind") from error
     finally:
         rows.batches.close()
-        temporary.unlink(missing_ok=True)
-        listed.unlink(missing_ok=True)
+        for path in (temporary, listed):
+            with suppress(OSError):  # that nothing could be written must not be hidden by what follows from it
+                path.unlink(missing_ok=True)
     return n, len(rows.skipped)
 
 

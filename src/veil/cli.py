@@ -340,7 +340,9 @@ def main() -> None:
         _fail(f"{error.format_message()} (see `{_asked()} --help`)", 2)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:  # typer leaves with 1 where the reader of a pipe has gone
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # else Python complains when it flushes at the end
@@ -351,6 +353,8 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}", 2)
     except Exception as error:
         _internal(error)
+    if status == 130:  # typer's word for an interruption, in some of its versions
+        _fail("interrupted", 130)
     sys.exit(status if isinstance(status, int) else 0)
 
 

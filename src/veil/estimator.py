@@ -67,16 +67,23 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: For anything that does not fit, all problems in one line.
         """
-        if self.method not in METHODS:
-            raise InputError(f"method: must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if y is None and identity is None:
-            raise InputError("fit: needs identity, to keep matching, or y, the label to keep; got neither")
         hidden = dict(private) if isinstance(private, Mapping) else {"private": private}
         others = {"identity": identity, "utility": y}
         kept = {name: values for name, values in others.items() if values is not None}
-        taken = [name for name in hidden if name in kept]
-        if taken:
-            raise InputError(f"private: a label to hide cannot be named {taken[0]!r} where {taken[0]} is given as well")
+        problems = []
+        if self.method not in METHODS:
+            problems.append(f"method: must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if not kept:
+            problems.append("fit: needs identity, to keep matching, or y, the label to keep; got neither")
+        if not hidden:
+            problems.append("private: at least one label must be given, got none")
+        problems += [
+            f"private: a label to hide cannot be named {name!r} where {'y' if name == 'utility' else name} is given"
+            for name in hidden
+            if name in kept
+        ]
+        if problems:
+            raise InputError("; ".join(problems))
         data = np.asarray(X)
         labels = {name: _column(name, values) for name, values in {**hidden, **kept}.items()}
         pack = Pack.from_arrays(data, labels, split=[SPLITS[0]] * len(data))

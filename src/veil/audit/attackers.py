@@ -86,7 +86,8 @@ class Problem:
 
     @property
     def image_like(self) -> bool:
-        return self.x.ndim > 2 or self.feature_map is not None
+        """Whether convolutions take part: on images always, on maps unless it must be quick (they are small)."""
+        return self.x.ndim > 2 or (self.feature_map is not None and self.effort != "quick")
 
 
 # -- views of the releases --------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ _QUICK = ("logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual C
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )
+_WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
@@ -190,11 +191,10 @@ def _jobs(
     groups = None if target == "identity" or "identity" not in pack.labels else pack.label("identity")
     level = CONTROL_LEVEL if role == "control" else level
     names = [n for n in ATTACKERS if effort != "quick" or n in _QUICK]
-    images = subject.x.ndim > 2
-    if images or subject.feature_map:
-        names = [n for n in names if n != "residual MLPs"]  # too wide for them; the convolutional attackers stand in
-    else:
+    if not (subject.x.ndim > 2 or (subject.feature_map and effort != "quick")):
         names = [n for n in names if n not in CONVOLUTIONAL]
+    elif subject.x.ndim > 2 or subject.x.shape[1] > _WIDEST:
+        names = [n for n in names if n != "residual MLPs"]  # the convolutional attackers stand in
     if role == "control":
         names = [_SHUFFLED]
         y = _shuffled(y, groups, pack.split, seed)

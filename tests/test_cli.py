@@ -1,0 +1,403 @@
+"""The command line: the whole way, exit statuses, one-line messages, and help that tells the truth."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from veil import cli, pipeline
+from veil._version import __version__
+from veil.audit import run
+from veil.audit.attackers import EFFORTS
+from veil.audit.findings import Finding
+from veil.data.layouts import LAYOUTS
+from veil.data.pack import Pack
+from veil.methods import METHODS
+from veil.release import Release
+
+COMMANDS = ("demo", "pack", "fit", "apply", "audit", "report", "export")
+QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Veil:
+    """``veil(...)`` runs the entry point in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._patch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object) -> Done:
+        self._patch.setattr(sys, "argv", ["veil", *map(str, arguments)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return Done(int(caught.value.code or 0), out, err)
+
+    def json(self, *arguments: object) -> dict[str, Any]:
+        done = self(*arguments, "--json")
+        assert (done.status, done.err) == (0, "")
+        value = json.loads(done.out)
+        assert isinstance(value, dict)
+        return value
+
+    def refuses(self, *arguments: object) -> str:
+        done = self(*arguments)
+        assert (done.status, done.out) == (2, "")
+        assert re.fullmatch(r"veil: [^\n]+\n", done.err)
+        assert "Traceback" not in done.err
+        return done.err
+
+
+@pytest.fixture
+def veil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Veil]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield Veil(capsys, monkeypatch)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit of seconds: the attackers that need no training loop, one matcher."""
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression", "RBF SVM"))
+    monkeypatch.setattr(run, "MATCHERS", {"LDA": run.MATCHERS["LDA"]})
+
+
+def _process(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", "from veil.cli import main; main()", *map(str, arguments)],
+                          capture_output=True, text=True, check=False, **kwargs)  # fmt: skip
+
+
+# -- the whole way ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("brief")
+def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
+    pack, release = tmp_path / "pack", tmp_path / "R" / "paper"
+    made = veil.json("pack", "stylised", "identities=80,images=3", pack, "--size", 32)
+    assert made["pack"] == str(pack)
+    assert made["shape"] == [240, 32, 32]
+    assert sum(made["splits"].values()) == 240
+
+    written = veil.json("fit", "aia", pack, release, "--private", "gender", *QUICK_AIA, "--keep-decoder")
+    assert written == {"release": str(release), "curves": f"{release}.curves.parquet"}
+    assert set(pq.read_table(written["curves"]).column_names) == {"step", "stage", "player", "loss"}
+    assert not (tmp_path / "R" / "paper.checkpoint").exists()
+
+    vectors = tmp_path / "out.parquet"
+    assert veil.json("apply", release, pack, vectors) == {"out": str(vectors), "rows": 240, "skipped": 0}
+    expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
+    np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
+
+    out = tmp_path / "audit"
+    arguments = ("audit", pack, out, "--private", "gender", "--private", "smile", "--release", release,
+                 "--release", f"again={release}", "--vectors", f"mine={vectors}", "--effort", "quick", "--jobs", 1,
+                 "--level", 0.9)  # fmt: skip
+    summary = veil.json(*arguments)
+    assert summary["out"] == str(out / "findings.json")
+    names = ["Input", "Input + LEACE", "paper", "again", "mine"]
+    assert [(row["private"], row["name"]) for row in summary["rows"]] == [
+        (p, n) for p in ("gender", "smile") for n in names
+    ]
+    document = json.loads((out / "findings.json").read_text())
+    assert document["command"] == "veil " + " ".join(map(str, [*arguments, "--json"]))
+    # The same vectors, however they came, are attacked alike.
+    values = {row["name"]: row["attack"]["value"] for row in summary["rows"] if row["private"] == "gender"}
+    assert values["paper"] == values["again"]
+    assert {row["attack"]["level"] for row in summary["rows"]} == {0.9}
+
+    told = veil(*arguments)
+    assert told.status == 0
+    assert "0.9 intervals" in told.out
+    assert "smile attack" in told.out
+    assert told.out.rstrip().endswith(str(out / "findings.json"))
+
+    page = veil.json("report", out)["report"]
+    assert "paper" in Path(page).read_text()
+    assert veil("report", out).out.strip() == page
+
+
+def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, people: Path) -> None:
+    release = tmp_path / "random"
+    done = veil("fit", "random", people, release, "--private", "gender")
+    assert done.status == 0
+    assert f"{release}.key: its secret key" in done.out
+    assert veil("apply", release, people, tmp_path / "a.npz").status == 0
+    key = Path(f"{release}.key").rename(tmp_path / "elsewhere.key")
+    assert "its key must be given" in veil.refuses("apply", release, people, tmp_path / "b.npz")
+    assert veil("apply", release, people, tmp_path / "b.npz", "--key", key).status == 0
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        np.testing.assert_array_equal(a["releases"], b["releases"])
+    again = tmp_path / "again"
+    assert veil.json("fit", "random", people, again, "--private", "gender", "--key", key)["key"] == f"{again}.key"
+    assert Path(f"{again}.key").read_bytes() == key.read_bytes()
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "DEMO_PEOPLE", 60)
+    monkeypatch.setattr(pipeline, "DEMO_IMAGES", 3)
+    monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
+    short = {name: {"steps_alone": 1, "steps_joint": 1, "batch": 16} for name in pipeline.DEMO_SETTINGS}
+    short["original"] = {"steps_alone": 1, "batch": 16}
+    monkeypatch.setattr(pipeline, "DEMO_SETTINGS", short)
+    done = veil("demo", "--out", tmp_path / "demo", "--jobs", 1, "--quiet")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[-1] == str(tmp_path / "demo" / "report.html")
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+    for name in ("Input", "Original", "Random", "AIA\\T", "AIA", "AIA deep", "LEACE"):
+        rows = [line for line in lines if re.search(rf"│ {re.escape(name)} +│", line)]
+        assert len(rows) == 1, name
+        assert re.search(r"0\.\d{3} +│ 0\.\d{3} - [01]\.\d{3}", rows[0])
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir() if p.is_dir())[-1] == "releases"
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pack of vectors, made from a file."""
+    from veil.data import build
+
+    folder = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(60), 3)
+    np.savez(folder / "in.npz", vectors=rng.random((180, 6), np.float32), identity=who, gender=who % 2)
+    build.pack("embeddings", folder / "in.npz", folder / "pack")
+    return folder / "pack"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack", "polaroid", "x", "OUT"], "layout 'polaroid': must be one of"),
+        (["pack", "folder", "/nowhere", "OUT"], "/nowhere: no such folder"),
+        (["pack", "stylised", "identities=4", "OUT", "--crop", "0,1"], "crop: must be four numbers"),
+        (["pack", "stylised", "identities=4", "OUT", "--fractions", "a,b,c,d"], "fractions: must be four numbers"),
+        (["pack", "stylised", "identities=4", "OUT", "--set", "size"], "--set: must be NAME=VALUE, got 'size'"),
+        (
+            ["fit", "magic", "PEOPLE", "OUT", "--private", "gender"],
+            "method: must be one of aia, leace, random, got 'magic'",
+        ),
+        (["fit", "aia", "/nowhere", "OUT", "--private", "gender"], "/nowhere: no such folder"),
+        (["fit", "aia", "PEOPLE", "OUT", "--private", "height"], "label 'height': the pack has gender, identity"),
+        (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--preset", "huge"], "preset: must be one of paper"),
+        (
+            ["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--set", "alpha=x"],
+            "alpha: must be a number, got 'x'",
+        ),
+        (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--set", "nope=1"], "got 'nope'"),
+        (
+            ["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--precision", "fp8"],
+            "precision: must be auto, bf16 or fp32",
+        ),
+        (["fit", "aia", "PEOPLE", "PEOPLE", "--private", "gender"], "already exists; choose another name or --force"),
+        (["fit", "random", "PEOPLE", "OUT", "--private", "gender", "--key", "/nowhere"], "the key cannot be read"),
+        (["fit", "aia", "PEOPLE", "OUT"], "Missing option '--private'. (see `veil fit --help`)"),
+        (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
+        (["audit", "PEOPLE", "OUT", "--private", "height"], "label 'height'"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--effort", "huge"], "effort: must be one of quick"),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--attack-on", "test"],
+            "must train on 'attack' or 'protect'",
+        ),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--release", "=x"], "must be NAME=PATH or a path"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--vectors", "/nowhere.npz"], "/nowhere.npz"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--baseline", "magic"], "magic"),
+        (["report", "/nowhere"], "/nowhere/findings.json"),
+        (["export", "/nowhere", "OUT.onnx"], "/nowhere: must be a release folder"),
+        (["frobnicate"], "No such command 'frobnicate'. (see `veil --help`)"),
+        (["audit", "--frobnicate"], "No such option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(
+    arguments: list[str], message: str, veil: Veil, people: Path, tmp_path: Path
+) -> None:
+    places = {"OUT": tmp_path / "out", "OUT.npz": tmp_path / "out.npz", "PEOPLE": people}
+    err = veil.refuses(*(places.get(a, a) for a in arguments), *(["--jobs", 1] if arguments[0] == "audit" else []))
+    assert message in err
+    assert not [p.name for p in tmp_path.iterdir() if not p.name.startswith("out")]
+    assert not (tmp_path / "out" / "findings.json").exists()
+
+
+def test_strict_apply_exits_with_two_and_still_writes(veil: Veil, tmp_path: Path, people: Path) -> None:
+    release = tmp_path / "leace"
+    assert veil("fit", "leace", people, release, "--private", "gender").status == 0
+    x = np.ones((4, 6), np.float32)
+    x[1, 0] = np.inf
+    np.savez(tmp_path / "in.npz", vectors=x)
+    done = veil("apply", release, tmp_path / "in.npz", tmp_path / "a.npz")
+    assert done.status == 0
+    assert "3 rows; 1 skipped, listed in" in done.out
+    done = veil("apply", release, tmp_path / "in.npz", tmp_path / "b.npz", "--strict")
+    assert done.status == 2
+    assert "--strict" in done.err
+    assert (tmp_path / "b.npz").exists()
+    assert (tmp_path / "b.npz.skipped.csv").exists()
+    assert "already exists" in veil.refuses("apply", release, tmp_path / "in.npz", tmp_path / "a.npz")
+    assert veil("apply", release, tmp_path / "in.npz", tmp_path / "a.npz", "--force").status == 0
+
+
+def test_packing_pictures_says_what_was_skipped(veil: Veil, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abcdefgh":
+        Image.fromarray(np.full((20, 20), 9, np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no")
+    done = veil("pack", "folder", tmp_path / "in", tmp_path / "pack", "--size", 16)
+    assert done.status == 0
+    assert "8 images" in done.out
+    assert "1 skipped" in done.out
+
+
+def test_our_own_fault_is_one_line_and_status_one(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from veil.report import html
+
+    def broken(out: Path) -> Path:
+        raise ZeroDivisionError("one\ntwo")
+
+    monkeypatch.setattr(html, "write", broken)
+    done = veil("report", tmp_path)
+    assert done == Done(1, "", "veil: internal error, please report it: ZeroDivisionError: one\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/somewhere"), 2, "veil: /somewhere: Permission denied\n"),
+        (OSError("odd"), 1, "veil: internal error, please report it: OSError: odd\n"),
+        (KeyboardInterrupt(), 130, "veil: interrupted\n"),
+    ],
+)
+def test_what_the_system_refuses(
+    error: BaseException, status: int, message: str, veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from veil.report import html
+
+    def broken(out: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(html, "write", broken)
+    done = veil("report", tmp_path)
+    assert (done.status, done.err) == (status, message)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_releases(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b"
+    odd.mkdir()
+    assert cli._named(str(odd)) == ("a=b", odd)
+    assert cli._named(f"mine={tmp_path}") == ("mine", tmp_path)
+    assert cli._named("R/paper") == ("paper", Path("R/paper"))
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def _options(command: str) -> dict[str, str]:
+    """The help of every parameter of a command."""
+    hints = inspect.get_annotations(getattr(cli, command), eval_str=True, globals=vars(cli) | {"Path": Path})
+    return {name: hint.__metadata__[0].help for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_parameter_has_help_that_is_shown(command: str, veil: Veil, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    done = veil(command, "--help")
+    assert (done.status, done.err) == (0, "")
+    options = _options(command)
+    assert set(options) == set(inspect.signature(getattr(cli, command)).parameters)
+    for name, text in options.items():
+        assert text, name
+        assert " ".join(text.split())[:30] in " ".join(done.out.split()), name
+
+
+def test_help_names_what_there_is() -> None:
+    assert all(name in _options("pack")["layout"] for name in LAYOUTS)
+    assert all(name in _options("fit")["method"] for name in METHODS)
+    assert all(name in _options("fit")["preset"] for name in METHODS["aia"].presets)
+    assert all(name in _options("audit")["effort"] for name in EFFORTS)
+    assert all(name in _options("audit")["baseline"] for name in METHODS if name != "aia")
+    assert {c.callback.__name__ for c in cli.app.registered_commands if c.callback} == set(COMMANDS)
+
+
+def test_no_arguments_show_the_help(veil: Veil) -> None:
+    done = veil()
+    assert (done.status, done.err) == (0, "")
+    assert all(command in done.out for command in COMMANDS)
+    assert veil("--version").out == f"{__version__}\n"
+
+
+def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
+                     value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
+    cli._print_summary([failed], ["gender"], "identity", Path("x"), as_json=True)
+    row = json.loads(capsys.readouterr().out)["rows"][0]
+    assert (row["attack"]["value"], row["utility"]) == (None, None)
+    cli._print_summary([failed], ["gender"], "identity", Path("x"), as_json=False)
+    assert "│ -" in capsys.readouterr().out
+
+
+# -- as a process -----------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_because_torch_is_not_imported() -> None:
+    code = "import sys; sys.argv = ['veil', '--help']\nimport veil.cli\n" \
+           "try: veil.cli.main()\nexcept SystemExit: print(sorted({m.split('.')[0] for m in sys.modules}))"  # fmt: skip
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = out.splitlines()[-1]
+    assert "'typer'" in loaded
+    for heavy in ("torch", "numpy", "sklearn", "pyarrow", "PIL", "plotly"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_statuses_of_the_process() -> None:
+    assert _process("--version").returncode == 0
+    done = _process("report", "/nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"veil: [^\n]+\n", done.stderr)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes that close are a matter of POSIX")
+def test_a_closed_pipe_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", "from veil.cli import main; main()", "--version"], stdout=write,
+                          stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_a_terminated_run_leaves_nothing(tmp_path: Path) -> None:
+    code = "import os, signal, sys\nfrom veil import cli\nfrom veil.data import stylised\nwhole = stylised.render\n" \
+           "def render(*a, **k):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return whole(*a, **k)\n" \
+           "stylised.render = render\n" \
+           f"sys.argv = ['veil', 'pack', 'stylised', 'identities=20', {str(tmp_path / 'out')!r}]\n" \
+           "cli.main()"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "veil: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
