@@ -40,9 +40,22 @@ Json = dict[str, Any]
 def finding(code: str, release: str, target: str, attacker: str, value: float | None, **more: object) -> Json:
     """One finding with an interval of 2.2 points to either side."""
     ends = (None, None) if value is None else (round(value - 0.022, 4), round(value + 0.022, 4))
-    base = {"code": code, "release": release, "target": target, "attacker": attacker, "role": "attack",
-            "value": value, "low": ends[0], "high": ends[1], "level": 0.95, "n": 3363, "chance": 0.5, "worst": False,
-            "status": "ok", "note": ""}
+    base = {
+        "code": code,
+        "release": release,
+        "target": target,
+        "attacker": attacker,
+        "role": "attack",
+        "value": value,
+        "low": ends[0],
+        "high": ends[1],
+        "level": 0.95,
+        "n": 3363,
+        "chance": 0.5,
+        "worst": False,
+        "status": "ok",
+        "note": "",
+    }
     return {**base, **more}
 
 
@@ -68,69 +81,158 @@ def build(
                 elif attacker == "svm" and name == "LEACE":
                     extra |= {"status": "did_not_converge", "note": "the solver stopped at 10,000 iterations"}
                 empty = "status" in extra
-                found.append(finding("attribute.balanced_accuracy", name, target, attacker,
-                                     None if empty else round(value, 4), **extra))
-                found.append(finding("attribute.auc", name, target, attacker,
-                                     None if empty else round(0.5 + (value - chance) * 0.9, 4),
-                                     **{**extra, "chance": 0.5}))
+                found.append(
+                    finding(
+                        "attribute.balanced_accuracy",
+                        name,
+                        target,
+                        attacker,
+                        None if empty else round(value, 4),
+                        **extra,
+                    )
+                )
+                found.append(
+                    finding(
+                        "attribute.auc",
+                        name,
+                        target,
+                        attacker,
+                        None if empty else round(0.5 + (value - chance) * 0.9, 4),
+                        **{**extra, "chance": 0.5},
+                    )
+                )
             gain = (worst - chance) / ((RELEASES[0][2] - 0.5) * 2 * (1 - chance) * (1 - 0.15 * i))
             if name != "Input":
-                found.append(finding("attribute.normalised_gain", name, target, "mlp", round(gain, 4), chance=0.0,
-                                     worst=True))
+                found.append(
+                    finding("attribute.normalised_gain", name, target, "mlp", round(gain, 4), chance=0.0, worst=True)
+                )
             if name in ("Input", "AIA deep"):
-                found.append(finding("attribute.balanced_accuracy", name, target, "shuffled labels (mlp)",
-                                     chance + 0.004, role="control", chance=chance))
-        found.append(finding("attribute.balanced_accuracy", name, next(iter(private)), "majority", 0.5, low=0.5,
-                             high=0.5, role="control", note="always male: plain accuracy 0.774"))
+                found.append(
+                    finding(
+                        "attribute.balanced_accuracy",
+                        name,
+                        target,
+                        "shuffled labels (mlp)",
+                        chance + 0.004,
+                        role="control",
+                        chance=chance,
+                    )
+                )
+        found.append(
+            finding(
+                "attribute.balanced_accuracy",
+                name,
+                next(iter(private)),
+                "majority",
+                0.5,
+                low=0.5,
+                high=0.5,
+                role="control",
+                note="always male: plain accuracy 0.774",
+            )
+        )
         found += _uses(name, use, utility, next(iter(private)))
     sizes = {"protect": 5955, "attack": 2646, "calibrate": 1323, "test": 3309}
     return {
-        "schema": 1, "veil": "0.1.0", "seed": 0, "created": "2026-11-20",
+        "schema": 1,
+        "veil": "0.1.0",
+        "seed": 0,
+        "created": "2026-11-20",
         "command": "veil audit lfw.pack out --private gender --utility identity --release aia.release --release "
         "aia-deep.release",
         "data": {
-            "layout": "lfw", "kind": "images", "shape": [64, 64], "n": 13233, "identities": 5749,
+            "layout": "lfw",
+            "kind": "images",
+            "shape": [64, 64],
+            "n": 13233,
+            "identities": 5749,
             "fingerprint": "ab12cd34ef56",
             "splits": {name: {"n": n, "identities": n // 2} for name, n in sizes.items()},
             "labels": {
-                **{target: {"classes": list(names),
-                            "counts": {s: [n // len(names)] * len(names) for s, n in sizes.items()}}
-                   for target, names in private.items()},
+                **{
+                    target: {
+                        "classes": list(names),
+                        "counts": {s: [n // len(names)] * len(names) for s, n in sizes.items()},
+                    }
+                    for target, names in private.items()
+                },
                 "identity": {"classes": [f"Person {i}" for i in range(5749)], "counts": {}},
             },
-            "private": list(private), "utility": [utility], "skipped": 3, "attack_on": ["attack"],
+            "private": list(private),
+            "utility": [utility],
+            "skipped": 3,
+            "attack_on": ["attack"],
         },
         "releases": [
-            {"name": name, "method": "aia" if role == "method" else name.lower(), "preset": "deep", "k": 128, "seed": 0,
-             "role": role, "config": {"alpha": 0.5, "adversary": {"depth": 3, "hidden": [256, 256]}}, "note": ""}
+            {
+                "name": name,
+                "method": "aia" if role == "method" else name.lower(),
+                "preset": "deep",
+                "k": 128,
+                "seed": 0,
+                "role": role,
+                "config": {"alpha": 0.5, "adversary": {"depth": 3, "hidden": [256, 256]}},
+                "note": "",
+            }
             for name, role, _, _ in releases
         ],
         "findings": found,
-        "pictures": [{"file": "pictures/reconstructions.png", "title": "Reconstructions beside originals",
-                      "caption": "Top: originals. Below: what a fresh decoder makes of each release."}],
-        "curves": [{"file": "curves/aia-deep.parquet", "release": "AIA deep"},
-                   {"file": "curves/aia.parquet", "release": "AIA"}],
+        "pictures": [
+            {
+                "file": "pictures/reconstructions.png",
+                "title": "Reconstructions beside originals",
+                "caption": "Top: originals. Below: what a fresh decoder makes of each release.",
+            }
+        ],
+        "curves": [
+            {"file": "curves/aia-deep.parquet", "release": "AIA deep"},
+            {"file": "curves/aia.parquet", "release": "AIA"},
+        ],
     }
 
 
 def _uses(name: str, use: float, utility: str, private: str) -> list[Json]:
     if utility != "identity":
         codes = {"utility.balanced_accuracy": use, "utility.mcc": 2 * use - 1, "utility.auc": min(use + 0.03, 0.99)}
-        return [finding(code, name, utility, "logistic", round(value, 4), role="utility", worst=True,
-                        chance=0.0 if code == "utility.mcc" else 0.5) for code, value in codes.items()]
+        return [
+            finding(
+                code,
+                name,
+                utility,
+                "logistic",
+                round(value, 4),
+                role="utility",
+                worst=True,
+                chance=0.0 if code == "utility.mcc" else 0.5,
+            )
+            for code, value in codes.items()
+        ]
     found = []
     for target, loss in (("identity", 0.0), (f"identity|same {private}", 0.02)):
         for matcher, less in zip(MATCHERS, (0.015, 0.0), strict=True):
             auc = max(use - loss - less, 0.5)
             codes = {
-                "verification.auc": auc, "verification.eer": 1 - auc + 0.07, "verification.accuracy": auc - 0.06,
+                "verification.auc": auc,
+                "verification.eer": 1 - auc + 0.07,
+                "verification.accuracy": auc - 0.06,
                 "verification.tar_at_far_0.01": max(2 * auc - 1.35, 0.01),
                 "verification.tar_at_far_0.001": max(2 * auc - 1.6, 0.001),
             }
-            found += [finding(code, name, target, matcher, round(value, 4), role="utility", worst=matcher == "siamese",
-                              low=round(value - 0.009, 4), high=round(value + 0.009, 4),
-                              chance=0.5 if "auc" in code or "accuracy" in code else None)
-                      for code, value in codes.items()]
+            found += [
+                finding(
+                    code,
+                    name,
+                    target,
+                    matcher,
+                    round(value, 4),
+                    role="utility",
+                    worst=matcher == "siamese",
+                    low=round(value - 0.009, 4),
+                    high=round(value + 0.009, 4),
+                    chance=0.5 if "auc" in code or "accuracy" in code else None,
+                )
+                for code, value in codes.items()
+            ]
     return found
 
 
@@ -152,9 +254,15 @@ def place(out: Path, document: object, *, extras: bool = True) -> Path:
 def _training() -> pa.Table:
     rng = np.random.default_rng(2)
     columns: dict[str, list[Any]] = {"step": [], "stage": [], "player": [], "loss": []}
-    stages = {"1 reconstruct": {"auto-encoder": (0.4, 0.02)},
-              "2 protect": {"encoder": (4.0, 0.8), "adversary gender": (0.5, 0.68), "siamese": (1.4, 0.7),
-                            "decoder": (0.06, 0.09)}}
+    stages = {
+        "1 reconstruct": {"auto-encoder": (0.4, 0.02)},
+        "2 protect": {
+            "encoder": (4.0, 0.8),
+            "adversary gender": (0.5, 0.68),
+            "siamese": (1.4, 0.7),
+            "decoder": (0.06, 0.09),
+        },
+    }
     for stage, players in stages.items():
         for player, (first, last) in players.items():
             steps = np.arange(0, 2000, 2)
@@ -163,8 +271,14 @@ def _training() -> pa.Table:
             columns["stage"] += [stage] * len(steps)
             columns["player"] += [player] * len(steps)
             columns["loss"] += loss.tolist()
-    return pa.table({"step": pa.array(columns["step"], pa.int64()), "stage": columns["stage"],
-                     "player": columns["player"], "loss": columns["loss"]})
+    return pa.table(
+        {
+            "step": pa.array(columns["step"], pa.int64()),
+            "stage": columns["stage"],
+            "player": columns["player"],
+            "loss": columns["loss"],
+        }
+    )
 
 
 class Page(HTMLParser):
@@ -243,7 +357,16 @@ def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
         "(95 % interval .905–.923), input .941." in got.text("verdict")
     )
     assert [i for i in got.ids() if i in got.sections] == [
-        "verdict", "plane", "releases", "attackers", "controls", "pictures", "curves", "data", "reproduce", "glossary",
+        "verdict",
+        "plane",
+        "releases",
+        "attackers",
+        "controls",
+        "pictures",
+        "curves",
+        "data",
+        "reproduce",
+        "glossary",
     ]
     assert not [name for name in got.sections if "alarm" in name]
 
@@ -312,8 +435,12 @@ def test_tables_show_every_attacker_and_why_some_have_no_figure(tmp_path: Path) 
     text = got.text("attackers")
     for attacker in ATTACKERS:
         assert attacker in text
-    for words in ("did not converge", "the solver stopped at 10,000 iterations",
-                  "not applicable", "a vector has no rows and columns"):
+    for words in (
+        "did not converge",
+        "the solver stopped at 10,000 iterations",
+        "not applicable",
+        "a vector has no rows and columns",
+    ):
         assert words in text
     assert text.count("91.0 % worst") == 1
     heats = [float(str(a["style"]).split(":")[1]) for tag, a in got.tags if tag == "td" and "style" in a]

@@ -212,8 +212,9 @@ class Document:
     pictures: tuple[Picture, ...]
     curves: tuple[Curves, ...]
 
-    def select(self, *, role: str, release: str | None = None, target: str | None = None, code: str | None = None
-               ) -> list[Finding]:
+    def select(
+        self, *, role: str, release: str | None = None, target: str | None = None, code: str | None = None
+    ) -> list[Finding]:
         """The findings of ``role``, narrowed by what is given, in their order."""
         return [
             f

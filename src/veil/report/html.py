@@ -73,8 +73,11 @@ def render(document: Document, out: Path) -> str:
     figures: dict[str, Figure] = {}
     checks = controls(document)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("veil.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("veil.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     view = {
         "document": document,
@@ -103,7 +106,8 @@ def render(document: Document, out: Path) -> str:
     }
     figures_json = json.dumps(
         {"dark": dict(plots.DARK), "figures": {name: figure.plain() for name, figure in figures.items()}},
-        separators=(",", ":"), allow_nan=False,
+        separators=(",", ":"),
+        allow_nan=False,
     )
     return environment.get_template("report.html").render(
         **view,
@@ -177,11 +181,17 @@ def controls(document: Document) -> list[Check]:
     checks += [_input_check(document, target, private=False) for target in document.data.utility]
     for private in document.data.private:
         if not any(_is_shuffled(f) for f in document.select(role="control", target=private)):
-            checks.append(Check(
-                name="Shuffled labels", release="", target=private, finding=None,
-                expected="interval covers chance", outcome="missing",
-                meaning=f"No attack on shuffled labels of {private} was measured.",
-            ))
+            checks.append(
+                Check(
+                    name="Shuffled labels",
+                    release="",
+                    target=private,
+                    finding=None,
+                    expected="interval covers chance",
+                    outcome="missing",
+                    meaning=f"No attack on shuffled labels of {private} was measured.",
+                )
+            )
     found = document.select(role="control")
     return checks + [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
 
@@ -194,9 +204,13 @@ def _references(found: Sequence[Finding]) -> list[Check]:
             alike.setdefault((f.attacker, f.code, f.target, f.value, f.low, f.high, f.status), []).append(f)
     return [
         Check(
-            name=_capitalised(same[0].attacker), target=same[0].target, finding=same[0], expected="for comparison",
+            name=_capitalised(same[0].attacker),
+            target=same[0].target,
+            finding=same[0],
+            expected="for comparison",
             release=_listed([f.release for f in same]) if len(same) < 3 else f"{len(same)} releases",
-            outcome="reference", meaning="",
+            outcome="reference",
+            meaning="",
         )
         for same in alike.values()
     ]
@@ -226,8 +240,13 @@ def _input_check(document: Document, target: str, *, private: bool) -> Check:
     else:
         outcome, meaning = "failed", f"On the unprotected input {what} is not above chance ({_figure(found)})."
     return Check(
-        name=name, release="" if source is None else source.name, target=target, finding=found,
-        expected="interval above chance", outcome=outcome, meaning=meaning,
+        name=name,
+        release="" if source is None else source.name,
+        target=target,
+        finding=found,
+        expected="interval above chance",
+        outcome=outcome,
+        meaning=meaning,
     )
 
 
@@ -240,8 +259,13 @@ def _shuffled_check(finding: Finding) -> Check:
     else:
         outcome, meaning = "failed", f"{where} is off chance ({_figure(finding)}), though nothing is there to learn."
     return Check(
-        name=_capitalised(finding.attacker), release=finding.release, target=finding.target,
-        finding=finding, expected="interval covers chance", outcome=outcome, meaning=meaning,
+        name=_capitalised(finding.attacker),
+        release=finding.release,
+        target=finding.target,
+        finding=finding,
+        expected="interval covers chance",
+        outcome=outcome,
+        meaning=meaning,
     )
 
 
@@ -264,8 +288,9 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
     found = []
     for release in document.releases:
         if release.role == "method":
-            sentences = [_attack_sentence(document, release, private, private in broken)
-                         for private in document.data.private]
+            sentences = [
+                _attack_sentence(document, release, private, private in broken) for private in document.data.private
+            ]
             sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
             found.append((release, sentences))
     return found
@@ -291,8 +316,11 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
         sentence += Markup(" Certified: no attacker of any kind exceeds <strong>{}</strong>.").format(
             number(ATTACK, bound)
         )
-    higher = [f for f in document.select(role="attack", release=release.name, target=private, code=ATTACK)
-              if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
+    higher = [
+        f
+        for f in document.select(role="attack", release=release.name, target=private, code=ATTACK)
+        if f.ok and (f.value or 0.0) > (worst.value or 0.0)
+    ]
     if higher:
         top = max(higher, key=lambda f: f.value or 0.0)
         sentence += Markup(" On the test data another attacker measures higher still ({}, {}).").format(
@@ -384,8 +412,11 @@ def _release_table(document: Document) -> Table:
         for private in privates:
             worst = document.attack(release.name, private)
             heat = None if worst is None else _heat(worst)
-            cells.append(Cell(text="no figure", words=True) if worst is None else
-                         Cell(text=number(worst.code, worst.value), small=worst.attacker, heat=heat))
+            cells.append(
+                Cell(text="no figure", words=True)
+                if worst is None
+                else Cell(text=number(worst.code, worst.value), small=worst.attacker, heat=heat)
+            )
             high = None if worst is None else worst.high
             cells.append(Cell(text=number(ATTACK, high), words=high is None))
             if release.role == "input":
@@ -414,8 +445,10 @@ def _within_table(document: Document) -> Table | None:
     columns = [(target, code) for target in targets for code in _use_codes(document, target)]
     if not columns:
         return None
-    rows = [(release, [_use_cell(document, release, target, code) for target, code in columns])
-            for release in document.releases]
+    rows = [
+        (release, [_use_cell(document, release, target, code) for target, code in columns])
+        for release in document.releases
+    ]
     groups = [(use_name(target), len(_use_codes(document, target))) for target in targets]
     return Table(title="", groups=groups, columns=[metric(code).short for _, code in columns], rows=rows)
 
@@ -472,8 +505,10 @@ def _attack_cell(finding: Finding | None, worst: Finding | None, heat: bool, not
     if not finding.ok:
         return Cell(text=_STATUS_WORDS[finding.status], words=True, note=note)
     return Cell(
-        text=number(finding.code, finding.value), small=interval(finding.code, finding.low, finding.high),
-        heat=_heat(finding) if heat else None, note=note,
+        text=number(finding.code, finding.value),
+        small=interval(finding.code, finding.low, finding.high),
+        heat=_heat(finding) if heat else None,
+        note=note,
         mark=("worst" if heat else "picked") if finding is worst else "",
     )
 
@@ -497,9 +532,14 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)
 
     return [
-        (f, Cell(text=number(f.code, f.value), small=interval(f.code, f.low, f.high)) if f.ok
-         else Cell(text=_STATUS_WORDS.get(f.status, f.status), words=True))
-        for f in document.findings if not elsewhere(f)
+        (
+            f,
+            Cell(text=number(f.code, f.value), small=interval(f.code, f.low, f.high))
+            if f.ok
+            else Cell(text=_STATUS_WORDS.get(f.status, f.status), words=True),
+        )
+        for f in document.findings
+        if not elsewhere(f)
     ]
 
 
@@ -521,8 +561,10 @@ def _label_tables(document: Document) -> list[tuple[str, str, list[str], list[tu
 
 def _split_rows(document: Document) -> tuple[list[str], list[tuple[str, list[str]]]]:
     keys = list(dict.fromkeys(key for sizes in document.data.splits.values() for key in sizes))
-    rows = [(name, [f"{sizes[key]:,}" if key in sizes else "" for key in keys])
-            for name, sizes in document.data.splits.items()]
+    rows = [
+        (name, [f"{sizes[key]:,}" if key in sizes else "" for key in keys])
+        for name, sizes in document.data.splits.items()
+    ]
     return ["rows" if key == "n" else key for key in keys], rows
 
 
@@ -583,8 +625,9 @@ def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
         table = pq.read_table(path, columns=["step", "stage", "player", "loss"])
         steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
-        stages, players = (np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=object)
-                           for name in ("stage", "player"))
+        stages, players = (
+            np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=object) for name in ("stage", "player")
+        )
     except FileNotFoundError:
         raise InputError("there is no such file") from None
     except (OSError, KeyError, pa.ArrowException) as error:

@@ -106,8 +106,15 @@ def plane(document: Document, private: str, utility: str, *, width: int = 680) -
     if chance is not None:
         figure.add_trace(_dashes((100 * chance, 100 * chance), upwards))
         figure.add_annotation(
-            x=100 * chance, y=1, yref="paper", text=f"chance {share(chance)}", showarrow=False, xanchor="left",
-            yanchor="bottom", font={"color": MUTED, "size": 11}, xshift=-8,
+            x=100 * chance,
+            y=1,
+            yref="paper",
+            text=f"chance {share(chance)}",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+            font={"color": MUTED, "size": 11},
+            xshift=-8,
         )
     if y_chance is not None and upwards[0] < _shown(code, y_chance) < upwards[1]:
         figure.add_trace(_dashes(across, (_shown(code, y_chance), _shown(code, y_chance))))
@@ -117,10 +124,12 @@ def plane(document: Document, private: str, utility: str, *, width: int = 680) -
     figure.update_layout(
         **_base(width, height),
         margin={"l": left, "r": right, "t": top, "b": bottom},
-        xaxis=_axis(across, f"Worst attack on {private}, {metric(ATTACK).title}", ticks=6 if narrow else 9,
-                    percent=True),
-        yaxis=_axis(upwards, f"{use_name(utility)}, {metric(code).title}", ticks=7,
-                    percent=metric(code).style == "percent"),
+        xaxis=_axis(
+            across, f"Worst attack on {private}, {metric(ATTACK).title}", ticks=6 if narrow else 9, percent=True
+        ),
+        yaxis=_axis(
+            upwards, f"{use_name(utility)}, {metric(code).title}", ticks=7, percent=metric(code).style == "percent"
+        ),
     )
     return figure
 
@@ -147,12 +156,18 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
     for line in lines:
         figure.add_trace(
             go.Scatter(
-                x=_rounded(line.steps), y=_rounded(line.values), name=_escaped(line.player),
+                x=_rounded(line.steps),
+                y=_rounded(line.values),
+                name=_escaped(line.player),
                 mode="lines" if len(line.steps) > 1 else "markers",
-                line={"color": colours[line.player], "width": 1.6}, marker={"color": colours[line.player], "size": 6},
-                hovertext=[f"{_escaped(line.player)}<br>step {s:,.0f}: {v:.4g}"
-                           for s, v in zip(line.steps, line.values, strict=True)],
-                hoverinfo="text", showlegend=False,
+                line={"color": colours[line.player], "width": 1.6},
+                marker={"color": colours[line.player], "size": 6},
+                hovertext=[
+                    f"{_escaped(line.player)}<br>step {s:,.0f}: {v:.4g}"
+                    for s, v in zip(line.steps, line.values, strict=True)
+                ],
+                hoverinfo="text",
+                showlegend=False,
             )
         )
     plot_height = height - top - bottom
@@ -161,13 +176,25 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
     figure.update_layout(
         **_base(width, height),
         margin={"l": left, "r": right, "t": top, "b": bottom},
-        xaxis={**_axis((first, last if last > first else first + 1), "step", ticks=4),
-               "tickformat": "~s", "showgrid": False},
+        xaxis={
+            **_axis((first, last if last > first else first + 1), "step", ticks=4),
+            "tickformat": "~s",
+            "showgrid": False,
+        },
         yaxis={**_axis((low, high), "", ticks=5), "tickformat": "~g"},
         annotations=[
-            {"x": 1, "xref": "paper", "y": 1 - at / plot_height, "yref": "paper", "xanchor": "left",
-             "yanchor": "middle", "xshift": 5, "text": _escaped(names[line.player]), "showarrow": False,
-             "font": {"color": colours[line.player], "size": 11}}
+            {
+                "x": 1,
+                "xref": "paper",
+                "y": 1 - at / plot_height,
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "middle",
+                "xshift": 5,
+                "text": _escaped(names[line.player]),
+                "showarrow": False,
+                "font": {"color": colours[line.player], "size": 11},
+            }
             for line, at in zip(lines, spread, strict=True)
         ],
     )
@@ -212,8 +239,17 @@ def _points(document: Document, private: str, utility: str) -> list[_Point]:
     for release in document.releases:
         attack, use = document.attack(release.name, private), document.use(release.name, utility)
         if attack is not None and use is not None:
-            points.append(_Point(name=release.name, role=release.role, attack=attack, use=use, x=_span(attack),
-                                 y=_span(use), sunk=False))
+            points.append(
+                _Point(
+                    name=release.name,
+                    role=release.role,
+                    attack=attack,
+                    use=use,
+                    x=_span(attack),
+                    y=_span(use),
+                    sunk=False,
+                )
+            )
     core = [end for point in points if point.role != "baseline" for end in point.y]
     if len(core) < 6:  # the input and one method at least, else there is nothing to keep readable
         return points
@@ -241,14 +277,27 @@ def _mark(point: _Point) -> go.Scatter:
 
     def bars(span: tuple[float, ...]) -> dict[str, object]:
         low, value, high = span
-        return {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low],
-                "thickness": 1.1, "width": 3, "color": colour}
+        return {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value],
+            "arrayminus": [value - low],
+            "thickness": 1.1,
+            "width": 3,
+            "color": colour,
+        }
 
     outline = {"width": 2 if symbol.endswith("open") else 0, "color": colour}
     return go.Scatter(
-        x=[point.x[1]], y=[point.y[1]], mode="markers", name=_escaped(point.name), showlegend=False, hoverinfo="text",
+        x=[point.x[1]],
+        y=[point.y[1]],
+        mode="markers",
+        name=_escaped(point.name),
+        showlegend=False,
+        hoverinfo="text",
         marker={"symbol": symbol, "size": 10, "color": colour, "line": outline},
-        error_x=bars(point.x), error_y=bars(point.y),
+        error_x=bars(point.x),
+        error_y=bars(point.y),
         hovertext=[
             f"<b>{_escaped(point.name)}</b>"
             f"<br>worst attack ({_escaped(point.attack.attacker)}): {_with_interval(point.attack)}"
@@ -258,8 +307,9 @@ def _mark(point: _Point) -> go.Scatter:
 
 
 def _dashes(x: tuple[float, ...], y: tuple[float, ...]) -> go.Scatter:
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": MUTED, "width": 1, "dash": "4px,3px"}, hoverinfo="skip",
-                      showlegend=False)
+    return go.Scatter(
+        x=x, y=y, mode="lines", line={"color": MUTED, "width": 1, "dash": "4px,3px"}, hoverinfo="skip", showlegend=False
+    )
 
 
 def _with_interval(finding: Finding) -> str:
@@ -278,25 +328,48 @@ def _range(spans: Sequence[tuple[float, ...]]) -> tuple[float, float]:
 def _base(width: int, height: int) -> dict[str, object]:
     # plotly's default template would add six kilobytes to each figure, and colours that the page does not know.
     return {
-        "template": "none", "width": width, "height": height, "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": FONT, "size": _LABEL_PX, "color": INK},
-        "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"color": INK, "family": FONT, "size": 12},
-                       "align": "left"},
-        "hovermode": "closest", "showlegend": False,
+        "template": "none",
+        "width": width,
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": _LABEL_PX, "color": INK},
+        "hoverlabel": {
+            "bgcolor": PAPER,
+            "bordercolor": MUTED,
+            "font": {"color": INK, "family": FONT, "size": 12},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "showlegend": False,
     }
 
 
 def _axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = False) -> dict[str, object]:
     axis: dict[str, object] = {
-        "range": list(span), "title": {"text": _escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8},
-        "nticks": ticks, "gridcolor": RULE, "linecolor": MUTED, "showline": True, "zeroline": False,
-        "ticks": "outside", "ticklen": 4, "tickcolor": MUTED, "tickfont": {"size": 11, "color": MUTED},
+        "range": list(span),
+        "title": {"text": _escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8},
+        "nticks": ticks,
+        "gridcolor": RULE,
+        "linecolor": MUTED,
+        "showline": True,
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": MUTED,
+        "tickfont": {"size": 11, "color": MUTED},
     }
     return axis | ({"ticksuffix": "\u00a0%"} if percent else {})
 
 
-def _names(points: Sequence[_Point], across: tuple[float, float], upwards: tuple[float, float], chance: float | None,
-           area: Box, narrow: bool) -> list[dict[str, object]]:
+def _names(
+    points: Sequence[_Point],
+    across: tuple[float, float],
+    upwards: tuple[float, float],
+    chance: float | None,
+    area: Box,
+    narrow: bool,
+) -> list[dict[str, object]]:
     """An annotation for each point: its name, moved off the other names, markers and bars, on a thin leader."""
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -326,17 +399,30 @@ def _names(points: Sequence[_Point], across: tuple[float, float], upwards: tuple
         anchor = "left" if box.left >= x else "right" if box.right <= x else "center"
         tail = {"left": box.left, "right": box.right, "center": (box.left + box.right) / 2}[anchor] - x
         colour = _COLOURS[point.role]
-        notes.append({
-            "x": point.x[1], "y": point.y[1], "text": _escaped(text), "showarrow": True, "arrowhead": 0,
-            "arrowwidth": 0.8, "arrowcolor": colour if far else "rgba(0,0,0,0)", "ax": round(tail, 1),
-            "ay": round((box.top + box.bottom) / 2 - y, 1), "standoff": 7, "xanchor": anchor, "yanchor": "middle",
-            "borderpad": 0, "font": {"color": colour, "size": _LABEL_PX},
-        })
+        notes.append(
+            {
+                "x": point.x[1],
+                "y": point.y[1],
+                "text": _escaped(text),
+                "showarrow": True,
+                "arrowhead": 0,
+                "arrowwidth": 0.8,
+                "arrowcolor": colour if far else "rgba(0,0,0,0)",
+                "ax": round(tail, 1),
+                "ay": round((box.top + box.bottom) / 2 - y, 1),
+                "standoff": 7,
+                "xanchor": anchor,
+                "yanchor": "middle",
+                "borderpad": 0,
+                "font": {"color": colour, "size": _LABEL_PX},
+            }
+        )
     return notes
 
 
-def _placed(centres: Sequence[tuple[float, float]], widths: Sequence[float], obstacles: Sequence[Box], area: Box
-            ) -> list[Box]:
+def _placed(
+    centres: Sequence[tuple[float, float]], widths: Sequence[float], obstacles: Sequence[Box], area: Box
+) -> list[Box]:
     """A place for each label: near its point, inside ``area``, off the obstacles, off each other and their leaders.
 
     Coordinate descent: each label in turn takes the cheapest of its candidate places given the others, until none
