@@ -344,9 +344,10 @@ def page(a: argparse.Namespace, results: Results, shown: Pictures) -> list[str]:
         "average."
     )
     third = (
-        f"alpha = {LOW_ALPHA:g}, beta = {FIXED:g}, steps_alone={LONGER * a.steps_alone}, seed {a.seeds[0]}. "
-        "Test images; what the release's own decoder redraws from their releases; and the Grad-CAM of a six-convolution gender "
-        "classifier, trained afresh on releases of the `attack` split, for the class that it reads: bright is what "
+        f"alpha = {LOW_ALPHA:g}, beta = {FIXED:g}, steps_alone={LONGER * a.steps_alone}, seed {a.seeds[0]}. Test "
+        "images; what the release's own decoder redraws from their releases; and the Grad-CAM of a six-convolution "
+        "gender classifier, trained afresh on releases of the `attack` split, for the class that it reads: "
+        "bright is what "
         "speaks for it. The last columns are means over all test images of a class. This classifier's balanced "
         f"accuracy on `test` is {shown.attack:.3f}."
     )
