@@ -268,16 +268,16 @@ def _adversary(config: Config, contract: Contract, outputs: int, which: int) -> 
 
 def _task(contract: Contract, outputs: int) -> nn.Module:
     """Sec. 5.2: convolutions 4, 8 and 8 (on feature maps), then input -> 500 -> outputs."""
-    dense = [nn.LazyLinear(500), nn.LeakyReLU(), nn.Linear(500, outputs)]
+    dense = [nn.LeakyReLU(), nn.Linear(500, outputs)]
     if contract.feature_map is None:
-        return nn.Sequential(nn.Linear(contract.k, 500), *dense[1:])
+        return nn.Sequential(nn.Linear(contract.k, 500), *dense)
     channels, height, width = contract.feature_map
     widths = [channels, 4, 8, 8]
     convolutions: list[nn.Module] = []
     for i in range(3):
         convolutions += [nn.Conv2d(widths[i], widths[i + 1], 3, 1, 1), nn.LeakyReLU()]
-    dense[0] = nn.Linear(8 * height * width, 500)
-    return OnMap(contract.feature_map, nn.Sequential(*convolutions, nn.Flatten(), *dense))
+    first = nn.Linear(8 * height * width, 500)
+    return OnMap(contract.feature_map, nn.Sequential(*convolutions, nn.Flatten(), first, *dense))
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class _Trainer:
         self, config: Config, pack: Pack, private: Sequence[str], utility: str, contract: Contract, run: Run
     ) -> None:
         self.config, self.run, self.contract = config, run, contract
-        self.pack, self.private, self.utility = pack, private, utility
+        self.pack = pack
         self.matching = utility == "identity"
         self.rows = pack.rows("protect", known=(*private, utility))
         self.codes = [pack.label(name) for name in private]
