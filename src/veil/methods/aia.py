@@ -310,6 +310,7 @@ class _Trainer:
         self.target = pack.label(utility)
         # Joint private class; couples are drawn from each equally, so that a rare class is seen as often as the others.
         self.group = np.ravel_multi_index([c.clip(0) for c in self.codes], self.sizes) if private else 0 * self.target
+        self.members = [np.flatnonzero(self.group[self.rows] == c) for c in np.unique(self.group[self.rows])]
         if self.matching:
             self.couples = Couples(self.rows, self.target[self.rows], self.group[self.rows])
 
@@ -493,8 +494,8 @@ class _Trainer:
         attribute itself. A label is kept through its task network.
         """
         assert isinstance(self.encoder, DeepEncoder)
-        classes = [np.flatnonzero(self.group[self.rows] == c) for c in np.unique(self.group[self.rows])]
-        drawn = np.concatenate([step.rng.choice(c, -(-self.config.batch // len(classes))) for c in classes])
+        each = -(-self.config.batch // len(self.members))
+        drawn = np.concatenate([step.rng.choice(rows, each) for rows in self.members])
         chosen = step.rng.permutation(drawn)[: self.config.batch]
         mine = self.run.share(chosen)
         batch = self._labelled(z[self.run.tensor(mine)], self.rows[mine], self.rows[chosen])
