@@ -354,10 +354,10 @@ def test_no_arguments_show_the_help(veil: Veil) -> None:
 def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
                      value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), as_json=True)
+    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
     row = json.loads(capsys.readouterr().out)["rows"][0]
     assert (row["attack"]["value"], row["utility"]) == (None, None)
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), as_json=False)
+    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
     assert "│ -" in capsys.readouterr().out
 
 

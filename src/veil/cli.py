@@ -8,13 +8,15 @@ stdout, progress to stderr. Nothing heavy is imported before a command needs it:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -36,13 +38,50 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, without progress.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secret keys.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Key = Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")]
 Private = Annotated[list[str], typer.Option("--private", help="Label to hide and attack; repeat for several.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; one for each processor by default.")]
+
+
+class Show:
+    """How a command speaks: progress on stderr, its result on stdout, as words or as JSON."""
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self.quiet = quiet or as_json
+        self.as_json = as_json
+
+    def progress(self) -> AbstractContextManager[_Bars]:
+        return _progress(self.quiet)
+
+    def result(self, value: Mapping[str, Any], *lines: str) -> None:
+        if self.as_json:
+            print(json.dumps(value, allow_nan=False))
+        for line in () if self.as_json else lines:
+            print(line)
+
+
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """Registers a command; ``--quiet`` and ``--json``, which all commands take, make up its first argument."""
+
+    @functools.wraps(run)
+    def shown(*, quiet: bool, as_json: bool, **arguments: Any) -> None:
+        run(Show(quiet, as_json), **arguments)
+
+    def told(
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print the result as one JSON object, without progress.")
+        ] = False,
+    ) -> None: ...
+
+    own = inspect.signature(run, eval_str=True)
+    common = inspect.signature(told, eval_str=True)
+    parameters = [*list(own.parameters.values())[1:], *common.parameters.values()]
+    shown.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    shown.__annotations__ = {p.name: p.annotation for p in parameters}
+    return app.command()(shown)
 
 
 def _version(asked: bool) -> None:
@@ -58,18 +97,17 @@ def options(
     pass
 
 
-@app.command()
+@command
 def demo(
+    show: Show,
     out: Annotated[Path, typer.Option(help="Folder for the pack, the releases and the report.")] = Path("demo"),
     seed: Seed = 0,
     jobs: Jobs = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """The whole way on built-in stylised faces: fit AIA and its baselines, audit them, write a report."""
     from veil import pipeline
 
-    with _progress(quiet or as_json) as bars:
+    with show.progress() as bars:
         found = pipeline.demo(
             out,
             seed=seed,
@@ -79,11 +117,12 @@ def demo(
             fit_progress=bars.fit,
             audit_progress=bars.audit,
         )
-    _print_summary(found, ["gender"], "identity", out / "report.html", as_json)
+    _print_summary(found, ["gender"], "identity", out / "report.html", show)
 
 
-@app.command()
+@command
 def pack(
+    show: Show,
     layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba or embeddings.")],
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")
@@ -106,13 +145,11 @@ def pack(
     seed: Seed = 0,
     jobs: Jobs = None,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Decode a data set once into a pack: images or vectors, labels and splits in one folder."""
     from veil.data import build
 
-    with _progress(quiet or as_json) as bars:
+    with show.progress() as bars:
         made = build.pack(
             layout,
             source,
@@ -130,19 +167,17 @@ def pack(
             settings=_settings(options),
         )
     meta = dict(made.meta)
-    if as_json:
-        _print_json(
-            {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}}
-        )
-        return
     splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
-    print(f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped")
-    for note in meta["notes"]:
-        print(f"  note: {note}")
+    show.result(
+        {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}},
+        f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
+        *(f"  note: {note}" for note in meta["notes"]),
+    )
 
 
-@app.command()
+@command
 def fit(
+    show: Show,
     method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, leace or random.")],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
@@ -169,8 +204,6 @@ def fit(
     ] = False,
     seed: Seed = 0,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
@@ -183,7 +216,7 @@ def fit(
         raise InputError(f"precision: must be auto, bf16 or fp32, got {precision!r}")
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
-    with _progress(quiet or as_json) as bars:
+    with show.progress() as bars:
         release, curves = pipeline.fit(
             method,
             Pack.open(source),
@@ -205,18 +238,16 @@ def fit(
     if curves:
         written["curves"] = str(pipeline.write_curves(out.with_name(out.name + ".curves.parquet"), curves))
     out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
+    lines = [f"{out}: {method} release of {release.contract.k} values"]
     if release.key is not None:
         written["key"] = str(key_path(out))
-    if as_json:
-        _print_json(written)
-        return
-    print(f"{out}: {method} release of {release.contract.k} values")
-    if release.key is not None:
-        print(f"{written['key']}: its secret key; keep it apart from the release")
+        lines.append(f"{written['key']}: its secret key; keep it apart from the release")
+    show.result(written, *lines)
 
 
-@app.command()
+@command
 def apply(
+    show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet or npz file of vectors.")
@@ -225,25 +256,24 @@ def apply(
     key: Key = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a row could not be read.")] = False,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
     from veil.apply import apply as run_apply
     from veil.release import Release
 
-    with _progress(quiet or as_json) as bars:
+    with show.progress() as bars:
         n, skipped = run_apply(Release.load(release, key=key), source, out, force=force, progress=bars.rows("apply"))
-    if as_json:
-        _print_json({"out": str(out), "rows": n, "skipped": skipped})
-    else:
-        print(f"{out}: {n:,} rows" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""))
+    show.result(
+        {"out": str(out), "rows": n, "skipped": skipped},
+        f"{out}: {n:,} rows" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+    )
     if strict and skipped:
         raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
 
 
-@app.command()
+@command
 def audit(
+    show: Show,
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures and curves.")],
     private: Private,
@@ -265,8 +295,6 @@ def audit(
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Coverage of the intervals.")] = 0.95,
     seed: Seed = 0,
     jobs: Jobs = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
@@ -284,7 +312,7 @@ def audit(
     for text in vectors or []:
         name, path = _named(text)
         entries.append(_outside(name, path, opened))
-    with _progress(quiet or as_json) as bars:
+    with show.progress() as bars:
         found = pipeline.audit_pack(
             opened,
             out,
@@ -300,32 +328,32 @@ def audit(
             command=_command(),
             progress=bars.audit,
         )
-    _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", as_json)
+    _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", show)
 
 
-@app.command()
+@command
 def report(
+    show: Show,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder with findings.json.")],
-    as_json: Json = False,
 ) -> None:
     """Write report.html, one self-contained page, from findings.json and what lies beside it."""
     from veil.report import html
 
     path = html.write(out)
-    _print_json({"report": str(path)}) if as_json else print(path)
+    show.result({"report": str(path)}, str(path))
 
 
-@app.command()
+@command
 def export(
+    show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.onnx.")],
-    as_json: Json = False,
 ) -> None:
     """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
     from veil.release import Release
 
     path = Release.load(release).export_onnx(out)
-    _print_json({"onnx": str(path)}) if as_json else print(path)
+    show.result({"onnx": str(path)}, str(path))
 
 
 def main() -> None:
@@ -470,14 +498,14 @@ def _progress(quiet: bool) -> Iterator[_Bars]:
         yield _Bars(display)
 
 
-def _print_summary(found: Any, private: list[str], utility: str, path: Path, as_json: bool) -> None:
+def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
     from veil.pipeline import summary
 
     rows = {name: summary(found, name, utility) for name in private}
-    if as_json:
+    if show.as_json:
         from dataclasses import asdict
 
-        _print_json({"out": str(path), "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]]})
+        show.result({"out": str(path), "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]]})
         return
     from rich.console import Console
     from rich.table import Table
@@ -501,7 +529,3 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, as_
             table.add_row(*cells)
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     print(path)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))
