@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from veil import apply as module
+from veil import outputs
 from veil.apply import apply, read_vectors
 from veil.data import build
-from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options
+from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
+from veil.data.vectors import VectorFile
 from veil.errors import InputError
 from veil.release import Contract, Release
 
@@ -77,12 +85,45 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven rows a batch, two batches a part."""
+    monkeypatch.setattr(module, "BATCH", {"images": 7, "vectors": 7})
+    monkeypatch.setattr(outputs, "PART", 14)
+
+
+def vectors(n: int) -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(size=(n, D)).astype(np.float32)
+
+
+def put(path: Path, x: NDArray[np.float32], names: list[str] | None = None, *, columns: bool = False) -> Path:
+    """Vectors in a file of the kind that its name says; labels beside them, where the kind has room."""
+    if path.suffix == ".npy":
+        np.save(path, x)
+    elif path.suffix == ".npz":
+        np.savez(
+            path, vectors=x, gender=np.arange(len(x)) % 2, **({} if names is None else {"source": np.array(names)})
+        )
+    else:
+        table: dict[str, Any] = {} if names is None else {"source": names}
+        table |= {f"v{i}": x[:, i] for i in range(x.shape[1])} if columns else {"face": list(x)}
+        pq.write_table(pa.table({"gender": np.arange(len(x)) % 2, **table}), path, row_group_size=11)
+    return path
+
+
 def _read(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    if path.suffix == ".npy":
+        x = np.load(path)
+        assert (x.dtype, x.shape[1:]) == (np.float32, (K,))
+        return [str(i) for i in range(len(x))], x
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             assert sorted(file.files) == ["releases", "source"]
             return file["source"].tolist(), file["releases"]
     table = pq.read_table(path)
+    if table.num_columns > 2:
+        assert table.column_names == ["source", *(f"release_{i}" for i in range(K))]
+        return table["source"].to_pylist(), np.stack([table[f"release_{i}"] for i in range(K)], axis=1)
     assert table.column_names == ["source", "release"]
     assert table.schema.field("release").type == pa.list_(pa.float32(), K)
     return table["source"].to_pylist(), np.array(table["release"].to_pylist(), np.float32)
@@ -128,12 +169,12 @@ def test_the_crop_of_the_training_pack_is_used(album: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(_read(tmp_path / "out.npz")[1], images_release().transform(np.asarray(packed.x)))
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 @pytest.mark.parametrize("contract", [{}, {"noise": 0.5}, {"replace": 0.5}])
 def test_a_pack_is_released_as_transform_would(
-    people: Path, tmp_path: Path, suffix: str, contract: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    people: Path, tmp_path: Path, suffix: str, contract: dict[str, float]
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 7)
     pack, release = Pack.open(people), vectors_release(**contract)
     out = tmp_path / f"out{suffix}"
     assert apply(release, people, out) == (50, 0)
@@ -162,6 +203,61 @@ def test_a_pack_of_releases_keeps_labels_splits_and_pairs(people: Path, tmp_path
     np.testing.assert_array_equal(made.split, pack.split)
     assert pack.pairs is not None
     np.testing.assert_array_equal(made.pairs, pack.pairs)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy"])
+@pytest.mark.parametrize("n", [5, 14, 33])
+def test_vectors_come_out_in_the_form_in_which_they_went_in(tmp_path: Path, suffix: str, columns: bool, n: int) -> None:
+    x, names = vectors(n), [f"{i % 3}/\u00e4{i}.jpg" for i in range(n)]
+    source = put(tmp_path / f"in{suffix}", x, names, columns=columns)
+    out = tmp_path / f"out{suffix}"
+    assert apply(vectors_release(noise=0.5), source, out) == (n, 0)
+    got, values = _read(out)
+    assert got == ([str(i) for i in range(n)] if suffix == ".npy" else names)
+    np.testing.assert_array_equal(values, vectors_release(noise=0.5).transform(x))
+    if suffix == ".parquet":
+        assert pq.read_table(out).num_columns == (1 + K if columns else 2)  # no label goes along
+    assert _left(tmp_path) == [source.name, out.name]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_rows_go_by_numbers_if_names_may_say_who_they_are(tmp_path: Path, suffix: str) -> None:
+    x = vectors(4)
+    x[1] = 0
+    source = put(tmp_path / f"in{suffix}", x, ["ann", "bob", "ann", "eve"])
+    assert "'ann' stands in source more than once" in _refused(vectors_release(), source, tmp_path / "out.npz")
+    assert apply(vectors_release(), source, tmp_path / "out.npz", row_numbers=True) == (3, 1)
+    assert _read(tmp_path / "out.npz")[0] == ["0", "2", "3"]
+    assert (tmp_path / "out.npz.skipped.csv").read_text().splitlines() == ["source,reason", "1,only zeros"]
+
+
+def test_names_of_images_and_packs_can_be_left_out_too(album: Path, people: Path, tmp_path: Path) -> None:
+    apply(images_release(), album, tmp_path / "a.npz", row_numbers=True)
+    assert _read(tmp_path / "a.npz")[0] == ["0", "1", "2", "3", "4", "6"]  # b/broken.png is number 5
+    apply(vectors_release(), people, tmp_path / "out", row_numbers=True)
+    made, pack = Pack.open(tmp_path / "out"), Pack.open(people)
+    assert made.sources.tolist() == [str(i) for i in range(50)]
+    np.testing.assert_array_equal(made.pairs, pack.pairs)
+
+
+def test_the_column_of_vectors_can_be_named(tmp_path: Path) -> None:
+    x = vectors(6)
+    pq.write_table(pa.table({"a": list(x), "b": list(-x)}), tmp_path / "in.parquet")
+    assert "set column to one" in _refused(vectors_release(), tmp_path / "in.parquet", tmp_path / "out.npy")
+    apply(vectors_release(), tmp_path / "in.parquet", tmp_path / "out.npy", column="b")
+    np.testing.assert_array_equal(_read(tmp_path / "out.npy")[1], -x[:, :K])
+
+
+def test_npy_has_no_way_to_say_that_a_row_is_missing(tmp_path: Path) -> None:
+    x = vectors(6)
+    x[4, 1] = np.inf
+    source = put(tmp_path / "in.npy", x)
+    assert "row 4 has a NaN or infinite value; an npy file cannot tell" in _refused(
+        vectors_release(), source, tmp_path / "out.npy"
+    )
+    assert _left(tmp_path) == ["in.npy"]
 
 
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
@@ -198,32 +294,41 @@ def test_a_list_of_skipped_rows_does_not_outlive_them(tmp_path: Path) -> None:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_read_as_they_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = 0
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_rows_are_read_as_they_are_released(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One batch is read ahead, of a file of any length; of images also those in the threads that decode."""
+    read, ahead = 0, []
+    if kind == "vectors":
+        whole = VectorFile.blocks
 
-    def layout(source: Path, options: Options) -> Listing:
-        def items() -> Iterator[Item]:
+        def blocks(self: VectorFile, *args: Any, **kwargs: Any) -> Iterator[Any]:
             nonlocal read
-            for row in range(6000):
-                read += 1
-                yield Item(str(row), np.full(D, row + 1, np.float32))
+            for block in whole(self, *args, **kwargs):
+                read += len(block.vectors)
+                yield block
 
-        return Listing(items=items(), count=6000, attributes=(), kind="vectors")
+        monkeypatch.setattr(VectorFile, "blocks", blocks)
+        source, release, most = put(tmp_path / "in.npy", vectors(700)), vectors_release(), 7 + 7
+    else:
+        decode, picture = build._decode_item, (album / "c.png").read_bytes()
+        source, release, most = tmp_path / "in", images_release(), 7 + 7 + (2 * 1 + 2) * build.CHUNK_ITEMS
+        source.mkdir()
+        for i in range(700):
+            (source / f"{i:03d}.png").write_bytes(picture)
 
-    monkeypatch.setitem(LAYOUTS, "embeddings", layout)
-    monkeypatch.setattr(module, "BATCH", 64)
-    monkeypatch.setattr(build.os, "cpu_count", lambda: 2)
-    (tmp_path / "in.npz").touch()
-    ahead = []
-    apply(
-        vectors_release(), tmp_path / "in.npz", tmp_path / "out.parquet", progress=lambda n, *_: ahead.append(read - n)
-    )
-    # Under way are 2 x 2 + 1 chunks of 32 rows that are being decoded, one that is being filled, and less than a batch.
-    assert len(ahead) == -(-6000 // 64)
-    assert max(ahead) <= 6 * 32 + 64
-    names, values = _read(tmp_path / "out.parquet")
-    assert names == [str(row) for row in range(6000)]
-    np.testing.assert_array_equal(values[:, 0], np.arange(1, 6001))
+        def decoded(*args: Any) -> Any:
+            nonlocal read
+            read += 1
+            return decode(*args)
+
+        monkeypatch.setattr(build, "_decode_item", decoded)
+        monkeypatch.setattr(build.os, "cpu_count", lambda: 1)
+    apply(release, source, tmp_path / "out.parquet", progress=lambda n, *_: ahead.append(read - n))
+    assert len(ahead) == 100
+    assert max(ahead) <= most
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -259,7 +364,7 @@ def test_what_does_not_fit_is_refused(album: Path, people: Path, tmp_path: Path)
     assert "the release takes vectors, got a folder" in _refused(vectors_release(), album, out)
     assert "the release takes images, got a file" in _refused(images_release(), tmp_path / "wide.npz", out)
     assert "does not exist" in _refused(images_release(), tmp_path / "nowhere", out)
-    assert "must end in .parquet or .npz" in _refused(vectors_release(), people, tmp_path / "out.csv")
+    assert "must end in .parquet, .npz or .npy" in _refused(vectors_release(), people, tmp_path / "out.csv")
     assert "only be made from a pack" in _refused(images_release(), album, tmp_path / "out")
     assert "is a folder" in _refused(vectors_release(), people, folder, force=True)
     assert "is the source itself" in _refused(vectors_release(), people, people, force=True)
@@ -297,10 +402,10 @@ class Stops(nn.Module):
 
 @pytest.mark.parametrize("name", ["out.npz", "out.parquet", "out"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_leaves_nothing(
+def test_a_run_that_is_interrupted_before_its_first_part_leaves_nothing(
     people: Path, tmp_path: Path, name: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 7)
+    monkeypatch.setattr(module, "BATCH", {"vectors": 7})
     release = Release(method="aia", config={}, contract=Contract(kind="vectors", shape=(D,), k=K), encoder=Stops(error))
     with pytest.raises(error):
         apply(release, people, tmp_path / name)
@@ -314,6 +419,153 @@ def test_a_full_disk_leaves_nothing(people: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "replace", full)
     assert "No space left on device" in _refused(vectors_release(), people, tmp_path / "out.npz")
     assert _left(tmp_path) == []
+
+
+# -- resuming ---------------------------------------------------------------------------------------------------------
+
+# A run of 16 parts of 14 rows that kills itself, unmercifully, while it releases batch BATCH; told by its arguments.
+KILLED = textwrap.dedent("""
+    import os, signal, sys
+    sys.path.insert(0, sys.argv[1])
+    import test_apply as t
+    t.module.BATCH, t.outputs.PART = {"vectors": 7, "images": 7}, 14
+    source, out, batch = t.Path(sys.argv[2]), t.Path(sys.argv[3]), int(sys.argv[4])
+    released, calls = t.module._released, 0
+
+    def killing(*args):
+        global calls
+        calls += 1
+        if calls == batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return released(*args)
+
+    t.module._released = killing
+    t.apply(t.vectors_release(noise=0.5), source, out)
+""")
+
+
+def _killed(source: Path, out: Path, batch: int) -> None:
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(source), str(out), str(batch)]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source of 223 vectors, bad ones among them, and what a run killed in batch 17 left of it."""
+    folder = tmp_path_factory.mktemp("cut")
+    x = vectors(223)
+    x[[0, 40, 41, 200], 2] = np.nan
+    put(folder / "in.parquet", x, [f"n{i}" for i in range(223)])
+    _killed(folder / "in.parquet", folder / "out.parquet", 17)
+    return folder
+
+
+@pytest.fixture
+def killed(cut: Path, tmp_path: Path) -> Path:
+    shutil.copytree(cut, tmp_path / "cut")
+    return tmp_path / "cut"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.usefixtures("small")
+def test_a_killed_run_is_resumed_without_a_row_lost_or_doubled(
+    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    parts = sorted((killed / "out.parquet.partial").glob("part-*"))
+    assert 7 <= len(parts) <= 8  # batches 1 to 16 are eight parts; the last may not have been on the disk yet
+    assert not out.exists()
+    assert "an unfinished run left it; resume to go on with it" in _refused(release, source, out)
+
+    done, told, released = len(parts), [], module._released
+    calls: list[int] = []
+    monkeypatch.setattr(module, "_released", lambda *a: calls.append(1) or released(*a))
+    assert apply(release, source, out, resume=True, progress=lambda *m: told.append(m)) == (219, 4)
+    assert len(calls) == 32 - 2 * done  # what was there was not released again
+    assert told[0] == (14 * done + 7 - 3, 223, 3)
+    assert told[-1] == (219, 223, 4)
+    assert _left(killed) == ["in.parquet", "out.parquet", "out.parquet.skipped.csv"]
+
+    apply(release, source, tmp_path / "whole.parquet")
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    with (killed / "out.parquet.skipped.csv").open() as file:
+        listed = [row["source"] for row in csv.DictReader(file)]
+    assert listed == ["n0", "n40", "n41", "n200"]
+    assert _read(out)[0] == [f"n{i}" for i in range(223) if f"n{i}" not in listed]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["out.npz", "out.npy", "out"])
+def test_every_target_can_be_resumed(people: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = Release(
+        method="aia", config={}, contract=Contract(kind="vectors", shape=(D,), k=K), encoder=Stops(KeyboardInterrupt)
+    )
+    source = people if name == "out" else put(tmp_path / "in.npz", vectors(50), [str(i) for i in range(50)])
+    with pytest.raises(KeyboardInterrupt):
+        apply(stops, source, tmp_path / name)
+    assert (tmp_path / f"{name}.partial").is_dir()
+    assert not (tmp_path / name).exists()
+    apply(vectors_release(), source, tmp_path / name, resume=True)
+    assert not (tmp_path / f"{name}.partial").exists()
+    apply(vectors_release(), source, tmp_path / "whole" / name)
+    if name == "out":
+        np.testing.assert_array_equal(Pack.open(tmp_path / name).x, Pack.open(tmp_path / "whole" / name).x)
+    else:
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_changed_since_is_refused_and_the_parts_stay(killed: Path) -> None:
+    release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    before = _left(killed / "out.parquet.partial")
+
+    def refused(what: str, release: Release, *, out: Path = out, **options: Any) -> None:
+        message = _refused(release, source, out, resume=True, **options)
+        assert f"was begun with another {what}; force to start anew" in message
+        assert _left(killed / "out.parquet.partial") == before
+
+    refused("release", vectors_release(noise=0.6))
+    refused("release", replace(release, key=bytes(32)))
+    refused("way to name rows", release, row_numbers=True)
+    rows = pq.read_table(source)
+    pq.write_table(rows.slice(1), source)
+    refused("source", release)
+    refused("source and release", vectors_release(noise=0.6))
+    (killed / "out.parquet.partial" / "run.json").write_text("{")
+    assert "run.json: cannot be read" in _refused(release, source, out, resume=True)
+    # Anew, with the source as it is now.
+    assert apply(release, source, out, force=True) == (219, 3)
+    assert _left(killed) == ["in.parquet", "out.parquet", "out.parquet.skipped.csv"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path) -> None:
+    release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    part = killed / "out.parquet.partial" / "part-000002.arrow"
+    part.write_bytes(part.read_bytes()[:-40])
+    assert apply(release, source, out, resume=True) == (219, 4)
+    apply(release, source, tmp_path / "whole.parquet")
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
+    source = put(tmp_path / "in.npy", vectors(5))
+    assert apply(vectors_release(), source, tmp_path / "out.npy", resume=True) == (5, 0)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_was_done_before_the_disk_was_full_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out, write = put(tmp_path / "in.npy", vectors(50)), tmp_path / "out.npz", outputs.Parts.write
+
+    def full(self: outputs.Parts, number: int, part: outputs.Part) -> None:
+        if number == 2:
+            raise OSError(28, "No space left on device")
+        write(self, number, part)
+
+    monkeypatch.setattr(outputs.Parts, "write", full)
+    assert "out.npz: cannot be written (No space left on device)" in _refused(vectors_release(), source, out)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "out.npz.partial" / "run.json").read_text())["kind of target"] == ".npz"
 
 
 # -- strangers' vectors -----------------------------------------------------------------------------------------------

@@ -584,9 +584,27 @@ def test_embeddings_with_labels_apart(tmp_path):
     assert words(pack, "gender") == {"1.jpg": "m", "2.jpg": "f", "3.jpg": "f", "9.jpg": None}
     assert "1 of the vectors have no row in l.csv (the first: 9.jpg)." in pack.meta["notes"]
     np.savez(tmp_path / "bare.npz", vectors(4))
-    with pytest.raises(InputError, match="names its rows in no column"):
+    with pytest.raises(
+        InputError, match=r"none of its rows names one of the vectors .*the first of the vectors is '0'"
+    ):
         packed("embeddings", tmp_path / "bare.npz", labels=tmp_path / "l.csv")
     assert packed("embeddings", tmp_path / "bare.npz").sources.tolist() == ["0", "1", "2", "3"]
+
+
+def test_embeddings_without_names_and_labels_without_names(tmp_path):
+    np.save(tmp_path / "v.npy", vectors(4))
+    put(tmp_path / "numbers.csv", "source,gender\n3,f\n0,m\n")
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "numbers.csv")
+    assert words(pack, "gender") == {"0": "m", "1": None, "2": None, "3": "f"}
+    put(tmp_path / "rows.csv", "gender,identity\nf,ann\nf,ann\nm,bob\n,bob\n")
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "rows.csv", force=True)
+    assert words(pack, "gender") == {"0": "f", "1": "f", "2": "m", "3": None}
+    put(tmp_path / "short.csv", "gender\nf\nm\n")
+    with pytest.raises(InputError, match="names no rows, so it must have 4 of them, got 2"):
+        packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "short.csv", force=True)
+    np.savez(tmp_path / "v.npz", vectors=vectors(4), name=np.array(list("abcd")))
+    with pytest.raises(InputError, match="no column names the image"):
+        packed("embeddings", tmp_path / "v.npz", labels=tmp_path / "rows.csv")
 
 
 def test_embeddings_of_a_packs_images(tmp_path):
@@ -612,7 +630,7 @@ def test_embeddings_mistakes(tmp_path):
 
     refuse("none.npz", "no such file")
     put(tmp_path / "v.txt", "x")
-    refuse("v.txt", r"must end in .parquet or .npz")
+    refuse("v.txt", r"must end in .parquet, .npz or .npy")
     put(tmp_path / "bad.npz", "PK nonsense")
     refuse("bad.npz", "cannot be read")
     put(tmp_path / "bad.parquet", "nonsense")
@@ -638,18 +656,30 @@ def test_embeddings_mistakes(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_embeddings_are_read_piece_by_piece(tmp_path, monkeypatch):
-    from veil.data.layouts import embeddings
+@pytest.mark.parametrize("suffix", ["parquet", "npz", "npy"])
+def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix):
+    from veil.data.vectors import VectorFile
 
-    monkeypatch.setattr(embeddings, "BATCH", 10)
-    seen = []
-    real = embeddings._floats
-    monkeypatch.setattr(embeddings, "_floats", lambda c: seen.append(len(c)) or real(c))
-    pq.write_table(pa.table({"v": column(vectors(95).tolist(), "fixed")}), tmp_path / "v.parquet", row_group_size=25)
-    listing = LAYOUTS["embeddings"](tmp_path / "v.parquet", Options())
-    assert seen == []
-    assert np.array_equal(np.stack([item.data for item in listing.items]), vectors(95))
-    assert max(seen) <= 10 * 4
+    seen, whole = [], VectorFile.blocks
+
+    def blocks(self, *args, **kwargs):
+        for block in whole(self, *args, size=10, **kwargs):
+            seen.append(len(block.vectors))
+            yield block
+
+    monkeypatch.setattr(VectorFile, "blocks", blocks)
+    source = tmp_path / f"v.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"v": column(vectors(95).tolist(), "fixed")}), source, row_group_size=25)
+    else:
+        (np.savez if suffix == "npz" else np.save)(source, vectors(95))
+    listing = LAYOUTS["embeddings"](source, Options())
+    assert listing.count == 95
+    items = [next(listing.items) for _ in range(11)]
+    assert seen == [10, 10]
+    items += listing.items
+    assert np.array_equal(np.stack([item.data for item in items]), vectors(95))
+    assert [item.source for item in items] == [str(i) for i in range(95)]
 
 
 def test_every_layout_refuses_settings_it_does_not_know(tmp_path):

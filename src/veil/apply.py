@@ -1,48 +1,70 @@
-"""Applying a release: rows in their source's order, from a folder, pack, Parquet or npz file to Parquet, npz or a pack.
+"""Applying a release: rows in their source's order, from images, packs and files of vectors to files and packs.
 
-Rows are streamed: memory does not grow with their number. Files appear whole or not at all.
+Rows are streamed: memory does not grow with their number. A run that was killed can be resumed, with the same result as
+one that was not. Files appear whole or not at all.
 """
 
 from __future__ import annotations
 
-import csv
-import secrets
-import zipfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors.torch import save as to_bytes
 
+from veil import outputs
+from veil._version import __version__
 from veil.data import build
-from veil.data.layouts import LAYOUTS
 from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, Options, clean
-from veil.data.pack import SPLITS, Pack
+from veil.data.layouts.listing import Item, Listing, clean
+from veil.data.pack import SPLITS, Pack, sha256
+from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
+from veil.outputs import Part, Parts, Skipped, join
 from veil.release import Release
 
-BATCH = 1024
+BATCH = {"images": 512, "vectors": 4096}
+"""Rows that are released at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
+
+SUFFIXES = ("", ".parquet", ".npz", ".npy")
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
 
+T = TypeVar("T")
 
-Batches = Generator[tuple[list[str], NDArray[Any]], None, None]
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Rows of one part: names ``(m,)`` and inputs of those that can be released, and the others."""
+
+    names: pa.Array
+    x: NDArray[Any]
+    skipped: Sequence[Skipped] = ()
+
+    @property
+    def rows(self) -> int:
+        return len(self.names) + len(self.skipped)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Rows to release: batches of names and inputs, how many are expected, and what had to be left out so far."""
+    """What is released: how many rows, a fingerprint, and batches from a row on, which must be the first of a part."""
 
-    batches: Batches
-    count: int | None
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    count: int
+    fingerprint: str
+    batches: Callable[[int], Generator[_Batch, None, None]]
+    columns: bool = False
+    """Whether the source has a column a value."""
 
 
 def apply(
@@ -50,6 +72,9 @@ def apply(
     source: str | Path,
     out: str | Path,
     *,
+    column: str | None = None,
+    row_numbers: bool = False,
+    resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> tuple[int, int]:
@@ -57,120 +82,208 @@ def apply(
 
     Args:
         release: With its key, if it is keyed.
-        source: A pack, a folder of images, or a Parquet or npz file of vectors.
-        out: ``NAME.parquet`` (columns ``source`` and ``release``, a fixed-size list), ``NAME.npz`` (``releases`` and
-            ``source``), or a folder: a pack of vectors that keeps the labels and splits of the pack it came from.
-        force: Whether to replace ``out``.
+        source: A pack, a folder of images, or a Parquet, npz or npy file of vectors (:mod:`veil.data.vectors`).
+        out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is Parquet with a
+            column a value, ``release_0``, ``release_1`` and so on instead. ``NAME.npz``: arrays ``releases`` and
+            ``source``. ``NAME.npy``: the releases alone. Or a folder: a pack of vectors that keeps the labels and
+            splits of the pack it came from. No label or other column of a file is copied: it may be private.
+        column: The source's column, or array, of vectors, where it is not clear.
+        row_numbers: Name rows by their numbers in the source: its names may say who they are.
+        resume: Go on with a run of the same release, source and target that was killed.
+        force: Whether to replace ``out``, and the parts of a run that is not resumed.
         progress: Told after every batch.
 
     Returns:
-        Rows written, and rows that could not be read: those are listed, with reasons, in ``OUT.skipped.csv``.
+        Rows written, and rows that could not be read: those are listed, with reasons, in ``OUT.skipped.csv``. In an npy
+        file nothing tells which rows are missing, so for one the first such row is an error.
 
     Raises:
-        InputError: Where source, release and target do not fit together, or nothing could be read.
+        InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
+            or a run to resume had another release, source or target.
     """
     source, out = Path(source), Path(out)
-    kinds = {".parquet": _write_parquet, ".npz": _write_npz, "": None}
-    if out.suffix not in kinds:
-        raise InputError(f"{out}: must end in .parquet or .npz, or have no suffix for a pack, got {out.suffix!r}")
+    pack = Pack.open(source) if (source / "pack.json").exists() else None
+    _check_target(source, out, pack, force)
+    if pack is not None:
+        rows = _from_pack(release, pack, source, row_numbers)
+    elif source.is_dir():
+        rows = _from_images(release, source, row_numbers)
+    else:
+        rows = _from_vectors(release, source, column, row_numbers, named=out.suffix != ".npy")
+    run = {
+        "source": rows.fingerprint,
+        "column of vectors": column or "",
+        "release": _fingerprint(release),
+        "kind of target": out.suffix or "pack",
+        "way to name rows": "numbers" if row_numbers else "names",
+        "version of Veil": f"{__version__}, {outputs.PART} rows a part",
+    }
+    try:
+        with Parts(out, rows=rows.count, k=release.contract.k, run=run, resume=resume, force=force) as parts:
+            _write_parts(release, rows, parts, progress)
+            n, skipped = parts.totals()
+            if n == 0:
+                first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
+                raise InputError(f"{source}: no row could be read; {first}")
+            if out.suffix:
+                join(parts, out, columns=rows.columns)
+            else:
+                assert pack is not None
+                _write_pack(pack, parts, out, row_numbers=row_numbers, force=force)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return n, skipped
+
+
+def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
+    if out.suffix not in SUFFIXES:
+        raise InputError(f"{out}: must end in .parquet, .npz or .npy, or have no suffix for a pack, got {out.suffix!r}")
+    if not source.exists():
+        raise InputError(f"{source}: does not exist")
     if out.exists() and not force:
         raise InputError(f"{out}: already exists; choose another name or force")
     if out.is_dir() and out.suffix:
         raise InputError(f"{out}: is a folder; name a file that ends in {out.suffix}, or a folder without a suffix")
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; choose another name")
-    pack = Pack.open(source) if (source / "pack.json").exists() else None
-    rows = _from_pack(release, pack, source) if pack is not None else _from_files(release, source)
+    if not out.suffix and pack is None:
+        raise InputError(
+            f"{out}: a pack can only be made from a pack, got {source}; name a .parquet, .npz or .npy file"
+        )
 
-    def released() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        done = 0
-        for names, x in rows.batches:
-            yield names, next(release.stream([x], first_row=done))
-            done += len(names)
+
+def _fingerprint(release: Release) -> str:
+    """Changes with all that a release depends on, its key included, which does not follow from it."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in release.encoder.state_dict().items()}
+    total = hashlib.sha256(to_bytes(weights))
+    total.update(json.dumps([release.method, dict(release.config), asdict(release.contract)], sort_keys=True).encode())
+    total.update(release.key or b"")
+    return total.hexdigest()
+
+
+# -- from batches to parts --------------------------------------------------------------------------------------------
+
+
+def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progress | None) -> None:
+    """Writes the parts that are missing. While a batch is released the next is read, and the last part is written."""
+    done, left_out = parts.totals()
+    row = parts.done * outputs.PART
+    held: list[Part] = []
+    written: Future[None] | None = None
+    with (
+        ThreadPoolExecutor(1) as writer,
+        closing(rows.batches(row)) as batches,
+        closing(_ahead(batches)) as ahead,
+    ):
+        for batch in ahead:
+            held.append(_released(release, batch))
+            row += batch.rows
+            if row % outputs.PART == 0 or row == rows.count:
+                if written is not None:
+                    written.result()
+                written = writer.submit(parts.write, (row - 1) // outputs.PART, _together(held))
+                held = []
+            done, left_out = done + len(batch.names), left_out + len(batch.skipped)
             if progress is not None:
-                progress(done, rows.count, len(rows.skipped))
-
-    write = kinds[out.suffix]
-    if write is None:
-        if pack is None:
-            raise InputError(f"{out}: a pack can only be made from a pack, got {source}; name a .parquet or .npz file")
-        build.write(
-            _as_listing(pack, released()), out, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)),
-            force=force, disjoint=pack.meta.get("disjoint_by") is not None,
-        )  # fmt: skip
-        return len(pack), 0
-    token = secrets.token_hex(4)
-    temporary, listed = out.with_name(f".{out.name}.{token}.part"), out.with_name(f".{out.name}.{token}.csv")
-    skipped = out.with_name(out.name + ".skipped.csv")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        n = write(temporary, released(), release.contract.k)
-        if n == 0:
-            first = (
-                f"the first of {len(rows.skipped)} is {': '.join(rows.skipped[0])}" if rows.skipped else "it is empty"
-            )
-            raise InputError(f"{source}: no row could be read; {first}")
-        _write_skipped(listed, rows.skipped)
-        temporary.replace(out)
-        if rows.skipped:
-            listed.replace(skipped)
-        else:
-            skipped.unlink(missing_ok=True)  # an earlier run's list would speak of rows that are there now
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error}); nothing was left behind") from error
-    finally:
-        rows.batches.close()
-        for path in (temporary, listed):
-            with suppress(OSError):  # that nothing could be written must not be hidden by what follows from it
-                path.unlink(missing_ok=True)
-    return n, len(rows.skipped)
+                progress(done, rows.count, left_out)
+        if written is not None:
+            written.result()
 
 
-def _from_pack(release: Release, pack: Pack, source: Path) -> _Source:
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Items, of which one is made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = reader.submit(next, items, None)
+            yield item
+
+
+def _released(release: Release, batch: _Batch) -> Part:
+    values = np.empty((0, release.contract.k), np.float32)
+    if len(batch.names):
+        (values,) = release.stream([batch.x])
+    return Part(names=batch.names, values=values, skipped=batch.skipped)
+
+
+def _together(parts: Sequence[Part]) -> Part:
+    return Part(
+        names=pa.concat_arrays([part.names for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        skipped=[skipped for part in parts for skipped in part.skipped],
+    )
+
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+def _from_pack(release: Release, pack: Pack, source: Path, row_numbers: bool) -> _Source:
     _check_shape(release, source, tuple(pack.x.shape[1:]))
+    size = BATCH[pack.kind]
 
-    def batches() -> Batches:
-        for start in range(0, len(pack), BATCH):
-            yield [str(s) for s in pack.sources[start : start + BATCH]], np.asarray(pack.x[start : start + BATCH])
+    def batches(first: int) -> Generator[_Batch, None, None]:
+        for start in range(first, len(pack), size):
+            end = min(start + size, len(pack))
+            names = [str(i) for i in range(start, end)] if row_numbers else [str(s) for s in pack.sources[start:end]]
+            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]))
 
-    return _Source(batches(), len(pack))
+    return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
 
 
-def _from_files(release: Release, source: Path) -> _Source:
-    """Images of a folder, decoded as the training pack was; or vectors of a file."""
+def _from_images(release: Release, source: Path, row_numbers: bool) -> _Source:
+    """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
     c = release.contract
-    if not source.exists():
-        raise InputError(f"{source}: does not exist")
-    if source.is_dir() != (c.kind == "images"):
-        got = "a folder, which holds images" if source.is_dir() else "a file, which holds vectors"
-        raise InputError(f"{source}: the release takes {c.kind}, got {got}")
-    size, channels = (c.shape[0], 3 if len(c.shape) == 3 else 1) if c.kind == "images" else (0, 0)
-    if c.kind == "images":
-        found, _ = walk(source)  # a file of labels beside the images is of no concern here
-        count: int | None = len(found)
-        items = (Item(clean(name), None if problem else source / name, problem=problem) for name, problem in found)
-    else:
-        listing = LAYOUTS["embeddings"](source, Options())
-        count, items = listing.count, (item for item in listing.items)
-    skipped: list[tuple[str, str]] = []
+    _check_kind(release, source, "images")
+    found, _ = walk(source)
 
-    def batches() -> Batches:
-        names: list[str] = []
-        arrays: list[NDArray[Any]] = []
-        for item, array, reason in build.arrays(items, size, channels, c.crop):
-            if array is None:
-                skipped.append((item.source, reason))
+    def batches(first: int) -> Generator[_Batch, None, None]:
+        items = (
+            Item(str(number) if row_numbers else clean(name), None if problem else source / name, problem=problem)
+            for number, (name, problem) in enumerate(found[first:], first)
+        )
+        with closing(build.arrays(items, c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
+            while some := list(islice(decoded, BATCH["images"])):
+                good = [(item.source, array) for item, array, _ in some if array is not None]
+                yield _Batch(
+                    names=pa.array([name for name, _ in good], pa.string()),
+                    x=np.stack([array for _, array in good]) if good else np.empty((0, *c.shape), np.uint8),
+                    skipped=[(item.source, reason) for item, array, reason in some if array is None],
+                )
+
+    total = hashlib.sha256()
+    for name, _ in found:
+        with suppress(OSError):  # a link to nothing is a row that is skipped
+            stat = (source / name).stat()
+            total.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches)
+
+
+def _from_vectors(release: Release, source: Path, column: str | None, row_numbers: bool, *, named: bool) -> _Source:
+    _check_kind(release, source, "vectors")
+    file = open_vectors(source, column)
+    _check_shape(release, source, (file.width,))
+    if not row_numbers and (twice := file.repeated()) is not None:
+        raise InputError(f"{source}: {twice!r} stands in {file.key} more than once; name rows by their numbers instead")
+
+    def batches(first: int) -> Generator[_Batch, None, None]:
+        for block in file.blocks(first, BATCH["vectors"], named=not row_numbers):
+            if not block.problems:
+                yield _Batch(names=block.names, x=block.vectors)
                 continue
-            _check_shape(release, source, array.shape)
-            names.append(item.source)
-            arrays.append(array)
-            if len(names) == BATCH:
-                yield names, np.stack(arrays)
-                names, arrays = [], []
-        if names:
-            yield names, np.stack(arrays)
+            skipped = [(block.names[row].as_py(), reason) for row, reason in block.problems.items()]
+            if not named:
+                name, reason = skipped[0]
+                raise InputError(f"{source}: row {name} has {reason}; an npy file cannot tell that it is left out")
+            good = np.setdiff1d(np.arange(len(block.vectors)), list(block.problems))
+            yield _Batch(names=block.names.take(pa.array(good)), x=block.vectors[good], skipped=skipped)
 
-    return _Source(batches(), count, skipped)
+    return _Source(count=file.n, fingerprint=sha256(source), batches=batches, columns=file.form == "columns")
+
+
+def _check_kind(release: Release, source: Path, kind: str) -> None:
+    if release.contract.kind != kind:
+        got = "a folder, which holds images" if kind == "images" else "a file, which holds vectors"
+        raise InputError(f"{source}: the release takes {release.contract.kind}, got {got}")
 
 
 def _check_shape(release: Release, source: Path, shape: tuple[int, ...]) -> None:
@@ -180,89 +293,70 @@ def _check_shape(release: Release, source: Path, shape: tuple[int, ...]) -> None
         )
 
 
-def _write_parquet(path: Path, rows: Iterator[tuple[list[str], NDArray[np.float32]]], k: int) -> int:
-    schema = pa.schema([("source", pa.string()), ("release", pa.list_(pa.float32(), k))])
-    n = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for names, values in rows:
-            column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), k)
-            writer.write_batch(pa.record_batch([pa.array(names, pa.string()), column], schema=schema))
-            n += len(names)
-    return n
+# -- packs of releases ------------------------------------------------------------------------------------------------
 
 
-def _write_npz(path: Path, rows: Iterator[tuple[list[str], NDArray[np.float32]]], k: int) -> int:
-    """npz needs the number of rows in front of them, so the values wait in a file of their own."""
-    names: list[str] = []
-    values = path.with_name(path.name + ".values")
-    try:
-        with values.open("wb") as file:
-            for batch, part in rows:
-                file.write(np.ascontiguousarray(part).tobytes())
-                names += batch
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            with archive.open("releases.npy", "w", force_zip64=True) as entry, values.open("rb") as file:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), k)}
-                np.lib.format.write_array_header_1_0(entry, header)
-                while part_bytes := file.read(1 << 22):
-                    entry.write(part_bytes)
-            with archive.open("source.npy", "w") as entry:
-                np.lib.format.write_array(
-                    entry, np.array(names or [""], dtype=np.str_)[: len(names)], allow_pickle=False
-                )
-    finally:
-        values.unlink(missing_ok=True)
-    return len(names)
+def _write_pack(pack: Pack, parts: Parts, out: Path, *, row_numbers: bool, force: bool) -> None:
+    """The pack with its releases in place of the inputs; labels, splits and pairs stay."""
 
-
-def _as_listing(pack: Pack, rows: Iterator[tuple[list[str], NDArray[np.float32]]]) -> Listing:
-    """The pack's rows with their releases in place of the inputs; labels, splits and pairs stay."""
+    def named(row: int) -> str:
+        return str(row) if row_numbers else str(pack.sources[row])
 
     def items() -> Iterator[Item]:
         row = 0
-        for names, values in rows:
-            for name, value in zip(names, values, strict=True):
+        for part in parts:
+            for value in part.values:
                 labels = {n: pack.classes[n][c[row]] if c[row] >= 0 else None for n, c in pack.labels.items()}
-                yield Item(source=name, data=value, labels=labels, split=SPLITS[pack.split[row]])
+                yield Item(source=named(row), data=value, labels=labels, split=SPLITS[pack.split[row]])
                 row += 1
 
     pairs = None
     if pack.pairs is not None:
-        pairs = [(str(pack.sources[a]), str(pack.sources[b]), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
+        pairs = [(named(a), named(b), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
     notes = ("Releases of another pack.", *pack.meta.get("notes", ()))
-    return Listing(
+    listing = Listing(
         items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors", pairs=pairs, notes=notes
     )
+    build.write(
+        listing, out, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)), force=force,
+        disjoint=pack.meta.get("disjoint_by") is not None,
+    )  # fmt: skip
 
 
-def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["source", "reason"])
-        writer.writerows(skipped)
+# -- strangers' vectors -----------------------------------------------------------------------------------------------
 
 
 def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
     """Anybody's releases of a pack's rows, float32 ``(N, k)`` in the pack's order.
 
-    Rows are joined by their source names where the file names them as the pack does; a file without names must have as
-    many rows as the pack, in its order.
+    Rows are joined by their source names where the file names them as the pack does; a file without names, or with row
+    numbers for names, must have as many rows as the pack, in its order.
 
     Raises:
-        InputError: If the file cannot be read, or a row of the pack has no vector.
+        InputError: If the file cannot be read, a row of the pack has no vector, or one that cannot be used.
     """
-    listing = LAYOUTS["embeddings"](path, Options())
-    found: dict[str, NDArray[Any]] = {}
-    for item, array, reason in build.arrays(listing.items, 64, 1):
-        if array is None:
-            raise InputError(f"{path}: row {item.source!r} cannot be used: {reason}")
-        found[item.source] = array
-    names = [str(s) for s in pack.sources]
-    missing = [name for name in names if name not in found]
-    if missing and len(found) == len(pack) and all(str(i) in found for i in range(len(pack))):
-        names = [str(i) for i in range(len(pack))]  # what the layout calls rows without names
-    elif missing:
-        raise InputError(
-            f"{path}: has no vector for {len(missing)} of the pack's {len(pack)} rows, {missing[0]!r} first"
-        )
-    return np.stack([found[name] for name in names]).astype(np.float32)
+    file = open_vectors(path)
+    if (twice := file.repeated()) is not None:
+        raise InputError(f"{path}: {twice!r} stands in {file.key} more than once")
+    by_name = _places(file, {str(name): row for row, name in enumerate(pack.sources)})
+    by_number = _places(file, {str(row): row for row in range(len(pack))})
+    missing = np.setdiff1d(np.arange(len(pack)), by_name)
+    numbered = file.n == len(pack) == len(np.unique(by_number[by_number >= 0]))
+    if len(missing) and not numbered:
+        first = str(pack.sources[missing[0]])
+        raise InputError(f"{path}: has no vector for {len(missing)} of the pack's {len(pack)} rows, {first!r} first")
+    places = by_number if len(missing) else by_name
+    out = np.empty((len(pack), file.width), np.float32)
+    for block in file.blocks():
+        place = places[block.start : block.start + len(block.vectors)]
+        bad = next((row for row in block.problems if place[row] >= 0), None)
+        if bad is not None:
+            name, reason = block.names[bad].as_py(), block.problems[bad]
+            raise InputError(f"{path}: row {name!r} cannot be used: {reason}")
+        out[place[place >= 0]] = block.vectors[place >= 0]
+    return out
+
+
+def _places(file: VectorFile, index: Mapping[str, int]) -> NDArray[np.int64]:
+    """For each row of a file where the index has its name, -1 where it has not."""
+    return np.fromiter((index.get(name, -1) for name in file.names()), np.int64, file.n)

@@ -250,10 +250,21 @@ def apply(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet or npz file of vectors.")
+        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz or npy file of vectors.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.parquet, NAME.npz, or a folder for a pack.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="NAME.parquet, NAME.npz, NAME.npy, or a folder for a pack.")
+    ],
     key: Key = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v.")
+    ] = None,
+    row_numbers: Annotated[
+        bool, typer.Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a killed run of the same release and source.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a row could not be read.")] = False,
     force: Force = False,
 ) -> None:
@@ -262,7 +273,16 @@ def apply(
     from veil.release import Release
 
     with show.progress() as bars:
-        n, skipped = run_apply(Release.load(release, key=key), source, out, force=force, progress=bars.rows("apply"))
+        n, skipped = run_apply(
+            Release.load(release, key=key),
+            source,
+            out,
+            column=column,
+            row_numbers=row_numbers,
+            resume=resume,
+            force=force,
+            progress=bars.rows("apply"),
+        )
     show.result(
         {"out": str(out), "rows": n, "skipped": skipped},
         f"{out}: {n:,} rows" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +180,7 @@ def write(
 
 def arrays(
     items: Iterator[Item], size: int, channels: int, crop: Box | None = None, jobs: int | None = None
-) -> Iterator[Decoded]:
+) -> Generator[Decoded, None, None]:
     """Decodes items in threads, in order, with a bounded number under way.
 
     Yields:
@@ -317,7 +317,7 @@ def _write_rows(
                     progress(done, listing.count, rows.skipped)
         finally:
             # Closing the generator ends its threads before their files' folder is removed.
-            decoded.close()  # type: ignore[attr-defined]
+            decoded.close()
         if n == 0:
             raise InputError(
                 f"nothing could be packed: {rows.skipped} skipped, the first {first!r}: {reason}"

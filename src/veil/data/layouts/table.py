@@ -65,8 +65,13 @@ class Table:
         return split, "" if split else f"no split in {self.path.name}, which prescribes the splits"
 
 
-def read(path: Path, keys: Sequence[str] = KEYS) -> Table:
+def read(path: Path, keys: Sequence[str] = KEYS, *, rows: int | None = None) -> Table:
     """Reads a CSV or Parquet file, or takes the labels, splits and pairs of another pack.
+
+    Args:
+        path: The file, or the pack's folder.
+        keys: Columns that may name the rows' sources.
+        rows: How many rows a file without a key column must have to be taken row by row; None to refuse such a file.
 
     Raises:
         InputError: The file cannot be read, has no key column, names one source twice, or a split that is none.
@@ -80,8 +85,10 @@ def read(path: Path, keys: Sequence[str] = KEYS) -> Table:
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     table = build(path, columns, keys)
-    if not table.key:
+    if not table.key and rows is None:
         raise InputError(f"{path}: no column names the image ({', '.join(keys)}); it has {few(list(columns), 8)}")
+    if not table.key and len(table.names) != rows:
+        raise InputError(f"{path}: names no rows, so it must have {rows} of them, got {len(table.names)}")
     return table
 
 

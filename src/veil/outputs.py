@@ -1,0 +1,230 @@
+"""Where releases are written: part files that outlive a killed run, then the one file that they make up.
+
+A run first writes ``OUT.partial/``: ``run.json`` says what is released with what, and each part file holds the releases
+of a fixed range of the source's rows. A part file gets its name when it is whole and on the disk, so a run that was
+killed goes on behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name.
+Memory holds a few parts at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from veil.errors import InputError
+
+PART = 16_384
+"""Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
+_GROUP = 4
+"""Part files in a row group of Parquet."""
+
+Skipped = tuple[str, str]
+"""The name of a row that cannot be released, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Releases of some rows that follow one another: names ``(m,)``, float32 ``(m, k)``, and the rows left out."""
+
+    names: pa.Array
+    values: NDArray[np.float32]
+    skipped: Sequence[Skipped] = ()
+
+
+class Parts:
+    """The part files of a run.
+
+    Args:
+        out: What they will make up; they lie in ``OUT.partial`` beside it.
+        rows: Rows of the source.
+        k: Values in a release.
+        run: What the parts depend on: words for a message, each with its fingerprint.
+        resume: Keep the parts of an earlier run.
+        force: Replace the parts of an earlier run.
+
+    Raises:
+        InputError: If an earlier run left parts and neither ``resume`` nor ``force`` is given, or ``resume`` is and
+            they depend on something else.
+    """
+
+    def __init__(
+        self, out: Path, *, rows: int, k: int, run: Mapping[str, str], resume: bool = False, force: bool = False
+    ) -> None:
+        self.folder = out.with_name(out.name + ".partial")
+        self.count = -(-rows // PART)
+        self.k = k
+        self._rows = rows
+        if resume:
+            self._check_run(run)
+        elif any(self._path(i).exists() for i in range(self.count)) and not force:
+            raise InputError(
+                f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
+            )
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "run.json", lambda file: file.write(json.dumps(run, indent=1).encode()))
+        except OSError:
+            self.__exit__(OSError)
+            raise
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *rest: object) -> None:
+        """Parts outlive a failure, unless no row has been released; those of a run that is done are removed."""
+        if failed is None or not self.totals()[0]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_run(self, run: Mapping[str, str]) -> None:
+        path = self.folder / "run.json"
+        try:
+            earlier = json.loads(path.read_text("utf-8")) if path.exists() else run
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); force to start anew") from None
+        changed = [what for what in run if earlier.get(what) != run[what]]
+        if changed:
+            raise InputError(f"{self.folder}: was begun with another {' and '.join(changed)}; force to start anew")
+
+    def write(self, number: int, part: Part) -> None:
+        """Put one part on the disk, whole."""
+        fields = [("source", pa.string()), ("release", pa.list_(pa.float32(), self.k))]
+        schema = pa.schema(fields, metadata={"skipped": json.dumps(list(part.skipped))})
+        batch = pa.record_batch([part.names, _lists(part.values)], schema=schema)
+
+        def write(file: IO[bytes]) -> None:
+            with pa.ipc.new_file(file, schema) as writer:
+                writer.write_batch(batch)
+
+        _write(self._path(number), write)
+        self.done = number + 1
+
+    def read(self, number: int) -> Part:
+        # Mapped, so that who asks for the names alone reads no values; the values keep the map while they are in use.
+        with pa.memory_map(str(self._path(number))) as file, pa.ipc.open_file(file) as reader:
+            skipped = [(str(name), str(reason)) for name, reason in json.loads(reader.schema.metadata[b"skipped"])]
+            batch = reader.get_batch(0)
+        values = batch.column("release").flatten().to_numpy().reshape(-1, self.k)
+        return Part(names=batch.column("source"), values=values, skipped=skipped)
+
+    def totals(self) -> tuple[int, int]:
+        """Rows released and rows left out in the parts that are done."""
+        done = [self.read(number) for number in range(self.done)]
+        return sum(len(part.names) for part in done), sum(len(part.skipped) for part in done)
+
+    def __iter__(self) -> Iterator[Part]:
+        return (self.read(number) for number in range(self.count))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.arrow"
+
+    def _whole(self, number: int) -> bool:
+        """Whether a part is there and speaks for all of its rows."""
+        try:
+            part = self.read(number)
+        except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+            return False
+        return len(part.names) + len(part.skipped) == min(PART, self._rows - number * PART)
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file beside its target; it takes its name when it is on the disk."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # that nothing could be written must not be hidden by what follows from it
+            temporary.unlink(missing_ok=True)
+
+
+def _lists(values: NDArray[np.float32]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
+
+
+# -- targets ----------------------------------------------------------------------------------------------------------
+
+
+def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
+    """Make the target of its parts, and ``OUT.skipped.csv`` where rows were left out.
+
+    Args:
+        parts: All written.
+        out: ``NAME.parquet``, ``NAME.npz`` or ``NAME.npy``.
+        columns: Give every value of a release its own Parquet column.
+    """
+    n, skipped = parts.totals()
+    k = parts.k
+    writers: dict[str, Callable[[IO[bytes]], None]] = {
+        ".parquet": lambda file: _write_parquet(file, parts, k, columns),
+        ".npz": lambda file: _write_npz(file, parts, n, k),
+        ".npy": lambda file: _write_npy(file, parts, n, k),
+    }
+    listed = out.with_name(out.name + ".skipped.csv")
+    if skipped:
+        _write(listed, lambda file: _write_skipped(file, parts))
+    _write(out, writers[out.suffix])
+    if not skipped:
+        listed.unlink(missing_ok=True)  # an earlier run's list would speak of rows that are there now
+
+
+def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:
+    each = [(f"release_{i}", pa.float32()) for i in range(k)]
+    schema = pa.schema([("source", pa.string()), *(each if columns else [("release", pa.list_(pa.float32(), k))])])
+    # Floats that carry noise neither repeat nor compress: to try costs more time than all else here.
+    options: dict[str, Any] = {"compression": {"source": "zstd"}, "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(file, schema, **options) as writer:
+        held: list[pa.RecordBatch] = []
+        for number, part in enumerate(parts, 1):
+            values = list(np.ascontiguousarray(part.values.T)) if columns else [_lists(part.values)]
+            held.append(pa.record_batch([part.names, *values], schema=schema))
+            if number % _GROUP == 0 or number == parts.count:
+                writer.write_table(pa.Table.from_batches(held, schema))
+                held = []
+
+
+def _write_npy(file: IO[bytes], parts: Parts, n: int, k: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (n, k)})
+    for part in parts:
+        file.write(np.ascontiguousarray(part.values, "<f4").data)
+
+
+def _write_npz(file: IO[bytes], parts: Parts, n: int, k: int) -> None:
+    width = max((pc.max(pc.utf8_length(part.names)).as_py() or 1 for part in parts), default=1)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("releases.npy", "w", force_zip64=True) as entry:
+            _write_npy(entry, parts, n, k)
+        with archive.open("source.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array_header_1_0(entry, {"descr": f"<U{width}", "fortran_order": False, "shape": (n,)})
+            for part in parts:
+                entry.write(np.array(part.names.to_pylist(), dtype=f"<U{width}").tobytes())
+
+
+def _write_skipped(file: IO[bytes], parts: Parts) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow(["source", "reason"])
+    for part in parts:
+        writer.writerows(part.skipped)
+    text.detach()

@@ -1,0 +1,156 @@
+"""Files of vectors: where they are found, that they are read piece by piece, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from veil.data.vectors import open_vectors
+from veil.errors import InputError
+
+
+def vectors(n: int = 12, d: int = 4) -> NDArray[np.float32]:
+    return (1 + np.arange(n * d).reshape(n, d)).astype(np.float32)
+
+
+def read(path: Path, start: int = 0, size: int = 5, **kwargs: Any) -> tuple[list[str], NDArray[np.float32]]:
+    blocks = list(open_vectors(path).blocks(start, size, **kwargs))
+    assert [len(block.vectors) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+    assert [block.start for block in blocks] == list(range(start, start + size * len(blocks), size))
+    names = [name for block in blocks for name in block.names.to_pylist()]
+    return names, np.concatenate([block.vectors for block in blocks])
+
+
+def put(path: Path, kind: str, x: NDArray[Any]) -> Path:
+    """The same vectors, and names where there is room, in a file of each kind."""
+    names = [f"\u00e4{i}" for i in range(len(x))]
+    if kind == "npy":
+        np.save(path, x)
+    elif kind == "npy Fortran":
+        np.save(path, np.asfortranarray(x))
+    elif kind == "npz":
+        np.savez(path, vectors=x, name=np.array(names), age=np.ones(len(x)))
+    elif kind == "npz compressed":
+        np.savez_compressed(path, vectors=x, name=np.array(names))
+    elif kind == "columns":
+        pq.write_table(pa.table({"name": names, **{str(i): x[:, i] for i in range(x.shape[1])}}), path)
+    else:
+        column = pa.array(list(x), pa.list_(pa.float32(), 4) if kind == "fixed" else pa.large_list(pa.float64()))
+        pq.write_table(pa.table({"v": column, "name": names}), path, row_group_size=7)
+    return path
+
+
+SUFFIX = {"npy": "npy", "npy Fortran": "npy", "npz": "npz", "npz compressed": "npz"}
+KINDS = (*SUFFIX, "columns", "fixed", "list")
+
+
+@pytest.mark.parametrize("start", [0, 5, 10, 15])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_read_from_anywhere(tmp_path: Path, kind: str, start: int) -> None:
+    x = vectors(23)
+    path = put(tmp_path / f"v.{SUFFIX.get(kind, 'parquet')}", kind, x)
+    file = open_vectors(path)
+    assert (file.n, file.width) == (23, 4)
+    names, values = read(path, start)
+    np.testing.assert_array_equal(values, x[start:])
+    numbers = [str(i) for i in range(start, 23)]
+    assert names == (numbers if "npy" in kind else [f"\u00e4{i}" for i in numbers])
+    assert read(path, start, named=False)[0] == numbers
+    assert list(file.names())[start:] == names
+
+
+def test_a_row_group_is_not_read_whole(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((40_000, 64), np.float32)  # 10 MB in one row group
+    column = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 64)
+    pq.write_table(pa.table({"v": column}), tmp_path / "v.parquet", use_dictionary=False, data_page_size=1 << 16)
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        total = sum(float(block.vectors.sum()) for block in open_vectors(tmp_path / "v.parquet").blocks(size=1024))
+    finally:
+        pa.set_memory_pool(before)
+    assert total == pytest.approx(float(x.sum()), rel=1e-4)
+    assert 0 < pool.max_memory() < x.nbytes / 4
+
+
+def test_numbered_columns_are_the_vector_and_other_floats_are_labels(tmp_path: Path) -> None:
+    columns = {"age": [1.5] * 3, **{f"v{i}": vectors(3)[:, i] for i in range(4)}, "height": [2.0] * 3}
+    pq.write_table(pa.table(columns), tmp_path / "v.parquet")
+    np.testing.assert_array_equal(read(tmp_path / "v.parquet")[1], vectors(3))
+    assert open_vectors(tmp_path / "v.parquet").others == ("age", "height")
+    pq.write_table(pa.table({**columns, "w1": [1.0] * 3, "w2": [2.0] * 3}), tmp_path / "two.parquet")
+    with pytest.raises(InputError, match=r"several rows of numbered columns hold floats \(v0..., w1...\); set column"):
+        open_vectors(tmp_path / "two.parquet")
+    assert open_vectors(tmp_path / "two.parquet", "w").width == 2
+    pq.write_table(pa.table({"x": [1.0], "y": [2.0], "label": ["a"]}), tmp_path / "plain.parquet")
+    assert open_vectors(tmp_path / "plain.parquet").width == 2
+
+
+def test_names_that_repeat_are_found_across_blocks(tmp_path: Path) -> None:
+    n = 9000
+    names = np.array([f"n{i}" for i in range(n)])
+    np.savez(tmp_path / "v.npz", vectors=vectors(n), name=names)
+    assert open_vectors(tmp_path / "v.npz").repeated() is None
+    names[8500] = "n3"
+    np.savez(tmp_path / "v.npz", vectors=vectors(n), name=names)
+    assert open_vectors(tmp_path / "v.npz").repeated() == "n3"
+    np.save(tmp_path / "v.npy", vectors(3))
+    assert open_vectors(tmp_path / "v.npy").repeated() is None
+
+
+def test_what_cannot_be_used_is_said_row_by_row(tmp_path: Path) -> None:
+    rows: list[Any] = vectors(6).tolist()
+    rows[0], rows[2], rows[3], rows[5] = [1.0, 2.0], [0.0] * 4, None, [float("inf")] * 4
+    pq.write_table(pa.table({"v": rows}), tmp_path / "v.parquet")
+    found = {
+        b.start + row: why
+        for b in open_vectors(tmp_path / "v.parquet").blocks(size=4)
+        for row, why in b.problems.items()
+    }
+    assert found == {
+        0: "2 values where others have 4",
+        2: "only zeros",
+        3: "0 values where others have 4",
+        5: "a NaN or infinite value",
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_was_cut_short_is_one_line(tmp_path: Path, kind: str) -> None:
+    path = put(tmp_path / f"v.{SUFFIX.get(kind, 'parquet')}", kind, vectors(500))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.npy", np.arange(4.0), r"must hold floats with two axes, got float64 \(4,\)"),
+        ("a.npy", np.ones((2, 3), int), r"must hold floats with two axes, got int64 \(2, 3\)"),
+        ("a.npy", np.ones((0, 3)), r"the array is \(0, 3\) and holds nothing"),
+        ("a.npy", np.array([{}]), "cannot be read .it holds pickled objects, which are never loaded"),
+        ("a.npz", np.ones((3, 0)), r"array arr_0 is \(3, 0\) and holds nothing"),
+        ("a.npz", np.array([{}]), "cannot be read .it holds pickled objects, which are never loaded"),
+    ],
+)
+def test_arrays_that_are_no_vectors(tmp_path: Path, name: str, array: NDArray[Any], message: str) -> None:
+    (np.savez if name == "a.npz" else np.save)(tmp_path / name, array)
+    with pytest.raises(InputError, match=message):
+        open_vectors(tmp_path / name)
+
+
+def test_a_row_without_a_name_where_others_have_one(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a", None], "v": vectors(2).tolist()}), tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="row 2 names no name"):
+        read(tmp_path / "v.parquet")
+    np.save(tmp_path / "v.npy", vectors(2))
+    with pytest.raises(InputError, match="is one array and has no column 'v' to choose"):
+        open_vectors(tmp_path / "v.npy", "v")
