@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -169,6 +170,74 @@ def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, mon
         assert len(rows) == 1, name
         assert re.search(r"0\.\d{3} +│ 0\.\d{3} - [01]\.\d{3}", rows[0])
     assert sorted(p.name for p in (tmp_path / "demo").iterdir() if p.is_dir())[-1] == "releases"
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Path:
+    """300 vectors of 150 people in a Parquet file; gender is in value 0; one of them is broken."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(150), 2)
+    x = rng.normal(size=(150, 6))[who] + 0.2 * rng.normal(size=(300, 6))
+    x[:, 0] += 4 * (who % 2)
+    x[7] = np.nan
+    names = [f"{i}.jpg" for i in range(300)]
+    table = pa.table({"source": names, "face": list(x.astype(np.float32)), "identity": who, "gender": who % 2})
+    pq.write_table(table, tmp_path / "mine.parquet")
+    return tmp_path / "mine.parquet"
+
+
+@pytest.mark.usefixtures("brief")
+def test_vectors_are_audited_without_a_pack_or_a_model(
+    veil: Veil, strangers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(strangers.parent)
+    ask = ("--private", "gender", "--utility", "identity", "--effort", "quick", "--jobs", 1)
+    done = veil("audit", "--vectors", "mine.parquet", *ask)
+    assert (done.status, done.err) == (0, "mine.parquet: 1 rows cannot be used and are left out\n")
+    assert done.out.endswith("audit/findings.json\n")
+    document = json.loads((strangers.parent / "audit" / "findings.json").read_text())
+    assert [(r["name"], r["role"], r["note"]) for r in document["releases"]] == [
+        ("mine", "method", "vectors from mine.parquet")
+    ]
+    assert (document["data"]["n"], document["data"]["skipped"]) == (299, 1)
+    assert sum(split["identities"] for split in document["data"]["splits"].values()) == 150  # nobody is in two
+    assert document["data"]["attack_on"] == ["protect", "attack"]
+    (worst,) = [f for f in document["findings"] if f["worst"] and f["code"] == "attribute.balanced_accuracy"]
+    assert worst["value"] > 0.9
+    assert veil("report", "audit").status == 0
+    assert sorted(p.name for p in strangers.parent.iterdir()) == ["audit", "mine.parquet"]
+
+    # Labels in a file of their own, protected vectors beside the originals, and another folder.
+    table = pq.read_table(strangers)
+    pq.write_table(table.select(["source", "face"]), "bare.parquet")
+    pq.write_table(table.drop(["face"]), "labels.parquet")
+    x = np.stack(table["face"].to_numpy())[::-1]
+    x[:, 0] = 1
+    np.savez("safe.npz", vectors=np.nan_to_num(x, nan=1.0), source=table["source"].to_pylist()[::-1])
+    told = veil.json(
+        "audit", "bare.parquet", "--labels", "labels.parquet", "--vectors", "safe.npz", "--out", "both", *ask
+    )
+    assert told["out"] == "both/findings.json"
+    values = {row["name"]: row["attack"]["value"] for row in told["rows"]}
+    assert list(values) == ["Input", "Input + LEACE", "safe"]
+    assert values["Input"] == pytest.approx(worst["value"], abs=0.05)
+    assert values["safe"] < values["Input"] - 0.2
+    again = veil.json(
+        "audit", "--vectors", "A=bare.parquet", "--vectors", "safe.npz", "--labels", "labels.parquet", *ask
+    )
+    assert [row["name"] for row in again["rows"]] == ["A", "safe"]
+
+
+def test_an_audit_says_what_it_lacks(veil: Veil, strangers: Path, people: Path, tmp_path: Path) -> None:
+    ask = ("--private", "gender", "--out", tmp_path / "out", "--jobs", 1)
+    assert "audit: needs a PACK, or a file of vectors" in veil.refuses("audit", *ask)
+    assert "so a PACK must be named" in veil.refuses("audit", "--vectors", strangers, "--baseline", "leace", *ask)
+    assert "so a PACK must be named" in veil.refuses("audit", "--vectors", strangers, "--release", people, *ask)
+    assert "OUT: must be named once" in veil.refuses("audit", strangers, tmp_path / "x", *ask)
+    assert "labels: are for a file of vectors" in veil.refuses("audit", people, "--labels", strangers, *ask)
+    height = veil.refuses("audit", "--vectors", strangers, "--private", "height", "--quiet", *ask)
+    assert f"{strangers}: label 'height': the pack has gender, identity" in height
+    assert not (tmp_path / "out").exists()
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------

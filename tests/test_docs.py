@@ -136,7 +136,7 @@ def test_commands_parse(arguments: list[str]) -> None:
         assert got["layout"] in LAYOUTS
     elif got["command"] == "audit":
         assert got["effort"] in attackers.EFFORTS
-        assert set(got["attack_on"].split(",")) <= {"protect", "attack"}
+        assert set((got["attack_on"] or "attack").split(",")) <= {"protect", "attack"}
         assert all(b in METHODS or b == "none" for b in got["baseline"] or [])
 
 

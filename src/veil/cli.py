@@ -70,6 +70,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
         run(Show(quiet, as_json), **arguments)
 
     def told(
+        *,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
         as_json: Annotated[
             bool, typer.Option("--json", help="Print the result as one JSON object, without progress.")
@@ -294,8 +295,14 @@ def apply(
 @command
 def audit(
     show: Show,
-    source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures and curves.")],
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="PACK", help="What `veil pack` made, or a file of unprotected vectors with labels."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures, curves; audit by default.")
+    ] = None,
     private: Private,
     utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
     release: Annotated[
@@ -303,51 +310,71 @@ def audit(
     ] = None,
     vectors: Annotated[
         list[str] | None,
-        typer.Option("--vectors", help="Parquet or npz file of anybody's releases of the pack's rows, or NAME=FILE."),
+        typer.Option(
+            "--vectors",
+            help="Parquet, npz or npy file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK the "
+            "first one brings the labels.",
+        ),
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet file, or pack, with the labels of a file of vectors.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="OUT, where no PACK stands before it.")] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Control on the unprotected input: leace, random, or none.")
     ] = None,
     effort: Annotated[str, typer.Option(help="quick, standard or strong.")] = "standard",
     attack_on: Annotated[
-        str, typer.Option(help="Splits that attackers train on: attack, or protect,attack.")
-    ] = "attack",
+        str | None,
+        typer.Option(
+            help="Splits that attackers train on: attack (by default of a pack), or protect,attack (of files)."
+        ),
+    ] = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Coverage of the intervals.")] = 0.95,
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
-    from veil.data.pack import Pack
     from veil.release import Release
 
-    opened = Pack.open(source)
+    others = [_named(text) for text in vectors or []]
+    if source is None and not others:
+        raise InputError("audit: needs a PACK, or a file of vectors with labels (--vectors), got neither")
+    if source is None and (release or baseline):
+        raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
+    if out is not None and folder is not None:
+        raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
+    out = out or folder or Path("audit")
+    data = source or others[0][1]
     uses = utility or ["identity"]
-    entries = []
-    for text in release or []:
-        name, path = _named(text)
-        loaded = Release.load(path)
-        curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
-        entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
-    for text in vectors or []:
-        name, path = _named(text)
-        entries.append(_outside(name, path, opened))
-    with show.progress() as bars:
-        found = pipeline.audit_pack(
-            opened,
-            out,
-            entries,
-            private=private,
-            utility=uses,
-            baselines=[b for b in (baseline or ["leace"]) if b != "none"],
-            seed=seed,
-            effort=effort,
-            jobs=jobs,
-            attack_on=[part.strip() for part in attack_on.split(",")],
-            level=level,
-            command=_command(),
-            progress=bars.audit,
-        )
+    attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
+    with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
+        if pack.meta["skipped"] and data.is_file() and not show.quiet:
+            print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
+        entries = []
+        for text in release or []:
+            name, path = _named(text)
+            curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
+            entries.append(pipeline.Entry(name=name, release=Release.load(path), curves=curves))
+        entries += [_outside(name, path, pack) for name, path in others]
+        with show.progress() as bars:
+            found = pipeline.audit_pack(
+                pack,
+                out,
+                entries,
+                private=private,
+                utility=uses,
+                baselines=[b for b in (baseline or ["leace"]) if b != "none"] if source is not None else [],
+                seed=seed,
+                effort=effort,
+                jobs=jobs,
+                attack_on=[part.strip() for part in attackers.split(",")],
+                level=level,
+                with_input=source is not None,
+                command=_command(),
+                progress=bars.audit,
+            )
     _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", show)
 
 

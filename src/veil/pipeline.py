@@ -6,7 +6,8 @@ The command line and the examples call these; each writes its files whole or not
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
+from veil.data import build
 from veil.data.pack import SPLITS, Pack
 from veil.engine import Run
 from veil.engine.run import Precision, run_identity
@@ -149,6 +151,31 @@ def read_curves(path: Path) -> Curves:
         return ()
     table = pq.read_table(path)
     return list(zip(*(table[n].to_pylist() for n in ("step", "stage", "player", "loss")), strict=True))
+
+
+@contextmanager
+def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] = (), seed: int = 0) -> Iterator[Pack]:
+    """A pack; or a file of vectors with their labels, packed into a folder that is removed at the end.
+
+    Args:
+        source: A pack's folder, or a file that the layout ``embeddings`` reads.
+        labels: Labels of a file of vectors, where they are in another file, or another pack.
+        private: Where identity is among them, it may straddle splits that are drawn.
+        seed: Of the splits, where the file prescribes none.
+
+    Raises:
+        InputError: If the source is neither, or the labels do not fit.
+    """
+    if not source.is_file():
+        if labels is not None:
+            raise InputError(f"labels: are for a file of vectors, and {source} is none")
+        yield Pack.open(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="veil-") as folder:
+        pack = build.pack(
+            "embeddings", source, Path(folder) / "pack", labels=labels, seed=seed, disjoint="identity" not in private
+        )
+        yield replace(pack, path=source)  # messages name the file, not a folder that is gone
 
 
 def audit_pack(
@@ -419,10 +446,9 @@ def demo(
         fit_progress: From a row's name to what is told its progress.
         audit_progress: Told jobs done, jobs in all and what was done last.
     """
-    from veil.data.build import pack as build_pack
     from veil.report import html
 
-    pack = build_pack(
+    pack = build.pack(
         "stylised", f"identities={DEMO_PEOPLE},images={DEMO_IMAGES}", out / "pack", size=DEMO_SIZE, seed=seed,
         force=True, progress=pack_progress,
     )  # fmt: skip
