@@ -97,6 +97,7 @@ def test_vectors_become_float32():
         (np.ones((2, 3)), {}, {"split": ["test", "train"]}, "'train'"),
         (np.ones((2, 3)), {}, {"split": ["test"]}, "split: 1 values"),
         (np.ones((2, 3)), {}, {"sources": ["a"]}, "sources: 1 names"),
+        (np.ones((2, 3)), {}, {"sources": ["a", "a"]}, "sources: 'a' stands there more than once"),
         (np.ones((2, 3)), {}, {"pairs": [[0, 2, 1, 0]]}, r"0\.\.1"),
     ],
 )
