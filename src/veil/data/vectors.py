@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,8 @@ Form = Literal["list", "columns", "npz", "npy"]
 """How vectors lie in a file: Parquet with a column of lists, Parquet with a column a value, npz, npy."""
 
 
-Rows = Iterator[tuple[pa.Array | None, NDArray[np.float32], NDArray[np.int64] | None]]
-"""Names, if they were asked for; vectors; and how many values each row has, where rows may differ."""
+Rows = Iterator[tuple[dict[str, pa.Array], NDArray[np.float32], NDArray[np.int64] | None]]
+"""The columns asked for; vectors; and how many values each row has, where rows may differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +51,20 @@ class Block:
         names: Strings ``(m,)``: the rows' names, or their numbers where the file does not name them.
         vectors: float32 ``(m, d)``; what a row has too much or too little of is left out, what is null is NaN.
         problems: Why rows cannot be used, by their place in the block.
+        columns: Others that were asked for, ``(m,)`` each.
     """
 
     start: int
     names: pa.Array
     vectors: NDArray[np.float32]
     problems: dict[int, str]
+    columns: Mapping[str, pa.Array]
 
 
 class _Reader(Protocol):
     """What differs between the kinds of files."""
 
-    def rows(self, start: int, size: int, key: str, width: int) -> Rows: ...
+    def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows: ...
 
     def names(self, key: str, size: int) -> Iterator[pa.Array]: ...
 
@@ -90,21 +92,27 @@ class VectorFile:
     others: tuple[str, ...]
     _reader: _Reader = field(repr=False)
 
-    def blocks(self, start: int = 0, size: int = BATCH, *, named: bool = True) -> Iterator[Block]:
+    def blocks(
+        self, start: int = 0, size: int = BATCH, *, named: bool = True, columns: Sequence[str] = ()
+    ) -> Iterator[Block]:
         """The rows from ``start`` on, ``size`` at a time; by their numbers alone unless ``named``.
 
         Raises:
             InputError: If the file is damaged, or a row has no name where others have one.
         """
-        key = self.key if named else ""
+        key = [self.key] if named and self.key else []
         with _readable(self.path):
-            for names, vectors, lengths in self._reader.rows(start, size, key, self.width):
-                if names is None:
+            for found, vectors, lengths in self._reader.rows(start, size, [*key, *columns], self.width):
+                if key:
+                    names = _strings(found[self.key])
+                else:
                     names = pa.array([str(i) for i in range(start, start + len(vectors))], pa.string())
-                elif names.null_count:
+                if names.null_count:
                     row = start + names.is_null().to_pylist().index(True)
-                    raise InputError(f"{self.path}: row {row + 1} names no {key}")
-                yield Block(start=start, names=names, vectors=vectors, problems=_problems(vectors, lengths))
+                    raise InputError(f"{self.path}: row {row + 1} names no {self.key}")
+                others = {name: found[name] for name in columns}
+                problems = _problems(vectors, lengths)
+                yield Block(start=start, names=names, vectors=vectors, problems=problems, columns=others)
                 start += len(vectors)
 
     def columns(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray | pa.Array]:
@@ -129,7 +137,7 @@ class VectorFile:
             return
         with _readable(self.path):
             for names in self._reader.names(self.key, BATCH):
-                yield from names.to_pylist()
+                yield from _strings(names).to_pylist()
 
 
 def open_vectors(path: Path, column: str | None = None) -> VectorFile:
@@ -267,19 +275,19 @@ class _Parquet:
     path: Path
     chosen: list[str]
 
-    def rows(self, start: int, size: int, key: str, width: int) -> Rows:
-        for table in _even(self.path, start, size, [*([key] if key else []), *self.chosen]):
-            names = _strings(table.column(key)) if key else None
+    def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows:
+        for table in _even(self.path, start, size, [*columns, *self.chosen]):
+            found = {name: table.column(name).combine_chunks() for name in columns}
             if _is_list(table.schema.field(self.chosen[0]).type):
-                yield names, *_unpacked(table.column(self.chosen[0]).combine_chunks(), width)
+                yield found, *_unpacked(table.column(self.chosen[0]).combine_chunks(), width)
             else:
                 values = np.empty((len(table), width), np.float32)
                 for i, name in enumerate(self.chosen):
                     values[:, i] = _float32(table.column(name).to_numpy())
-                yield names, values, None
+                yield found, values, None
 
     def names(self, key: str, size: int) -> Iterator[pa.Array]:
-        return (_strings(table.column(key)) for table in _even(self.path, 0, size, [key]))
+        return (table.column(key).combine_chunks() for table in _even(self.path, 0, size, [key]))
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
         with _parquet(self.path) as file:
@@ -307,8 +315,7 @@ def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.
             yield pa.Table.from_batches(held)
 
 
-def _strings(column: pa.ChunkedArray) -> pa.Array:
-    column = column.combine_chunks()
+def _strings(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -400,10 +407,10 @@ def _check_filled(path: Path, what: str, header: _Header) -> None:
 class _Npy:
     path: Path
 
-    def rows(self, start: int, size: int, key: str, width: int) -> Rows:
+    def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows:
         with self.path.open("rb") as file:
             for values in _slices(file, start, size):
-                yield None, _float32(values), None
+                yield {}, _float32(values), None
 
     def names(self, key: str, size: int) -> Iterator[pa.Array]:
         return iter(())
@@ -441,16 +448,16 @@ class _Npz:
     path: Path
     chosen: str
 
-    def rows(self, start: int, size: int, key: str, width: int) -> Rows:
+    def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows:
+        others = [self.names(name, size, start) for name in columns]
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.chosen}.npy") as file:
-            named = self.names(key, size, start) if key else None
-            for values in _slices(file, start, size):
-                yield next(named) if named is not None else None, _float32(values), None
+            for values, *found in zip(_slices(file, start, size), *others, strict=True):
+                yield dict(zip(columns, found, strict=True)), _float32(values), None
 
     def names(self, key: str, size: int, start: int = 0) -> Iterator[pa.Array]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as file:
             for values in _slices(file, start, size):
-                yield pa.array([str(name) for name in _decoded(values).tolist()], pa.string())
+                yield pa.array(_decoded(values))
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
         out = {}
