@@ -304,9 +304,12 @@ def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.
         held: list[pa.RecordBatch] = []
         count = 0
         for batch in file.iter_batches(size, row_groups=groups, columns=columns):
-            batch, start = batch.slice(start), max(0, start - len(batch))
-            held.append(batch)
-            count += len(batch)
+            if start >= len(batch):
+                start -= len(batch)
+                continue
+            held.append(batch.slice(start))
+            count += len(batch) - start
+            start = 0
             while count >= size:
                 table = pa.Table.from_batches(held)
                 yield table.slice(0, size)
