@@ -15,10 +15,11 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
+from tables import by_seed, table
 from veil import pipeline
 from veil.audit import findings as files
 from veil.data import build
@@ -45,7 +46,20 @@ PAPER = {  # Table 1: privacy and utility accuracy in per cent on CelebA, on VGG
     "AIA": (64.96, 78.64, 68.13, 77.96),
 }
 COMMAND = "python examples/aia_lfw.py --lfw DIR --out DIR --results docs/results/aia-lfw.md"
-STRONG = ("deep, unprotected", "AIA deep")
+DEEP = ("deep, unprotected", "AIA deep")
+AUDITS: tuple[tuple[str, Sequence[str], Sequence[str], str], ...] = (
+    ("audit-paper", tuple(name for name in ROWS if name not in DEEP), ("attack",), "quick"),
+    ("audit-deep", DEEP, ("attack",), "quick"),
+    ("audit-strong", DEEP, ("protect", "attack"), "standard"),
+)
+"""Folder, releases, what attackers learn from, effort."""
+COLUMNS = (
+    ("gender, worst attack", "attribute.balanced_accuracy", "gender"),
+    ("matching AUC", "verification.auc", "identity"),
+    ("AUC, same gender", "verification.auc", "identity|same gender"),
+    ("TAR at FAR 1 %", "verification.tar_at_far_0.01", "identity"),
+    ("accuracy", "verification.accuracy", "identity"),
+)
 
 
 def one_seed(lfw: Path, out: Path, seed: int, jobs: int) -> None:
@@ -71,17 +85,13 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int) -> None:
                 pipeline.write_curves(curves, losses)
         release = Release.load(folder)
         entries.append(pipeline.Entry(name=name, release=release, curves=pipeline.read_curves(curves)))
-    audits: tuple[tuple[str, Sequence[str], Sequence[str], str], ...] = (
-        ("audit", tuple(ROWS), ("attack",), "quick"),
-        ("audit-strong", STRONG, ("protect", "attack"), "standard"),
-    )
-    for folder_name, names, attack_on, effort in audits:
+    for folder_name, names, attack_on, effort in AUDITS:
         if not (out / folder_name / files.NAME).exists():
             print(f"seed {seed}: {folder_name}", flush=True)
             pipeline.audit_pack(
                 pack, out / folder_name, [e for e in entries if e.name in names], private=["gender"],
                 utility=["identity"], baselines=(), seed=seed, effort=effort, attack_on=attack_on, jobs=jobs,
-                with_input=folder_name == "audit",
+                with_input=folder_name == "audit-paper",
                 command=COMMAND, progress=lambda done, total, what: print(f"  {done}/{total} {what}", flush=True),
             )  # fmt: skip
         html.write(out / folder_name)
@@ -90,10 +100,10 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int) -> None:
 def _unguarded(deep: Release | None) -> Release:
     """`deep` as its first stage left it: what preset deep-original trains with the same seed, without training it."""
     assert deep is not None
-    config, contract = {**deep.config, "beta": 0.0, "noise": 0.0}, replace(deep.contract, noise=0.0)
+    config, contract = {**deep.config, "beta": 0.0, "noise": 0.0}, replace(deep.contract, noise=0.0, classes={})
     made = {**deep.made, "preset": "deep-original"}
-    encoder = METHODS["aia"].build(config, contract)  # its guard changes nothing
-    encoder.network.load_state_dict(deep.encoder.network.state_dict())
+    encoder = METHODS["aia"].build(config, contract)
+    encoder.networks.load_state_dict(deep.encoder.networks.state_dict())
     return Release(method="aia", config=config, contract=contract, encoder=encoder.eval(), made=made)
 
 
@@ -111,6 +121,7 @@ def _progress(stage: str, done: int, count: int, losses: object) -> None:
 def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The table, from the findings of every seed."""
     names = [pipeline.INPUT, *ROWS]
+    documents = [_joined(out / f"seed-{s}") for s in seeds]
     lines = [
         "# AIA on Labeled Faces in the Wild",
         "",
@@ -131,23 +142,17 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "",
         "Effort `quick`.",
         "",
-        *_table(names, [files.read(out / f"seed-{s}" / "audit") for s in seeds]),
+        *table(names, documents, COLUMNS),
         "",
-        *_strong(out, seeds),
+        "## Stronger attackers, trained on the protector's own data too",
+        "",
+        "All attackers with longer training (effort `standard`), and the `protect` split's releases besides.",
+        "",
+        *table(DEEP, [files.read(out / f"seed-{s}" / "audit-strong") for s in seeds], COLUMNS),
+        "",
         "## Each seed",
         "",
-        "| release | " + " | ".join(f"seed {s}: gender / AUC" for s in seeds) + " |",
-        "|---|" + "---|" * len(seeds),
-    ]
-    documents = [files.read(out / f"seed-{s}" / "audit") for s in seeds]
-    for name in names:
-        cells = []
-        for document in documents:
-            gender = _picked(document, name, "attribute.balanced_accuracy", "gender")
-            auc = _picked(document, name, "verification.auc", "identity")
-            cells.append(f"{gender['value']:.3f} ({gender['attacker']}) / {auc['value']:.3f} ({auc['attacker']})")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += [
+        *by_seed(names, documents, seeds),
         "",
         "## The paper's Table 1",
         "",
@@ -163,49 +168,10 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     print(path)
 
 
-def _strong(out: Path, seeds: Sequence[int]) -> list[str]:
-    """The section on stronger attackers; without it where a seed's are still to come."""
-    folders = [out / f"seed-{s}" / "audit-strong" for s in seeds]
-    if not all((folder / files.NAME).exists() for folder in folders):
-        return []
-    return [
-        "## Stronger attackers, trained on the protector's own data too",
-        "",
-        "All attackers with longer training (effort `standard`), and the `protect` split's releases besides.",
-        "",
-        *_table(STRONG, [files.read(folder) for folder in folders]),
-        "",
-    ]
-
-
-def _table(names: Sequence[str], documents: Sequence[dict[str, object]]) -> list[str]:
-    codes = (
-        ("gender, worst attack", "attribute.balanced_accuracy", "gender"),
-        ("matching AUC", "verification.auc", "identity"),
-        ("AUC, same gender", "verification.auc", "identity|same gender"),
-        ("TAR at FAR 1 %", "verification.tar_at_far_0.01", "identity"),
-        ("accuracy", "verification.accuracy", "identity"),
-    )
-    lines = ["| release | " + " | ".join(c[0] for c in codes) + " |", "|---|" + "---|" * len(codes)]
-    for name in names:
-        cells = []
-        for _, code, target in codes:
-            found = [_picked(d, name, code, target) for d in documents]
-            value, low, high = (np.mean([f[k] for f in found]) for k in ("value", "low", "high"))
-            cells.append(f"{value:.3f} ({low:.3f} - {high:.3f})")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _picked(document: dict[str, object], release: str, code: str, target: str) -> dict[str, float]:
-    hits = [
-        f
-        for f in document["findings"]  # type: ignore[attr-defined]
-        if f["worst"] and (f["release"], f["code"], f["target"]) == (release, code, target)
-    ]
-    if len(hits) != 1:
-        raise SystemExit(f"{release}: {len(hits)} picked findings of {code} on {target}; one was expected")
-    return hits[0]
+def _joined(seed: Path) -> dict[str, Any]:
+    """The findings of one seed's two audits with the same attackers."""
+    both = [files.read(seed / folder) for folder in ("audit-paper", "audit-deep")]
+    return {"findings": [finding for document in both for finding in document["findings"]]}
 
 
 def _words(settings: dict[str, int]) -> str:

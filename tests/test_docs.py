@@ -21,7 +21,7 @@ from veil.audit import attackers, findings
 from veil.audit import run as audit_run
 from veil.cli import app
 from veil.data.layouts import LAYOUTS
-from veil.methods import METHODS, aia
+from veil.methods import METHODS, aia, template
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -188,21 +188,26 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def test_settings_of_aia() -> None:
-    printed = {name.strip("`"): default for name, default, _ in rows(section("aia.md", "Settings"))}
-    assert printed == {f.name: shown(f.default) for f in fields(aia.Config)}
+DOCUMENTED = pytest.mark.parametrize(("page", "method"), [("aia.md", aia), ("templates.md", template)])
 
 
-def test_presets_of_aia() -> None:
-    printed = {name.strip("`"): changes for name, changes, _ in rows(section("aia.md", "Presets"))}
-    default = aia.Config()
+@DOCUMENTED
+def test_settings(page: str, method: Any) -> None:
+    printed = {name.strip("`"): default for name, default, _ in rows(section(page, "Settings"))}
+    assert printed == {f.name: shown(f.default) for f in fields(method.Config)}
+
+
+@DOCUMENTED
+def test_presets(page: str, method: Any) -> None:
+    printed = {name.strip("`"): changes for name, changes, _ in rows(section(page, "Presets"))}
+    default = method.Config()
     changed = {
         name: ", ".join(
             f"`{f.name}={shown(getattr(preset, f.name))}`"
             for f in fields(preset)
             if getattr(preset, f.name) != getattr(default, f.name)
         )
-        for name, preset in aia.PRESETS.items()
+        for name, preset in method.PRESETS.items()
     }
     assert printed == {name: changes or "none" for name, changes in changed.items()}
 

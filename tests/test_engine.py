@@ -9,30 +9,32 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from conftest import faces_pack
+from conftest import faces_pack, vectors_pack
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
 from veil.engine.augment import augment
 from veil.engine.run import one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy
-from veil.methods import aia
+from veil.methods import aia, template
+from veil.release import Release
 
 TESTS = Path(__file__).parent
 
 SMALL = {"batch": 16, "steps_alone": 4, "steps_joint": 8}
-EVERYTHING = aia.Config(
-    encoder="deep", features=16, objective="confusion", adversaries=2, refresh=3, noise=0.5, augment=True, **SMALL,
-)  # fmt: skip
-"""Deep, with every part that has a state of its own or a draw of its own."""
+DEEP = aia.Config(encoder="deep", features=16, networks=2, noise=0.5, augment=True, **SMALL)
+TEMPLATE = template.Config(batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8)
+METHOD = {aia.Config: aia, template.Config: template}
 
 
 def toy(*parts: int | str) -> nn.Module:
@@ -275,33 +277,48 @@ def test_fit_that_runs_away_ends_in_one_line(faces):
 # Resuming
 
 
-def fitted(config: aia.Config, pack: Pack, private: tuple[str, ...] = ("gender",), **options) -> Run:
+class Fitted(NamedTuple):
+    run: Run
+    release: Release
+
+
+def fitted(
+    config: aia.Config | template.Config, pack: Pack, private: tuple[str, ...] = ("gender",), **options
+) -> Fitted:
     run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
-    aia.fit(config, pack, private=private, run=run)
-    return run
+    return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, run=run))
 
 
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    """Of every player: encoder, decoder, adversaries and task."""
-    return {f"{p.name}.{k}": v for p in run.players for k, v in p.module.state_dict().items()}
+def weights(fit: Fitted) -> dict[str, torch.Tensor]:
+    """Of every player, opponents and all, and of the release, with what it computed in closed form."""
+    players = {f"{p.name}.{k}": v for p in fit.run.players for k, v in p.module.state_dict().items()}
+    return players | {f"release.{k}": v for k, v in fit.release.encoder.state_dict().items()}
 
 
-def assert_bit_equal(a: Run, b: Run) -> None:
+def assert_bit_equal(a: Fitted, b: Fitted) -> None:
     one, other = weights(a), weights(b)
     assert one.keys() == other.keys()
     assert [k for k in one if not torch.equal(one[k], other[k])] == []
-    assert a.curves == b.curves
-    assert len(a.curves) > 10
+    assert a.run.curves == b.run.curves
+    assert len(a.run.curves) > 10
 
 
-def killed_child(checkpoint: str) -> None:
-    """Fits EVERYTHING and kills its own process in the middle of stage 2, after a checkpoint within that stage."""
+KILLED = {
+    "deep": (DEEP, faces_pack, {"representation": 4, "guess": 2, "guard": 3}),
+    "template": (TEMPLATE, vectors_pack, {"guess": 4, "guard": 3}),
+}
+"""Settings, data, and the last checkpoint of a run that is killed in the middle of its stage ``guard``."""
+
+
+def killed_child(name: str, checkpoint: str) -> None:
+    """Fits and kills its own process, some steps after a checkpoint."""
 
     def progress(stage: str, done: int, count: int, losses: object) -> None:
         if stage == "guard" and done == 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fitted(EVERYTHING, faces_pack(), checkpoint=Path(checkpoint), every=3, progress=progress)
+    config, pack, _ = KILLED[name]
+    fitted(config, pack(), checkpoint=Path(checkpoint), every=3, progress=progress)
 
 
 def python(code: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -311,16 +328,19 @@ def python(code: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 
 
-def test_killed_run_resumes_bit_equal(tmp_path, faces):
-    file = tmp_path / "deep.ckpt"
-    child = python(f"import test_engine; test_engine.killed_child({str(file)!r})")
-    whole = fitted(EVERYTHING, faces)
+@pytest.mark.parametrize("name", KILLED)
+def test_killed_run_resumes_bit_equal(tmp_path, name):
+    file = tmp_path / "run.ckpt"
+    child = python(f"import test_engine; test_engine.killed_child({name!r}, {str(file)!r})")
+    config, pack, done = KILLED[name]
+    whole = fitted(config, pack())
     _, errors = child.communicate(timeout=120)
     assert child.returncode == -signal.SIGKILL, errors.decode()
-    assert torch.load(file, weights_only=True)["done"] == {"representation": 4, "guard": 3}
-    resumed = fitted(EVERYTHING, faces, checkpoint=file, every=3, resume=True)
+    assert torch.load(file, weights_only=True)["done"] == done
+    resumed = fitted(config, pack(), checkpoint=file, every=3, resume=True)
     assert_bit_equal(whole, resumed)
-    assert [step for step, stage, player, _ in resumed.curves if (stage, player) == ("guard", "guard")] == [*range(8)]
+    steps = [step for step, stage, player, _ in resumed.run.curves if (stage, player) == ("guard", "guard")]
+    assert steps == [*range(8)]
 
 
 def test_interrupted_paper_run_resumes_bit_equal(tmp_path, faces):
@@ -421,11 +441,12 @@ def test_share_needs_equal_parts():
 
 
 PAPER = aia.Config(**{**SMALL, "steps_alone": 2, "steps_joint": 3})
-DEEP = aia.Config(
-    encoder="deep", features=16, objective="confusion", adversaries=2, noise=0.5, augment=True,
-    **{**SMALL, "steps_alone": 2, "steps_joint": 3},
-)  # fmt: skip
-PRIVATE = ("gender", "expression")  # seven classes in a batch of 16: the processes' shares differ
+PAIRED = {  # settings, data, private labels
+    "paper": (PAPER, faces_pack, ("gender", "expression")),
+    "deep": (replace(DEEP, steps_alone=2, steps_joint=3), faces_pack, ("gender", "expression")),
+    "template": (replace(TEMPLATE, steps_guess=2, steps=4), vectors_pack, ("gender", "age")),
+}
+"""Up to fourteen joint classes in a batch of 16: the processes' shares differ."""
 
 
 def toy_gradients(run: Run) -> dict[str, np.ndarray]:
@@ -446,16 +467,16 @@ def toy_gradients(run: Run) -> dict[str, np.ndarray]:
     return {f"toy.{n}.{i}": g.numpy() for n, step in zip(names, seen, strict=True) for i, g in enumerate(step)}
 
 
-def results(pack: Pack) -> dict[str, np.ndarray]:
+def results() -> dict[str, np.ndarray]:
     out = toy_gradients(Run(seed=0, precision="fp32"))
-    for name, config in (("paper", PAPER), ("deep", DEEP)):
-        out |= {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack, PRIVATE)).items()}
+    for name, (config, pack, private) in PAIRED.items():
+        out |= {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack(), private)).items()}
     return out
 
 
 def rank(folder: str) -> None:
     """One of two processes."""
-    out = results(faces_pack())
+    out = results()
     assert torch.distributed.get_world_size() == 2
     np.savez(Path(folder) / f"{os.environ['RANK']}.npz", **out)
 
@@ -479,7 +500,7 @@ def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict[str,
         )
         for i in range(2)
     ]
-    one = results(faces_pack())
+    one = results()
     for process in ranks:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
@@ -503,24 +524,27 @@ def test_gradients_of_two_processes_equal_those_of_one(one_and_two, loss):
         assert np.abs(two[k] - one[k]).max() <= tolerance * np.abs(one[k]).max()
 
 
-@pytest.mark.parametrize(("preset", "config"), [("paper", PAPER), ("deep", DEEP)])
-def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, preset, config):
-    """Two processes differ from one by no more than five times what a rounding error in every pixel does to one.
+@pytest.mark.parametrize("name", PAIRED)
+def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
+    """Two processes differ from one by no more than five times what a rounding error in every input does to one.
 
     Both only change the last bit of sums. How far that carries depends on the network (Adam divides by the gradient's
     size, so a weight with a gradient near 0 may step either way), so it is measured. A wrong share,
-    weight or mean moves all weights: 5000 times (deep) and 30 times (paper) as far.
+    weight or mean moves all weights: over 10,000 times (deep, template) and 40 times (paper) as far.
     """
     one, (two, _) = one_and_two
-    exact = aia.to_input
-    rng = torch.Generator().manual_seed(0)
+    config, pack, private = PAIRED[name]
+    module, function = (template, "unit_rows") if name == "template" else (aia, "to_input")
+    exact = getattr(module, function)
+    rng = np.random.default_rng(0)
 
-    def rounded(*arguments: object) -> torch.Tensor:
+    def rounded(*arguments: object) -> object:
         x = exact(*arguments)
-        return x * (1 + 2**-24 * torch.randn(x.shape, generator=rng).sign())
+        nudge = (1 + 2**-24 * rng.choice([-1, 1], x.shape)).astype(np.float32)
+        return x * nudge if isinstance(x, np.ndarray) else x * torch.from_numpy(nudge)
 
-    monkeypatch.setattr(aia, "to_input", rounded)
-    nudged = {f"{preset}.{k}": v.numpy() for k, v in weights(fitted(config, faces_pack(), PRIVATE)).items()}
+    monkeypatch.setattr(module, function, rounded)
+    nudged = {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack(), private)).items()}
 
     def gap(other: dict[str, np.ndarray]) -> float:
         return math.sqrt(sum(float(np.square(other[k] - one[k], dtype=np.float64).sum()) for k in nudged))

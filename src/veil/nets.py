@@ -6,9 +6,11 @@ compute what one computes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,19 +50,52 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class OrientationMaps(nn.Module):
+    """How much edge there is of each of eight directions, relative to what is around it; nothing is learned.
+
+    The idea of histograms of oriented gradients (Dalal and Triggs 2005): changes of light and contrast leave the maps
+    as they are. A network that reads them errs differently from one that reads grey values.
+    """
+
+    directions = 8
+    around = 9  # side of the neighbourhood, in cells of 2x2 pixels, that sets the scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 1, H, W)`` -> ``(B, 8, H / 2, W / 2)`` in [0, 2]."""
+        dx = F.pad(x[..., 2:] - x[..., :-2], (1, 1))
+        dy = F.pad(x[..., 2:, :] - x[..., :-2, :], (0, 0, 1, 1))
+        size = (dx.square() + dy.square() + 1e-6).sqrt()
+        angle = torch.arange(self.directions, device=x.device) * (2 * math.pi / self.directions)
+        along = (dx * angle.cos()[:, None, None] + dy * angle.sin()[:, None, None]) / size
+        maps = F.avg_pool2d(along.clamp_min(0) ** 4 * size, 2)
+        energy = maps.square().sum(1, keepdim=True)
+        scale = F.avg_pool2d(energy, self.around, 1, self.around // 2, count_include_pad=False)
+        return (maps / (scale + 1e-4).sqrt()).clamp_max(2)
+
+
 class ResidualEncoder(nn.Module):
     """2x2 pixels folded into channels, three halving residual blocks, a linear layer on the whole map.
 
     The last layer sees the whole image, so what it drops is dropped everywhere. The first convolution works at half
     resolution: on CPU cores with matrix units a first block at full resolution would take most of the time.
+
+    Args:
+        channels_in: C.
+        height: H, divisible by 16.
+        width: W, divisible by 16.
+        features: Width of the output.
+        base: Channels of the first convolution.
+        oriented: Read :class:`OrientationMaps` (of grey images) in place of the pixels.
     """
 
-    patch = 2
     multiple = 16  # height and width must be divisible by this
 
-    def __init__(self, channels_in: int, height: int, width: int, features: int, base: int = 32) -> None:
+    def __init__(
+        self, channels_in: int, height: int, width: int, features: int, base: int = 32, *, oriented: bool = False
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels_in * self.patch**2, base, 3, 1, 1)
+        self.view = OrientationMaps() if oriented else nn.PixelUnshuffle(2)
+        self.stem = nn.Conv2d(OrientationMaps.directions if oriented else channels_in * 4, base, 3, 1, 1)
         self.blocks = nn.Sequential(
             ResidualBlock(base, 2 * base, halve=True),
             ResidualBlock(2 * base, 4 * base, halve=True),
@@ -71,7 +106,7 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, features)``."""
-        h = self.blocks(self.stem(F.pixel_unshuffle(x, self.patch)))
+        h = self.blocks(self.stem(self.view(x)))
         out: Tensor = self.head(F.relu(self.norm(h)).flatten(1))
         return out
 

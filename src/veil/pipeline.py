@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit.findings import Finding
@@ -134,6 +135,71 @@ def fit(
     return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
 
 
+STRENGTHS = (1.0, 3.0)
+"""Factors of a method's weight of hiding that are tried under a budget."""
+
+
+def fit_measured(
+    method: str,
+    pack: Pack,
+    *,
+    budget: Mapping[str, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    measured: AuditProgress | None = None,
+    **options: Any,
+) -> tuple[Release, Curves]:
+    """:func:`fit`, then the frontier of noise, written into the release's ``made``; a budget chooses the noise.
+
+    Args:
+        method: One whose releases add keyed noise.
+        pack: As for :func:`fit`; fresh attackers learn on ``attack`` and are measured on ``calibrate``.
+        budget: For some private labels the highest balanced accuracy that the worst attack may reach. The release is
+            the one, of several strengths of hiding and norms of noise, that keeps most of the use while the attack's
+            upper 95 % limit stays at or below it. Without one the settings' noise stays.
+        settings: Changes to the preset.
+        jobs: Processes of the attackers.
+        measured: Told points of a frontier done, points in all and what was done last.
+        **options: As for :func:`fit`.
+
+    Raises:
+        InputError: If the budget cannot be had, or for anything that does not fit.
+    """
+    private, utility, seed = options["private"], options.get("utility", "identity"), options.get("seed", 0)
+    for name in budget or {}:
+        if name not in private:
+            raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
+    pack.require(private=list(private), utility=utility, among=["attack", "calibrate"])
+    settings, strength = dict(settings or {}), METHODS[method].strength if method in METHODS else None
+    fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
+    for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
+        if fitted and strength:
+            if not fitted[0][0].config[strength]:
+                break  # nothing to strengthen
+            options = {**options, "checkpoint": None, "key": fitted[0][0].key}
+            settings[strength] = factor * float(fitted[0][0].config[strength])
+        release, curves = fit(method, pack, settings=settings, **options)
+        if not release.contract.noise:
+            raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0")
+        points = frontier.measure(
+            release,
+            pack,
+            private=private,
+            utility=utility,
+            budget=budget or None,
+            seed=seed,
+            jobs=jobs,
+            progress=measured,
+        )
+        fitted.append((release, curves, points))
+    release, curves, points = fitted[0]
+    if budget:
+        release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
+        release = frontier.with_noise(release, frontier.meet(points, budget).noise)
+    made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": dict(budget)} if budget else {})}
+    return replace(release, made=made), curves
+
+
 def write_curves(path: Path, curves: Curves) -> Path:
     """Losses as Parquet: columns ``step``, ``stage``, ``player``, ``loss``."""
     names = ("step", "stage", "player", "loss")
@@ -166,6 +232,8 @@ def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] =
     Raises:
         InputError: If the source is neither, or the labels do not fit.
     """
+    if not source.exists():
+        raise InputError(f"{source}: there is no such pack or file of vectors")
     if not source.is_file():
         if labels is not None:
             raise InputError(f"labels: are for a file of vectors, and {source} is none")

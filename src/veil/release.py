@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -45,6 +46,9 @@ class Contract:
         noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
+        direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
+        classes: Class names of the private attributes, where the encoder moves each class by itself.
+        asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
     """
 
     kind: Literal["images", "vectors"]
@@ -54,12 +58,21 @@ class Contract:
     noise: float = 0.0
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
+    direction: bool = False
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    asks: bool = False
 
     @staticmethod
     def read(raw: Mapping[str, Any]) -> Contract:
         """A contract from the plain values that JSON keeps."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        values["classes"] = {name: tuple(names) for name, names in raw.get("classes", {}).items()}
         return Contract(**values)
+
+    @property
+    def told(self) -> Mapping[str, tuple[str, ...]]:
+        """Private attributes that may be told with an input, and their class names."""
+        return self.classes if self.asks else {}
 
     @property
     def keyed(self) -> bool:
@@ -92,36 +105,67 @@ class Release:
         if self.key is not None and len(self.key) != KEY_BYTES:
             raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
 
-    def transform(self, x: NDArray[Any], *, batch: int = 512) -> NDArray[np.float32]:
+    def transform(
+        self, x: NDArray[Any], *, told: Mapping[str, NDArray[Any]] | None = None, batch: int = 512
+    ) -> NDArray[np.float32]:
         """Release inputs.
 
         Args:
             x: uint8 ``(N, H, W[, 3])`` or float32 ``(N, d)``, as :attr:`contract` says.
+            told: ``(N,)`` class codes for some of the contract's ``told``, -1 where unknown; the encoder then need
+                not guess them.
             batch: Rows at a time; memory does not grow with N beyond the result.
 
         Returns:
             float32 ``(N, k)``, in the order of the rows.
 
         Raises:
-            InputError: On another shape or dtype, non-finite vectors, or a missing key.
+            InputError: On another shape or dtype, non-finite vectors, zero vectors where only the direction counts, a
+                label that cannot be told, or a missing key.
         """
+        allowed = self._allowed(told, len(x)) if told else None
+        self._need_key()
         out = np.empty((len(x), self.contract.k), np.float32)
-        start = 0
-        for part in self.stream((x[i : i + batch] for i in range(0, len(x), batch)), first_row=0):
-            out[start : start + len(part)] = part
-            start += len(part)
+        for start in range(0, len(x), batch):
+            part = slice(start, start + batch)
+            out[part] = self._release(x[part], start, None if allowed is None else allowed[part])
         return out
 
     def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[np.float32]]:
         """Release one batch after another; nothing is held back."""
+        self._need_key()
+        for x in batches:
+            yield self._release(x, first_row, None)
+            first_row += len(x)
+
+    def _need_key(self) -> None:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
-        for x in batches:
-            x = self._checked(x, first_row)
-            with torch.no_grad():
-                clean = self.encoder(to_input(x, self.contract.kind)).float().numpy()
-            first_row += len(x)
-            yield self._keyed(x, clean) if self.contract.keyed else clean
+
+    def _release(self, x: NDArray[Any], first_row: int, allowed: Tensor | None) -> NDArray[np.float32]:
+        x = self._checked(x, first_row)
+        with torch.no_grad():
+            inputs = to_input(x, self.contract.kind)
+            clean = (self.encoder(inputs) if allowed is None else self.encoder(inputs, allowed)).float().numpy()
+        return self._keyed(x, clean) if self.contract.keyed else clean
+
+    def _allowed(self, told: Mapping[str, NDArray[Any]], n: int) -> Tensor:
+        """Mask ``(n, Z)`` of the joint classes that agree with what is told."""
+        sizes = {name: len(names) for name, names in self.contract.told.items()}
+        count = math.prod(sizes.values())
+        joint = dict(zip(sizes, np.unravel_index(np.arange(count), [*sizes.values()]), strict=True)) if sizes else {}
+        allowed = np.ones((n, count), bool)
+        for name, codes in told.items():
+            if name not in sizes:
+                raise InputError(f"told: must be one of {', '.join(sizes) or 'nothing (it guesses)'}, got {name!r}")
+            codes = np.asarray(codes)
+            if codes.shape != (n,) or codes.dtype.kind not in "iu":
+                raise InputError(f"told: {name} must be {n} integer codes, got {codes.dtype} of shape {codes.shape}")
+            wrong = codes[(codes < -1) | (codes >= sizes[name])]
+            if len(wrong):
+                raise InputError(f"told: {name} must be codes from -1 to {sizes[name] - 1}, got {wrong[0]}")
+            allowed &= (codes[:, None] < 0) | (codes[:, None] == joint[name])
+        return torch.from_numpy(allowed)
 
     def redraw(self, r: NDArray[np.float32], *, batch: int = 512) -> NDArray[Any]:
         """What the method's own decoder makes of releases: uint8 ``(N, H, W)`` images, or float32 ``(N, d)`` vectors.
@@ -149,6 +193,9 @@ class Release:
             bad = np.flatnonzero(~np.isfinite(x).all(1))
             if len(bad):
                 raise InputError(f"input: row {first_row + bad[0]} must be finite, got NaN or infinity")
+            zero = np.flatnonzero(~x.astype(bool).any(1))
+            if len(zero) and self.contract.direction:
+                raise InputError(f"input: row {first_row + zero[0]} must have a direction, got zeros")
         return x
 
     def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:

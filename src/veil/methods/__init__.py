@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veil.methods import aia, baselines
+from veil.methods import aia, baselines, template
 from veil.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
@@ -14,6 +14,15 @@ METHODS: dict[str, Method] = {
         build=aia.build,
         build_decoder=aia.build_decoder,
         references=frozenset({"original", "without-task", "deep-original"}),
+    ),
+    "template": Method(
+        summary="protects stored vectors (face templates): alignment, an adversarial guard and keyed noise",
+        config=template.Config,
+        presets=template.PRESETS,
+        fit=template.fit,
+        build=template.build,
+        references=frozenset({"aligned", "noise"}),
+        strength="hide",
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",

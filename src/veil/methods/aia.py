@@ -10,11 +10,10 @@ private attribute from g (Eq. 6, Sec. 5.2); a task network keeps the use, 1-to-1
 
 Preset ``deep`` is ours. Each value of the paper's g sees 10x10 pixels, so it can hide local cues but not global ones:
 
-    stage 1   a residual network to unit vectors z learns the task alone (supervised contrastive loss)
-    stage 2   a guard g = normalise(z + guard(z)) minimises   alpha L_Keep + beta L_Confusion   on noisy releases, while
-              several adversaries, replaced by fresh ones in turn, keep learning; L_Keep is the change of the cosines
-              between people of one private class
-    release   g plus Gaussian noise from a keyed hash of the input, scaled to unit length
+    stage 1   residual networks, one that sees grey values and one that sees orientation maps, to unit vectors; each
+              learns the task alone (supervised contrastive loss); z is their outputs side by side
+    stage 2   template protection of z (:mod:`veil.methods.template`): alignment of the private classes, a guard
+              against several adversaries that are replaced by fresh ones in turn, keyed noise
 
 Where this file departs from the text, or the text leaves a choice open:
 
@@ -30,6 +29,7 @@ Where this file departs from the text, or the text leaves a choice open:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -51,9 +51,9 @@ from veil.losses import (
     confusion,
     contrastive,
     cross_entropy,
-    gram_change,
     supervised_contrastive,
 )
+from veil.methods import template
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp
 from veil.release import Contract, Release, new_key, normalised_noise, to_input
 
@@ -65,21 +65,23 @@ class Config:
     encoder: Literal["paper", "deep"] = "paper"
     """``paper``: two convolution blocks, release in [0, 1]. ``deep``: residual network, release on the unit sphere."""
     features: int = 128
-    """Width k of a ``deep`` release, and of a ``paper`` release of vectors."""
+    """Width of each ``deep`` network's output, and of a ``paper`` release of vectors."""
+    networks: int = 1
+    """Networks side by side (``deep`` only): grey values, orientation maps, grey values, ... A release is as wide as
+    all of them together."""
     alpha: float = 0.5
-    """Weight of the task (Eq. 8), >= 0."""
+    """Weight of the task (Eq. 8), >= 0 (``paper``; ``deep`` learns the task first, then keeps what it learned)."""
     beta: float = 0.5
-    """Weight of the adversary (Eq. 8), >= 0; with alpha = beta = 0 the auto-encoder is trained alone (Original)."""
+    """Weight of the adversary (Eq. 8), or of confusion (``deep``), >= 0. With alpha = beta = 0 the paper's auto-encoder
+    is trained alone (Original); with beta = 0 ``deep`` protects nothing."""
     objective: Literal["unbounded", "confusion"] = "unbounded"
-    """``unbounded``: - L_Adv (Eq. 8). ``confusion``: cross-entropy of the adversary's output to the uniform prior."""
+    """``unbounded``: - L_Adv (Eq. 8). ``confusion``: cross-entropy of the adversary's output to the uniform prior,
+    which is ``deep``'s objective always."""
     noise: float = 0.0
-    """Norm of the keyed noise relative to the unit vector (``deep`` only); the guard is trained with it."""
+    """Norm of the keyed noise relative to the unit vector (``deep`` only)."""
     adversary: Literal["conv", "mlp"] = "conv"
-    """``conv``: six convolutions and a linear layer (Sec. 5.2). ``mlp``: one tanh layer (Eq. 6)."""
-    adversaries: int = 1
-    """Number of adversaries; beyond the first (``deep`` only) they differ in depth and width."""
-    refresh: int = 0
-    """Steps after which the next adversary in turn is replaced by a fresh one; 0 for never."""
+    """``conv``: six convolutions and a linear layer (Sec. 5.2). ``mlp``: one tanh layer (Eq. 6). ``deep`` has several
+    of its own."""
     margin: float = 1.0
     """Margin m of the contrastive loss (Eq. 7), > 0."""
     temperature: float = 0.1
@@ -108,28 +110,26 @@ class Config:
                 problems.append(f"{name}: must be one of {choices}, got {getattr(self, name)!r}")
         if self.batch % 2:
             problems.append(f"batch: must be even, got {self.batch}")
-        if self.encoder == "paper" and (self.noise or self.adversaries > 1):
-            problems.append("noise and several adversaries need encoder='deep'")
+        if self.encoder == "paper" and (self.noise or self.networks > 1):
+            problems.append("noise and several networks need encoder='deep'")
         if problems:
             raise InputError("aia: " + "; ".join(problems))
 
 
-_KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale of a cross-entropy
 _CHOICES = {"encoder": ("paper", "deep"), "objective": ("unbounded", "confusion"), "adversary": ("conv", "mlp")}
 _LEAST = {
-    **dict.fromkeys(("alpha", "beta", "noise", "refresh", "steps_joint"), 0.0),
-    **dict.fromkeys(("features", "adversaries", "batch", "steps_alone"), 1.0),
+    **dict.fromkeys(("alpha", "beta", "noise", "steps_joint"), 0.0),
+    **dict.fromkeys(("features", "networks", "batch", "steps_alone"), 1.0),
     **dict.fromkeys(("margin", "temperature", "lr", "lr_opponents"), 1e-8),
 }
 
 _DEEP = Config(
     encoder="deep",
+    networks=2,
     alpha=1.0,
     beta=1.0,
     objective="confusion",
-    adversaries=6,
-    refresh=60,
-    noise=0.7,
+    noise=0.5,
     augment=True,
     batch=192,
     steps_alone=1000,
@@ -195,32 +195,35 @@ def _upsample_and_convolve(h: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 class DeepEncoder(nn.Module):
-    """A network that knows people, and a guard that changes its output as little as hiding needs.
+    """Networks that know people side by side, and the protection of what they say.
 
-    z = normalise(network(x)); g = normalise(z + guard(z)). A new guard changes nothing. Once trained, z is the mean
-    over an image and its mirror image.
+    z = normalise([normalise(network_1(x)), normalise(network_2(x)), ...]); g = protection(z). Once trained, each
+    network's output is the mean over an image and its mirror image.
     """
 
-    def __init__(self, network: nn.Module, features: int) -> None:
+    def __init__(self, networks: Sequence[nn.Module], protection: nn.Module) -> None:
         super().__init__()
-        self.network = network
-        self.guard = mlp([features, 512, features])
-        nn.init.zeros_(self.guard[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
+        self.networks = nn.ModuleList(networks)
+        self.protection = protection
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        """``(B, 1, H, W)`` or ``(B, d)`` -> unit vectors ``(B, features)`` of each network."""
+        out = []
+        for network in self.networks:
+            z = network(x).float()
+            if x.dim() == 4 and not self.training:
+                z = z + network(x.flip(3)).float()
+            out.append(F.normalize(z, dim=1))
+        return out
 
     def represent(self, x: Tensor) -> Tensor:
-        """``(B, 1, H, W)`` or ``(B, d)`` -> z, unit vectors ``(B, k)``."""
-        z = self.network(x).float()
-        if x.dim() == 4 and not self.training:
-            z = z + self.network(x.flip(3)).float()
-        return F.normalize(z, dim=1)
-
-    def guarded(self, z: Tensor) -> Tensor:
-        """z -> g, unit vectors ``(B, k)``."""
-        return F.normalize(z + self.guard(z).float(), dim=1)
+        """z, unit vectors ``(B, k)``."""
+        return torch.cat(self.parts(x), 1) / math.sqrt(len(self.networks))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.guarded(self.represent(x))
+        """g, unit vectors ``(B, k)``."""
+        out: Tensor = self.protection(self.represent(x))
+        return out
 
 
 class OnMap(nn.Module):
@@ -239,12 +242,32 @@ class OnMap(nn.Module):
 def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
     """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
     c = config if isinstance(config, Config) else Config(**config)
-    if contract.kind == "vectors":
-        network = mlp([contract.shape[0], 512, 512, c.features])
-        return DeepEncoder(network, c.features) if c.encoder == "deep" else nn.Sequential(network, nn.Sigmoid())
     if c.encoder == "deep":
-        return DeepEncoder(ResidualEncoder(1, contract.shape[0], contract.shape[1], c.features), c.features)
+        networks = [_network(c, contract, oriented=i % 2 == 1) for i in range(c.networks)]
+        protection = template.build(_protection(c), contract) if c.beta else nn.Identity()
+        return DeepEncoder(networks, protection)
+    if contract.kind == "vectors":
+        return nn.Sequential(_network(c, contract), nn.Sigmoid())
     return PaperEncoder()
+
+
+def _network(config: Config, contract: Contract, *, oriented: bool = False) -> nn.Module:
+    if contract.kind == "vectors":
+        return mlp([contract.shape[0], 512, 512, config.features])
+    return ResidualEncoder(1, contract.shape[0], contract.shape[1], config.features, oriented=oriented)
+
+
+def _protection(config: Config) -> template.Config:
+    """Settings of ``deep``'s second stage."""
+    return template.Config(
+        noise=config.noise,
+        hide=config.beta,
+        steps=config.steps_joint,
+        steps_guess=max(config.steps_joint // 3, 1),
+        batch=2 * config.batch,
+        lr=config.lr,
+        lr_opponents=config.lr_opponents,
+    )
 
 
 def build_decoder(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
@@ -256,10 +279,8 @@ def build_decoder(config: Config | Mapping[str, Any], contract: Contract) -> nn.
     return UpsamplingDecoder(contract.k, 1, contract.shape[0], contract.shape[1])
 
 
-def _adversary(config: Config, contract: Contract, outputs: int, which: int) -> nn.Module:
-    """Sec. 5.2 on feature maps, Eq. 6 on vectors; further adversaries differ in depth and width."""
-    if config.encoder == "deep":
-        return mlp([contract.k, *[(256, 512)[which % 2]] * (1 + which % 3), outputs])
+def _adversary(config: Config, contract: Contract, outputs: int) -> nn.Module:
+    """Sec. 5.2 on feature maps, Eq. 6 on vectors."""
     if config.adversary == "conv" and contract.feature_map is not None:
         channels, height, width = contract.feature_map
         return OnMap(contract.feature_map, SixConvolutions(channels, min(height, width), outputs, normalise=False))
@@ -292,66 +313,32 @@ class _Batch:
     weights: list[Tensor]  # one (Z,) per private attribute: every class counts the same in the whole batch
     utility: Tensor  # (b,) identities or codes
     everyone: Tensor  # (B,) identities of the whole batch
-    group: Tensor  # (B,) joint private class of the whole batch
 
 
-class _Trainer:
-    """The players of one run and the data they see."""
+class _Data:
+    """The ``protect`` split, and the couples that a step draws from it."""
 
     def __init__(
         self, config: Config, pack: Pack, private: Sequence[str], utility: str, contract: Contract, run: Run
     ) -> None:
-        self.config, self.run, self.contract = config, run, contract
-        self.pack = pack
+        self.config, self.run, self.contract, self.pack = config, run, contract, pack
         self.matching = utility == "identity"
         self.rows = pack.rows("protect", known=(*private, utility))
         self.codes = [pack.label(name) for name in private]
         self.sizes = [len(pack.classes[name]) for name in private]
         self.target = pack.label(utility)
-        # Joint private class; couples are drawn from each equally, so that a rare class is seen as often as the others.
-        self.group = np.ravel_multi_index([c.clip(0) for c in self.codes], self.sizes) if private else 0 * self.target
-        self.members = [np.flatnonzero(self.group[self.rows] == c) for c in np.unique(self.group[self.rows])]
+        self.heads = 128 if self.matching else len(pack.classes[utility])
         if self.matching:
-            self.couples = Couples(self.rows, self.target[self.rows], self.group[self.rows])
-
-        deep = config.encoder == "deep"
-        hides = config.beta > 0
-        with seeded(run.seed, "aia", "networks"):
-            self.encoder = run.place(build(config, contract))
-            self.decoder = run.place(build_decoder(config, contract))
-            adversaries = [self._fresh_adversary(i) for i in range(config.adversaries if hides or not deep else 0)]
-            heads = 128 if self.matching else len(pack.classes[utility])
-            task = None if self.matching and deep else run.place(_task(contract, heads))
-        self.adversaries = [
-            Player(f"adversary {i + 1}" if len(adversaries) > 1 else "adversary", a, lr=config.lr_opponents)
-            for i, a in enumerate(adversaries)
-        ]
-        self.task = None if task is None else Player("task", task, lr=config.lr_opponents)
-        if isinstance(self.encoder, DeepEncoder):
-            self.protector = Player(
-                "encoder", self.encoder.network, lr=config.lr, optimizer="adamw", weight_decay=0.05,
-                schedule=one_cycle(config.steps_alone),
-            )  # fmt: skip
-            self.guard = Player(
-                "guard", self.encoder.guard, lr=config.lr, optimizer="adamw", weight_decay=0.01,
-                schedule=one_cycle(config.steps_joint, warm_up=0.2),
-            )  # fmt: skip
-            own = [self.protector, self.guard, Player("decoder", self.decoder, lr=config.lr)]
-            self.redrawer = own[-1]
-        else:
-            self.protector = Player("protector", nn.ModuleList([self.encoder, self.decoder]), lr=config.lr)
-            own = [self.protector]
-        run.enter(*own, *self.adversaries, *([] if self.task is None else [self.task]))
-
-    def _fresh_adversary(self, which: int) -> nn.Module:
-        return self.run.place(_adversary(self.config, self.contract, sum(self.sizes), which))
+            # Couples are drawn from each joint private class equally: a rare one is seen as often as the others.
+            group = np.ravel_multi_index([c[self.rows] for c in self.codes], self.sizes)
+            self.couples = Couples(self.rows, self.target[self.rows], group)
 
     def batch(self, step: Step) -> _Batch:
         """Draw the step's couples and keep this process's share of them."""
         half = self.config.batch // 2
         if not self.matching:
             couples = step.rng.choice(self.rows, (half, 2))
-        elif self.task is None:  # supervised contrastive: every couple shows one person
+        elif self.config.encoder == "deep":  # supervised contrastive: every couple shows one person
             couples = self.couples.genuine(half, step.rng, singles=0.25)
         else:  # contrastive (Eq. 7): as many couples of one person as of two
             couples = np.concatenate(
@@ -360,14 +347,11 @@ class _Trainer:
             couples = step.rng.permutation(couples)
         everyone = couples.reshape(-1)
         rows = self.run.share(couples).reshape(-1)
-        x = to_input(self.pack.x[rows], self.contract.kind).to(self.run.device)
+        x = self.inputs(rows)
         if self.config.augment and x.dim() == 4:
             x = augment(x, step.uniform)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self._labelled(x, rows, everyone)
-
-    def _labelled(self, x: Tensor, rows: NDArray[np.int64], everyone: NDArray[np.int64]) -> _Batch:
         to = self.run.tensor
         return _Batch(
             x=x,
@@ -378,81 +362,66 @@ class _Trainer:
             ],
             utility=to(self.target[rows]),
             everyone=to(self.target[everyone]),
-            group=to(self.group[everyone]),
         )
 
-    def release(self, x: Tensor, step: Step) -> Tensor:
-        """What an outsider would get of x: g, with noise where the release has it."""
-        with self.run.autocast():
-            g: Tensor = self.encoder(x)
-        return self.noisy(g.float(), step)
+    def inputs(self, rows: NDArray[np.int64]) -> Tensor:
+        return to_input(self.pack.x[rows], self.contract.kind).to(self.run.device)
 
-    def noisy(self, g: Tensor, step: Step) -> Tensor:
-        if not self.config.noise:
-            return g
-        return normalised_noise(g, step.normal(*g.shape).to(g.device), self.config.noise)
 
-    def reconstruction_loss(self, g: Tensor, x: Tensor) -> Tensor:
-        """L_AE (Eq. 5): binary cross-entropy of x' against x; squared error where x is a vector."""
-        with self.run.autocast():
-            redrawn = self.decoder(g).float()
-        if x.dim() == 2:
-            return F.mse_loss(redrawn, x)
-        return F.binary_cross_entropy_with_logits(redrawn, x.clamp(0, 1))
+def _reconstruction_loss(run: Run, decoder: nn.Module, g: Tensor, x: Tensor) -> Tensor:
+    """L_AE (Eq. 5): binary cross-entropy of x' against x; squared error where x is a vector."""
+    with run.autocast():
+        redrawn = decoder(g).float()
+    if x.dim() == 2:
+        return F.mse_loss(redrawn, x)
+    return F.binary_cross_entropy_with_logits(redrawn, x.clamp(0, 1))
 
-    def adversary_loss(self, adversary: Player, g: Tensor, batch: _Batch) -> Tensor:
-        """L_Adv: cross-entropy of the private attributes, each class counting the same; mean over attributes."""
-        logits = self._private_logits(adversary, g)
-        losses = [cross_entropy(o, z, w) for o, z, w in zip(logits, batch.private, batch.weights, strict=True)]
-        return torch.stack(losses).mean()
 
-    def hiding_loss(self, g: Tensor, batch: _Batch) -> Tensor:
-        """What beta weighs in the protector's loss: - L_Adv (Eq. 8), or confusion of the adversaries."""
-        if self.config.objective == "unbounded":
-            return torch.stack([-self.adversary_loss(a, g, batch) for a in self.adversaries]).mean()
-        logits = [o for a in self.adversaries for o in self._private_logits(a, g)]
-        return torch.stack([confusion(o) for o in logits]).mean()
+def _task_loss(run: Run, task: nn.Module, g: Tensor, batch: _Batch, matching: bool, margin: float) -> Tensor:
+    """L_Siamese (Eq. 7) on couples, or cross-entropy for a label, of the task network."""
+    with run.autocast():
+        out = task(g).float()
+    if not matching:
+        return cross_entropy(out, batch.utility)
+    a, b = out[0::2], out[1::2]
+    return contrastive(F.pairwise_distance(a, b), batch.utility[0::2] != batch.utility[1::2], margin)
 
-    def _private_logits(self, adversary: Player, g: Tensor) -> tuple[Tensor, ...]:
-        with self.run.autocast():
-            out: Tensor = adversary.module(g)
-        return torch.split(out.float(), self.sizes, dim=1)
 
-    def task_loss(self, g: Tensor, batch: _Batch) -> Tensor:
-        """L_Siamese (Eq. 7) on couples, or cross-entropy for a label, of the task network."""
-        assert self.task is not None
-        with self.run.autocast():
-            out = self.task.module(g).float()
-        if not self.matching:
-            return cross_entropy(out, batch.utility)
-        a, b = out[0::2], out[1::2]
-        return contrastive(F.pairwise_distance(a, b), batch.utility[0::2] != batch.utility[1::2], self.config.margin)
+class _Paper:
+    """The paper's players and schedule."""
 
-    def update_opponents(self, g: Tensor, batch: _Batch) -> None:
-        """Adversaries and task learn on a release that they cannot change."""
-        for adversary in self.adversaries:
-            self.run.update(adversary, self.adversary_loss(adversary, g, batch))
-        if self.task is not None:
-            self.run.update(self.task, self.task_loss(g, batch))
+    def __init__(self, config: Config, data: _Data, run: Run) -> None:
+        self.config, self.data, self.run = config, data, run
+        with seeded(run.seed, "aia", "networks"):
+            self.encoder = run.place(build(config, data.contract))
+            self.decoder = run.place(build_decoder(config, data.contract))
+            adversary = run.place(_adversary(config, data.contract, sum(data.sizes)))
+            task = run.place(_task(data.contract, data.heads))
+        self.protector = Player("protector", nn.ModuleList([self.encoder, self.decoder]), lr=config.lr)
+        self.adversary = Player("adversary", adversary, lr=config.lr_opponents)
+        self.task = Player("task", task, lr=config.lr_opponents)
 
-    # The paper's schedule
-
-    def autoencoder_step(self, step: Step) -> None:
-        """Stage 1: encoder and decoder alone."""
-        batch = self.batch(step)
-        self.run.update(self.protector, self.reconstruction_loss(self.release(batch.x, step), batch.x))
-
-    def opponents_step(self, step: Step) -> None:
-        """Stage 1: adversary and task alone, on the release as it is."""
-        batch = self.batch(step)
-        with torch.no_grad():
-            g = self.release(batch.x, step)
-        self.update_opponents(g, batch)
+    def train(self) -> None:
+        """Stage 1, each alone; then stage 2, unless the auto-encoder is all that is wanted."""
+        config = self.config
+        self.run.enter(self.protector, self.adversary, self.task)
+        for step in self.run.stage("auto-encoder", config.steps_alone):
+            batch = self.data.batch(step)
+            self.run.update(self.protector, self.reconstruction_loss(self.release(batch.x), batch.x))
+        if not (config.alpha or config.beta):
+            return
+        for step in self.run.stage("opponents", config.steps_alone):
+            batch = self.data.batch(step)
+            with torch.no_grad():
+                g = self.release(batch.x)
+            self.update_opponents(g, batch)
+        for step in self.run.stage("joint", config.steps_joint):
+            self.joint_step(step)
 
     def joint_step(self, step: Step) -> None:
-        """Stage 2: opponents learn, then the protector minimises Eq. 8 against them as they are now."""
-        batch = self.batch(step)
-        g = self.release(batch.x, step)
+        """Opponents learn, then the protector minimises Eq. 8 against them as they are now."""
+        batch = self.data.batch(step)
+        g = self.release(batch.x)
         self.update_opponents(g.detach(), batch)
         loss = self.reconstruction_loss(g, batch.x)
         if self.config.alpha:
@@ -461,67 +430,114 @@ class _Trainer:
             loss = loss + self.config.beta * self.hiding_loss(g, batch)
         self.run.update(self.protector, loss)
 
-    # The schedule of `deep`
+    def update_opponents(self, g: Tensor, batch: _Batch) -> None:
+        """Adversary and task learn on a release that they cannot change."""
+        self.run.update(self.adversary, self.adversary_loss(g, batch))
+        self.run.update(self.task, self.task_loss(g, batch))
+
+    def release(self, x: Tensor) -> Tensor:
+        with self.run.autocast():
+            g: Tensor = self.encoder(x)
+        return g.float()
+
+    def reconstruction_loss(self, g: Tensor, x: Tensor) -> Tensor:
+        return _reconstruction_loss(self.run, self.decoder, g, x)
+
+    def task_loss(self, g: Tensor, batch: _Batch) -> Tensor:
+        return _task_loss(self.run, self.task.module, g, batch, self.data.matching, self.config.margin)
+
+    def adversary_loss(self, g: Tensor, batch: _Batch) -> Tensor:
+        """L_Adv: cross-entropy of the private attributes, each class counting the same; mean over attributes."""
+        logits = self._private_logits(g)
+        losses = [cross_entropy(o, z, w) for o, z, w in zip(logits, batch.private, batch.weights, strict=True)]
+        return torch.stack(losses).mean()
+
+    def hiding_loss(self, g: Tensor, batch: _Batch) -> Tensor:
+        """What beta weighs in the protector's loss: - L_Adv (Eq. 8), or confusion of the adversary."""
+        if self.config.objective == "unbounded":
+            return -self.adversary_loss(g, batch)
+        return torch.stack([confusion(o) for o in self._private_logits(g)]).mean()
+
+    def _private_logits(self, g: Tensor) -> tuple[Tensor, ...]:
+        with self.run.autocast():
+            out: Tensor = self.adversary.module(g)
+        return torch.split(out.float(), self.data.sizes, dim=1)
+
+
+class _Deep:
+    """The players and schedule of ``deep``."""
+
+    def __init__(self, config: Config, data: _Data, run: Run) -> None:
+        self.config, self.data, self.run = config, data, run
+        rows, contract = data.rows, data.contract
+        with seeded(run.seed, "aia", "networks"):
+            self.encoder = run.place(build(config, contract))
+            self.decoder = run.place(build_decoder(config, contract))
+            task = None if data.matching else run.place(_task(contract, data.heads))
+        assert isinstance(self.encoder, DeepEncoder)
+        self.representation = Player(
+            "networks", self.encoder.networks, lr=config.lr, optimizer="adamw", weight_decay=0.05,
+            schedule=one_cycle(config.steps_alone),
+        )  # fmt: skip
+        self.task = None if task is None else Player("task", task, lr=config.lr_opponents)
+        self.redrawer = Player("decoder", self.decoder, lr=config.lr)
+        self.protection: template.Training | None = None
+        if config.beta:
+            self.protection = template.Training(
+                _protection(config), run, k=contract.k, codes=[c[rows] for c in data.codes], sizes=data.sizes,
+                people=template.people(data.pack, rows),
+            )  # fmt: skip
+            self.encoder.protection = self.protection.encoder
+
+    def train(self) -> None:
+        """The networks learn the task; what they say of the ``protect`` split is protected; a decoder looks at it."""
+        own = [self.representation, self.redrawer, *([] if self.task is None else [self.task])]
+        self.run.enter(*own, *([] if self.protection is None else self.protection.players))
+        for step in self.run.stage("representation", self.config.steps_alone):
+            self.representation_step(step)
+        self.encoder.eval()
+        if self.protection is not None:
+            self.protection.train(self.represented())
+        for step in self.run.stage("decoder", self.config.steps_alone // 4):
+            self.decoder_step(step)
 
     def representation_step(self, step: Step) -> None:
-        """Stage 1: the encoder learns its task: supervised contrastive, or a label's cross-entropy."""
+        """Every network learns the task by itself (supervised contrastive); all together where it is a label."""
         assert isinstance(self.encoder, DeepEncoder)
-        batch = self.batch(step)
+        batch = self.data.batch(step)
         with self.run.autocast():
-            z = self.encoder.represent(batch.x)
+            parts = self.encoder.parts(batch.x)
         if self.task is None:
-            loss = supervised_contrastive(self.run.gather(z), batch.everyone, self.config.temperature)
+            temperature = self.config.temperature
+            losses = [supervised_contrastive(self.run.gather(z), batch.everyone, temperature) for z in parts]
+            loss = torch.stack(losses).sum()
         else:
+            z = torch.cat(parts, 1)
             self.run.update(self.task, self.task_loss(z.detach(), batch))
             loss = self.task_loss(z, batch)
-        self.run.update(self.protector, loss)
+        self.run.update(self.representation, loss)
+
+    def task_loss(self, z: Tensor, batch: _Batch) -> Tensor:
+        assert self.task is not None
+        return _task_loss(self.run, self.task.module, z, batch, self.data.matching, self.config.margin)
 
     def represented(self) -> Tensor:
-        """z ``(n, k)`` of all rows of the ``protect`` split; from now on the encoder stays as it is."""
+        """z ``(n, k)`` of all rows of the ``protect`` split; from now on the networks stay as they are."""
         assert isinstance(self.encoder, DeepEncoder)
-        self.encoder.eval()
         parts = []
-        for start in range(0, len(self.rows), 512):
-            x = to_input(self.pack.x[self.rows[start : start + 512]], self.contract.kind).to(self.run.device)
+        for start in range(0, len(self.data.rows), 512):
             with torch.no_grad(), self.run.autocast():
-                parts.append(self.encoder.represent(x))
+                parts.append(self.encoder.represent(self.data.inputs(self.data.rows[start : start + 512])))
         return torch.cat(parts)
-
-    def guard_step(self, step: Step, z: Tensor) -> None:
-        """Stage 2: opponents learn on noisy releases; the guard confuses them and keeps what the task needs.
-
-        To keep matching is to keep the angles between people of one class: angles between classes carry the private
-        attribute itself. A label is kept through its task network.
-        """
-        assert isinstance(self.encoder, DeepEncoder)
-        each = -(-self.config.batch // len(self.members))
-        drawn = np.concatenate([step.rng.choice(rows, each) for rows in self.members])
-        chosen = step.rng.permutation(drawn)[: self.config.batch]
-        mine = self.run.share(chosen)
-        batch = self._labelled(z[self.run.tensor(mine)], self.rows[mine], self.rows[chosen])
-        g = self.encoder.guarded(batch.x)
-        released = self.noisy(g, step)
-        self.update_opponents(released.detach(), batch)
-        if self.task is None:
-            kept = _KEEP * gram_change(self.run.gather(g), z[self.run.tensor(chosen)], batch.group)
-        else:
-            kept = self.task_loss(released, batch)
-        self.run.update(self.guard, self.config.alpha * kept + self.config.beta * self.hiding_loss(released, batch))
-        if self.config.refresh and (step.number + 1) % self.config.refresh == 0:
-            self.refresh((step.number + 1) // self.config.refresh - 1)
-
-    def refresh(self, turn: int) -> None:
-        """Replace one adversary by a fresh one: what only fools the old ones is undone."""
-        which = turn % len(self.adversaries)
-        with seeded(self.run.seed, "aia", "refresh", turn):
-            self.adversaries[which].restart(self._fresh_adversary(which))
 
     def decoder_step(self, step: Step) -> None:
         """A decoder for the finished release, which the protector never feels: what it still shows."""
-        batch = self.batch(step)
-        with torch.no_grad():
-            g = self.release(batch.x, step)
-        self.run.update(self.redrawer, self.reconstruction_loss(g, batch.x))
+        batch = self.data.batch(step)
+        with torch.no_grad(), self.run.autocast():
+            g = self.encoder(batch.x).float()
+        if self.config.noise:
+            g = normalised_noise(g, step.normal(*g.shape).to(g.device), self.config.noise)
+        self.run.update(self.redrawer, _reconstruction_loss(self.run, self.decoder, g, batch.x))
 
 
 def fit(
@@ -557,26 +573,12 @@ def fit(
         raise InputError(f"aia: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("aia: private must name at least one label, got none")
-    contract = _contract(config, pack)
     pack.require(private=list(private), utility=utility, among=["protect"])
+    contract = _contract(config, pack, private)
     run = run or Run(seed=seed)
-    trainer = _Trainer(config, pack, private, utility, contract, run)
-    if config.encoder == "deep":
-        for step in run.stage("representation", config.steps_alone):
-            trainer.representation_step(step)
-        z = trainer.represented()
-        for step in run.stage("guard", config.steps_joint if config.beta else 0):
-            trainer.guard_step(step, z)
-        for step in run.stage("decoder", config.steps_alone // 4):
-            trainer.decoder_step(step)
-    else:
-        for step in run.stage("auto-encoder", config.steps_alone):
-            trainer.autoencoder_step(step)
-        if config.alpha or config.beta:
-            for step in run.stage("opponents", config.steps_alone):
-                trainer.opponents_step(step)
-            for step in run.stage("joint", config.steps_joint):
-                trainer.joint_step(step)
+    data = _Data(config, pack, private, utility, contract, run)
+    trainer = _Deep(config, data, run) if config.encoder == "deep" else _Paper(config, data, run)
+    trainer.train()
     made = {"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint}
     return Release(
         method="aia",
@@ -589,18 +591,20 @@ def fit(
     )
 
 
-def _contract(config: Config, pack: Pack) -> Contract:
+def _contract(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
     shape = tuple(int(n) for n in pack.x.shape[1:])
-    if pack.kind == "vectors":
-        return Contract(kind="vectors", shape=shape, k=config.features, noise=config.noise)
     deep = config.encoder == "deep"
+    k = config.features * config.networks
+    classes = {name: tuple(pack.classes[name]) for name in private} if deep and config.beta else {}
+    if pack.kind == "vectors":
+        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes)
     multiple = ResidualEncoder.multiple if deep else 4
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")
     if shape[0] % multiple or shape[1] % multiple:
         raise InputError(f"aia: height and width must be divisible by {multiple}, got {shape}")
-    feature_map = None if deep else (12, shape[0] // 4, shape[1] // 4)
-    k = config.features if deep else int(np.prod(feature_map or ()))
-    return Contract(
-        kind="images", shape=shape, k=k, feature_map=feature_map, noise=config.noise, crop=pack.meta.get("crop")
-    )
+    crop = pack.meta.get("crop")
+    if deep:
+        return Contract(kind="images", shape=shape, k=k, noise=config.noise, crop=crop, classes=classes)
+    feature_map = (12, shape[0] // 4, shape[1] // 4)
+    return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, crop=crop)

@@ -49,6 +49,7 @@ class Method:
         build: Makes its encoder.
         build_decoder: Makes its decoder; None for a method without one.
         references: Presets that protect nothing, or only in part, for comparison: reports call them baselines.
+        strength: The setting that weighs hiding, where fitting is quick enough to try several under a budget.
     """
 
     summary: str
@@ -58,6 +59,7 @@ class Method:
     build: Build
     build_decoder: Build | None = None
     references: frozenset[str] = frozenset()
+    strength: str | None = None
 
     def role(self, preset: str) -> Literal["baseline", "method"]:
         """What reports call a release of this preset."""

@@ -1,0 +1,513 @@
+"""Template protection: ours. Vectors that users already store, a face template of any matcher say, in; vectors out.
+
+    guess     p(c | x), the private class of a unit vector x: a classifier trained with mixup; or told at release time
+    align     a = normalise(sum_c p_c T_c(x)), T_c the optimal-transport map from class c's Gaussian to the barycentre
+              of the classes' Gaussians: means and covariances no longer tell the classes apart
+    guard     g = normalise(a + guard(a, p)) minimises   L_Keep + hide * L_Confusion   on noisy releases, while several
+              adversaries, replaced by fresh ones in turn, keep learning
+    release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
+
+L_Keep is the change of the cosines between people of one private class: angles between classes carry the private
+attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform prior, which is bounded.
+
+These choices decide what a fresh attacker gets:
+
+- p is a probability, not a decision: of two images of one person near the border both are moved alike.
+- The protector learns from out-of-fold guesses: on its own people the classifier errs less often than on strangers,
+  and a guard that never saw a wrong guess gives the wrongly guessed away.
+- The guard is the mean of its weights over the second half of its steps: what it does to its own people alone
+  averages out.
+
+With several private attributes the class is the joint one.
+
+Alignment: Gaussian barycentre by the fixed point of Alvarez-Esteban et al., "A fixed-point approach to barycenters in
+Wasserstein space" (2016), Theorem 4.2; covariances are shrunk to the pooled one, by how much the likelihood of held-out
+people says. Confusion and refreshed adversaries: see :mod:`veil.methods.aia`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack
+from veil.engine import Player, Run, Step
+from veil.engine.run import one_cycle, seeded
+from veil.errors import InputError
+from veil.losses import confusion, cross_entropy, gram_change
+from veil.nets import mlp
+from veil.release import Contract, Release, new_key, normalised_noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of template protection."""
+
+    noise: float = 0.5
+    """Norm of the keyed noise of a release, relative to the unit vector, >= 0."""
+    training_noise: float = 0.7
+    """Norm of the noise under which the guard learns, >= 0; noise keeps it from fitting its own people."""
+    hide: float = 1.0
+    """Weight of the confusion, > 0, or 0 to leave the guard out (alignment and noise alone)."""
+    align: bool = True
+    """Move every class to the barycentre before the guard."""
+    guess: int = 256
+    """Width of the classifier's two hidden layers."""
+    steps_guess: int = 600
+    """Steps of the classifier."""
+    folds: int = 4
+    """Parts of the people for the out-of-fold guesses, >= 2."""
+    adversaries: int = 6
+    """Number of adversaries; they differ in depth and width."""
+    refresh: int = 60
+    """Steps after which the next adversary in turn is replaced by a fresh one; 0 for never."""
+    batch: int = 384
+    """Vectors a step of the guard."""
+    steps: int = 1500
+    """Steps of the guard."""
+    lr: float = 1e-3
+    """Peak learning rate of the guard."""
+    lr_opponents: float = 2e-3
+    """Learning rate of adversaries and classifier."""
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("noise", "training_noise", "hide", "refresh", "steps"), 0),
+            **dict.fromkeys(("guess", "steps_guess", "adversaries", "batch"), 1),
+            **dict.fromkeys(("lr", "lr_opponents"), 1e-8),
+            "folds": 2,
+        }
+        problems = [
+            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
+            for name, value in least.items()
+            if not getattr(self, name) >= value
+        ]
+        if problems:
+            raise InputError("template: " + "; ".join(problems))
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "aligned": Config(hide=0.0, noise=0.0),
+    "noise": Config(align=False, hide=0.0, noise=1.2),
+}
+"""``aligned`` and ``noise`` are references: alignment alone, and noise alone."""
+
+_KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale of a cross-entropy
+_MIXUP = 0.4  # both parameters of mixup's beta distribution (Zhang et al. 2018)
+_GUESS_BATCH = 256  # vectors a step of the classifier
+_MOST = 500_000  # vectors to learn from; more would only cost memory
+_SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+class TemplateEncoder(nn.Module):
+    """Guess, alignment and guard of unit vectors ``(B, k)``. A new one changes nothing.
+
+    Args:
+        k: Width of the vectors.
+        classes: Number Z of joint private classes.
+        guess: Width of the classifier's hidden layers.
+    """
+
+    centre: Tensor
+    means: Tensor
+    maps: Tensor
+
+    def __init__(self, k: int, classes: int, guess: int) -> None:
+        super().__init__()
+        self.guess = mlp([k, guess, guess, classes])
+        self.register_buffer("centre", torch.zeros(k))
+        self.register_buffer("means", torch.zeros(classes, k))
+        self.register_buffer("maps", torch.eye(k).repeat(classes, 1, 1))
+        self.guard = mlp([k + classes, 512, k])
+        nn.init.zeros_(self.guard[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
+
+    def probabilities(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """p(c | x) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells them."""
+        logits: Tensor = self.guess(_spread(x)).float()
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        return F.softmax(logits, dim=1)
+
+    def aligned(self, x: Tensor, p: Tensor) -> Tensor:
+        """normalise(sum_c p_c T_c(x)), T_c(x) = centre + maps_c (x - means_c)."""
+        moved = torch.einsum("bzk,zkl->bzl", p[..., None] * (x[:, None] - self.means), self.maps).sum(1)
+        return F.normalize(self.centre + moved, dim=1)
+
+    def guarded(self, a: Tensor, p: Tensor) -> Tensor:
+        """normalise(a + guard(a, p))."""
+        return F.normalize(a + self.guard(torch.cat([_spread(a), 2 * p - 1], 1)).float(), dim=1)
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """``(B, k)`` of any length > 0 -> unit vectors ``(B, k)``."""
+        x = F.normalize(x / x.abs().amax(1, keepdim=True), dim=1)  # squares of what is tiny or huge are 0 or infinite
+        p = self.probabilities(x, allowed)
+        g: Tensor = self.guarded(self.aligned(x, p), p)
+        return g
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Unit vectors with values of unit variance, as networks like them."""
+    return x * math.sqrt(x.shape[1])
+
+
+# -- alignment in closed form -----------------------------------------------------------------------------------------
+
+
+def transport_maps(
+    x: NDArray[Any], codes: NDArray[Any], classes: int, shrinkage: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Centre ``(k,)``, means ``(Z, k)`` and maps ``(Z, k, k)`` from every class's Gaussian to their barycentre.
+
+    The barycentre's covariance B is the fixed point of B <- B^-1/2 (mean_c (B^1/2 C_c B^1/2)^1/2)^2 B^-1/2; the map of
+    class c is C_c^-1/2 (C_c^1/2 B C_c^1/2)^1/2 C_c^-1/2, which is symmetric. Classes count the same, whatever their
+    size; one without vectors stays where it is.
+
+    Args:
+        x: ``(n, k)``.
+        codes: ``(n,)`` classes, 0 .. Z - 1.
+        classes: Z.
+        shrinkage: Share of the pooled covariance in every class's, in [0, 1].
+    """
+    k = x.shape[1]
+    present, means, covariances = _gaussians(x, codes, shrinkage)
+    barycentre = covariances.mean(0)
+    for _ in range(50):
+        root, inverse = _power(barycentre, 0.5), _power(barycentre, -0.5)
+        step = np.mean([_power(root @ c @ root, 0.5) for c in covariances], axis=0)
+        following = inverse @ step @ step @ inverse
+        moved = np.abs(following - barycentre).max()
+        barycentre = following
+        if moved <= 1e-9 * np.abs(barycentre).max():
+            break
+    centre = means.mean(0)
+    all_means, maps = np.tile(centre, (classes, 1)), np.tile(np.eye(k), (classes, 1, 1))
+    for c, mean, covariance in zip(present, means, covariances, strict=True):
+        root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
+        all_means[c], maps[c] = mean, inverse @ _power(root @ barycentre @ root, 0.5) @ inverse
+    return centre, all_means, maps
+
+
+def choose_shrinkage(x: NDArray[Any], codes: NDArray[Any], people: NDArray[Any], rng: np.random.Generator) -> float:
+    """The shrinkage under which Gaussians of one half of the people make the other half likeliest, both ways round.
+
+    Args:
+        x: ``(n, k)``.
+        codes: ``(n,)`` classes.
+        people: ``(n,)``; vectors of one person stay on one side.
+        rng: Divides the people.
+    """
+    names = np.unique(people)
+    first = np.isin(people, rng.permutation(names)[: len(names) // 2])
+    totals = np.zeros(len(_SHRINKAGES))
+    for side in (first, ~first):
+        for i, shrinkage in enumerate(_SHRINKAGES):
+            for c, mean, covariance in zip(*_gaussians(x[side], codes[side], shrinkage), strict=True):
+                others = x[~side & (codes == c)] - mean
+                if len(others):  # per class, so that a small one counts as much as a large one
+                    half = np.linalg.solve(np.linalg.cholesky(covariance), others.T)
+                    totals[i] -= np.square(half).sum() / len(others) + np.linalg.slogdet(covariance)[1]
+    return _SHRINKAGES[int(totals.argmax())]
+
+
+def _gaussians(
+    x: NDArray[Any], codes: NDArray[Any], shrinkage: float
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Classes that occur, their means ``(Z', k)`` and shrunk covariances ``(Z', k, k)``, in float64."""
+    present = np.unique(codes)
+    x = x.astype(np.float64)
+    means = np.stack([x[codes == c].mean(0) for c in present])
+    centred = x - means[np.searchsorted(present, codes)]
+    each = np.stack([centred[codes == c].T @ centred[codes == c] / (codes == c).sum() for c in present])
+    pooled = each.mean(0)
+    if not np.trace(pooled) > 0:
+        raise InputError("template: alignment needs different vectors of one private class, got at most one of each")
+    # Vectors on a sphere, or fewer than k of them, leave directions without variance: no inverse without a ridge.
+    pooled += 1e-3 * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
+    return present, means, (1 - shrinkage) * each + shrinkage * pooled
+
+
+def _power(symmetric: NDArray[Any], exponent: float) -> NDArray[Any]:
+    """A power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return (vectors * np.maximum(values, values[-1] * 1e-12) ** exponent) @ vectors.T  # type: ignore[no-any-return]
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """The players that protect a table of unit vectors; AIA's ``deep`` protects its own representation with it.
+
+    Args:
+        config: Settings.
+        run: Gives updates, stages and precision.
+        k: Width of the vectors.
+        codes: ``(n,)`` for each private attribute, known for every row.
+        sizes: Number of classes of each.
+        people: ``(n,)`` who is seen; rows of one person are never on both sides of a fold.
+
+    Raises:
+        InputError: If all vectors are one person's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        *,
+        k: int,
+        codes: Sequence[NDArray[np.int64]],
+        sizes: Sequence[int],
+        people: NDArray[np.int64],
+    ) -> None:
+        self.config, self.run, self.sizes, self.people = config, run, list(sizes), people
+        self.codes = list(codes)
+        if len(np.unique(people)) < 2:
+            raise InputError("template: needs vectors of at least 2 people to learn from, got 1")
+        self.joint = np.ravel_multi_index(self.codes, self.sizes)
+        self.classes = int(np.prod(self.sizes))
+        present = np.unique(self.joint)
+        self.members = [np.flatnonzero(self.joint == c) for c in present]
+        with seeded(run.seed, "template", "networks"):
+            self.encoder = run.place(TemplateEncoder(k, self.classes, config.guess))
+            assert isinstance(self.encoder, TemplateEncoder)
+            guesses: list[nn.Module] = [self.encoder.guess]
+            guesses += [run.place(mlp([k, config.guess, config.guess, self.classes])) for _ in range(config.folds)]
+            adversaries = [self._fresh_adversary(k, i) for i in range(config.adversaries if config.hide else 0)]
+        _, person = np.unique(people, return_inverse=True)
+        self.fold = np.random.default_rng(run.seed).permutation(person.max() + 1)[person] % config.folds
+        # What each classifier may learn from: everybody, then all but one fold (a class within one fold stays whole).
+        self.learned = [self.members]
+        for fold in range(config.folds):
+            others = [rows[self.fold[rows] != fold] for rows in self.members]
+            self.learned.append([o if len(o) else rows for o, rows in zip(others, self.members, strict=True)])
+        self.guesses = [
+            Player(
+                "guess" if i == 0 else f"guess without fold {i}", network, lr=config.lr_opponents, optimizer="adamw",
+                weight_decay=0.01, schedule=one_cycle(config.steps_guess),
+            )
+            for i, network in enumerate(guesses)
+        ]  # fmt: skip
+        self.guard = Player(
+            "guard", self.encoder.guard, lr=config.lr, optimizer="adamw", weight_decay=0.01,
+            schedule=one_cycle(config.steps, warm_up=0.2),
+        )  # fmt: skip
+        # Never updated by a gradient: a player so that checkpoints hold it.
+        self.average = Player("mean guard", copy.deepcopy(self.encoder.guard), lr=config.lr)
+        self.adversaries = [
+            Player(f"adversary {i + 1}", a, lr=config.lr_opponents, optimizer="adamw", weight_decay=1e-3)
+            for i, a in enumerate(adversaries)
+        ]
+        self.players = [*self.guesses, self.guard, self.average, *self.adversaries]
+
+    def train(self, x: Tensor) -> TemplateEncoder:
+        """All stages on unit vectors ``(n, k)``; the finished encoder."""
+        assert isinstance(self.encoder, TemplateEncoder)
+        guessing = self.config.align or self.config.hide > 0
+        for step in self.run.stage("guess", self.config.steps_guess if guessing else 0):
+            self.guess_step(step, x)
+        p = self.out_of_fold(x)
+        if self.config.align:
+            self.align(x)
+        with torch.no_grad():
+            a = self.encoder.aligned(x, p)
+        for step in self.run.stage("guard", self.config.steps if self.config.hide else 0):
+            self.guard_step(step, x, a, p)
+            self.average_guard(step)
+        self.encoder.guard.load_state_dict(self.average.module.state_dict())
+        return self.encoder
+
+    def guess_step(self, step: Step, x: Tensor) -> None:
+        """Every classifier, the one of all people and those without a fold, learns from its own balanced batch."""
+        for i, player in enumerate(self.guesses):
+            chosen = self._balanced(_GUESS_BATCH, step, self.learned[i])
+            partner = step.rng.permutation(chosen)
+            weight = float(step.rng.beta(_MIXUP, _MIXUP))
+            mine, other = self.run.share(chosen), self.run.share(partner)
+            mixed = weight * x[self.run.tensor(mine)] + (1 - weight) * x[self.run.tensor(other)]
+            with self.run.autocast():
+                logits = player.module(_spread(mixed)).float()
+            losses = [cross_entropy(logits, self.run.tensor(self.joint[rows])) for rows in (mine, other)]
+            self.run.update(player, weight * losses[0] + (1 - weight) * losses[1])
+
+    def out_of_fold(self, x: Tensor) -> Tensor:
+        """p(c | x) ``(n, Z)``, each row's from the classifier that did not learn from its person."""
+        p = torch.empty(len(x), self.classes, device=x.device)
+        for i, player in enumerate(self.guesses[1:]):
+            rows = self.run.tensor(np.flatnonzero(self.fold == i))
+            with torch.no_grad():
+                p[rows] = player.module(_spread(x[rows])).softmax(1)
+        return p
+
+    def align(self, x: Tensor) -> None:
+        """Set the maps: closed form, so nothing is left of them to checkpoint."""
+        assert isinstance(self.encoder, TemplateEncoder)
+        vectors = x.cpu().numpy()
+        shrinkage = choose_shrinkage(vectors, self.joint, self.people, np.random.default_rng(self.run.seed))
+        values = transport_maps(vectors, self.joint, self.classes, shrinkage)
+        for name, value in zip(("centre", "means", "maps"), values, strict=True):
+            getattr(self.encoder, name).copy_(torch.from_numpy(value))
+
+    def guard_step(self, step: Step, x: Tensor, a: Tensor, p: Tensor) -> None:
+        """Adversaries learn on noisy releases; the guard confuses them and keeps the angles within a class."""
+        assert isinstance(self.encoder, TemplateEncoder)
+        chosen = self._balanced(self.config.batch, step, self.members)
+        mine = self.run.share(chosen)
+        rows, everyone = self.run.tensor(mine), self.run.tensor(chosen)
+        with self.run.autocast():
+            g = self.encoder.guarded(a[rows], p[rows])
+        normal = step.normal(*g.shape).to(g.device)
+        released = normalised_noise(g, normal, self.config.training_noise)
+        labels = [self.run.tensor(c[mine]) for c in self.codes]
+        for adversary in self.adversaries:
+            self.run.update(adversary, self._adversary_loss(adversary, released.detach(), labels))
+        hiding = torch.stack([confusion(o) for b in self.adversaries for o in self._logits(b, released)]).mean()
+        kept = gram_change(self.run.gather(g), x[everyone], self.run.tensor(self.joint[chosen]))
+        self.run.update(self.guard, _KEEP * kept + self.config.hide * hiding)
+        if self.config.refresh and (step.number + 1) % self.config.refresh == 0:
+            turn = (step.number + 1) // self.config.refresh - 1
+            which = turn % len(self.adversaries)
+            with seeded(self.run.seed, "template", "refresh", turn):
+                self.adversaries[which].restart(self._fresh_adversary(x.shape[1], which))
+
+    def average_guard(self, step: Step) -> None:
+        """Mean of the guard's weights over the second half of its steps (Izmailov et al. 2018).
+
+        A guard chases adversaries that see its own people; what it does to them alone averages out.
+        """
+        if step.number < step.count // 2:
+            return
+        self.average.updates += 1
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters, self.guard.parameters, strict=True):
+                mean.lerp_(now, 1 / self.average.updates)
+
+    def _fresh_adversary(self, k: int, which: int) -> nn.Module:
+        return self.run.place(mlp([k, *[(256, 512)[which % 2]] * (1 + which % 3), sum(self.sizes)]))
+
+    def _adversary_loss(self, adversary: Player, r: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """Mean cross-entropy of the private attributes; batches are balanced by joint class."""
+        losses = [cross_entropy(o, z) for o, z in zip(self._logits(adversary, r), labels, strict=True)]
+        return torch.stack(losses).mean()
+
+    def _logits(self, adversary: Player, r: Tensor) -> tuple[Tensor, ...]:
+        with self.run.autocast():
+            out: Tensor = adversary.module(_spread(r))
+        return torch.split(out.float(), self.sizes, dim=1)
+
+    def _balanced(self, size: int, step: Step, members: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Rows of one batch, as many of every joint class."""
+        each = -(-size // len(members))
+        return step.rng.permutation(np.concatenate([step.rng.choice(rows, each) for rows in members]))[:size]
+
+
+def fit(
+    config: Config,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Learn to protect vectors on the ``protect`` split.
+
+    Args:
+        config: Settings; see :data:`PRESETS`.
+        pack: Vectors; their lengths do not matter, only their directions.
+        private: Labels to hide, one or more.
+        utility: What the audit will measure. The protector keeps the geometry, whatever it is.
+        seed: Seeds weights, batches and noise; ignored where ``run`` is given.
+        run: Precision, checkpoints and progress; a plain run if None.
+        key: Secret of the noise; a fresh one from the operating system if None.
+        base: Must be None: this method reads the input itself.
+
+    Raises:
+        InputError: With all problems of data and labels in one line, or where the run diverges.
+    """
+    if base is not None:
+        raise InputError(f"template: reads the input itself and takes no base, got a release of {base.method!r}")
+    if not private:
+        raise InputError("template: private must name at least one label, got none")
+    if pack.kind != "vectors":
+        raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
+    pack.require(private=list(private), utility=utility, among=["protect"])
+    run = run or Run(seed=seed)
+    rows = pack.rows("protect", known=tuple(private))
+    if len(rows) > _MOST:
+        rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
+    x = unit_rows(np.asarray(pack.x[rows], np.float32), rows)
+    training = Training(
+        config,
+        run,
+        k=x.shape[1],
+        codes=[pack.label(name)[rows] for name in private],
+        sizes=[len(pack.classes[name]) for name in private],
+        people=people(pack, rows),
+    )
+    run.enter(*training.players)
+    training.train(run.tensor(x))
+    contract = Contract(
+        kind="vectors",
+        shape=(x.shape[1],),
+        k=x.shape[1],
+        noise=config.noise,
+        direction=True,
+        classes={name: tuple(pack.classes[name]) for name in private},
+        asks=True,
+    )
+    return Release(
+        method="template",
+        config=asdict(config),
+        contract=contract,
+        encoder=run.collect(training.encoder),
+        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
+        key=(key or new_key()) if contract.keyed else None,
+    )
+
+
+def build(config: Config | Mapping[str, Any], contract: Contract) -> TemplateEncoder:
+    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
+    c = config if isinstance(config, Config) else Config(**config)
+    return TemplateEncoder(contract.k, int(np.prod([len(names) for names in contract.classes.values()])), c.guess)
+
+
+def people(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Codes ``(n,)`` of who is seen in each row; whoever is unknown counts as a person of their own."""
+    if "identity" not in pack.labels:
+        return np.arange(len(rows))
+    codes = pack.label("identity")[rows]
+    return np.where(codes < 0, codes.max() + 1 + np.arange(len(rows)), codes)
+
+
+def unit_rows(x: NDArray[np.float32], rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows of length 1.
+
+    Raises:
+        InputError: Naming the first row, by its number in the pack, that has no direction.
+    """
+    largest = np.abs(x).max(1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(largest[:, 0]) & (largest[:, 0] > 0)))
+    if len(bad):
+        raise InputError(
+            f"vectors: row {rows[bad[0]]} must be finite and not zero, got a largest value of {largest[bad[0], 0]:g}"
+        )
+    unit: NDArray[np.float32] = x / largest  # first, because squares of what is tiny or huge are 0 or infinite
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit
