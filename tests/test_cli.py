@@ -231,6 +231,7 @@ def test_vectors_are_audited_without_a_pack_or_a_model(
 def test_an_audit_says_what_it_lacks(veil: Veil, strangers: Path, people: Path, tmp_path: Path) -> None:
     ask = ("--private", "gender", "--out", tmp_path / "out", "--jobs", 1)
     assert "audit: needs a PACK, or a file of vectors" in veil.refuses("audit", *ask)
+    assert "/nowhere: there is no such pack or file" in veil.refuses("audit", "/nowhere", *ask)
     assert "so a PACK must be named" in veil.refuses("audit", "--vectors", strangers, "--baseline", "leace", *ask)
     assert "so a PACK must be named" in veil.refuses("audit", "--vectors", strangers, "--release", people, *ask)
     assert "OUT: must be named once" in veil.refuses("audit", strangers, tmp_path / "x", *ask)
@@ -266,7 +267,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["pack", "stylised", "identities=4", "OUT", "--set", "size"], "--set: must be NAME=VALUE, got 'size'"),
         (
             ["fit", "magic", "PEOPLE", "OUT", "--private", "gender"],
-            "method: must be one of aia, leace, random, got 'magic'",
+            f"method: must be one of {', '.join(METHODS)}, got 'magic'",
         ),
         (["fit", "aia", "/nowhere", "OUT", "--private", "gender"], "/nowhere: no such folder"),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "height"], "label 'height': the pack has gender, identity"),
@@ -409,7 +410,10 @@ def test_help_names_what_there_is() -> None:
     assert all(name in _options("fit")["method"] for name in METHODS)
     assert all(name in _options("fit")["preset"] for name in METHODS["aia"].presets)
     assert all(name in _options("audit")["effort"] for name in EFFORTS)
-    assert all(name in _options("audit")["baseline"] for name in METHODS if name != "aia")
+    assert all(name in _options("fit")["preset"] for name in METHODS["template"].presets)
+    baselines = [name for name, method in METHODS.items() if method.role(next(iter(method.presets))) == "baseline"]
+    assert baselines == ["leace", "random"]
+    assert all(name in _options("audit")["baseline"] for name in baselines)
     assert {c.callback.__name__ for c in cli.app.registered_commands if c.callback} == set(COMMANDS)
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as to_bytes
 
@@ -26,14 +29,14 @@ from veil._version import __version__
 from veil.data import build
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, clean
-from veil.data.pack import SPLITS, Pack, sha256
+from veil.data.pack import SPLITS, Pack, class_name, few
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
 from veil.release import Release
 
-BATCH = {"images": 512, "vectors": 4096}
-"""Rows that are released at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
+BATCH = {"images": 128, "vectors": 4096}
+"""Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
 
@@ -41,30 +44,34 @@ Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Rows of one part: names ``(m,)`` and inputs of those that can be released, and the others."""
+    """Rows of one part: names ``(m,)``, inputs and told classes of those that can be released; and the others."""
 
     names: pa.Array
     x: NDArray[Any]
+    told: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     skipped: Sequence[Skipped] = ()
-
-    @property
-    def rows(self) -> int:
-        return len(self.names) + len(self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """What is released: how many rows, a fingerprint, and batches from a row on, which must be the first of a part."""
+    """What is released.
+
+    Attributes:
+        count: Number of rows.
+        fingerprint: Changes with the rows.
+        batches: The rows from one on, which must be the first of a part.
+        columns: Whether each value of a row stands in a column of its own.
+    """
 
     count: int
     fingerprint: str
     batches: Callable[[int], Generator[_Batch, None, None]]
     columns: bool = False
-    """Whether the source has a column a value."""
 
 
 def apply(
@@ -73,6 +80,7 @@ def apply(
     out: str | Path,
     *,
     column: str | None = None,
+    told: Sequence[str] = (),
     row_numbers: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -88,6 +96,8 @@ def apply(
             ``source``. ``NAME.npy``: the releases alone. Or a folder: a pack of vectors that keeps the labels and
             splits of the pack it came from. No label or other column of a file is copied: it may be private.
         column: The source's column, or array, of vectors, where it is not clear.
+        told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
+            need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
         row_numbers: Name rows by their numbers in the source: its names may say who they are.
         resume: Go on with a run of the same release, source and target that was killed.
         force: Whether to replace ``out``, and the parts of a run that is not resumed.
@@ -99,20 +109,22 @@ def apply(
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
-            or a run to resume had another release, source or target.
+            a told class is not one of the release's, or a run to resume had another release, source or target.
     """
     source, out = Path(source), Path(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
     _check_target(source, out, pack, force)
+    _check_told(release, source, pack, told)
     if pack is not None:
-        rows = _from_pack(release, pack, source, row_numbers)
+        rows = _from_pack(release, pack, source, told, row_numbers)
     elif source.is_dir():
         rows = _from_images(release, source, row_numbers)
     else:
-        rows = _from_vectors(release, source, column, row_numbers, named=out.suffix != ".npy")
+        rows = _from_vectors(release, source, column, told, row_numbers, named=out.suffix != ".npy")
     run = {
         "source": rows.fingerprint,
         "column of vectors": column or "",
+        "choice of told labels": ", ".join(told),
         "release": _fingerprint(release),
         "kind of target": out.suffix or "pack",
         "way to name rows": "numbers" if row_numbers else "names",
@@ -125,13 +137,14 @@ def apply(
             if n == 0:
                 first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
                 raise InputError(f"{source}: no row could be read; {first}")
-            if out.suffix:
-                join(parts, out, columns=rows.columns)
-            else:
-                assert pack is not None
+            if pack is not None and not out.suffix:
                 _write_pack(pack, parts, out, row_numbers=row_numbers, force=force)
+            else:
+                join(parts, out, columns=rows.columns)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
+        left = out.with_name(out.name + ".partial")
+        rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}); {rest}") from error
     return n, skipped
 
 
@@ -152,6 +165,15 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> No
         )
 
 
+def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequence[str]) -> None:
+    if told and pack is None and source.is_dir():
+        raise InputError(f"{source}: images have no labels that could tell a class; name a pack")
+    for name in told:
+        if name not in release.contract.told:
+            there = ", ".join(release.contract.told) or "none"
+            raise InputError(f"told: must be a private label that the release can be told ({there}), got {name!r}")
+
+
 def _fingerprint(release: Release) -> str:
     """Changes with all that a release depends on, its key included, which does not follow from it."""
     weights = {name: value.detach().cpu().contiguous() for name, value in release.encoder.state_dict().items()}
@@ -165,7 +187,7 @@ def _fingerprint(release: Release) -> str:
 
 
 def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progress | None) -> None:
-    """Writes the parts that are missing. While a batch is released the next is read, and the last part is written."""
+    """Writes the parts that are missing. While batches are released the next is read, and the last part is written."""
     done, left_out = parts.totals()
     row = parts.done * outputs.PART
     held: list[Part] = []
@@ -173,36 +195,48 @@ def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progre
     with (
         ThreadPoolExecutor(1) as writer,
         closing(rows.batches(row)) as batches,
-        closing(_ahead(batches)) as ahead,
+        closing(_in_order(partial(_released, release), batches)) as released,
     ):
-        for batch in ahead:
-            held.append(_released(release, batch))
-            row += batch.rows
+        for part in released:
+            held.append(part)
+            row += len(part.names) + len(part.skipped)
             if row % outputs.PART == 0 or row == rows.count:
                 if written is not None:
                     written.result()
                 written = writer.submit(parts.write, (row - 1) // outputs.PART, _together(held))
                 held = []
-            done, left_out = done + len(batch.names), left_out + len(batch.skipped)
+            done, left_out = done + len(part.names), left_out + len(part.skipped)
             if progress is not None:
                 progress(done, rows.count, left_out)
         if written is not None:
             written.result()
 
 
-def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Items, of which one is made in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = reader.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = reader.submit(next, items, None)
-            yield item
+def _in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, None, None]:
+    """A function of items, in their order, by as many threads as PyTorch would use for one of them.
+
+    Networks and noise take turns in a batch, and noise keeps to one thread: whole batches side by side are quicker. And
+    what one thread computes does not depend on how many there are, so a run may be resumed where there are others.
+    """
+    threads = torch.get_num_threads()
+    waiting: deque[Future[U]] = deque()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _released(release: Release, batch: _Batch) -> Part:
     values = np.empty((0, release.contract.k), np.float32)
     if len(batch.names):
-        (values,) = release.stream([batch.x])
+        values = release.transform(batch.x, told=batch.told or None)
     return Part(names=batch.names, values=values, skipped=batch.skipped)
 
 
@@ -217,15 +251,23 @@ def _together(parts: Sequence[Part]) -> Part:
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _from_pack(release: Release, pack: Pack, source: Path, row_numbers: bool) -> _Source:
+def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], row_numbers: bool) -> _Source:
     _check_shape(release, source, tuple(pack.x.shape[1:]))
     size = BATCH[pack.kind]
+    for name in told:
+        pack.label(name)
+
+    def words(name: str, codes: NDArray[np.int64]) -> list[str | None]:
+        return [pack.classes[name][code] if code >= 0 else None for code in codes]
 
     def batches(first: int) -> Generator[_Batch, None, None]:
         for start in range(first, len(pack), size):
             end = min(start + size, len(pack))
             names = [str(i) for i in range(start, end)] if row_numbers else [str(s) for s in pack.sources[start:end]]
-            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]))
+            codes = {
+                name: _codes(release, source, name, words(name, pack.labels[name][start:end]), start) for name in told
+            }
+            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]), told=codes)
 
     return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
 
@@ -258,26 +300,63 @@ def _from_images(release: Release, source: Path, row_numbers: bool) -> _Source:
     return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches)
 
 
-def _from_vectors(release: Release, source: Path, column: str | None, row_numbers: bool, *, named: bool) -> _Source:
+def _from_vectors(
+    release: Release, source: Path, column: str | None, told: Sequence[str], row_numbers: bool, *, named: bool
+) -> _Source:
     _check_kind(release, source, "vectors")
     file = open_vectors(source, column)
     _check_shape(release, source, (file.width,))
+    for name in told:
+        if name not in file.others:
+            raise InputError(
+                f"{source}: has no column {name!r} that tells a class; it has {few(file.others) or 'none'}"
+            )
     if not row_numbers and (twice := file.repeated()) is not None:
         raise InputError(f"{source}: {twice!r} stands in {file.key} more than once; name rows by their numbers instead")
 
     def batches(first: int) -> Generator[_Batch, None, None]:
-        for block in file.blocks(first, BATCH["vectors"], named=not row_numbers):
+        for block in file.blocks(first, BATCH["vectors"], named=not row_numbers, columns=told):
+            words = {name: [class_name(value) for value in block.columns[name].to_pylist()] for name in told}
+            codes = {name: _codes(release, source, name, words[name], block.start) for name in told}
             if not block.problems:
-                yield _Batch(names=block.names, x=block.vectors)
+                yield _Batch(names=block.names, x=block.vectors, told=codes)
                 continue
             skipped = [(block.names[row].as_py(), reason) for row, reason in block.problems.items()]
             if not named:
                 name, reason = skipped[0]
                 raise InputError(f"{source}: row {name} has {reason}; an npy file cannot tell that it is left out")
             good = np.setdiff1d(np.arange(len(block.vectors)), list(block.problems))
-            yield _Batch(names=block.names.take(pa.array(good)), x=block.vectors[good], skipped=skipped)
+            yield _Batch(
+                names=block.names.take(pa.array(good)),
+                x=block.vectors[good],
+                told={name: values[good] for name, values in codes.items()},
+                skipped=skipped,
+            )
 
-    return _Source(count=file.n, fingerprint=sha256(source), batches=batches, columns=file.form == "columns")
+    return _Source(count=file.n, fingerprint=_stamp(source), batches=batches, columns=file.form == "columns")
+
+
+def _stamp(path: Path) -> str:
+    """Changes with a file's size, its time of change, and what it holds at its ends (Parquet's is about all of it)."""
+    stat = path.stat()
+    total = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    with path.open("rb") as file:
+        for start in (0, max(0, stat.st_size - (1 << 20))):
+            file.seek(start)
+            total.update(file.read(1 << 20))
+    return total.hexdigest()
+
+
+def _codes(release: Release, source: Path, name: str, words: Sequence[str | None], first: int) -> NDArray[np.int64]:
+    """The release's codes of told classes, -1 for unknown; rows are numbered from ``first``."""
+    classes = release.contract.told[name]
+    code: dict[str | None, int] = {word: i for i, word in enumerate(classes)} | {None: -1}
+    for row, word in enumerate(words, first):
+        if word not in code:
+            raise InputError(
+                f"{source}: row {row}: {name} must be one of {', '.join(classes)} or unknown, got {word!r}"
+            )
+    return np.array([code[word] for word in words], np.int64)
 
 
 def _check_kind(release: Release, source: Path, kind: str) -> None:

@@ -116,7 +116,7 @@ def demo(
             command=_command(),
             pack_progress=bars.rows("pack"),
             fit_progress=bars.fit,
-            audit_progress=bars.audit,
+            audit_progress=bars.count("audit"),
         )
     _print_summary(found, ["gender"], "identity", out / "report.html", show)
 
@@ -179,16 +179,30 @@ def pack(
 @command
 def fit(
     show: Show,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, leace or random.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, template, leace or random.")],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
     private: Private,
     utility: Annotated[str, typer.Option(help="identity (1-to-1 matching), or a label to keep.")] = "identity",
     preset: Annotated[
-        str | None, typer.Option(help="For aia: paper, original, without-task, deep, deep-original.")
+        str | None,
+        typer.Option(
+            help="For aia: paper, original, without-task, deep, deep-original; for template: default, aligned, noise."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of the preset, NAME=VALUE.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=LIMIT: choose the noise so that the worst attack's balanced accuracy on "
+            "held-out people stays at or below the limit.",
+        ),
+    ] = None,
+    frontier: Annotated[
+        bool | None,
+        typer.Option(help="Measure what each noise hides and keeps; by default for method template."),
     ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")
@@ -209,6 +223,7 @@ def fit(
     """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
     from veil.data.pack import Pack
+    from veil.frontier import parse_budget
     from veil.release import Release, key_path, read_key_file
 
     if out.exists() and not force:
@@ -217,29 +232,36 @@ def fit(
         raise InputError(f"precision: must be auto, bf16 or fp32, got {precision!r}")
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
+    options: dict[str, Any] = {
+        "private": private,
+        "utility": utility,
+        "preset": preset,
+        "settings": _settings(settings),
+        "seed": seed,
+        "base": None if base is None else Release.load(base),
+        "key": read_key_file(kept) if kept is not None else None,
+        "precision": precision,
+        "checkpoint": out.with_name(out.name + ".checkpoint"),
+        "every": checkpoint_every,
+        "resume": resume,
+    }
+    pack = Pack.open(source)
     with show.progress() as bars:
-        release, curves = pipeline.fit(
-            method,
-            Pack.open(source),
-            private=private,
-            utility=utility,
-            preset=preset,
-            settings=_settings(settings),
-            seed=seed,
-            base=None if base is None else Release.load(base),
-            key=read_key_file(kept) if kept is not None else None,
-            precision=precision,  # type: ignore[arg-type]
-            checkpoint=out.with_name(out.name + ".checkpoint"),
-            every=checkpoint_every,
-            resume=resume,
-            progress=bars.fit(method),
-        )
+        options["progress"] = bars.fit(method)
+        if budget or (frontier if frontier is not None else method == "template" and preset in (None, "default")):
+            limits = dict(parse_budget(text) for text in budget or [])
+            release, curves = pipeline.fit_measured(
+                method, pack, budget=limits, measured=bars.count("frontier"), **options
+            )
+        else:
+            release, curves = pipeline.fit(method, pack, **options)
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
     if curves:
         written["curves"] = str(pipeline.write_curves(out.with_name(out.name + ".curves.parquet"), curves))
     out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
+    lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
     if release.key is not None:
         written["key"] = str(key_path(out))
         lines.append(f"{written['key']}: its secret key; keep it apart from the release")
@@ -260,6 +282,12 @@ def apply(
     column: Annotated[
         str | None, typer.Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v.")
     ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Private label whose class a column of that name, or the pack, tells, so that it is not guessed."
+        ),
+    ] = None,
     row_numbers: Annotated[
         bool, typer.Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
     ] = False,
@@ -279,6 +307,7 @@ def apply(
             source,
             out,
             column=column,
+            told=told or [],
             row_numbers=row_numbers,
             resume=resume,
             force=force,
@@ -373,7 +402,7 @@ def audit(
                 level=level,
                 with_input=source is not None,
                 command=_command(),
-                progress=bars.audit,
+                progress=bars.count("audit"),
             )
     _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", show)
 
@@ -456,6 +485,11 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _frontier_line(point: Mapping[str, Any]) -> str:
+    attacks = ", ".join(f"{n} {a['value']:.3f} (to {a['high']:.3f})" for n, a in point["attacks"].items())
+    return f"  noise {point['noise']:g}: worst attack on {attacks}; left {point['utility']['value']:.4f}"
+
+
 # -- reading arguments ------------------------------------------------------------------------------------------------
 
 
@@ -526,8 +560,8 @@ class _Bars:
 
         return show
 
-    def audit(self, done: int, total: int, what: str) -> None:
-        self._show("audit", done, total, what)
+    def count(self, name: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, what: self._show(name, done, total, what)
 
 
 @contextmanager

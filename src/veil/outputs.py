@@ -1,9 +1,9 @@
 """Where releases are written: part files that outlive a killed run, then the one file that they make up.
 
 A run first writes ``OUT.partial/``: ``run.json`` says what is released with what, and each part file holds the releases
-of a fixed range of the source's rows. A part file gets its name when it is whole and on the disk, so a run that was
-killed goes on behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name.
-Memory holds a few parts at a time.
+of a fixed range of the source's rows. A part file gets its name when it is whole, so a run that was killed goes on
+behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name. Memory holds a few
+parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class Part:
     names: pa.Array
     values: NDArray[np.float32]
     skipped: Sequence[Skipped] = ()
+
+    def checksum(self) -> int:
+        """CRC-32 of names and values."""
+        names = "\n".join(self.names.to_pylist()).encode()
+        return zlib.crc32(names, zlib.crc32(np.ascontiguousarray(self.values).data))
 
 
 class Parts:
@@ -105,9 +111,10 @@ class Parts:
             raise InputError(f"{self.folder}: was begun with another {' and '.join(changed)}; force to start anew")
 
     def write(self, number: int, part: Part) -> None:
-        """Put one part on the disk, whole."""
+        """Write one part, whole."""
         fields = [("source", pa.string()), ("release", pa.list_(pa.float32(), self.k))]
-        schema = pa.schema(fields, metadata={"skipped": json.dumps(list(part.skipped))})
+        about = {"skipped": json.dumps(list(part.skipped)), "checksum": str(part.checksum())}
+        schema = pa.schema(fields, metadata=about)
         batch = pa.record_batch([part.names, _lists(part.values)], schema=schema)
 
         def write(file: IO[bytes]) -> None:
@@ -117,13 +124,18 @@ class Parts:
         _write(self._path(number), write)
         self.done = number + 1
 
-    def read(self, number: int) -> Part:
+    def read(self, number: int, *, verify: bool = False) -> Part:
+        """A part; raises ValueError where it is damaged, which its values show only if they are verified."""
         # Mapped, so that who asks for the names alone reads no values; the values keep the map while they are in use.
         with pa.memory_map(str(self._path(number))) as file, pa.ipc.open_file(file) as reader:
-            skipped = [(str(name), str(reason)) for name, reason in json.loads(reader.schema.metadata[b"skipped"])]
+            about = reader.schema.metadata
             batch = reader.get_batch(0)
+        skipped = [(str(name), str(reason)) for name, reason in json.loads(about[b"skipped"])]
         values = batch.column("release").flatten().to_numpy().reshape(-1, self.k)
-        return Part(names=batch.column("source"), values=values, skipped=skipped)
+        part = Part(names=batch.column("source"), values=values, skipped=skipped)
+        if verify and part.checksum() != int(about[b"checksum"]):
+            raise ValueError(f"{self._path(number)}: not what was written")
+        return part
 
     def totals(self) -> tuple[int, int]:
         """Rows released and rows left out in the parts that are done."""
@@ -139,20 +151,21 @@ class Parts:
     def _whole(self, number: int) -> bool:
         """Whether a part is there and speaks for all of its rows."""
         try:
-            part = self.read(number)
+            part = self.read(number, verify=True)
         except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
             return False
         return len(part.names) + len(part.skipped) == min(PART, self._rows - number * PART)
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside its target; it takes its name when it is on the disk."""
+def _write(path: Path, write: Callable[[IO[bytes]], object], *, lasting: bool = False) -> None:
+    """Writes a file beside its target; it takes its name when it is whole, and on the disk if it is ``lasting``."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         with suppress(OSError):  # that nothing could be written must not be hidden by what follows from it
@@ -183,8 +196,8 @@ def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
     }
     listed = out.with_name(out.name + ".skipped.csv")
     if skipped:
-        _write(listed, lambda file: _write_skipped(file, parts))
-    _write(out, writers[out.suffix])
+        _write(listed, lambda file: _write_skipped(file, parts), lasting=True)
+    _write(out, writers[out.suffix], lasting=True)
     if not skipped:
         listed.unlink(missing_ok=True)  # an earlier run's list would speak of rows that are there now
 
