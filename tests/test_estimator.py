@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from veil import InputError, Protector
+from veil.methods import METHODS
 
 PEOPLE, IMAGES, D = 40, 4, 8
+
+
+TEMPLATE = {"steps": 4, "steps_guess": 4, "batch": 32, "folds": 2, "adversaries": 1, "guess": 8}
+"""Settings that make method ``template`` brief."""
+
+ZEROS = "draws integers, among them a vector of zeros only, which points nowhere and is refused"
+FRESH_KEY = "fits twice and compares: each fit draws a fresh key, which must not follow a seed"
+
+
+def exceptions(protector: Protector) -> dict[str, str]:
+    """The checks of scikit-learn that a protector is not to pass, and why."""
+    failed = {"check_estimators_dtypes": ZEROS}
+    if protector.get_params().get("noise"):
+        twice = ("pipeline_consistency", "transformer_data_not_an_array", "transformer_general", "fit_idempotent")
+        failed |= {f"check_{name}": FRESH_KEY for name in twice}
+    return failed
+
+
+@parametrize_with_checks(
+    [Protector("leace"), Protector("template", noise=0.0, **TEMPLATE), Protector("template", noise=0.5, **TEMPLATE)],
+    expected_failed_checks=exceptions,
+)
+def test_scikit_learn_takes_it_for_one_of_its_own(estimator: Protector, check: Callable[[Protector], None]) -> None:
+    check(estimator)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +109,50 @@ def test_it_stands_in_a_pipeline(data: tuple[np.ndarray, ...]) -> None:
     assert clone(pipeline).set_params(protector__seed=7).get_params()["protector__seed"] == 7
 
 
+def test_a_search_over_folds_splits_all_that_fit_is_given(data: tuple[np.ndarray, ...]) -> None:
+    x, gender, age, who = data
+    pipeline = make_pipeline(
+        StandardScaler(), Protector("aia", preset="deep", features=8, batch=16), LogisticRegression()
+    )
+    brief = {"protector__steps_alone": [2], "protector__steps_joint": [2], "protector__seed": [0, 1]}
+    search = GridSearchCV(pipeline, brief, cv=GroupKFold(2), error_score="raise")
+    both = np.stack([gender, np.arange(len(x)) % 2], axis=1)
+    search.fit(x, age, groups=who, protector__private=both, protector__identity=who)
+    assert search.best_estimator_["protector"].release_.made["private"] == ["private_0", "private_1"]
+    assert len(search.cv_results_["params"]) == 2
+
+
+def test_y_alone_is_the_label_to_hide(data: tuple[np.ndarray, ...]) -> None:
+    x, gender, *_ = data
+    by_y, by_name = Protector("leace").fit(x, gender), Protector("leace").fit(x, private=gender)
+    np.testing.assert_array_equal(by_y.transform(x), by_name.transform(x))
+    assert by_y.release_.made["private"] == ["private"]
+    np.testing.assert_array_equal(Protector("leace").fit_transform(x, gender), by_y.transform(x))
+
+
+def test_labels_to_hide_come_in_every_form(data: tuple[np.ndarray, ...]) -> None:
+    x, gender, age, _ = data
+
+    class Frame(dict[str, Any]):  # what of a data frame is used
+        columns = ("gender", "age")
+
+    def made(private: Any) -> list[str]:
+        return list(Protector("leace").fit(x, private=private).release_.made["private"])
+
+    assert made(gender[:, None]) == made(list(gender)) == ["private"]
+    assert made(np.stack([gender, age], axis=1)) == ["private_0", "private_1"]
+    assert made({"gender": gender, "age": age}) == made(Frame(gender=gender, age=age)) == ["gender", "age"]
+
+
+def test_a_fitted_one_survives_a_pickle_with_its_key(data: tuple[np.ndarray, ...]) -> None:
+    x, gender, *_ = data
+    fitted = Protector("template", noise=0.5, **TEMPLATE).fit(x, gender)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert again.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
+    assert fitted.get_feature_names_out().tolist() == [f"protector{i}" for i in range(D)]
+
+
 def test_it_trains_aia_on_images() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, size=(24, 32, 32), dtype=np.uint8)
@@ -105,11 +181,14 @@ def test_transform_before_fit_is_sklearns_error(data: tuple[np.ndarray, ...]) ->
     ("settings", "kwargs", "message"),
     [
         ({"frobnicate": 3}, {}, "got 'frobnicate'"),
-        ({"method": "magic"}, {}, "method: must be one of aia, leace, random, got 'magic'"),
+        ({"method": "magic"}, {}, f"method: must be one of {', '.join(METHODS)}, got 'magic'"),
         ({"preset": "huge"}, {}, "preset: must be one of default, got 'huge'"),
-        ({}, {"identity": None}, "needs identity, to keep matching, or y"),
+        ({"method": "aia", "preset": "deep"}, {"identity": None}, "matching needs people with at least 2 images"),
+        ({}, {"private": None}, "private: without it fit requires y to be passed, but the target y is None"),
+        ({}, {"private": np.zeros(160)}, "label private has 1 class; two are needed"),
         ({}, {"private": {"identity": [0, 1] * 80}}, "cannot be named 'identity'"),
-        ({}, {"private": np.zeros((160, 2))}, "private: must be one value a row, got shape (160, 2)"),
+        ({}, {"private": np.zeros((160, 2, 2))}, "private: must be one value a row, got shape (160, 2, 2)"),
+        ({}, {"identity": np.zeros((160, 2))}, "identity: must be one value a row, got shape (160, 2)"),
         ({}, {"private": [0, 1]}, "2 values for 160 rows"),
         ({"method": "magic"}, {"private": {}}, "got 'magic'; private: at least one label must be given"),
     ],
@@ -123,3 +202,42 @@ def test_mistakes_are_one_line_at_fit(
         protector.fit(x, **{"private": gender, "identity": who, **kwargs})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _broken(x: np.ndarray, row: int, value: float) -> np.ndarray:
+    x = x.copy()
+    x[row] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: _broken(x, 3, np.nan), "X: row 3 holds NaN or infinity (1 such rows)"),
+        (lambda x: _broken(x, 3, 1e39), "X: row 3 holds NaN or infinity (1 such rows)"),  # too large for float32
+        (lambda x: _broken(x, 4, 0), "X: row 4 holds only zeros (1 such rows)"),
+        (lambda x: x[0], "X: Expected 2D array, got 1D array instead: Reshape your data"),
+        (lambda x: x[:, :, None], "X: Found array with dim 3"),
+        (lambda x: x[:0], "X: Found array with 0 sample(s)"),
+        (lambda x: np.where(x > 0, "a", "b"), "X: could not convert string to float"),
+    ],
+)
+def test_bad_vectors_are_one_line_before_and_after(
+    data: tuple[np.ndarray, ...], change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    x, gender, *_ = data
+    fitted = Protector("leace").fit(x, gender)
+    for attempt in (lambda bad: Protector("leace").fit(bad, gender), fitted.transform):
+        with pytest.raises(InputError) as caught:
+            attempt(change(x))
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_vectors_of_another_width_are_refused(data: tuple[np.ndarray, ...]) -> None:
+    x, gender, *_ = data
+    fitted = Protector("leace").fit(x, gender)
+    with pytest.raises(InputError, match="X has 7 features, but Protector is expecting 8 features as input"):
+        fitted.transform(x[:, 1:])
+    with pytest.raises(InputError, match="rows must have shape"):
+        fitted.transform(np.zeros((2, 4, 4), np.uint8))

@@ -1,14 +1,15 @@
-"""A scikit-learn adapter: any method as a transformer that can be cloned and put in a pipeline."""
+"""A scikit-learn adapter: any method as a transformer that can be cloned, searched and put in a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
@@ -16,42 +17,56 @@ from veil.methods import METHODS
 from veil.release import Release
 
 
-class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """``Protector("aia", alpha=0.5).fit(X, private=gender, identity=people).transform(X)``.
+
+    A pickle of a fitted protector holds the key of its release, if there is one; ``release_.save`` keeps the two apart.
 
     Args:
         method: A name in ``veil.methods.METHODS``.
         preset: Named settings; the method's default if None.
         seed: Seeds the whole fit.
-        settings: Changes to the preset, by field name.
+        settings: Changes to the preset, by field name; checked by ``fit``, as scikit-learn wants it.
 
     Attributes:
         release_: The frozen :class:`veil.Release`, after ``fit``.
+        n_features_in_: Width of the vectors that ``fit`` saw; images have none.
     """
 
     def __init__(self, method: str = "aia", *, preset: str | None = None, seed: int = 0, **settings: Any) -> None:
         self.method = method
         self.preset = preset
         self.seed = seed
-        self.settings = settings
+        self._settings = settings
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        return {"method": self.method, "preset": self.preset, "seed": self.seed, **self.settings}
+        return {"method": self.method, "preset": self.preset, "seed": self.seed, **self._settings}
 
     def set_params(self, **params: Any) -> Protector:
         for name, value in params.items():
             if name in ("method", "preset", "seed"):
                 setattr(self, name, value)
             else:
-                self.settings = {**self.settings, name: value}
+                self._settings = {**self._settings, name: value}
         return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.release_.contract.k
 
     def fit(
         self,
         X: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        private: ArrayLike | Mapping[str, Sequence[Any]],
+        private: ArrayLike | Mapping[str, ArrayLike] | None = None,
         identity: ArrayLike | None = None,
         key: bytes | None = None,
     ) -> Protector:
@@ -59,23 +74,28 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: uint8 images ``(N, H, W[, 3])`` or vectors ``(N, d)``.
-            y: Label to keep, ``(N,)``; None to keep 1-to-1 matching, which needs ``identity``.
-            private: Label to hide, ``(N,)``, or several by name; None, "" and NaN are unknown.
-            identity: Who is seen in each row, ``(N,)``.
+            y: With ``private`` the label to keep, ``(N,)``. Without it the label to hide, like ``private``: that is
+                what a search or a pipeline that passes nothing but X and y asks for.
+            private: Label to hide, ``(N,)``; or several, as columns ``(N, m)`` or by name. A search over folds splits
+                arrays and data frames, but not mappings. None, "" and NaN are unknown.
+            identity: Who is seen in each row, ``(N,)``; matching them 1 to 1 is kept where ``y`` is not. Without both,
+                every row counts as another person: enough for methods that learn nothing from matching.
             key: Secret of a release with keyed noise; fresh if None.
 
         Raises:
             InputError: For anything that does not fit, all problems in one line.
         """
-        hidden = dict(private) if isinstance(private, Mapping) else {"private": private}
+        if private is None:
+            private, y = y, None
+        hidden = {} if private is None else _labels(private)
         others = {"identity": identity, "utility": y}
-        kept = {name: values for name, values in others.items() if values is not None}
+        kept = {name: _column(name, values) for name, values in others.items() if values is not None}
         problems = []
         if self.method not in METHODS:
             problems.append(f"method: must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if not kept:
-            problems.append("fit: needs identity, to keep matching, or y, the label to keep; got neither")
-        if not hidden:
+        if private is None:
+            problems.append("private: without it fit requires y to be passed, but the target y is None")
+        elif not hidden:
             problems.append("private: at least one label must be given, got none")
         problems += [
             f"private: a label to hide cannot be named {name!r} where {'y' if name == 'utility' else name} is given"
@@ -84,13 +104,13 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ]
         if problems:
             raise InputError("; ".join(problems))
-        data = np.asarray(X)
-        labels = {name: _column(name, values) for name, values in {**hidden, **kept}.items()}
-        pack = Pack.from_arrays(data, labels, split=[SPLITS[0]] * len(data))
+        data = self._validated(X, fitting=True)
+        if not kept and "identity" not in hidden:
+            kept = {"identity": np.arange(len(data))}
+        pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
         method = METHODS[self.method]
-        config = method.configured(self.preset, self.settings)
         self.release_: Release = method.fit(
-            config,
+            method.configured(self.preset, self._settings),
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",
@@ -100,17 +120,47 @@ class Protector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Release rows: float32 ``(N, k)``; vectors of any floating type are taken.
+        """Release rows: float32 ``(N, k)``; vectors of any type of numbers are taken.
 
         Raises:
             sklearn.exceptions.NotFittedError: Before ``fit``.
-            InputError: For rows of another shape or kind than those of ``fit``.
+            InputError: For rows of another shape or kind than those of ``fit``, and for vectors that are not finite or
+                hold only zeros.
         """
         check_is_fitted(self, "release_")
-        data = np.asarray(X)
-        if self.release_.contract.kind == "vectors" and np.issubdtype(data.dtype, np.floating):
-            data = data.astype(np.float32, copy=False)
-        return self.release_.transform(data)
+        return self.release_.transform(self._validated(X, fitting=False))
+
+    def _validated(self, X: Any, *, fitting: bool) -> NDArray[Any]:
+        """Images as they are; vectors as float32, without any that no direction can be told of."""
+        if getattr(X, "dtype", None) == np.uint8 and np.ndim(X) > 2:
+            return np.asarray(X)
+        least = 2 if fitting else 1  # later the width is what counts
+        try:
+            with np.errstate(over="ignore"):  # what is too large for float32 is told below, with its row
+                x: NDArray[np.float32] = validate_data(
+                    self, X, reset=fitting, dtype=np.float32, ensure_all_finite=False, ensure_min_features=least
+                )
+        except ValueError as error:
+            lines = str(error).splitlines()
+            said = [line for line in lines if line[:1].isupper()]  # the others show the array
+            raise InputError(f"X: {' '.join(said or lines[:1])}") from None
+        for bad, what in ((~np.isfinite(x).all(1), "NaN or infinity"), (~x.any(1), "only zeros")):
+            if bad.any():
+                raise InputError(f"X: row {int(bad.argmax())} holds {what} ({int(bad.sum())} such rows)")
+        return x
+
+
+def _labels(private: Any) -> dict[str, NDArray[Any]]:
+    """Labels to hide by name: a mapping's or a data frame's; else ``private``, numbered where there are several."""
+    if isinstance(private, Mapping) or hasattr(private, "columns"):
+        names = private if isinstance(private, Mapping) else private.columns
+        return {str(name): _column(str(name), private[name]) for name in names}
+    values = np.asarray(private, dtype=object)
+    if values.ndim != 2:
+        return {"private": _column("private", values)}
+    if values.shape[1] == 1:
+        return {"private": values[:, 0]}
+    return {f"private_{i}": column for i, column in enumerate(values.T)}
 
 
 def _column(name: str, values: Any) -> NDArray[Any]:
