@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from veil.data import stylised
 from veil.data.pack import Pack
-from veil.engine import Run
+from veil.engine import Run, Step
 from veil.engine.run import Precision
 from veil.losses import contrastive
 from veil.methods import aia
@@ -48,9 +48,8 @@ SECOND = {"joint": "joint step", "autoencoder": "auto-encoder alone"}
 class Plain:
     """The same networks and the same alternation, as a PyTorch loop is usually written."""
 
-    def __init__(self, trainer: aia._Trainer) -> None:
-        self.config, self.feature_map = trainer.config, trainer.contract.feature_map
-        assert trainer.task is not None
+    def __init__(self, trainer: aia._Paper) -> None:
+        self.config, self.feature_map = trainer.config, trainer.data.contract.feature_map
         self.encoder = nn.Sequential(
             nn.Conv2d(1, 8, 3, 1, 1), nn.LeakyReLU(), nn.AvgPool2d(2),
             nn.Conv2d(8, 12, 3, 1, 1), nn.LeakyReLU(), nn.AvgPool2d(2), nn.Sigmoid(), nn.Flatten(),
@@ -65,7 +64,7 @@ class Plain:
         _copy_weights(trainer.decoder, self.decoder)
         self.adversary, self.task = (
             nn.Sequential(nn.Unflatten(1, self.feature_map), _plain(player.module.network))
-            for player in (trainer.adversaries[0], trainer.task)
+            for player in (trainer.adversary, trainer.task)
         )
         both = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizers = {
@@ -187,14 +186,24 @@ class Compared:
         return abs(self.veil - self.plain) <= self.tolerance  # False for NaN
 
 
-def compare(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, steps: int) -> list[Compared]:
+def autoencoder_step(trainer: aia._Paper, step: Step) -> None:
+    """A step of stage 1, which `veil.methods.aia` writes into its schedule."""
+    batch = trainer.data.batch(step)
+    trainer.run.update(trainer.protector, trainer.reconstruction_loss(trainer.release(batch.x), batch.x))
+
+
+VEIL = {"autoencoder": autoencoder_step, "joint": aia._Paper.joint_step}
+
+
+def compare(trainer: aia._Paper, plain: Plain, run: Run, stage: str, steps: int) -> list[Compared]:
     """The losses of the first steps of a stage, from the weights that both have now."""
     c = trainer.config
     precision = "bf16" if run.bf16 else "fp32"
     tolerance = Tolerance(plain, ROUNDOFF[precision])
     expected: list[tuple[int, str, float, float]] = []
     for step in run.stage(stage, steps):
-        batch = trainer.batch(replace(step, rng=copy.deepcopy(step.rng)))  # the trainer draws the same from its own
+        again = replace(step, rng=copy.deepcopy(step.rng))  # the trainer draws the same from its own
+        batch = trainer.data.batch(again)
         before = tolerance.now(batch)
         if stage == "joint":
             tolerance.step(batch, tuple(LAYERS))
@@ -205,12 +214,11 @@ def compare(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, steps: in
                 "protector": after["L_AE"] + c.alpha * after["L_Siamese"] + c.beta * after["L_Adv"],
             }
             losses = plain.joint_step(batch)
-            trainer.joint_step(step)
         else:
             tolerance.step(batch, ("L_AE",))
             allowed = {"protector": before["L_AE"]}
             losses = plain.autoencoder_step(batch)
-            trainer.autoencoder_step(step)
+        VEIL[stage](trainer, step)
         expected += [(step.number, player, value, allowed[player]) for player, value in losses.items()]
     seen = {(number, player): value for number, name, player, value in run.curves if name == stage}
     return [
@@ -248,7 +256,7 @@ class Timing:
         return np.median(self.plain, 1) / np.median(self.veil, 1)
 
 
-def measure(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, rounds: int, steps: int) -> Timing:
+def measure(trainer: aia._Paper, plain: Plain, run: Run, stage: str, rounds: int, steps: int) -> Timing:
     """Both in turn, ``steps`` steps each a round, the first step of every turn left out; drawing batches included."""
     slow, fast = [], []
     for number in range(rounds):
@@ -256,13 +264,13 @@ def measure(trainer: aia._Trainer, plain: Plain, run: Run, stage: str, rounds: i
         drawn = list(run.stage(f"{name}, plain", steps + 1))
         marks = [time.perf_counter()]
         for step in drawn:
-            getattr(plain, f"{stage}_step")(trainer.batch(step))
+            getattr(plain, f"{stage}_step")(trainer.data.batch(step))
             marks.append(time.perf_counter())
         slow.append(np.diff(marks)[1:])
         marks = []
         for step in run.stage(name, steps + 1):
             marks.append(time.perf_counter())
-            getattr(trainer, f"{stage}_step")(step)
+            VEIL[stage](trainer, step)
         marks.append(time.perf_counter())  # the engine's own work between steps is a part of them
         fast.append(np.diff(marks)[1:])
     return Timing(stage=stage, plain=np.array(slow), veil=np.array(fast))
@@ -377,11 +385,13 @@ def faces(people: int, size: int, seed: int) -> Pack:
     return Pack.from_arrays(stylised.render(drawn, size=size), labels, seed=seed)
 
 
-def players(pack: Pack, batch: int, seed: int, precision: Precision = "auto") -> tuple[aia._Trainer, Plain, Run]:
+def players(pack: Pack, batch: int, seed: int, precision: Precision = "auto") -> tuple[aia._Paper, Plain, Run]:
     """Both, with the same weights."""
     run = Run(seed=seed, precision=precision, device="cpu")
     config = replace(aia.PRESETS["paper"], batch=batch)
-    trainer = aia._Trainer(config, pack, ["gender"], "identity", aia._contract(config, pack), run)
+    contract = aia._contract(config, pack, ["gender"])
+    trainer = aia._Paper(config, aia._Data(config, pack, ["gender"], "identity", contract, run), run)
+    run.enter(trainer.protector, trainer.adversary, trainer.task)
     return trainer, Plain(trainer), run
 
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import faces_pack
+from veil.methods import aia
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -51,8 +54,8 @@ def test_losses_agree_until_weights_differ(step: ModuleType, precision: str, sta
 def test_losses_of_other_batches_do_not_agree(step: ModuleType) -> None:
     pack = step.faces(40, 16, 0)
     trainer, plain, run = step.players(pack, 8, 0, "fp32")
-    draw, generators = trainer.batch, iter([np.random.default_rng(1), np.random.default_rng(2)])
-    trainer.batch = lambda s: draw(replace(s, rng=next(generators)))  # first for the plain loop, then for Veil
+    draw, generators = trainer.data.batch, iter([np.random.default_rng(1), np.random.default_rng(2)])
+    trainer.data.batch = lambda s: draw(replace(s, rng=next(generators)))  # first for the plain loop, then for Veil
     assert [c.agrees for c in step.compare(trainer, plain, run, "autoencoder", 1)] == [False]
 
 
@@ -66,6 +69,20 @@ def test_a_disagreement_stops_the_benchmark(
     assert step.main(arguments) == 1
     assert "differ by more than rounding" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_lfw_takes_deep_without_protection_from_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the preset ``deep-original`` trains with the same seed."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    lfw = importlib.import_module("aia_lfw")
+    short = {"features": 8, "batch": 16, "steps_alone": 2, "steps_joint": 2}
+    deep, original = (
+        aia.fit(replace(aia.PRESETS[preset], **short), faces_pack(), private=["gender"])
+        for preset in ("deep", "deep-original")
+    )
+    taken = lfw._unguarded(deep)
+    assert (taken.config, taken.contract) == (original.config, original.contract)
+    assert (taken.transform(faces_pack().x[:9]) == original.transform(faces_pack().x[:9])).all()
 
 
 def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -16,11 +15,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as to_bytes
 
@@ -33,18 +31,12 @@ from veil.data.pack import SPLITS, Pack, class_name, few
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
-from veil.release import Release
-
-BATCH = {"images": 128, "vectors": 4096}
-"""Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
+from veil.release import BATCH, Release, in_order
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +187,7 @@ def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progre
     with (
         ThreadPoolExecutor(1) as writer,
         closing(rows.batches(row)) as batches,
-        closing(_in_order(partial(_released, release), batches)) as released,
+        closing(in_order(partial(_released, release), batches)) as released,
     ):
         for part in released:
             held.append(part)
@@ -210,27 +202,6 @@ def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progre
                 progress(done, rows.count, left_out)
         if written is not None:
             written.result()
-
-
-def _in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, None, None]:
-    """A function of items, in their order, by as many threads as PyTorch would use for one of them.
-
-    Networks and noise take turns in a batch, and noise keeps to one thread: whole batches side by side are quicker. And
-    what one thread computes does not depend on how many there are, so a run may be resumed where there are others.
-    """
-    threads = torch.get_num_threads()
-    waiting: deque[Future[U]] = deque()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _released(release: Release, batch: _Batch) -> Part:
