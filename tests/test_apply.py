@@ -620,6 +620,15 @@ def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path, dam
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"resume": True}])
+def test_a_folder_that_is_no_runs_is_left_alone(tmp_path: Path, options: dict[str, bool]) -> None:
+    source = put(tmp_path / "in.npy", vectors(5))
+    (tmp_path / "out.npy.partial").mkdir()
+    (tmp_path / "out.npy.partial" / "diary").touch()
+    assert "it is not an earlier run's" in _refused(vectors_release(), source, tmp_path / "out.npy", **options)
+    assert _left(tmp_path / "out.npy.partial") == ["diary"]
+
+
 def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
     source = put(tmp_path / "in.npy", vectors(5))
     assert apply(vectors_release(), source, tmp_path / "out.npy", resume=True) == (5, 0)

@@ -66,7 +66,7 @@ class Parts:
 
     Raises:
         InputError: If an earlier run left parts and neither ``resume`` nor ``force`` is given, or ``resume`` is and
-            they depend on something else.
+            they depend on something else; or if something else has the folder's name.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class Parts:
         self.count = -(-rows // PART)
         self.k = k
         self._rows = rows
-        if resume:
+        if self.folder.exists() and not (self.folder / "run.json").is_file():
+            raise InputError(f"{self.folder}: parts are written there, and it is not an earlier run's; move it away")
+        if resume and self.folder.exists():
             self._check_run(run)
         elif any(self._path(i).exists() for i in range(self.count)) and not force:
             raise InputError(
@@ -103,8 +105,8 @@ class Parts:
     def _check_run(self, run: Mapping[str, str]) -> None:
         path = self.folder / "run.json"
         try:
-            earlier = json.loads(path.read_text("utf-8")) if path.exists() else run
-        except (OSError, ValueError) as error:
+            earlier = dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); force to start anew") from None
         changed = [what for what in run if earlier.get(what) != run[what]]
         if changed:
@@ -139,8 +141,8 @@ class Parts:
 
     def totals(self) -> tuple[int, int]:
         """Rows released and rows left out in the parts that are done."""
-        done = [self.read(number) for number in range(self.done)]
-        return sum(len(part.names) for part in done), sum(len(part.skipped) for part in done)
+        counts = [(len(part.names), len(part.skipped)) for part in map(self.read, range(self.done))]
+        return sum(n for n, _ in counts), sum(n for _, n in counts)
 
     def __iter__(self) -> Iterator[Part]:
         return (self.read(number) for number in range(self.count))
