@@ -32,7 +32,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SMALLER = {
     r"identities=\d+": "identities=80",
     r"\bsize=\d+": "size=16",
-    r"\b(steps_alone|steps_joint)(\": |=)\d+": r"\1\g<2>2",
+    r"\b(steps\w*)(\": |=)\d+": r"\1\g<2>2",
     r"\bbatch(\": |=)\d+": r"batch\g<1>32",
 }
 
@@ -72,6 +72,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, preset in aia.PRESETS.items():
         short = {"steps_alone": 2, "steps_joint": 2, "batch": 32}
         monkeypatch.setitem(aia.PRESETS, name, replace(preset, **short))
+    for name, protection in template.PRESETS.items():
+        short = {"steps_guess": 2, "steps": 2, "batch": 32}
+        monkeypatch.setitem(template.PRESETS, name, replace(protection, **short))
     train = attackers._train
     monkeypatch.setattr(attackers, "_train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
     monkeypatch.setattr(attackers, "_WIDE", 16)
@@ -212,10 +215,14 @@ def test_presets(page: str, method: Any) -> None:
     assert printed == {name: changes or "none" for name, changes in changed.items()}
 
 
+def logged_losses(page: str) -> set[tuple[str, str]]:
+    """The stages and the players' kinds that a page names."""
+    printed = rows(section(page, "Logged losses"))
+    return {(stage.strip("`"), p) for stage, who, _ in printed for p in re.findall(r"`([a-z]+)[ `]", who)}
+
+
 def test_logged_losses_of_aia() -> None:
     """The table names the stages and players that a run logs, over the ways in which they differ."""
-    printed = {(stage.strip("`"), p) for stage, who, _ in rows(section("aia.md", "Logged losses"))
-               for p in re.findall(r"`([a-z]+)[ `]", who)}  # fmt: skip
     pack = veil.Pack.from_arrays(
         torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy(),
         {
@@ -229,7 +236,17 @@ def test_logged_losses_of_aia() -> None:
     for preset, utility in (("paper", "identity"), ("deep", "identity"), ("deep", "smile")):
         _, losses = _fit_on_protect(pack, preset, utility, {"steps_alone": 4, "steps_joint": 1, "batch": 8})
         logged |= {(stage, player.split()[0]) for _, stage, player, _ in losses}
-    assert printed == logged
+    assert logged_losses("aia.md") == logged
+
+
+def test_logged_losses_of_template() -> None:
+    from veil.engine import Run
+
+    x = torch.randn(64, 4).numpy()
+    pack = veil.Pack.from_arrays(x, {"gender": ["f", "m"] * 32, "identity": [*range(64)]}, split=["protect"] * 64)
+    run = Run(seed=0, precision="fp32")
+    template.fit(template.Config(steps_guess=1, steps=1, batch=8), pack, private=["gender"], run=run)
+    assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
 
 
 def _fit_on_protect(pack: veil.Pack, preset: str, utility: str, settings: dict[str, Any]) -> tuple[veil.Release, Any]:
