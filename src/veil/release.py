@@ -36,7 +36,7 @@ U = TypeVar("U")
 
 SCHEMA = 1
 KEY_BYTES = 32
-BATCH = {"images": 128, "vectors": 4096}
+BATCH = {"images": 128, "vectors": 1024}
 """Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
 _WEIGHTS, _CARD = "weights.safetensors", "release.json"
 
