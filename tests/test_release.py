@@ -400,6 +400,23 @@ def test_one_input_has_one_release_whatever_its_neighbours():
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-6)
 
 
+def test_batches_side_by_side_equal_one_after_the_other():
+    """And PyTorch has its threads back afterwards, where a batch was refused too."""
+    release = made("aia", "deep", "vectors")
+    x = vectors_pack().x
+    one = release.transform(x, batch=50)
+    bad = x.copy()
+    bad[[77, 444]] = np.nan
+    torch.set_num_threads(3)
+    try:
+        assert (release.transform(x, batch=50) == one).all()
+        with pytest.raises(InputError, match="row 77 "):
+            release.transform(bad, batch=50)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_averaging_repeated_releases_leaves_the_noise():
     release = noisy()
     x = inputs(release)[:1]
