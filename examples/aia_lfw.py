@@ -133,7 +133,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "Figures are means over the seeds, with the mean limits of the seeds' 95 % intervals (bootstrap of people) in",
         "brackets. Gender: balanced accuracy of the worst fresh attacker, picked on `calibrate`, measured on `test`;",
         "chance is .500. Matching: the best of cosine, Euclidean distance and fresh matchers, picked on `calibrate`.",
-        "The settings of `deep` were chosen on people held out of another split's `attack` part.",
+        "The settings of `deep` were chosen on `attack` and `calibrate` people of seed 0 and of another split.",
         "",
         f"    {COMMAND} --seeds {' '.join(map(str, seeds))}",
         "",

@@ -110,6 +110,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "brackets. Gender: balanced accuracy of the worst fresh attacker, picked on `calibrate`, measured on `test`;",
         "chance is .500. Matching: the best of cosine, Euclidean distance and fresh matchers,",
         "picked on `calibrate`.",
+        "The settings were chosen on `attack` and `calibrate` people of seed 0 and of another split.",
         "",
         f"    {COMMAND} --seeds {' '.join(map(str, seeds))}",
         "",
