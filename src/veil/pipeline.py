@@ -488,7 +488,7 @@ DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "original": {"steps_alone": 120, "batch": 128},
     "without-task": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
     "paper": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
-    "deep": {"steps_alone": 150, "steps_joint": 250, "batch": 128},
+    "deep": {"networks": 1, "steps_alone": 150, "steps_joint": 250, "batch": 128},
 }
 """Shorter than the presets, so that the demo takes minutes; figures of the presets are in ``docs/results``."""
 
