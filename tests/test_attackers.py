@@ -87,8 +87,8 @@ CASES = {"linear": _linear, "xor": _xor, "scales": _scales, "three": _three}
 
 
 def _train_with(**settings: Any) -> Callable[..., Any]:
-    """``attackers._train`` with settings that its caller did not ask for."""
-    train = attackers._train
+    """``attackers.train`` with settings that its caller did not ask for."""
+    train = attackers.train
     return lambda *args, **kwargs: train(*args, **{**kwargs, **settings})
 
 
@@ -106,7 +106,7 @@ def _solved(case: str) -> tuple[float, dict[str, float], dict[str, float]]:
             continue  # the slowest
         with pytest.MonkeyPatch.context() as patch:
             if name == "residual MLPs":
-                patch.setattr(attackers, "_train", _train_with(steps=80))
+                patch.setattr(attackers, "train", _train_with(steps=80))
             score = ATTACKERS[name](task)
         seen, unseen = score(task.x_validation), score(x[test])
         assert unseen.shape == (TEST, z)
@@ -162,7 +162,7 @@ def _easy(n: int, k: int = 8, classes: int = 2, seed: int = 0, gap: float = 2.0)
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks train for 40 steps: enough for what is easy."""
-    monkeypatch.setattr(attackers, "_train", _train_with(steps=40))
+    monkeypatch.setattr(attackers, "train", _train_with(steps=40))
 
 
 @pytest.mark.usefixtures("brief")
@@ -254,7 +254,7 @@ def test_a_network_that_meets_nan_did_not_converge() -> None:
 
 def test_a_network_that_explodes_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _easy(200)
-    monkeypatch.setattr(attackers, "_train", _train_with(lr=1e30))
+    monkeypatch.setattr(attackers, "train", _train_with(lr=1e30))
     with pytest.raises(DidNotConverge):
         ATTACKERS["MLPs"](problem(x, y, 2, 150, 50))
 

@@ -54,9 +54,9 @@ def _everything() -> tuple[tuple[Finding, ...], tuple[tuple[int, int, str], ...]
     """One quick audit of the input, of what is the person's own alone, and of pure noise; and its progress."""
     pack, own, noise = _population()
     told: list[tuple[int, int, str]] = []
-    whole = attackers._train
+    whole = attackers.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attackers, "_train", lambda *args, **kwargs: whole(*args, **{**kwargs, "steps": 50}))
+        patch.setattr(attackers, "train", lambda *args, **kwargs: whole(*args, **{**kwargs, "steps": 50}))
         found = audit(
             [
                 Subject(name="Input", x=pack.x, role="input"),
@@ -170,8 +170,9 @@ def test_exactly_one_attacker_is_marked() -> None:
 
 def test_progress_counts_every_job() -> None:
     _, told = _everything()
-    # 3 releases: 4 attackers on 2 private labels and 1 label to keep, 2 controls, 1 matching.
-    assert [done for done, _, _ in told] == list(range(1, 3 * (4 * 3 + 2 + 1) + 1))
+    # 3 releases: 4 attackers on 2 private labels and 1 label to keep, 2 controls, 2 attacks on pools, 1 matching; and
+    # linkage of 2 of them to the input.
+    assert [done for done, _, _ in told] == list(range(1, 3 * (4 * 3 + 2 + 2 + 1) + 2 + 1))
     assert {total for _, total, _ in told} == {len(told)}
 
 

@@ -75,8 +75,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, protection in template.PRESETS.items():
         short = {"steps_guess": 2, "steps": 2, "batch": 32}
         monkeypatch.setitem(template.PRESETS, name, replace(protection, **short))
-    train = attackers._train
-    monkeypatch.setattr(attackers, "_train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+    train = attackers.train
+    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
     monkeypatch.setattr(attackers, "_WIDE", 16)
 
 

@@ -35,6 +35,19 @@ def test_wilson_equals_published_limits(successes: int, n: int, low: float, high
     assert (mirrored.low, mirrored.high) == (pytest.approx(1 - high, abs=5e-5), pytest.approx(1 - low, abs=5e-5))
 
 
+def test_a_rate_of_shares_is_their_mean_with_persons_drawn() -> None:
+    y, predicted, group = people(3)
+    right = (y == predicted).astype(float)
+    found = intervals.rate_interval(right, group, seed=0)
+    same = intervals.balanced_accuracy_interval(np.zeros(len(y), int), 1 - right, group, classes=2, seed=0)
+    assert found == pytest.approx(same)
+    half = intervals.rate_interval(np.full(4, 0.5), None, seed=0)
+    assert (half.low, half.value, half.high) == (0.5, 0.5, 0.5)
+    perfect = intervals.rate_interval(np.ones(len(y)), group, seed=0)
+    assert perfect == intervals.wilson(80, 80)
+    assert intervals.rate_interval(np.ones(0), None, seed=0) is intervals.UNDEFINED
+
+
 @pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_what_is_no_rate(successes: int, n: int) -> None:
     with pytest.raises(InputError, match=f"got {successes} of {n}"):

@@ -491,6 +491,27 @@ def test_a_certificate_is_told_apart_from_attacks(tmp_path: Path) -> None:
     assert "Certified bound" in got.text("glossary")
 
 
+def test_pools_and_linkage_have_a_table_and_a_pool_that_gets_further_is_in_the_verdict(tmp_path: Path) -> None:
+    document = build()
+    together = "attribute.pooled_balanced_accuracy"
+    document["findings"] += [
+        finding(together, "AIA deep", "gender", "MLPs", 0.68, worst=True),
+        finding(together, "AIA", "gender", "MLPs", 0.69, worst=True),
+        finding("linkability.rank1", "AIA deep", "identity", "two towers", 0.412, worst=True, chance=0.001),
+    ]
+    got = page(tmp_path, document)
+    verdict = got.text("verdict")
+    assert (
+        verdict.count("From the mean of several releases of one person") == 1
+    )  # AIA's worst single attack gets further
+    assert "person an attack (MLPs) reaches 68.0 % (95 % interval" in verdict
+    table = got.text("together")
+    assert "Own original found first" in table
+    assert "41.2 %" in table
+    assert "68.0 %" in table
+    assert "What several releases of one person" not in got.text("glossary")
+
+
 def test_figures_of_unknown_kinds_are_shown_too(tmp_path: Path) -> None:
     document = build()
     document["findings"].append(finding("inversion.psnr", "AIA deep", "picture", "strong decoder", 21.37))

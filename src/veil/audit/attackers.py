@@ -132,7 +132,7 @@ class Standardiser:
         return out
 
 
-def _compact(problem: Problem, wide: int = _WIDE) -> Callable[[NDArray[np.generic]], Floats]:
+def compact(problem: Problem, wide: int = _WIDE) -> Callable[[NDArray[np.generic]], Floats]:
     """Standardised columns; of a wide release its first principal components, so that kernels and trees can cope."""
     standard = Standardiser.fit(flat(problem.x))
     x = standard(problem.x)
@@ -149,7 +149,7 @@ def _whitened(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
     A protector that fights attackers presses what they read into directions of little variation, which standardised
     columns, penalised weights and short training do not see. Here these weigh the same as all others.
     """
-    view = _compact(problem)
+    view = compact(problem)
     x = view(problem.x).astype(np.float64)
     centre = x.mean(0)
     values, axes = np.linalg.eigh((x - centre).T @ (x - centre) / len(x))
@@ -208,7 +208,7 @@ def _linear_score(model: LogisticRegression, view: Callable[[NDArray[np.generic]
 
 def nearest_neighbours(problem: Problem) -> Score:
     """15 nearest neighbours, votes weighted by distance and balanced by class."""
-    view = _compact(problem)
+    view = compact(problem)
     x = view(problem.x)
     neighbours = NearestNeighbors(n_neighbors=min(15, len(x))).fit(x)
     votes = np.eye(problem.classes, dtype=np.float32)[problem.y]
@@ -226,7 +226,7 @@ def nearest_neighbours(problem: Problem) -> Score:
 
 def rbf_svm(problem: Problem) -> Score:
     """Support vector machine with an RBF kernel, exact up to some thousand training rows, Nystroem features beyond."""
-    view = _compact(problem)
+    view = compact(problem)
     x = view(problem.x)
     gamma = 1 / (x.shape[1] * max(float(x.var()), 1e-12))
     exact = len(x) <= problem.pick(*_EXACT_SVM)
@@ -259,7 +259,7 @@ def rbf_svm(problem: Problem) -> Score:
 
 def boosted_trees(problem: Problem) -> Score:
     """Histogram gradient-boosted trees."""
-    view = _compact(problem, problem.pick(64, _WIDE, _WIDE))
+    view = compact(problem, problem.pick(64, _WIDE, _WIDE))
     model = HistGradientBoostingClassifier(
         max_iter=problem.pick(60, 200, 400),
         learning_rate=0.08,
@@ -352,7 +352,7 @@ def _image_view(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
     return view
 
 
-def _train(
+def train(
     build: Callable[[], nn.Module],
     loss: Callable[[nn.Module, np.random.Generator, torch.Generator], Tensor],
     *,
@@ -386,7 +386,7 @@ def _uniform(rng: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(shape, generator=rng)
 
 
-def _apply(module: nn.Module, x: Floats) -> Floats:
+def apply(module: nn.Module, x: Floats) -> Floats:
     with torch.no_grad():
         out: Floats = torch.cat([module(part) for part in torch.split(torch.from_numpy(x), 1024)]).float().numpy()
     return out
@@ -422,7 +422,7 @@ def _classifier(
         return share * F.cross_entropy(out, code, weight) + (1 - share) * F.cross_entropy(out, code[other], weight)
 
     members = [
-        _train(
+        train(
             lambda build=build: build(x.shape[1], problem.classes),  # type: ignore[misc]
             loss,
             steps=max(epochs * len(x) // size, least),
@@ -435,7 +435,7 @@ def _classifier(
 
     def score(new: NDArray[np.generic]) -> Floats:
         seen = view(new)
-        mean: Floats = np.mean([torch.from_numpy(_apply(m, seen)).softmax(1).numpy() for m in members], axis=0)
+        mean: Floats = np.mean([torch.from_numpy(apply(m, seen)).softmax(1).numpy() for m in members], axis=0)
         return mean
 
     return score
@@ -497,7 +497,7 @@ def lda(problem: Problem) -> Embed:
     Raises InputError where there are fewer than two people, or nobody has two rows.
     """
     _check_people(np.unique(problem.y, return_counts=True)[1])
-    candidates = [_discriminants(problem, view) for view in (_compact(problem), _whitened(problem))]
+    candidates = [_discriminants(problem, view) for view in (compact(problem), _whitened(problem))]
     chosen = np.random.default_rng(problem.seed).permutation(len(problem.x_validation))[:_MATCHED]
     a, b = np.triu_indices(len(chosen), 1)
     who = problem.y_validation[chosen]
@@ -571,7 +571,7 @@ def siamese(problem: Problem) -> Embed:
         out = F.normalize(module(batch).float(), dim=1)
         return supervised_contrastive(out, torch.from_numpy(problem.y[rows]), 0.1)
 
-    module = _train(
+    module = train(
         build,
         loss,
         steps=problem.pick(100 if as_images else 200, 400, 800),
@@ -579,7 +579,7 @@ def siamese(problem: Problem) -> Embed:
         seed=problem.seed,
         bf16=as_images and has_bf16(x.device),
     )
-    return lambda new: _apply(module, view(new))
+    return lambda new: apply(module, view(new))
 
 
 ATTACKERS: dict[str, Callable[[Problem], Score]] = {

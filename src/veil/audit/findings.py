@@ -29,6 +29,8 @@ CODES = {
     "attribute.balanced_accuracy": "Balanced accuracy of an attribute attacker",
     "attribute.auc": "AUC of an attribute attacker",
     "attribute.normalised_gain": "Share of the unprotected attack's gain over chance that is left",
+    "attribute.pooled_balanced_accuracy": "Balanced accuracy of an attack on means of releases of one person",
+    "attribute.pooled_auc": "AUC of an attack on means of releases of one person",
     "verification.auc": "Verification: area under the ROC curve",
     "verification.eer": "Verification: equal error rate",
     "verification.tar_at_far_0.01": "Verification: true-accept rate at a false-accept rate of 1 %",
@@ -38,9 +40,13 @@ CODES = {
     "utility.balanced_accuracy": "Balanced accuracy of a utility probe",
     "utility.mcc": "Matthews' correlation of a utility probe",
     "utility.auc": "AUC of a utility probe",
+    "linkability.auc": "Telling a release's own original from another person's: AUC",
+    "linkability.rank1": "Share of releases whose own original is found first among all",
+    "identification.rank1_originals": "Share of releases whose person is found first among originals",
+    "identification.rank1_releases": "Share of releases whose person is found first among releases",
 }
 """The codes with a fixed meaning, and what they say to a reader."""
-FAMILIES = ("inversion.", "certificate.", "identification.", "linkability.")
+FAMILIES = ("inversion.", "certificate.")
 """Families of codes that are open: any code that begins so is taken."""
 
 _ROUNDING = 1e-9

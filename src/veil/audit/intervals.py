@@ -138,6 +138,19 @@ def cluster_bootstrap(
     return percentile(value, np.array(resampled), level=level)
 
 
+def rate_interval(
+    right: NDArray[Any], groups: NDArray[Any] | None, *, seed: int, level: float = 0.95, replicates: int = 1000
+) -> Interval:
+    """The mean of ``right`` ``(n,)``, shares in [0, 1], with its interval, clustered by person; rows are the units
+    where ``groups`` is None. Where all are 0, or all 1, it has Wilson's limits for as many trials as persons."""
+    if not len(right):
+        return UNDEFINED
+    unit = units(groups, len(right))
+    total, rights = np.bincount(unit).astype(np.float64), np.bincount(unit, weights=right)
+    resampled = [(block @ rights) / (block @ total) for block in draws(len(total), seed=seed, replicates=replicates)]
+    return percentile(float(np.mean(right)), np.concatenate(resampled), level=level, trials=len(total))
+
+
 def balanced_accuracy_interval(
     y: NDArray[Any],
     predicted: NDArray[Any],

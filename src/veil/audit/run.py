@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -31,9 +30,12 @@ from veil.audit.attackers import (
     MATCHERS,
     DidNotConverge,
     Problem,
+    flat,
 )
 from veil.audit.findings import Finding, normalised_gain
 from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
+from veil.audit.linkage import identification, linkage
+from veil.audit.pools import pool
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 
@@ -44,7 +46,10 @@ _QUICK = ("logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual C
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )
+_POOLS = {"quick": ("MLPs",), "standard": ("RBF SVM", "MLPs", "residual MLPs")}
+_POOLS["strong"] = _POOLS["standard"]
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
+_KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
@@ -73,7 +78,7 @@ class _Job:
     subject: str
     target: str
     attacker: str
-    role: Literal["attack", "utility", "control"]
+    role: Literal["attack", "utility", "control", "pooled"]
     problem_x: NDArray[Any]
     y: NDArray[np.int64]
     classes: int
@@ -136,28 +141,31 @@ def audit(
     queue = [
         job
         for subject in subjects
-        for role, names in (("attack", private), ("utility", labels), ("control", private))
+        for role, names in (("attack", private), ("utility", labels), ("control", private), ("pooled", private))
         for name in names
         for job in _jobs(subject, pack, name, role, attack_on=attack_on, effort=effort, seed=seed, level=level)  # type: ignore[arg-type]
     ]
-    matchings = [subject for subject in subjects if "identity" in utility]
-    total = len(queue) + len(matchings)
     # The longest first, so that no process is left with one of them at the end.
-    tasks = [
-        delayed(_match)(subject, pack, tuple(private), tuple(attack_on), effort, seed, level) for subject in matchings
-    ]
+    tasks = []
+    if "identity" in utility:
+        tasks += [delayed(_match)(s, pack, tuple(private), tuple(attack_on), effort, seed, level) for s in subjects]
+    reference = next((s for s in subjects if s.role == "input"), None)
+    if reference is not None and "identity" in pack.labels:
+        others = [s for s in subjects if s is not reference]
+        tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
     outcomes: list[_Outcome] = []
-    matched: dict[str, list[Finding]] = {}
+    about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
     for done, result in enumerate(_execute(tasks, jobs), 1):
         if isinstance(result, _Outcome):
             outcomes.append(result)
             what = f"{result.subject}: {result.attacker} on {result.target}"
         else:
-            matched[result[0]] = result[1]
-            what = f"{result[0]}: matching"
+            name, kind, figures = result
+            about[name][kind] = figures
+            what = f"{name}: {kind}"
         if progress is not None:
-            progress(done, total, what)
+            progress(done, len(tasks), what)
     order: dict[tuple[str, ...], int] = {(j.subject, j.target, j.attacker, j.role): i for i, j in enumerate(queue)}
     outcomes.sort(key=lambda o: order[o.subject, o.target, o.attacker, o.role])
 
@@ -165,11 +173,12 @@ def audit(
     for subject in subjects:
         for name in private:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
+            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "pooled")])
             findings.append(_majority(pack, subject.name, name, level))
         findings += [f for o in outcomes if (o.subject, o.role) == (subject.name, "control") for f in o.findings]
         for name in labels:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
-        findings += matched.get(subject.name, [])
+        findings += [f for kind in ("matching", "linkage") for f in about[subject.name].get(kind, [])]
     return findings + _gains(findings, subjects, private)
 
 
@@ -180,7 +189,7 @@ def _jobs(
     subject: Subject,
     pack: Pack,
     target: str,
-    role: Literal["attack", "utility", "control"],
+    role: Literal["attack", "utility", "control", "pooled"],
     *,
     attack_on: Sequence[str],
     effort: str,
@@ -195,21 +204,32 @@ def _jobs(
         names = [n for n in names if n not in CONVOLUTIONAL]
     elif subject.x.ndim > 2 or subject.x.shape[1] > _WIDEST:
         names = [n for n in names if n != "residual MLPs"]  # the convolutional attackers stand in
+    x = subject.x
+    rows = [pack.rows(*splits, known=(target,)) for splits in (tuple(attack_on), ("calibrate",), ("test",))]
     if role == "control":
         names = [_SHUFFLED]
         y = _shuffled(y, groups, pack.split, seed)
+    elif role == "pooled":
+        if groups is None or x.ndim > 2:
+            return
+        try:
+            pools = pool(x, y, groups, rows, seed=seed)
+        except InputError:
+            return  # nobody's releases can be pooled
+        names = [n for n in _POOLS[effort] if n in ATTACKERS]
+        x, y, groups, rows = pools.x, pools.y, pools.groups, list(pools.parts)
     for name in names:
         yield _Job(
             subject=subject.name,
             target=target,
             attacker=name,
             role=role,
-            problem_x=subject.x,
+            problem_x=x,
             y=y,
             classes=len(pack.classes[target]),
-            train=pack.rows(*attack_on, known=(target,)),
-            validation=pack.rows("calibrate", known=(target,)),
-            test=pack.rows("test", known=(target,)),
+            train=rows[0],
+            validation=rows[1],
+            test=rows[2],
             groups=groups,
             feature_map=subject.feature_map,
             effort=effort,
@@ -222,12 +242,12 @@ def _attack(job: _Job) -> _Outcome:
     """Train one attacker, set its threshold on validation data, measure it on test data."""
     x = job.problem_x
     name = f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker
-    code = "utility" if job.role == "utility" else "attribute"
+    code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
     common: dict[str, Any] = {
         "release": job.subject,
         "target": job.target,
         "attacker": name,
-        "role": job.role,
+        "role": "attack" if job.role == "pooled" else job.role,
         "level": job.level,
         "n": len(job.test),
         "worst": False,
@@ -250,7 +270,7 @@ def _attack(job: _Job) -> _Outcome:
             raise DidNotConverge("its scores are not finite")
     except DidNotConverge as error:
         failed = Finding(
-            code=f"{code}.balanced_accuracy",
+            code=f"{code}balanced_accuracy",
             chance=1 / job.classes,
             status="did_not_converge",
             note=str(error),
@@ -266,7 +286,7 @@ def _attack(job: _Job) -> _Outcome:
     def finding(suffix: str, interval: Interval, chance: float) -> Finding:
         value, low, high = interval
         return Finding(
-            code=f"{code}.{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
+            code=f"{code}{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
         )
 
     found = [finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), 1 / job.classes)]
@@ -329,7 +349,7 @@ def _is(outcome: _Outcome, subject: str, target: str, role: str) -> bool:
 
 def _worst_marked(outcomes: Sequence[_Outcome]) -> list[Finding]:
     """The findings of all attackers, those of the best on validation data marked (ties: the first)."""
-    best = max(outcomes, key=lambda o: o.validation)
+    best = max(outcomes, key=lambda o: o.validation, default=None)
     return [
         replace(finding, worst=outcome is best and finding.status == "ok")
         for outcome in outcomes
@@ -386,7 +406,7 @@ def _match(
     effort: str,
     seed: int,
     level: float,
-) -> tuple[str, list[Finding]]:
+) -> tuple[str, str, list[Finding]]:
     """How well releases match: by cosine and distance as they are, and by matchers trained on releases.
 
     The matcher that is best on ``calibrate`` is marked; for it, pairs of one private class are measured too.
@@ -409,15 +429,12 @@ def _match(
         feature_map=subject.feature_map,
     )
     used = np.union1d(rows["calibrate"], rows["test"])
-    measures: dict[str, Callable[[verification.Pairs], NDArray[np.float32]]] = {
-        "cosine": lambda p: verification.scores(subject.x, p),
-        "euclidean": lambda p: verification.scores(subject.x, p, kind="euclidean"),
-    }
+    vectors: dict[str, NDArray[Any]] = {"cosine": subject.x, "euclidean": subject.x}
     failures: list[Finding] = []
     for name, match in MATCHERS.items():
         try:
-            vectors = _placed(match(problem)(subject.x[used]), used, len(pack))
-            if not np.isfinite(vectors).all():
+            embedded = match(problem)(subject.x[used])
+            if not np.isfinite(embedded).all():
                 raise DidNotConverge("its vectors are not finite")
         except (DidNotConverge, InputError) as error:
             failed = Finding(
@@ -434,8 +451,12 @@ def _match(
             )
             failures.append(failed)
         else:
-            measures[name] = partial(verification.scores, vectors)
-    scores = {name: {split: measure(p) for split, p in pairs.items()} for name, measure in measures.items()}
+            vectors[name] = _placed(embedded, used, len(pack))
+
+    def alike(name: str, pairs: verification.Pairs) -> NDArray[np.float32]:
+        return verification.scores(vectors[name], pairs, kind=_KINDS.get(name, "cosine"))
+
+    scores = {name: {split: alike(name, p) for split, p in pairs.items()} for name in vectors}
 
     def quality(name: str) -> float:  # NaN where calibrate lacks genuine or impostor pairs: then the first is taken
         return float(np.nan_to_num(metrics.auc(scores[name]["calibrate"], pairs["calibrate"].same)))
@@ -470,9 +491,36 @@ def _match(
         findings += [f.finding(release=subject.name, attacker=best, target=target, worst=True) for f in figures]
     if pack.pairs is not None:
         listed, fold = verification.listed_pairs(pack.pairs, rows["test"], identity)
-        figure = verification.ten_fold(measures[best](listed), listed.same, fold, level=level)
+        figure = verification.ten_fold(alike(best, listed), listed.same, fold, level=level)
         findings.append(figure.finding(release=subject.name, attacker=best, worst=True))
-    return subject.name, findings + failures
+
+    def compared(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return flat(vectors[best][rows])
+
+    rank1 = identification(
+        compared, compared, rows["test"], identity, among="releases", release=subject.name, attacker=best, seed=seed,
+        level=level, kind=_KINDS.get(best, "cosine"),
+    )  # fmt: skip
+    findings.append(rank1)
+    return subject.name, "matching", findings + failures
+
+
+def _link(
+    subject: Subject,
+    reference: Subject,
+    pack: Pack,
+    attack_on: tuple[str, ...],
+    effort: str,
+    seed: int,
+    level: float,
+) -> tuple[str, str, list[Finding]]:
+    """What a release gives away of the original that it was made of, and of its owner among originals."""
+    rows = [pack.rows(*splits, known=("identity",)) for splits in (attack_on, ("calibrate",), ("test",))]
+    found = linkage(
+        subject.x, reference.x, pack.label("identity"), *rows, release=subject.name, seed=seed, effort=effort,
+        level=level,
+    )  # fmt: skip
+    return subject.name, "linkage", found
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

@@ -18,6 +18,14 @@ from veil.errors import InputError
 SCHEMA = 1
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
+POOLED = "attribute.pooled_balanced_accuracy"
+LINKAGE = (
+    "linkability.auc",
+    "linkability.rank1",
+    "identification.rank1_originals",
+    "identification.rank1_releases",
+)
+"""Figures of records and people found again, whatever is private."""
 CERTIFICATE = "certificate.balanced_accuracy"
 RELEASE_ROLES = ("input", "baseline", "method")
 FINDING_ROLES = ("attack", "utility", "control", "bound")
@@ -49,6 +57,8 @@ METRICS: Mapping[str, Metric] = {
     ATTACK: Metric(title="balanced accuracy", short="Balanced accuracy", style="percent"),
     "attribute.auc": Metric(title="AUC", short="AUC", style="fraction"),
     GAIN: Metric(title="normalised gain", short="Normalised gain", style="percent"),
+    POOLED: Metric(title="balanced accuracy", short="Mean of several releases", style="percent"),
+    "attribute.pooled_auc": Metric(title="AUC", short="Mean of several releases, AUC", style="fraction"),
     "verification.auc": Metric(title="AUC", short="AUC", style="fraction"),
     "verification.eer": Metric(title="EER", short="EER", style="percent", low_is_good=True),
     "verification.tar_at_far_0.01": Metric(title="TAR at FAR 1 %", short="TAR at FAR 1 %", style="percent"),
@@ -58,6 +68,14 @@ METRICS: Mapping[str, Metric] = {
     "utility.balanced_accuracy": Metric(title="balanced accuracy", short="Balanced accuracy", style="percent"),
     "utility.auc": Metric(title="AUC", short="AUC", style="fraction"),
     "utility.mcc": Metric(title="MCC", short="MCC", style="fraction"),
+    "linkability.auc": Metric(title="AUC", short="Own original told from others: AUC", style="fraction"),
+    "linkability.rank1": Metric(title="rank 1", short="Own original found first", style="percent"),
+    "identification.rank1_originals": Metric(
+        title="rank 1", short="Person found first, among originals", style="percent"
+    ),
+    "identification.rank1_releases": Metric(
+        title="rank 1", short="Person found first, among releases", style="percent"
+    ),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
 }
 """The figures that the report knows by name, in the order in which tables show them."""

@@ -24,7 +24,9 @@ from veil.errors import InputError
 from veil.report import (
     ATTACK,
     GAIN,
+    LINKAGE,
     METRICS,
+    POOLED,
     Document,
     Finding,
     Release,
@@ -93,6 +95,7 @@ def render(document: Document, out: Path) -> str:
         "attackers": _attacker_tables(document, ATTACK),
         "areas": _attacker_tables(document, "attribute.auc"),
         "matchers": _matcher_tables(document),
+        "together": _together_table(document),
         "others": _others(document),
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
         "curves": _curves(document, out, figures),
@@ -326,6 +329,11 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
         sentence += Markup(" On the test data another attacker measures higher still ({}, {}).").format(
             top.attacker, number(top.code, top.value)
         )
+    pooled = document.attack(release.name, private, POOLED)
+    if pooled is not None and (pooled.value or 0.0) > (worst.value or 0.0):
+        sentence += Markup(" From the mean of several releases of one person an attack ({}) reaches {} {}.").format(
+            pooled.attacker, number(pooled.code, pooled.value), _qualified(pooled, True)
+        )
     return sentence + _distrust(broken)
 
 
@@ -453,6 +461,29 @@ def _within_table(document: Document) -> Table | None:
     return Table(title="", groups=groups, columns=[metric(code).short for _, code in columns], rows=rows)
 
 
+def _together_table(document: Document) -> Table | None:
+    """What a release gives away together with others of the same person, or with the originals."""
+    found = document.select(role="attack")
+    pooled = [p for p in document.data.private if any((f.code, f.target) == (POOLED, p) for f in found)]
+    codes = [code for code in LINKAGE if any(f.code == code for f in found)]
+    columns = [(POOLED, target) for target in pooled] + [(code, "identity") for code in codes]
+    if not columns:
+        return None
+    rows = []
+    for release in document.releases:
+        cells = []
+        for code, target in columns:
+            figure = document.attack(release.name, target, code)
+            tried = document.select(role="attack", release=release.name, target=target, code=code)
+            cell = _value(figure, _why_absent(tried))
+            cells.append(replace(cell, heat=None if figure is None else _heat(figure)))
+        rows.append((release, cells))
+    groups = [(f"Attack on {target}", 1) for target in pooled] + [("People and records found again", len(codes))]
+    return Table(
+        title="", groups=[g for g in groups if g[1]], columns=[metric(code).short for code, _ in columns], rows=rows
+    )
+
+
 def _attacker_tables(document: Document, code: str) -> list[Table]:
     """One table of all attackers on all releases per private attribute."""
     found = []
@@ -526,7 +557,8 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
 
     def elsewhere(f: Finding) -> bool:
         if f.role == "attack":
-            return f.code in shown and f.target in document.data.private
+            # Pools have an attacker or two, of which the picked one is shown.
+            return (f.code in shown and f.target in document.data.private) or (f.worst and f.code in (POOLED, *LINKAGE))
         if f.role == "utility":
             return f.code in METRICS and (f.target in document.data.utility or "|" in f.target)
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)

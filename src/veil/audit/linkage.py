@@ -1,0 +1,315 @@
+"""Linkage: which record a release was made of, and whose it is, for somebody who holds the originals or other releases.
+
+- Linkability: of two originals, the one that a release was made of and another person's, which is it? And which of all
+  originals of the test split? A release that cannot be linked stays apart from the database it came from (ISO/IEC 24745
+  calls this unlinkability; Gomez-Barrero et al., IEEE TIFS 13(6), 2018, measure it by such pairs).
+- Identification: whose is a release, among one original, or one release, of other images of every person? Rank-1: the
+  share of releases whose own person comes first.
+
+A linker is one function ``link(problem) -> (embed releases, embed originals)``; both sides' vectors are compared by
+cosine. It trains on releases beside their originals, as somebody does who may use the protector. To add one, name it in
+:data:`LINKERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.audit import verification
+from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, train
+from veil.audit.findings import Finding
+from veil.audit.intervals import rate_interval
+from veil.errors import InputError
+from veil.nets import mlp
+
+Kind = Literal["cosine", "euclidean"]
+Linker = tuple[Embed, Embed]
+
+_PROBES = 2000  # releases that are looked for
+_GALLERY = 10_000  # records among which they are looked for
+_OTHERS = 20  # other people's originals that each release is compared with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linking:
+    """What a linker may know.
+
+    Attributes:
+        releases: To train on, and the rest of what an attacker knows.
+        originals: What they were made of, row by row; a problem with the same codes.
+    """
+
+    releases: Problem
+    originals: Problem
+
+
+# -- linkers ----------------------------------------------------------------------------------------------------------
+
+
+def canonical_correlations(problem: Linking) -> Linker:
+    """Directions of releases and originals that vary together (Hotelling 1936), each counting by its correlation.
+
+    Both covariances get a ridge; its size is the one that finds most originals of the validation releases.
+    """
+    views = compact(problem.releases), compact(problem.originals)
+    sides = [view(p.x).astype(np.float64) for view, p in zip(views, (problem.releases, problem.originals), strict=True)]
+    centres = [side.mean(0) for side in sides]
+    centred = [side - centre for side, centre in zip(sides, centres, strict=True)]
+    candidates = [_canonical(views, centres, centred, ridge) for ridge in (0.01, 0.1, 1.0)]
+    return max(candidates, key=lambda linker: found(problem, linker))
+
+
+def _canonical(views: tuple[Embed, Embed], centres: list[Any], centred: list[Any], ridge: float) -> Linker:
+    whiten = []
+    for side in centred:
+        values, axes = np.linalg.eigh(side.T @ side / len(side))
+        whiten.append(axes / np.sqrt(np.maximum(values, 0) + ridge * max(float(values.mean()), 1e-12)))
+    cross = (centred[0] @ whiten[0]).T @ (centred[1] @ whiten[1]) / len(centred[0])
+    left, strength, right = np.linalg.svd(cross, full_matrices=False)
+    maps = [whiten[0] @ left * strength, whiten[1] @ right.T * strength]
+
+    def embed(i: int) -> Embed:
+        return lambda x: ((views[i](x) - centres[i]) @ maps[i]).astype(np.float32)
+
+    return embed(0), embed(1)
+
+
+class _Towers(nn.Module):
+    """One MLP for releases, one for originals."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList(mlp([width, 512, 128], dropout=0.1) for width in widths)
+
+
+def two_towers(problem: Linking) -> Linker:
+    """An MLP on either side; in a batch each release must name its original and the other way round (InfoNCE)."""
+    views = compact(problem.releases), compact(problem.originals)
+    sides = [torch.from_numpy(view(p.x)) for view, p in zip(views, (problem.releases, problem.originals), strict=True)]
+    size = min(256, len(sides[0]))
+
+    def loss(module: nn.Module, rng: np.random.Generator, _: torch.Generator) -> Tensor:
+        assert isinstance(module, _Towers)
+        rows = torch.from_numpy(rng.choice(len(sides[0]), size, replace=False))
+        out = [F.normalize(tower(x[rows]).float(), dim=1) for tower, x in zip(module.sides, sides, strict=True)]
+        logits = out[0] @ out[1].T / 0.05
+        own = torch.arange(size)
+        return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+    module = train(
+        lambda: _Towers(sides[0].shape[1], sides[1].shape[1]),
+        loss,
+        steps=problem.releases.pick(200, 600, 1500),
+        lr=1e-3,
+        seed=problem.releases.seed,
+        bf16=False,
+    )
+    assert isinstance(module, _Towers)
+    towers = list(module.sides)
+    return (lambda x: apply(towers[0], views[0](x))), (lambda x: apply(towers[1], views[1](x)))
+
+
+LINKERS: Mapping[str, Callable[[Linking], Linker]] = {
+    "canonical correlations": canonical_correlations,
+    "two towers": two_towers,
+}
+"""Every learned linker; the audit adds the cosine of release and original where both are vectors of one width."""
+_QUICK = ("canonical correlations",)
+
+
+def found(problem: Linking, linker: Linker) -> float:
+    """Share of validation releases whose own original is the nearest of all validation originals."""
+    rows = np.arange(len(problem.releases.x_validation))[:_PROBES]
+    probes = linker[0](problem.releases.x_validation[rows])
+    return float(firsts(probes, linker[1](problem.originals.x_validation), rows).mean())
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def firsts(probes: Floats, gallery: Floats, own: NDArray[np.int64], kind: Kind = "cosine") -> NDArray[np.float64]:
+    """Whether each probe's own record is the nearest, ``(P,)``: 1, 0, or 1 / m where m records are equally near.
+
+    Args:
+        probes: ``(P, d)``.
+        gallery: ``(G, d)``.
+        own: ``(P,)`` rows of the gallery.
+        kind: How two vectors are compared.
+    """
+    if kind == "cosine":
+        probes, gallery = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (probes, gallery))
+    lengths = np.square(gallery).sum(1) / 2 if kind == "euclidean" else np.zeros(len(gallery), np.float32)
+    out = np.empty(len(probes))
+    for start in range(0, len(probes), 256):
+        part = slice(start, start + 256)
+        near = probes[part] @ gallery.T - lengths
+        best = near.max(1)
+        mine = near[np.arange(len(near)), own[part]]
+        out[part] = np.where(mine == best, 1 / (near == best[:, None]).sum(1), 0)
+    return out
+
+
+def identification(
+    probes: Callable[[NDArray[np.int64]], Floats],
+    gallery: Callable[[NDArray[np.int64]], Floats],
+    rows: NDArray[np.int64],
+    identity: NDArray[np.int64],
+    *,
+    among: Literal["originals", "releases"],
+    release: str,
+    attacker: str,
+    seed: int,
+    level: float,
+    kind: Kind = "cosine",
+) -> Finding:
+    """Rank-1 of releases among one record of every person, of another image than the release's.
+
+    Args:
+        probes: Vectors of the releases at given rows.
+        gallery: Vectors of the records at given rows.
+        rows: Rows of the test split of known people.
+        identity: ``(N,)`` codes, for all rows.
+        among: What the records are.
+        release: The release's name.
+        attacker: Who compares.
+        seed: Draws the images that stand in the gallery, and the bootstrap.
+        level: Coverage of the interval. It draws people among the releases that are looked for; the gallery stays.
+        kind: How two vectors are compared.
+    """
+    rows = np.random.default_rng(seed).permutation(rows)
+    _, first, person = np.unique(identity[rows], return_index=True, return_inverse=True)
+    names = {"code": f"identification.rank1_{among}", "release": release, "target": "identity", "role": "attack"}
+    common: dict[str, Any] = {**names, "attacker": attacker, "level": level, "worst": True}
+    kept = first[:_GALLERY]  # codes of people were dealt in no order, so these are any people
+    looked_for = np.setdiff1d(np.flatnonzero(person < len(kept)), kept)[:_PROBES]
+    if len(kept) < 2 or not len(looked_for):
+        why = f"needs two people, and one with two images; there are {len(kept)} people"
+        return Finding(**{**common, "worst": False}, n=0, status="not_applicable", note=why)
+    hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], kind)
+    value, low, high = rate_interval(hits, identity[rows[looked_for]], seed=seed, level=level)
+    note = f"{len(looked_for):,} releases among {among} of {len(kept):,} people"
+    return Finding(**common, value=value, low=low, high=high, n=len(looked_for), chance=1 / len(kept), note=note)
+
+
+def linkage(
+    releases: NDArray[Any],
+    originals: NDArray[Any],
+    identity: NDArray[np.int64],
+    train_rows: NDArray[np.int64],
+    calibrate: NDArray[np.int64],
+    test: NDArray[np.int64],
+    *,
+    release: str,
+    seed: int,
+    effort: str,
+    level: float,
+) -> list[Finding]:
+    """Linkability, and identification among originals, by the linker that finds most of the ``calibrate`` originals.
+
+    Args:
+        releases: For all rows.
+        originals: For all rows: images or vectors.
+        identity: ``(N,)`` codes, known at the rows that follow.
+        train_rows: Rows whose releases and originals the linkers see.
+        calibrate: Rows that choose between linkers.
+        test: Rows that are measured.
+        release: Its name.
+        seed: Seeds linkers, draws and bootstrap.
+        effort: ``"quick"``, ``"standard"`` or ``"strong"``.
+        level: Coverage of the intervals.
+    """
+    problem = Linking(
+        releases=_side(releases, identity, train_rows, calibrate, seed, effort),
+        originals=_side(originals, identity, train_rows, calibrate, seed, effort),
+    )
+    linkers: dict[str, Linker] = {}
+    if releases.ndim == originals.ndim == 2 and releases.shape[1] == originals.shape[1]:
+        linkers["cosine"] = (_as_they_are, _as_they_are)
+    for name, link in LINKERS.items():
+        if effort != "quick" or name in _QUICK:
+            try:
+                linkers[name] = link(problem)
+            except (DidNotConverge, np.linalg.LinAlgError):
+                continue  # the others stand in; there is always one of closed form
+    if not linkers:
+        raise InputError(f"{release}: no linker converged")
+    best = max(linkers, key=lambda name: found(problem, linkers[name]))
+    left, right = linkers[best]
+    common: dict[str, Any] = {"release": release, "attacker": best, "seed": seed, "level": level}
+    return [
+        *_linkability(left, right, releases, originals, identity, test, **common),
+        identification(
+            lambda rows: left(releases[rows]), lambda rows: right(originals[rows]), test, identity,
+            among="originals", **common,
+        ),
+    ]  # fmt: skip
+
+
+def _linkability(
+    left: Embed,
+    right: Embed,
+    releases: NDArray[Any],
+    originals: NDArray[Any],
+    identity: NDArray[np.int64],
+    test: NDArray[np.int64],
+    *,
+    release: str,
+    attacker: str,
+    seed: int,
+    level: float,
+) -> list[Finding]:
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(test)[:_GALLERY]
+    n = len(rows)
+    common: dict[str, Any] = {
+        "release": release, "target": "identity", "attacker": attacker, "role": "attack", "level": level,
+    }  # fmt: skip
+    if len(np.unique(identity[rows])) < 2:
+        note = f"needs images of two people in the test split, there are {n} images of one"
+        return [Finding(code="linkability.auc", n=0, status="not_applicable", note=note, **common)]
+    gallery = right(originals[rows])
+    probes = left(releases[rows[:_PROBES]])
+    both = np.concatenate([probes, gallery])
+    other = rng.integers(n, size=(len(probes), _OTHERS))
+    mine = np.repeat(np.arange(len(probes)), _OTHERS)
+    strangers = identity[rows[mine]] != identity[rows[other.ravel()]]
+    a = np.concatenate([np.arange(len(probes)), mine[strangers]])
+    b = np.concatenate([np.arange(len(probes)), other.ravel()[strangers]])
+    own = np.arange(len(a)) < len(probes)
+    pairs = verification.Pairs(a=a, b=b + len(probes), same=own, group_a=identity[rows[a]], group_b=identity[rows[b]])
+    figures = verification.verify(
+        verification.scores(both, pairs), pairs, None, None, seed=seed, level=level, replicates=100, fars=()
+    )
+    auc = next(f for f in figures if f.code == "verification.auc")
+    hits = firsts(probes, gallery, np.arange(len(probes)))
+    value, low, high = rate_interval(hits, identity[rows[: len(probes)]], seed=seed, level=level)
+    return [
+        replace(auc, code="linkability.auc", note=f"{len(probes):,} releases with their originals, and with others'")
+        .finding(release=release, attacker=attacker, role="attack", worst=auc.status == "ok"),
+        Finding(
+            code="linkability.rank1", value=value, low=low, high=high, n=len(probes), chance=1 / n, worst=True,
+            note=f"{len(probes):,} releases among {n:,} originals", **common,
+        ),
+    ]  # fmt: skip
+
+
+def _side(
+    x: NDArray[Any], identity: NDArray[np.int64], rows: NDArray[np.int64], calibrate: NDArray[np.int64], seed: int,
+    effort: str,
+) -> Problem:  # fmt: skip
+    return Problem(
+        x=x[rows], y=identity[rows], x_validation=x[calibrate], y_validation=identity[calibrate],
+        classes=int(identity.max()) + 1, seed=seed, effort=effort,
+    )  # fmt: skip
+
+
+def _as_they_are(x: NDArray[np.generic]) -> Floats:
+    return np.asarray(x, np.float32)
