@@ -24,7 +24,6 @@ from veil import pipeline
 from veil.audit import findings as files
 from veil.data import build
 from veil.data.pack import Pack
-from veil.frontier import with_noise
 from veil.methods import METHODS
 from veil.release import Release
 from veil.report import html
@@ -47,12 +46,9 @@ PAPER = {  # Table 1: privacy and utility accuracy in per cent on CelebA, on VGG
     "AIA": (64.96, 78.64, 68.13, 77.96),
 }
 COMMAND = "python examples/aia_lfw.py --lfw DIR --out DIR --results docs/results/aia-lfw.md"
-PAPERS = tuple(name for name, (_, preset) in ROWS.items() if not preset.startswith("deep"))
-NOISES = (0.0, 0.25)
-"""Less noise than `deep` has, to show what noise hides and costs."""
-DEEP = ("deep, unprotected", *(f"AIA deep, noise {n:g}" for n in NOISES), "AIA deep")
+DEEP = ("deep, unprotected", "AIA deep")
 AUDITS: tuple[tuple[str, Sequence[str], Sequence[str], str], ...] = (
-    ("audit-paper", PAPERS, ("attack",), "quick"),
+    ("audit-paper", tuple(name for name in ROWS if name not in DEEP), ("attack",), "quick"),
     ("audit-deep", DEEP, ("attack",), "quick"),
     ("audit-strong", DEEP, ("protect", "attack"), "standard"),
 )
@@ -78,7 +74,7 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int, *, quick: bool) -> None
             settings = SETTINGS if method == "aia" and not preset.startswith("deep") else {}
             print(f"seed {seed}: fitting {name}", flush=True)
             if preset == "deep-original":
-                release, losses = _unguarded(next(e.release for e in entries if e.name == "AIA deep")), ()
+                release, losses = _unguarded(entries[-1].release), ()
             else:
                 release, losses = pipeline.fit(
                     method, pack, private=["gender"], preset=preset, settings=settings, seed=seed, base=base,
@@ -89,8 +85,6 @@ def one_seed(lfw: Path, out: Path, seed: int, jobs: int, *, quick: bool) -> None
                 pipeline.write_curves(curves, losses)
         release = Release.load(folder)
         entries.append(pipeline.Entry(name=name, release=release, curves=pipeline.read_curves(curves)))
-        if preset == "deep":
-            entries += [pipeline.Entry(name=f"{name}, noise {n:g}", release=with_noise(release, n)) for n in NOISES]
     for folder_name, names, attack_on, effort in AUDITS:
         if effort != "quick" and quick:
             continue
@@ -128,7 +122,7 @@ def _progress(stage: str, done: int, count: int, losses: object) -> None:
 
 def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The table, from the findings of every seed."""
-    names = [pipeline.INPUT, *PAPERS, *DEEP]
+    names = [pipeline.INPUT, *ROWS]
     documents = [_joined(out / f"seed-{s}") for s in seeds]
     lines = [
         "# AIA on Labeled Faces in the Wild",
