@@ -27,10 +27,11 @@ from veil.release import Release
 from veil.report import html
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
-NOISES = (0.0, 0.4, 0.7)
+NOISES = (0.0, 0.3, 0.6)
 ROWS = {
     "noise alone": ("template", "noise"),
     "alignment alone": ("template", "aligned"),
+    "guarded": ("template", "guarded"),
     "template": ("template", "default"),
 }
 COLUMNS = (
@@ -40,10 +41,15 @@ COLUMNS = (
     ("accuracy", "verification.accuracy", "identity"),
 )
 AUDITS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
-    ("audit", ("noise alone", "alignment alone", *(f"template, noise {n:g}" for n in NOISES)), ("attack",), "quick"),
+    (
+        "audit",
+        ("noise alone", "alignment alone", "guarded", *(f"template, noise {n:g}" for n in NOISES)),
+        ("attack",),
+        "quick",
+    ),
     (
         "audit-strong",
-        ("alignment alone", *(f"template, noise {n:g}" for n in NOISES[1:])),
+        ("alignment alone", "guarded", *(f"template, noise {n:g}" for n in NOISES[:2])),
         ("protect", "attack"),
         "standard",
     ),

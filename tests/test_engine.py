@@ -33,7 +33,9 @@ TESTS = Path(__file__).parent
 
 SMALL = {"batch": 16, "steps_alone": 4, "steps_joint": 8}
 DEEP = aia.Config(encoder="deep", features=16, networks=2, noise=0.5, augment=True, **SMALL)
-TEMPLATE = template.Config(batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8)
+TEMPLATE = template.Config(
+    batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8, keep=0.75, rounds=2, steps_erase=3
+)
 METHOD = {aia.Config: aia, template.Config: template}
 
 
@@ -305,7 +307,7 @@ def assert_bit_equal(a: Fitted, b: Fitted) -> None:
 
 KILLED = {
     "deep": (DEEP, faces_pack, {"representation": 4, "guess": 2, "guard": 3}),
-    "template": (TEMPLATE, vectors_pack, {"guess": 4, "guard": 3}),
+    "template": (TEMPLATE, vectors_pack, {"erase": 6, "guess": 4, "guard": 3}),
 }
 """Settings, data, and the last checkpoint of a run that is killed in the middle of its stage ``guard``."""
 

@@ -75,7 +75,7 @@ def test_attackers_never_see_the_test_split():
     np.testing.assert_array_equal(seen.x, pack.x[[int(name.split(".")[0]) for name in seen.sources]])
 
 
-NOISE_ALONE = {"align": False, "hide": 0.0, "steps_guess": 1, "guess": 8, "noise": 1.0}
+NOISE_ALONE = {"keep": 1.0, "align": False, "hide": 0.0, "steps_guess": 1, "guess": 8, "noise": 1.0}
 
 
 def test_frontier_falls_with_the_noise_and_stops_at_the_budget():

@@ -156,7 +156,7 @@ def test_shrinkage_follows_how_much_the_data_tell():
 
 def encoder(k: int = 6, classes: int = 4) -> template.TemplateEncoder:
     """With every part away from where it starts."""
-    made = template.TemplateEncoder(k, classes, 8)
+    made = template.TemplateEncoder(k, k, classes, 8)
     with torch.no_grad():
         for tensor in (made.centre, made.means, made.maps, made.guard[-1].weight, made.guard[-1].bias):
             tensor += 0.3 * torch.randn_like(tensor)
@@ -166,7 +166,7 @@ def encoder(k: int = 6, classes: int = 4) -> template.TemplateEncoder:
 
 def test_new_encoder_changes_nothing_but_lengths():
     x = torch.randn(50, 6)
-    made = template.TemplateEncoder(6, 4, 8)
+    made = template.TemplateEncoder(6, 6, 4, 8)
     for scale in (1.0, 1e-25, 1e25):
         torch.testing.assert_close(made(scale * x), F.normalize(x, dim=1))
 
@@ -196,6 +196,87 @@ def test_told_classes_stand_in_for_the_guess():
     torch.testing.assert_close(made.probabilities(x, half)[:, :2], p[:, :2] / p[:, :2].sum(1, keepdim=True))
 
 
+# Erasure
+
+
+def test_what_tells_is_the_mean_outer_product_of_gradients():
+    """Of softmax(W x) with two classes the gradient of p_1 is p_0 p_1 (w_1 - w_0), of p_0 its opposite."""
+    rng = torch.Generator().manual_seed(0)
+    reader = nn.Linear(5, 2)
+    e = F.normalize(torch.randn(20_000, 5, generator=rng), dim=1)
+    p = reader(math.sqrt(5) * e).softmax(1)
+    direction = math.sqrt(5) * (reader.weight[1] - reader.weight[0])
+    # A mixture with weights a, b of variance 1 has the gradient (b - a) p_0 p_1 (w_1 - w_0); (b - a)^2 is 2 on average.
+    expected = 2 * (p[:, 0] * p[:, 1]).square().mean() * torch.outer(direction, direction)
+    got = template.what_tells(reader, e, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(got.float(), expected.detach(), rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_drop_takes_the_directions_that_tell_most_for_their_worth(count):
+    worth = np.diag([4.0, 1.0, 1.0, 0.1, 2.0])
+    tells = np.diag([4.0, 3.0, 0.5, 0.4, 0.1])  # ratios 1, 3, 0.5, 4, 0.05
+    left = template.drop(np.eye(5), tells, worth, count)
+    np.testing.assert_allclose(left @ left.T, np.eye(5 - count), atol=1e-9)
+    gone = [3, 1, 0][:count]
+    np.testing.assert_allclose(left[:, gone], 0, atol=1e-4)  # but for the ridge
+    again = template.drop(left, tells, worth, 1)  # of what is left, in whatever basis
+    np.testing.assert_allclose(again[:, [3, 1, 0, 2][count]], 0, atol=1e-4)
+
+
+ERASE = template.Config(noise=0.0, keep=0.75, align=False, hide=0.0, rounds=1, guess=32, steps_erase=200)
+
+
+def test_erasure_finds_what_no_linear_classifier_reads():
+    """Gender is the sign of the product of values 2 and 5: their plane goes, all but a little that was learned amiss."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 8)) * np.where(np.isin(np.arange(8), [2, 5]), 2.0, 1.0)
+    gender = (x[:, 2] * x[:, 5] > 0).astype(int)
+    people = np.arange(3000)
+    pack = Pack.from_arrays(
+        x.astype(np.float32), {"identity": people, "gender": gender}, split=["protect"] * 2000 + ["test"] * 1000
+    )
+    release = fit(pack, ERASE)
+    basis = release.encoder.basis.numpy()
+    assert basis.shape == (6, 8)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-5)
+    assert np.abs(basis[:, [2, 5]]).max() < 0.25
+    r, test = release.transform(pack.x), pack.rows("test")
+    for values, least, most in ((template.unit_rows(pack.x, people), 0.9, 1.0), (r, 0.4, 0.6)):
+        attacker = MLPClassifier((64,), max_iter=200, random_state=0).fit(values[:2000], gender[:2000])
+        assert least <= balanced_accuracy_score(gender[test], attacker.predict(values[test])) <= most
+    assert release.contract.asks is False
+    assert release.contract.classes == {}
+    assert np.linalg.norm(r, axis=1) == pytest.approx(np.ones(3000), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("k", "keep", "kept"), [(128, 0.25, 32), (128, 1.0, 128), (8, 0.1, 2), (2, 0.5, 2), (3, 0.5, 2)]
+)
+def test_erasure_leaves_its_share_but_no_fewer_than_two_dimensions(k, keep, kept):
+    assert template.kept_dimensions(k, keep) == kept
+
+
+def test_rounds_drop_equal_shares_and_readers_start_afresh():
+    made, x = training(replace(SHORT, keep=0.5, align=False, hide=0.0, rounds=3, steps_erase=2, readers=1), k=16)
+    assert made.widths.tolist() == [16, 13, 11, 8]
+    assert [player.name for player in made.players] == ["reader 1", "basis"]
+    made.train(x)
+    assert made.readers[0].updates == 0
+    assert {(stage, player) for _, stage, player, _ in made.run.curves} == {("erase", "reader 1")}
+    made, _ = training(replace(SHORT, keep=0.5, rounds=50), k=4)
+    assert made.widths.tolist() == [4, 3, 2]
+
+
+def test_principal_axes_come_first():
+    made, x = training(replace(SHORT, keep=0.5, align=False, hide=0.0, rounds=1, steps_erase=1))
+    protector = made.train(x)
+    e = (x - protector.origin) @ protector.basis.T
+    covariances = (e.T @ e / len(e)).numpy()
+    assert (np.diff(np.diag(covariances)) <= 1e-6).all()
+    np.testing.assert_allclose(covariances - np.diag(np.diag(covariances)), 0, atol=1e-5)
+
+
 # Settings and data that are refused
 
 
@@ -206,6 +287,9 @@ def test_all_problems_of_a_config_are_told_in_one_line():
     one_line(caught, "template: ", *(f"{name}: must be >= " for name in wrong), "got -1.0", "got nan")
     assert "batch" not in str(caught.value)
     assert template.Config(hide=0.0, noise=0.0, refresh=0, steps=0)
+    for keep in (0.0, -1.0, 1.01, float("nan")):
+        with pytest.raises(InputError, match=r"keep: must lie in \(0, 1\]"):
+            template.Config(keep=keep)
 
 
 def small(n: int = 40, **labels: object) -> Pack:
@@ -236,6 +320,7 @@ REFUSED = {
     "one class": (lambda: small(gender=["f"] * 40), {}, "gender has 1 class"),
     "one person": (lambda: small(identity=["p"] * 40, smile=[0, 1] * 20), {"utility": lambda: "smile"}, "2 people"),
     "a row of zeros": (lambda: zeroed(17), {}, "row 17 must be finite and not zero"),
+    "vectors of one value": (lambda: replace(small(), x=small().x[:, :1]), {}, "at least 2 values"),
     "equal vectors": (equal, {}, "different vectors"),
 }
 
@@ -433,7 +518,8 @@ def test_guard_learns_under_its_own_noise():
 
 def test_parts_that_are_left_out():
     made, x = training(replace(SHORT, align=False, hide=0.0))
-    assert made.adversaries == []
+    assert made.players == []
+    assert made.encoder.guess is None
     torch.testing.assert_close(made.train(x)(x), x)
     made, x = training(replace(SHORT, hide=0.0))
     protector = made.train(x)
@@ -602,6 +688,17 @@ def test_hides_from_fresh_attackers_and_keeps_matching():
     assert attack(protected) < 0.78
     assert matching(noise) > 0.999
     assert matching(protected) > 0.995
+
+
+@fresh_attackers
+def test_erasure_hides_from_fresh_attackers_and_keeps_matching():
+    """Gender is in values 0 to 9 of 24, read at over 0.97; half the width gives it away at below 0.75."""
+    pack = mixture()
+    config = replace(LEARN, noise=0.0, keep=0.5, align=False, hide=0.0, rounds=6, steps_erase=150)
+    erased = fit(pack, config).transform(pack.x)
+    assert erased.shape == (3600, 12)
+    assert attack(erased) < 0.75
+    assert matching(erased) > 0.99
 
 
 @fresh_attackers

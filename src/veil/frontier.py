@@ -183,7 +183,7 @@ def _point(
     x: NDArray[np.float32] = with_noise(release, noise).transform(seen.x)
     found = audit(
         [Subject(name="release", x=x, role="method")], seen, private=private, utility=[utility], seed=seed,
-        effort="quick", jobs=jobs, level=LEVEL,
+        effort="quick", jobs=jobs, level=LEVEL, together=False,
     )  # fmt: skip
     code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
     return Point(

@@ -115,6 +115,7 @@ def audit(
     jobs: int | None = None,
     attack_on: Sequence[str] = ("attack",),
     level: float = 0.95,
+    together: bool = True,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Finding]:
     """Attack and use every subject; all findings, worst attackers marked.
@@ -130,6 +131,7 @@ def audit(
         attack_on: Splits that attackers and matchers train on. ``("protect", "attack")`` gives them the protector's own
             data too, the strongest case.
         level: Coverage of intervals, both sides together.
+        together: Also attack pools of one person's releases and link releases to the input, where identities are known.
         progress: Called as ``progress(done, total, what)``.
 
     Raises:
@@ -141,7 +143,12 @@ def audit(
     queue = [
         job
         for subject in subjects
-        for role, names in (("attack", private), ("utility", labels), ("control", private), ("pooled", private))
+        for role, names in (
+            ("attack", private),
+            ("utility", labels),
+            ("control", private),
+            ("pooled", private * together),
+        )
         for name in names
         for job in _jobs(subject, pack, name, role, attack_on=attack_on, effort=effort, seed=seed, level=level)  # type: ignore[arg-type]
     ]
@@ -150,7 +157,7 @@ def audit(
     if "identity" in utility:
         tasks += [delayed(_match)(s, pack, tuple(private), tuple(attack_on), effort, seed, level) for s in subjects]
     reference = next((s for s in subjects if s.role == "input"), None)
-    if reference is not None and "identity" in pack.labels:
+    if together and reference is not None and "identity" in pack.labels:
         others = [s for s in subjects if s is not reference]
         tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]

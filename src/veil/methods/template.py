@@ -1,16 +1,26 @@
 """Template protection: ours. Vectors that users already store, a face template of any matcher say, in; vectors out.
 
-    guess     p(c | x), the private class of a unit vector x: a classifier trained with mixup; or told at release time
-    align     a = normalise(sum_c p_c T_c(x)), T_c the optimal-transport map from class c's Gaussian to the barycentre
+    erase     e = normalise(B (x - origin)), B the directions that are left after rounds of: train classifiers of the
+              private class on what is left, and drop the directions that tell most of it for what they are worth
+    guess     p(c | e), the private class of e: a classifier trained with mixup; or told at release time
+    align     a = normalise(sum_c p_c T_c(e)), T_c the optimal-transport map from class c's Gaussian to the barycentre
               of the classes' Gaussians: means and covariances no longer tell the classes apart
     guard     g = normalise(a + guard(a, p)) minimises   L_Keep + hide * L_Confusion   on noisy releases, while several
               adversaries, replaced by fresh ones in turn, keep learning
     release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
 
-L_Keep is the change of the cosines between people of one private class: angles between classes carry the private
-attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform prior, which is bounded.
+The default preset erases and adds noise: a release is a linear map that knows nothing of whom it maps. ``guarded``
+aligns and guards, and adds noise. On faces erasure keeps more matching at the same attack, and a guard on top adds
+nothing: a map of few parameters does to strangers what it does to its own people.
 
-These choices decide what a fresh attacker gets:
+Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
+product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
+what networks learn: Radhakrishnan et al., Science 383, 2024). It tells how much a direction tells. What a direction is
+worth is its variance, S, for cosines are made of it. A round drops the v of largest v'Mv / v'Sv. Ravfogel et al., "Null
+it out" (2020), drop what linear classifiers read, round by round; these rounds drop what networks read.
+
+Guard. L_Keep is the change of the cosines between people of one private class: angles between classes carry the private
+attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform prior, which is bounded.
 
 - p is a probability, not a decision: of two images of one person near the border both are moved alike.
 - The protector learns from out-of-fold guesses: on its own people the classifier errs less often than on strangers,
@@ -29,7 +39,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +64,14 @@ class Config:
 
     noise: float = 0.5
     """Norm of the keyed noise of a release, relative to the unit vector, >= 0."""
+    keep: float = 1.0
+    """Share of the vectors' dimensions that erasure leaves, in (0, 1]; 1 erases nothing."""
+    rounds: int = 48
+    """Rounds of the erasure; each drops as many dimensions as the others."""
+    readers: int = 2
+    """Classifiers that say in each round what to drop."""
+    steps_erase: int = 300
+    """Steps of the classifiers in each round."""
     training_noise: float = 0.7
     """Norm of the noise under which the guard learns, >= 0; noise keeps it from fitting its own people."""
     hide: float = 1.0
@@ -61,9 +79,9 @@ class Config:
     align: bool = True
     """Move every class to the barycentre before the guard."""
     guess: int = 256
-    """Width of the classifier's two hidden layers."""
+    """Width of the classifiers' two hidden layers."""
     steps_guess: int = 600
-    """Steps of the classifier."""
+    """Steps of the classifier of the private class."""
     folds: int = 4
     """Parts of the people for the out-of-fold guesses, >= 2."""
     adversaries: int = 6
@@ -82,7 +100,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {
             **dict.fromkeys(("noise", "training_noise", "hide", "refresh", "steps"), 0),
-            **dict.fromkeys(("guess", "steps_guess", "adversaries", "batch"), 1),
+            **dict.fromkeys(("guess", "steps_guess", "adversaries", "batch", "rounds", "readers", "steps_erase"), 1),
             **dict.fromkeys(("lr", "lr_opponents"), 1e-8),
             "folds": 2,
         }
@@ -91,12 +109,15 @@ class Config:
             for name, value in least.items()
             if not getattr(self, name) >= value
         ]
+        if not 0 < self.keep <= 1:
+            problems.append(f"keep: must lie in (0, 1], got {self.keep!r}")
         if problems:
             raise InputError("template: " + "; ".join(problems))
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config(),
+    "default": Config(noise=0.3, keep=0.28, align=False, hide=0.0),
+    "guarded": Config(),
     "aligned": Config(hide=0.0, noise=0.0),
     "noise": Config(align=False, hide=0.0, noise=1.2),
 }
@@ -113,38 +134,51 @@ _SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 class TemplateEncoder(nn.Module):
-    """Guess, alignment and guard of unit vectors ``(B, k)``. A new one changes nothing.
+    """Erasure, guess, alignment and guard of unit vectors ``(B, k)``. A new one changes nothing but the width.
 
     Args:
         k: Width of the vectors.
+        kept: Dimensions that are left, 1 .. k.
         classes: Number Z of joint private classes.
-        guess: Width of the classifier's hidden layers.
+        guess: Width of the classifier's hidden layers; None where nothing is guessed, aligned or guarded.
     """
 
+    origin: Tensor
+    basis: Tensor
     centre: Tensor
     means: Tensor
     maps: Tensor
 
-    def __init__(self, k: int, classes: int, guess: int) -> None:
+    def __init__(self, k: int, kept: int, classes: int, guess: int | None) -> None:
         super().__init__()
-        self.guess = mlp([k, guess, guess, classes])
-        self.register_buffer("centre", torch.zeros(k))
-        self.register_buffer("means", torch.zeros(classes, k))
-        self.register_buffer("maps", torch.eye(k).repeat(classes, 1, 1))
-        self.guard = mlp([k + classes, 512, k])
+        self.register_buffer("origin", torch.zeros(k))
+        self.register_buffer("basis", torch.eye(kept, k))
+        self.guess: nn.Module | None = None
+        if guess is None:
+            return
+        self.guess = mlp([kept, guess, guess, classes])
+        self.register_buffer("centre", torch.zeros(kept))
+        self.register_buffer("means", torch.zeros(classes, kept))
+        self.register_buffer("maps", torch.eye(kept).repeat(classes, 1, 1))
+        self.guard = mlp([kept + classes, 512, kept])
         nn.init.zeros_(self.guard[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
 
-    def probabilities(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """p(c | x) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells them."""
-        logits: Tensor = self.guess(_spread(x)).float()
+    def erased(self, x: Tensor) -> Tensor:
+        """normalise(B (x - origin)) ``(B, kept)`` of unit vectors."""
+        return F.normalize((x - self.origin) @ self.basis.T, dim=1)
+
+    def probabilities(self, e: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """p(c | e) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells them."""
+        assert self.guess is not None
+        logits: Tensor = self.guess(_spread(e)).float()
         if allowed is not None:
             logits = logits.masked_fill(~allowed, float("-inf"))
         return F.softmax(logits, dim=1)
 
-    def aligned(self, x: Tensor, p: Tensor) -> Tensor:
-        """normalise(sum_c p_c T_c(x)), T_c(x) = centre + maps_c (x - means_c)."""
-        moved = torch.einsum("bzk,zkl->bzl", p[..., None] * (x[:, None] - self.means), self.maps).sum(1)
+    def aligned(self, e: Tensor, p: Tensor) -> Tensor:
+        """normalise(sum_c p_c T_c(e)), T_c(e) = centre + maps_c (e - means_c)."""
+        moved = torch.einsum("bzk,zkl->bzl", p[..., None] * (e[:, None] - self.means), self.maps).sum(1)
         return F.normalize(self.centre + moved, dim=1)
 
     def guarded(self, a: Tensor, p: Tensor) -> Tensor:
@@ -152,16 +186,60 @@ class TemplateEncoder(nn.Module):
         return F.normalize(a + self.guard(torch.cat([_spread(a), 2 * p - 1], 1)).float(), dim=1)
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """``(B, k)`` of any length > 0 -> unit vectors ``(B, k)``."""
+        """``(B, k)`` of any length > 0 -> unit vectors ``(B, kept)``."""
         x = F.normalize(x / x.abs().amax(1, keepdim=True), dim=1)  # squares of what is tiny or huge are 0 or infinite
-        p = self.probabilities(x, allowed)
-        g: Tensor = self.guarded(self.aligned(x, p), p)
+        e = self.erased(x)
+        if self.guess is None:
+            return e
+        p = self.probabilities(e, allowed)
+        g: Tensor = self.guarded(self.aligned(e, p), p)
         return g
 
 
 def _spread(x: Tensor) -> Tensor:
     """Unit vectors with values of unit variance, as networks like them."""
     return x * math.sqrt(x.shape[1])
+
+
+# -- erasure ----------------------------------------------------------------------------------------------------------
+
+
+def kept_dimensions(k: int, keep: float) -> int:
+    """Dimensions of ``k`` that erasure leaves: the share ``keep``, but no fewer than 2, for one has no angles."""
+    return min(k, max(2, round(keep * k)))
+
+
+def what_tells(reader: nn.Module, e: Tensor, generator: torch.Generator) -> Tensor:
+    """M ``(k, k)``, the mean outer product of the gradients of a classifier's probabilities at unit vectors ``(n, k)``.
+
+    Each row's gradient is of a random combination of the class probabilities, so that one pass does for all classes.
+    """
+    total = torch.zeros(e.shape[1], e.shape[1], dtype=torch.float64)
+    for part in torch.split(e, 4096):
+        inputs = part.detach().requires_grad_()
+        p = reader(_spread(inputs)).float().softmax(1)
+        mixture = torch.randn(p.shape, generator=generator).to(p.device)
+        (gradient,) = torch.autograd.grad((p * mixture).sum(), inputs)
+        total += (gradient.T @ gradient).double().cpu()
+    return total / len(e)
+
+
+def drop(basis: NDArray[Any], tells: NDArray[Any], worth: NDArray[Any], count: int) -> NDArray[Any]:
+    """What is left of orthonormal rows ``(d, k)`` without the ``count`` directions that tell most for their worth.
+
+    Args:
+        basis: Directions that are left so far.
+        tells: ``(k, k)`` positive semidefinite, what directions tell.
+        worth: ``(k, k)`` positive semidefinite, what directions are worth.
+        count: How many of them go, 0 .. d.
+    """
+    tells, worth = (basis @ m @ basis.T for m in (tells, worth))
+    # Vectors on a sphere, or fewer of them than dimensions, leave directions of no worth: no inverse without a ridge.
+    inverse = _power(worth + 1e-6 * np.trace(worth) / len(worth) * np.eye(len(worth)), -0.5)
+    order = inverse @ np.linalg.eigh(inverse @ tells @ inverse)[1]  # rising v'Mv / v'Sv
+    gone = np.linalg.qr(order[:, len(order) - count :])[0]
+    left = np.linalg.svd(gone, full_matrices=True)[0][:, count:]
+    return left.T @ basis  # type: ignore[no-any-return]
 
 
 # -- alignment in closed form -----------------------------------------------------------------------------------------
@@ -282,44 +360,124 @@ class Training:
         self.classes = int(np.prod(self.sizes))
         present = np.unique(self.joint)
         self.members = [np.flatnonzero(self.joint == c) for c in present]
+        self.kept = kept_dimensions(k, config.keep)
+        self.guessing = config.align or config.hide > 0
+        # Dimensions that are left before each round of the erasure, and after the last.
+        self.widths = np.unique(np.linspace(k, self.kept, config.rounds + 1).round().astype(int))[::-1]
         with seeded(run.seed, "template", "networks"):
-            self.encoder = run.place(TemplateEncoder(k, self.classes, config.guess))
+            self.encoder = run.place(
+                TemplateEncoder(k, self.kept, self.classes, config.guess if self.guessing else None)
+            )
             assert isinstance(self.encoder, TemplateEncoder)
-            guesses: list[nn.Module] = [self.encoder.guess]
-            guesses += [run.place(mlp([k, config.guess, config.guess, self.classes])) for _ in range(config.folds)]
-            adversaries = [self._fresh_adversary(k, i) for i in range(config.adversaries if config.hide else 0)]
-        _, person = np.unique(people, return_inverse=True)
-        self.fold = np.random.default_rng(run.seed).permutation(person.max() + 1)[person] % config.folds
+            readers = [self._fresh_reader(k) for _ in range(config.readers if self.kept < k else 0)]
+            if self.guessing:
+                guesses = [self._fresh_reader(self.kept) for _ in range(config.folds)]
+                count = config.adversaries if config.hide else 0
+                adversaries = [self._fresh_adversary(self.kept, i) for i in range(count)]
+        self.readers = [
+            self._classifier(f"reader {i + 1}", reader, config.steps_erase) for i, reader in enumerate(readers)
+        ]
+        # Never updated by a gradient: a player so that checkpoints hold it. Of its rows the first so many are left.
+        self.basis = nn.Parameter(torch.eye(k))
+        self.players = [*self.readers, *([Player("basis", nn.ParameterList([self.basis]), lr=1.0)] if readers else [])]
+        if self.guessing:
+            self._enter_guessing(self.encoder, guesses, adversaries)
+
+    def _enter_guessing(
+        self, encoder: TemplateEncoder, guesses: Sequence[nn.Module], adversaries: Sequence[nn.Module]
+    ) -> None:
+        """The players of guess and guard; the guesses given are those that each do without one fold of the people."""
+        config = self.config
+        assert encoder.guess is not None
+        _, person = np.unique(self.people, return_inverse=True)
+        self.fold = np.random.default_rng(self.run.seed).permutation(person.max() + 1)[person] % config.folds
         # What each classifier may learn from: everybody, then all but one fold (a class within one fold stays whole).
         self.learned = [self.members]
         for fold in range(config.folds):
             others = [rows[self.fold[rows] != fold] for rows in self.members]
             self.learned.append([o if len(o) else rows for o, rows in zip(others, self.members, strict=True)])
         self.guesses = [
-            Player(
-                "guess" if i == 0 else f"guess without fold {i}", network, lr=config.lr_opponents, optimizer="adamw",
-                weight_decay=0.01, schedule=one_cycle(config.steps_guess),
-            )
-            for i, network in enumerate(guesses)
-        ]  # fmt: skip
+            self._classifier("guess" if i == 0 else f"guess without fold {i}", network, config.steps_guess)
+            for i, network in enumerate([encoder.guess, *guesses])
+        ]
         self.guard = Player(
-            "guard", self.encoder.guard, lr=config.lr, optimizer="adamw", weight_decay=0.01,
+            "guard", encoder.guard, lr=config.lr, optimizer="adamw", weight_decay=0.01,
             schedule=one_cycle(config.steps, warm_up=0.2),
         )  # fmt: skip
-        # Never updated by a gradient: a player so that checkpoints hold it.
-        self.average = Player("mean guard", copy.deepcopy(self.encoder.guard), lr=config.lr)
+        # Never updated by a gradient either.
+        self.average = Player("mean guard", copy.deepcopy(encoder.guard), lr=config.lr)
         self.adversaries = [
             Player(f"adversary {i + 1}", a, lr=config.lr_opponents, optimizer="adamw", weight_decay=1e-3)
             for i, a in enumerate(adversaries)
         ]
-        self.players = [*self.guesses, self.guard, self.average, *self.adversaries]
+        self.players += [*self.guesses, self.guard, self.average, *self.adversaries]
+
+    def _classifier(self, name: str, network: nn.Module, steps: int) -> Player:
+        return Player(
+            name, network, lr=self.config.lr_opponents, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(steps)
+        )
+
+    def _fresh_reader(self, k: int) -> nn.Module:
+        return self.run.place(mlp([k, self.config.guess, self.config.guess, self.classes]))
 
     def train(self, x: Tensor) -> TemplateEncoder:
         """All stages on unit vectors ``(n, k)``; the finished encoder."""
         assert isinstance(self.encoder, TemplateEncoder)
-        guessing = self.config.align or self.config.hide > 0
-        for step in self.run.stage("guess", self.config.steps_guess if guessing else 0):
-            self.guess_step(step, x)
+        if self.kept < x.shape[1]:
+            self.erase(x)
+        if self.guessing:
+            with torch.no_grad():
+                e = self.encoder.erased(x)
+            self.protect(e)
+        return self.encoder
+
+    def erase(self, x: Tensor) -> None:
+        """Rounds of readers and of dropped directions; what is left, in principal axes, becomes the encoder's basis."""
+        assert isinstance(self.encoder, TemplateEncoder)
+        origin = torch.stack([x[self.run.tensor(rows)].mean(0) for rows in self.members]).mean(0)
+        centred = x - origin
+        worth = (centred.T.double() @ centred.double() / len(x)).cpu().numpy()
+        for step in self.run.stage("erase", (len(self.widths) - 1) * self.config.steps_erase):
+            self.erase_step(step, centred, worth)
+        basis = self._left(len(self.widths) - 1).double().cpu().numpy()
+        basis = np.linalg.eigh(basis @ worth @ basis.T)[1][:, ::-1].T @ basis
+        self.encoder.origin.copy_(origin)
+        self.encoder.basis.copy_(torch.from_numpy(basis))
+
+    def erase_step(self, step: Step, centred: Tensor, worth: NDArray[Any]) -> None:
+        """Readers learn on what is left; the last step of a round drops what they found."""
+        turn, number = divmod(step.number, self.config.steps_erase)
+        left = self._left(turn)
+
+        def of(rows: Tensor) -> Tensor:
+            return F.normalize(centred[rows] @ left.T @ left, dim=1)
+
+        for reader in self.readers:
+            self._learn(reader, of, self.members, step)
+        if number < self.config.steps_erase - 1:
+            return
+        generator = torch.Generator().manual_seed(self.run.seed + turn)
+        everything = of(torch.arange(len(centred), device=centred.device))
+        tells = sum(what_tells(reader.module, everything, generator) for reader in self.readers)
+        assert isinstance(tells, Tensor)
+        count = int(self.widths[turn] - self.widths[turn + 1])
+        rows = drop(left.double().cpu().numpy(), tells.numpy(), worth, count)
+        with torch.no_grad():
+            self.basis[: len(rows)] = torch.from_numpy(rows).to(self.basis)
+        with seeded(self.run.seed, "template", "readers", turn):
+            for reader in self.readers:
+                reader.restart(self._fresh_reader(centred.shape[1]))
+
+    def _left(self, turn: int) -> Tensor:
+        """Orthonormal rows of what is left before a round of the erasure."""
+        return self.basis.detach()[: self.widths[turn]]
+
+    def protect(self, x: Tensor) -> None:
+        """Guess, alignment and guard of unit vectors ``(n, kept)``."""
+        assert isinstance(self.encoder, TemplateEncoder)
+        for step in self.run.stage("guess", self.config.steps_guess):
+            for player, members in zip(self.guesses, self.learned, strict=True):
+                self._learn(player, lambda rows: x[rows], members, step)
         p = self.out_of_fold(x)
         if self.config.align:
             self.align(x)
@@ -329,20 +487,20 @@ class Training:
             self.guard_step(step, x, a, p)
             self.average_guard(step)
         self.encoder.guard.load_state_dict(self.average.module.state_dict())
-        return self.encoder
 
-    def guess_step(self, step: Step, x: Tensor) -> None:
-        """Every classifier, the one of all people and those without a fold, learns from its own balanced batch."""
-        for i, player in enumerate(self.guesses):
-            chosen = self._balanced(_GUESS_BATCH, step, self.learned[i])
-            partner = step.rng.permutation(chosen)
-            weight = float(step.rng.beta(_MIXUP, _MIXUP))
-            mine, other = self.run.share(chosen), self.run.share(partner)
-            mixed = weight * x[self.run.tensor(mine)] + (1 - weight) * x[self.run.tensor(other)]
-            with self.run.autocast():
-                logits = player.module(_spread(mixed)).float()
-            losses = [cross_entropy(logits, self.run.tensor(self.joint[rows])) for rows in (mine, other)]
-            self.run.update(player, weight * losses[0] + (1 - weight) * losses[1])
+    def _learn(
+        self, player: Player, vectors: Callable[[Tensor], Tensor], members: Sequence[NDArray[np.int64]], step: Step
+    ) -> None:
+        """A classifier of the joint class learns from a balanced batch of its own, mixed up (Zhang et al. 2018)."""
+        chosen = self._balanced(_GUESS_BATCH, step, members)
+        partner = step.rng.permutation(chosen)
+        weight = float(step.rng.beta(_MIXUP, _MIXUP))
+        mine, other = self.run.share(chosen), self.run.share(partner)
+        mixed = weight * vectors(self.run.tensor(mine)) + (1 - weight) * vectors(self.run.tensor(other))
+        with self.run.autocast():
+            logits = player.module(_spread(mixed)).float()
+        losses = [cross_entropy(logits, self.run.tensor(self.joint[rows])) for rows in (mine, other)]
+        self.run.update(player, weight * losses[0] + (1 - weight) * losses[1])
 
     def out_of_fold(self, x: Tensor) -> Tensor:
         """p(c | x) ``(n, Z)``, each row's from the classifier that did not learn from its person."""
@@ -452,6 +610,8 @@ def fit(
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
+    if pack.x.shape[1] < 2:
+        raise InputError("template: vectors need at least 2 values to have directions, got 1 feature(s)")
     x = unit_rows(np.asarray(pack.x[rows], np.float32), rows)
     training = Training(
         config,
@@ -466,11 +626,11 @@ def fit(
     contract = Contract(
         kind="vectors",
         shape=(x.shape[1],),
-        k=x.shape[1],
+        k=training.kept,
         noise=config.noise,
         direction=True,
-        classes={name: tuple(pack.classes[name]) for name in private},
-        asks=True,
+        classes={name: tuple(pack.classes[name]) for name in private} if training.guessing else {},
+        asks=training.guessing,
     )
     return Release(
         method="template",
@@ -485,7 +645,13 @@ def fit(
 def build(config: Config | Mapping[str, Any], contract: Contract) -> TemplateEncoder:
     """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
     c = config if isinstance(config, Config) else Config(**config)
-    return TemplateEncoder(contract.k, int(np.prod([len(names) for names in contract.classes.values()])), c.guess)
+    return new_encoder(c, math.prod(contract.shape), contract.k, contract.classes)
+
+
+def new_encoder(config: Config, k: int, kept: int, classes: Mapping[str, Sequence[str]]) -> TemplateEncoder:
+    """An encoder without trained weights, of vectors of ``k`` values, for private attributes and their classes."""
+    joint = math.prod(len(names) for names in classes.values())
+    return TemplateEncoder(k, kept, joint, config.guess if config.align or config.hide else None)
 
 
 def people(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
