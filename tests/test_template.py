@@ -227,8 +227,9 @@ def test_drop_takes_the_directions_that_tell_most_for_their_worth(count):
 ERASE = template.Config(noise=0.0, keep=0.75, align=False, hide=0.0, rounds=1, guess=32, steps_erase=200)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_erasure_finds_what_no_linear_classifier_reads():
-    """Gender is the sign of the product of values 2 and 5: their plane goes, all but a little that was learned amiss."""
+    """Gender is the sign of the product of values 2 and 5: their plane goes, but for what was learned amiss."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3000, 8)) * np.where(np.isin(np.arange(8), [2, 5]), 2.0, 1.0)
     gender = (x[:, 2] * x[:, 5] > 0).astype(int)
