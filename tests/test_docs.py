@@ -245,7 +245,12 @@ def test_logged_losses_of_template() -> None:
     x = torch.randn(64, 4).numpy()
     pack = veil.Pack.from_arrays(x, {"gender": ["f", "m"] * 32, "identity": [*range(64)]}, split=["protect"] * 64)
     run = Run(seed=0, precision="fp32")
-    template.fit(template.Config(steps_guess=1, steps=1, batch=8), pack, private=["gender"], run=run)
+    template.fit(
+        template.Config(keep=0.5, rounds=1, steps_erase=1, steps_guess=1, steps=1, batch=8),
+        pack,
+        private=["gender"],
+        run=run,
+    )
     assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
 
 
