@@ -187,7 +187,8 @@ def fit(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For aia: paper, original, without-task, deep, deep-original; for template: default, aligned, noise."
+            help="For aia: paper, original, without-task, deep, deep-original; for template: default, guarded, "
+            "aligned, noise."
         ),
     ] = None,
     settings: Annotated[
@@ -248,7 +249,8 @@ def fit(
     pack = Pack.open(source)
     with show.progress() as bars:
         options["progress"] = bars.fit(method)
-        if budget or (frontier if frontier is not None else method == "template" and preset in (None, "default")):
+        measured = method == "template" and preset in (None, "default", "guarded")
+        if budget or (measured if frontier is None else frontier):
             limits = dict(parse_budget(text) for text in budget or [])
             release, curves = pipeline.fit_measured(
                 method, pack, budget=limits, measured=bars.count("frontier"), **options
