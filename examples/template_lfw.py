@@ -16,15 +16,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from tables import by_seed, table
+from tables import by_seed, picked, table
 from veil import frontier, pipeline
 from veil.audit import findings as files
 from veil.data import build
 from veil.data.pack import Pack
 from veil.release import Release
 from veil.report import html
+from veil.report.plots import INK, METHOD, MUTED, RULE
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
 NOISES = (0.0, 0.3, 0.6)
@@ -145,6 +147,42 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     print(path)
 
 
+def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
+    """What every release gives away (right is worse) against what it keeps (up is better), means over the seeds."""
+    from matplotlib.figure import Figure  # of the extra `explain`, which the tables do not need
+
+    documents = [files.read(out / f"seed-{s}" / "audit") for s in seeds]
+    names = [pipeline.INPUT, f"{pipeline.INPUT} + LEACE", *AUDITS[0][1]]
+    points = {}
+    for name in names:
+        found = [[picked(d, name, code, target) for d in documents] for _, code, target in COLUMNS[:2]]
+        points[name] = [[float(np.mean([f[k] for f in fs])) for k in ("value", "low", "high")] for fs in found]
+    figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    path_of_noise = [points[_named(noise)] for noise in NOISES]
+    axes.plot([x[0] for x, _ in path_of_noise], [y[0] for _, y in path_of_noise], color=METHOD, linewidth=2, zorder=3)
+    for name, ((x, x_low, x_high), (y, y_low, y_high)) in points.items():
+        own = name.startswith("template")
+        colour = METHOD if own else INK if name == "guarded" else MUTED
+        axes.errorbar(
+            x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], color=colour, marker="o",
+            markersize=5, elinewidth=0.9, capsize=2, zorder=4,
+        )  # fmt: skip
+        below = name in (f"{pipeline.INPUT} + LEACE", "guarded")
+        axes.annotate(
+            name, (x, y), textcoords="offset points", xytext=(5, -12 if below else 6), fontsize=8.5, color=colour
+        )
+    axes.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.set_xlim(0.49, 1.0)
+    axes.set_xlabel("gender, balanced accuracy of the worst attack (chance: 0.5)")
+    axes.set_ylabel("matching, AUC")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=RULE, linewidth=0.6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lfw", type=Path, required=True, help="folder with templates.npz, the archive and the lists")
@@ -153,11 +191,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes of the audit")
     parser.add_argument("--quick", action="store_true", help="leave out the stronger attackers")
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
+    parser.add_argument("--figure", type=Path, help="PNG file for the plot; needs the extra `explain` (matplotlib)")
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         one_seed(arguments.lfw, arguments.out / f"seed-{seed}", seed, arguments.jobs, quick=arguments.quick)
     if arguments.results is not None:
         write_results(arguments.results, arguments.out, arguments.seeds)
+    if arguments.figure is not None:
+        draw(arguments.figure, arguments.out, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -475,7 +475,8 @@ def _together_table(document: Document) -> Table | None:
         for code, target in columns:
             figure = document.attack(release.name, target, code)
             tried = document.select(role="attack", release=release.name, target=target, code=code)
-            cell = _value(figure, _why_absent(tried))
+            itself = release.role == "input" and code in LINKAGE and not tried
+            cell = _value(figure, "the originals" if itself else _why_absent(tried))
             cells.append(replace(cell, heat=None if figure is None else _heat(figure)))
         rows.append((release, cells))
     groups = [(f"Attack on {target}", 1) for target in pooled] + [("People and records found again", len(codes))]
