@@ -9,9 +9,9 @@
               adversaries, replaced by fresh ones in turn, keep learning
     release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
 
-The default preset erases and adds noise: a release is a linear map that knows nothing of whom it maps. ``guarded``
-aligns and guards, and adds noise. On faces erasure keeps more matching at the same attack, and a guard on top adds
-nothing: a map of few parameters does to strangers what it does to its own people.
+The default preset erases and adds noise: a release is one linear map for everybody, which guesses nothing and ships no
+classifier. ``guarded`` aligns and guards, and adds noise. On faces both reach about the same; a guard on top of erasure
+added nothing.
 
 Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
 product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
@@ -377,9 +377,13 @@ class Training:
         self.readers = [
             self._classifier(f"reader {i + 1}", reader, config.steps_erase) for i, reader in enumerate(readers)
         ]
-        # Never updated by a gradient: a player so that checkpoints hold it. Of its rows the first so many are left.
-        self.basis = nn.Parameter(torch.eye(k))
-        self.players = [*self.readers, *([Player("basis", nn.ParameterList([self.basis]), lr=1.0)] if readers else [])]
+        self.players = [*self.readers]
+        if readers:
+            # Never updated by a gradient: a player so that checkpoints hold it. Of its rows the first so many are left.
+            holder = nn.Linear(k, k, bias=False)
+            nn.init.eye_(holder.weight)
+            self.players.append(Player("basis", run.place(holder), lr=config.lr))
+            self.basis = self.players[-1].parameters[0]
         if self.guessing:
             self._enter_guessing(self.encoder, guesses, adversaries)
 
