@@ -4,8 +4,8 @@
 
 Each seed draws people, images, splits, protector and attackers anew. Gender widens half of a person's values and
 narrows the others: no mean and no linear classifier tells it, no direction is free of it, and the best attack on the
-vectors has a known accuracy. `fit --budget` chooses width and noise on `attack` and `calibrate`; then fresh attackers
-learn on `attack` and are measured on `test`.
+vectors has a known accuracy. `fit --budget` chooses strength and noise on `attack` and `calibrate`; then fresh
+attackers learn on `attack` and are measured on `test`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from veil.data.pack import Pack
 PEOPLE, IMAGES, WIDTH = 2400, 2, 32
 FACTOR, WITHIN = 1.35, 0.3
 """By how much gender widens or narrows values, and deviation of a person's images, in deviations of people."""
-SETTINGS = {"rounds": 12, "steps_erase": 150}
+SETTINGS = {"steps": 300, "steps_guess": 200}
 COMMAND = "python benchmarks/budget.py"
 
 
@@ -38,7 +38,6 @@ class Outcome:
     """One seed: what was chosen, the attack on `calibrate` with its upper limit, the figures on `test`; or why not."""
 
     seed: int
-    width: int = 0
     noise: float = 0.0
     calibrate: tuple[float, float] = (0.0, 0.0)
     attack: Finding | None = None
@@ -93,7 +92,6 @@ def one_seed(seed: int, limit: float) -> Outcome:
     chosen = next(p for p in release.made["frontier"] if p["noise"] == release.contract.noise)["attacks"]["gender"]
     return Outcome(
         seed=seed,
-        width=release.contract.k,
         noise=release.contract.noise,
         calibrate=(chosen["value"], chosen["high"]),
         attack=picked("template", "attribute.balanced_accuracy"),
@@ -113,7 +111,7 @@ def page(outcomes: list[Outcome], limit: float) -> str:
         f"{PEOPLE:,} people with {IMAGES} vectors of {WIDTH} values each; gender widens half of the values by a",
         f"factor of {FACTOR:g} and narrows the others, so the best attack on a vector, before it is scaled, is right",
         f"{bayes():.1%} of the time. `fit --budget gender={limit:g}` of `template` with {settings}",
-        "chose width and noise on `attack` and `calibrate`; the worst of fresh attackers (effort quick, learned on",
+        "chose strength and noise on `attack` and `calibrate`; the worst of fresh attackers (effort quick, learned on",
         "`attack`) was then measured on `test`, whose people nobody had seen. 95 % intervals by bootstrap of people.",
         "",
         f"    {COMMAND} --seeds {len(outcomes)} --budget {limit:g}",
@@ -123,15 +121,15 @@ def page(outcomes: list[Outcome], limit: float) -> str:
         f"**Met on `test` by {len(met)} of the {len(given)} releases that were given; refused "
         f"{len(outcomes) - len(given)} of {len(outcomes)} times.**",
         "",
-        "| seed | width | noise | attack on `calibrate`, limit | attack on `test` | matching AUC | unprotected |",
-        "|---|---|---|---|---|---|---|",
+        "| seed | noise | attack on `calibrate`, limit | attack on `test` | matching AUC | unprotected |",
+        "|---|---|---|---|---|---|",
     ]
     for o in outcomes:
         if o.attack is None or o.use is None or o.unprotected is None:
-            lines.append(f"| {o.seed} | refused: {o.refused} | | | | | |")
+            lines.append(f"| {o.seed} | refused: {o.refused} | | | | |")
             continue
         value, low, high, _ = o.attack.figures()
-        chosen = f"{o.width} | {o.noise:g} | {o.calibrate[0]:.3f}, {o.calibrate[1]:.3f}"
+        chosen = f"{o.noise:g} | {o.calibrate[0]:.3f}, {o.calibrate[1]:.3f}"
         rest = f"{o.use.figures()[0]:.3f} | {o.unprotected.figures()[0]:.3f}"
         lines.append(f"| {o.seed} | {chosen} | {value:.3f} ({low:.3f} - {high:.3f}) | {rest} |")
     return "\n".join([*lines, ""])

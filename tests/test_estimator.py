@@ -39,7 +39,12 @@ def exceptions(protector: Protector) -> dict[str, str]:
 
 
 @parametrize_with_checks(
-    [Protector("leace"), Protector("template", noise=0.0, **TEMPLATE), Protector("template", noise=0.5, **TEMPLATE)],
+    [
+        Protector("leace"),
+        Protector("template", noise=0.0, **TEMPLATE),
+        Protector("template", noise=0.5, **TEMPLATE),
+        Protector("template", preset="erased", noise=0.0, rounds=2, steps_erase=2, guess=8),
+    ],
     expected_failed_checks=exceptions,
 )
 def test_scikit_learn_takes_it_for_one_of_its_own(estimator: Protector, check: Callable[[Protector], None]) -> None:
@@ -150,7 +155,7 @@ def test_a_fitted_one_survives_a_pickle_with_its_key(data: tuple[np.ndarray, ...
     again = pickle.loads(pickle.dumps(fitted))
     assert again.get_params() == fitted.get_params()
     np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
-    assert fitted.get_feature_names_out().tolist() == ["protector0", "protector1"]  # a quarter of the width
+    assert fitted.get_feature_names_out().tolist() == [f"protector{i}" for i in range(D)]
 
 
 def test_it_trains_aia_on_images() -> None:

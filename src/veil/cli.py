@@ -187,7 +187,7 @@ def fit(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For aia: paper, original, without-task, deep, deep-original; for template: default, guarded, "
+            help="For aia: paper, original, without-task, deep, deep-original; for template: default, erased, "
             "aligned, noise."
         ),
     ] = None,
@@ -249,7 +249,7 @@ def fit(
     pack = Pack.open(source)
     with show.progress() as bars:
         options["progress"] = bars.fit(method)
-        measured = method == "template" and preset in (None, "default", "guarded")
+        measured = method == "template" and preset in (None, "default", "erased")
         if budget or (measured if frontier is None else frontier):
             limits = dict(parse_budget(text) for text in budget or [])
             release, curves = pipeline.fit_measured(

@@ -135,8 +135,8 @@ def fit(
     return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
 
 
-STRENGTHS = (1.0, 0.7)
-"""Factors of a method's setting of strength that are tried under a budget."""
+STRENGTHS = (1.0, 3.0)
+"""Factors of a method's weight of hiding that are tried under a budget."""
 
 
 def fit_measured(
@@ -174,6 +174,8 @@ def fit_measured(
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
         if fitted and strength:
+            if not fitted[0][0].config[strength]:
+                break  # nothing to strengthen
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)

@@ -16,13 +16,13 @@ METHODS: dict[str, Method] = {
         references=frozenset({"original", "without-task", "deep-original"}),
     ),
     "template": Method(
-        summary="protects stored vectors (face templates): erases what tells, or aligns and guards; keyed noise",
+        summary="protects stored vectors (face templates): aligns and guards, or erases what tells; keyed noise",
         config=template.Config,
         presets=template.PRESETS,
         fit=template.fit,
         build=template.build,
         references=frozenset({"aligned", "noise"}),
-        strength="keep",
+        strength="hide",
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",

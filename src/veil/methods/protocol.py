@@ -49,7 +49,7 @@ class Method:
         build: Makes its encoder.
         build_decoder: Makes its decoder; None for a method without one.
         references: Presets that protect nothing, or only in part, for comparison: reports call them baselines.
-        strength: A setting that trades use for hiding and is quick enough to fit several times under a budget.
+        strength: The setting that weighs hiding, where fitting is quick enough to try several under a budget.
     """
 
     summary: str

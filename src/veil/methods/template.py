@@ -9,9 +9,9 @@
               adversaries, replaced by fresh ones in turn, keep learning
     release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
 
-The default preset erases and adds noise: a release is one linear map for everybody, which guesses nothing and ships no
-classifier. ``guarded`` aligns and guards, and adds noise. On faces both reach about the same; a guard on top of erasure
-added nothing.
+The default preset aligns, guards and adds noise. ``erased`` erases and adds noise: a release is one linear map for
+everybody, to fewer dimensions, which guesses nothing and ships no classifier. On faces both reach about the same; a
+guard on top of erasure added nothing.
 
 Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
 product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
@@ -116,8 +116,8 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config(noise=0.3, keep=0.28, align=False, hide=0.0),
-    "guarded": Config(),
+    "default": Config(),
+    "erased": Config(noise=0.3, keep=0.28, align=False, hide=0.0),
     "aligned": Config(hide=0.0, noise=0.0),
     "noise": Config(align=False, hide=0.0, noise=1.2),
 }
