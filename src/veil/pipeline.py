@@ -483,7 +483,7 @@ DEMO_ROWS: tuple[tuple[str, str, str], ...] = (
 )
 """Rows of the demo: name, method, preset. Random and LEACE work on Original's releases."""
 
-DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1500, 4, 48
+DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1300, 4, 48
 DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "original": {"steps_alone": 120, "batch": 128},
     "without-task": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
