@@ -483,12 +483,12 @@ DEMO_ROWS: tuple[tuple[str, str, str], ...] = (
 )
 """Rows of the demo: name, method, preset. Random and LEACE work on Original's releases."""
 
-DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1300, 4, 48
+DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE = 1500, 4, 48
 DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "original": {"steps_alone": 120, "batch": 128},
-    "without-task": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
-    "paper": {"steps_alone": 80, "steps_joint": 120, "batch": 128},
-    "deep": {"networks": 1, "steps_alone": 150, "steps_joint": 250, "batch": 128},
+    "without-task": {"steps_alone": 80, "steps_joint": 100, "batch": 128},
+    "paper": {"steps_alone": 80, "steps_joint": 100, "batch": 128},
+    "deep": {"networks": 1, "steps_alone": 130, "steps_joint": 250, "batch": 128},
 }
 """Shorter than the presets, so that the demo takes minutes; figures of the presets are in ``docs/results``."""
 
