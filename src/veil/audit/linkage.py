@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.audit import verification
-from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, train
+from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, flat, train
 from veil.audit.findings import Finding
 from veil.audit.intervals import rate_interval
 from veil.errors import InputError
@@ -184,19 +184,38 @@ def identification(
         level: Coverage of the interval. It draws people among the releases that are looked for; the gallery stays.
         kind: How two vectors are compared.
     """
-    rows = np.random.default_rng(seed).permutation(rows)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(rows)
     _, first, person = np.unique(identity[rows], return_index=True, return_inverse=True)
-    names = {"code": f"identification.rank1_{among}", "release": release, "target": "identity", "role": "attack"}
-    common: dict[str, Any] = {**names, "attacker": attacker, "level": level, "worst": True}
-    kept = first[:_GALLERY]  # codes of people were dealt in no order, so these are any people
+    drawn = rng.permutation(len(first))  # codes follow names: who has a place in a full gallery must be drawn
+    first, person = first[drawn], np.argsort(drawn)[person]
+    kept = first[:_GALLERY]
     looked_for = np.setdiff1d(np.flatnonzero(person < len(kept)), kept)[:_PROBES]
+    code = f"identification.rank1_{among}"
     if len(kept) < 2 or not len(looked_for):
         why = f"needs two people, and one with two images; there are {len(kept)} people"
-        return Finding(**{**common, "worst": False}, n=0, status="not_applicable", note=why)
+        return Finding(
+            code=code, release=release, target="identity", attacker=attacker, role="attack", level=level, n=0,
+            status="not_applicable", note=why,
+        )  # fmt: skip
     hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], kind)
-    value, low, high = rate_interval(hits, identity[rows[looked_for]], seed=seed, level=level)
-    note = f"{len(looked_for):,} releases among {among} of {len(kept):,} people"
-    return Finding(**common, value=value, low=low, high=high, n=len(looked_for), chance=1 / len(kept), note=note)
+    return _rank1(
+        code, hits, identity[rows[looked_for]], len(kept), f"{among} of {len(kept):,} people", release=release,
+        attacker=attacker, seed=seed, level=level,
+    )  # fmt: skip
+
+
+def _rank1(
+    code: str, hits: NDArray[np.float64], people: NDArray[np.int64], records: int, among: str, *, release: str,
+    attacker: str, seed: int, level: float,
+) -> Finding:  # fmt: skip
+    """The share of hits ``(P,)`` of releases of ``people`` ``(P,)`` that were looked for among so many records."""
+    value, low, high = rate_interval(hits, people, seed=seed, level=level)
+    return Finding(
+        code=code, release=release, target="identity", attacker=attacker, role="attack", value=value, low=low,
+        high=high, level=level, n=len(hits), chance=1 / records, worst=True,
+        note=f"{len(hits):,} releases among {among}",
+    )  # fmt: skip
 
 
 def linkage(
@@ -232,7 +251,7 @@ def linkage(
     )
     linkers: dict[str, Linker] = {}
     if releases.ndim == originals.ndim == 2 and releases.shape[1] == originals.shape[1]:
-        linkers["cosine"] = (_as_they_are, _as_they_are)
+        linkers["cosine"] = (flat, flat)
     for name, link in LINKERS.items():
         if effort != "quick" or name in _QUICK:
             try:
@@ -269,12 +288,13 @@ def _linkability(
     rng = np.random.default_rng(seed)
     rows = rng.permutation(test)[:_GALLERY]
     n = len(rows)
-    common: dict[str, Any] = {
-        "release": release, "target": "identity", "attacker": attacker, "role": "attack", "level": level,
-    }  # fmt: skip
     if len(np.unique(identity[rows])) < 2:
         note = f"needs images of two people in the test split, there are {n} images of one"
-        return [Finding(code="linkability.auc", n=0, status="not_applicable", note=note, **common)]
+        nothing = Finding(
+            code="linkability.auc", release=release, target="identity", attacker=attacker, role="attack", level=level,
+            n=0, status="not_applicable", note=note,
+        )  # fmt: skip
+        return [nothing]
     gallery = right(originals[rows])
     probes = left(releases[rows[:_PROBES]])
     both = np.concatenate([probes, gallery])
@@ -290,13 +310,12 @@ def _linkability(
     )
     auc = next(f for f in figures if f.code == "verification.auc")
     hits = firsts(probes, gallery, np.arange(len(probes)))
-    value, low, high = rate_interval(hits, identity[rows[: len(probes)]], seed=seed, level=level)
     return [
         replace(auc, code="linkability.auc", note=f"{len(probes):,} releases with their originals, and with others'")
         .finding(release=release, attacker=attacker, role="attack", worst=auc.status == "ok"),
-        Finding(
-            code="linkability.rank1", value=value, low=low, high=high, n=len(probes), chance=1 / n, worst=True,
-            note=f"{len(probes):,} releases among {n:,} originals", **common,
+        _rank1(
+            "linkability.rank1", hits, identity[rows[: len(probes)]], n, f"{n:,} originals", release=release,
+            attacker=attacker, seed=seed, level=level,
         ),
     ]  # fmt: skip
 
@@ -309,7 +328,3 @@ def _side(
         x=x[rows], y=identity[rows], x_validation=x[calibrate], y_validation=identity[calibrate],
         classes=int(identity.max()) + 1, seed=seed, effort=effort,
     )  # fmt: skip
-
-
-def _as_they_are(x: NDArray[np.generic]) -> Floats:
-    return np.asarray(x, np.float32)

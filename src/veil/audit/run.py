@@ -46,8 +46,8 @@ _QUICK = ("logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual C
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )
-_POOLS = {"quick": ("MLPs",), "standard": ("RBF SVM", "MLPs", "residual MLPs")}
-_POOLS["strong"] = _POOLS["standard"]
+_POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM", "MLPs", "residual MLPs"))}
+"""Attackers of the means of several releases."""
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}

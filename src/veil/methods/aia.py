@@ -244,9 +244,8 @@ def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
     c = config if isinstance(config, Config) else Config(**config)
     if c.encoder == "deep":
         networks = [_network(c, contract, oriented=i % 2 == 1) for i in range(c.networks)]
-        protection = (
-            template.new_encoder(_protection(c), contract.k, contract.k, contract.classes) if c.beta else nn.Identity()
-        )
+        classes = template.joint_classes(contract)
+        protection = template.new_encoder(_protection(c), contract.k, contract.k, classes) if c.beta else nn.Identity()
         return DeepEncoder(networks, protection)
     if contract.kind == "vectors":
         return nn.Sequential(_network(c, contract), nn.Sigmoid())

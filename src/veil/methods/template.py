@@ -114,6 +114,11 @@ class Config:
         if problems:
             raise InputError("template: " + "; ".join(problems))
 
+    @property
+    def moves(self) -> bool:
+        """Whether vectors are moved by their private class, which must then be guessed or told."""
+        return self.align or self.hide > 0
+
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
@@ -151,8 +156,10 @@ class TemplateEncoder(nn.Module):
 
     def __init__(self, k: int, kept: int, classes: int, guess: int | None) -> None:
         super().__init__()
-        self.register_buffer("origin", torch.zeros(k))
-        self.register_buffer("basis", torch.eye(kept, k))
+        self.erases = kept < k
+        if self.erases:
+            self.register_buffer("origin", torch.zeros(k))
+            self.register_buffer("basis", torch.eye(kept, k))
         self.guess: nn.Module | None = None
         if guess is None:
             return
@@ -165,8 +172,8 @@ class TemplateEncoder(nn.Module):
         nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
 
     def erased(self, x: Tensor) -> Tensor:
-        """normalise(B (x - origin)) ``(B, kept)`` of unit vectors."""
-        return F.normalize((x - self.origin) @ self.basis.T, dim=1)
+        """normalise(B (x - origin)) ``(B, kept)`` of unit vectors; they themselves where nothing is erased."""
+        return x if not self.erases else F.normalize((x - self.origin) @ self.basis.T, dim=1)
 
     def probabilities(self, e: Tensor, allowed: Tensor | None = None) -> Tensor:
         """p(c | e) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells them."""
@@ -357,17 +364,15 @@ class Training:
         if len(np.unique(people)) < 2:
             raise InputError("template: needs vectors of at least 2 people to learn from, got 1")
         self.joint = np.ravel_multi_index(self.codes, self.sizes)
-        self.classes = int(np.prod(self.sizes))
+        self.classes = math.prod(self.sizes)
         present = np.unique(self.joint)
         self.members = [np.flatnonzero(self.joint == c) for c in present]
         self.kept = kept_dimensions(k, config.keep)
-        self.guessing = config.align or config.hide > 0
+        self.guessing = config.moves
         # Dimensions that are left before each round of the erasure, and after the last.
         self.widths = np.unique(np.linspace(k, self.kept, config.rounds + 1).round().astype(int))[::-1]
         with seeded(run.seed, "template", "networks"):
-            self.encoder = run.place(
-                TemplateEncoder(k, self.kept, self.classes, config.guess if self.guessing else None)
-            )
+            self.encoder = run.place(new_encoder(config, k, self.kept, self.classes))
             assert isinstance(self.encoder, TemplateEncoder)
             readers = [self._fresh_reader(k) for _ in range(config.readers if self.kept < k else 0)]
             if self.guessing:
@@ -649,13 +654,17 @@ def fit(
 def build(config: Config | Mapping[str, Any], contract: Contract) -> TemplateEncoder:
     """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
     c = config if isinstance(config, Config) else Config(**config)
-    return new_encoder(c, math.prod(contract.shape), contract.k, contract.classes)
+    return new_encoder(c, contract.shape[0], contract.k, joint_classes(contract))
 
 
-def new_encoder(config: Config, k: int, kept: int, classes: Mapping[str, Sequence[str]]) -> TemplateEncoder:
-    """An encoder without trained weights, of vectors of ``k`` values, for private attributes and their classes."""
-    joint = math.prod(len(names) for names in classes.values())
-    return TemplateEncoder(k, kept, joint, config.guess if config.align or config.hide else None)
+def new_encoder(config: Config, k: int, kept: int, classes: int) -> TemplateEncoder:
+    """An encoder without trained weights; see :class:`TemplateEncoder`."""
+    return TemplateEncoder(k, kept, classes, config.guess if config.moves else None)
+
+
+def joint_classes(contract: Contract) -> int:
+    """Number of joint private classes of a release."""
+    return math.prod(len(names) for names in contract.classes.values())
 
 
 def people(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
