@@ -682,6 +682,131 @@ def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix
     assert [item.source for item in items] == [str(i) for i in range(95)]
 
 
+# pendigits
+
+PENDIGITS = LFW.with_name("pendigits")
+
+
+def segment(digit: int = 1, writer: int = 3, strokes: list[list[tuple[int, int]]] | None = None) -> str:
+    """One sample in UNIPEN form; by default a line straight down the left of the tablet."""
+    lines = [f'.SEGMENT DIGIT    7 ? "{digit}"', f".COMMENT {digit} {writer}  224"]
+    for stroke in strokes or [[(100, 400), (100, 200)]]:
+        lines += [".PEN_DOWN", *(f" {x}  {y}" for x, y in stroke), ".PEN_UP", ".DT 100"]
+    return "\n".join(lines) + "\n\n"
+
+
+HEAD = '.INCLUDE dene.doc\n\n.LEXICON "0" "1"\n.HIERARCHY DIGIT\n\n'
+
+
+def test_pendigits(tmp_path):
+    slanted = [[(100, 200), (160, 400)], [(100, 300), (200, 300)]]  # drawn upwards: no downstroke, so no slant
+    put(tmp_path / "pen" / "pendigits-orig.tra", HEAD + segment() + segment(7, 30, slanted))
+    put(tmp_path / "pen" / "pendigits-orig.tes", HEAD + segment(4, 14, [[(160, 400), (100, 200)], [(90, 390)]]))
+    pack = packed("pendigits", tmp_path / "pen")
+    first, second, third = pack.sources
+    assert words(pack, "writer") == {first: "3", second: "30", third: "44"}
+    assert words(pack, "digit") == {first: "1", second: "7", third: "4"}
+    assert words(pack, "strokes") == {first: "one", second: "several", third: "several"}
+    assert words(pack, "slant") == {first: "upright", second: "upright", third: "slanted"}
+    assert words(pack, "width") == {first: "narrow", second: "narrow", third: "narrow"}
+    assert list(pack.sources) == ["pendigits-orig.tra/00000", "pendigits-orig.tra/00001", "pendigits-orig.tes/00000"]
+
+
+def test_pendigits_are_drawn_in_place_or_filling_the_image(tmp_path):
+    put(tmp_path / "pen" / "pendigits-orig.tra", HEAD + segment())
+    normalised = packed("pendigits", tmp_path / "pen").x[0].astype(float)
+    absolute = packed("pendigits", tmp_path / "pen", settings={"mode": "absolute"}, force=True).x[0].astype(float)
+    # 16 pixels for 500 units: x 100 is column 3.2; y 400 .. 200 is rows 3.2 .. 9.6. Weighted means tell where it lies.
+    columns, rows = absolute.sum(0), absolute.sum(1)
+    assert np.average(np.arange(16) + 0.5, weights=columns) == pytest.approx(3.2, abs=0.1)
+    assert np.average(np.arange(16) + 0.5, weights=rows) == pytest.approx(6.4, abs=0.1)
+    assert np.flatnonzero(rows).tolist() == list(range(2, 11))  # with half a line's width, 0.7, at both ends
+    assert np.average(np.arange(16) + 0.5, weights=normalised.sum(0)) == pytest.approx(8, abs=0.1)
+    assert np.flatnonzero(normalised.sum(1)).min() <= 1
+    assert np.flatnonzero(normalised.sum(1)).max() >= 14
+    assert 0 < normalised[8, 7] < 255 or 0 < normalised[8, 8] < 255  # edges are blended, not steps
+
+
+def test_pendigits_of_one_file_or_both(tmp_path):
+    put(tmp_path / "pen" / "pendigits-orig.tra", HEAD + segment())
+    pack = packed("pendigits", tmp_path / "pen")
+    assert "pendigits-orig.tes is not there." in pack.meta["notes"]
+    with pytest.raises(InputError, match="holds no pendigits-orig.tes"):
+        packed("pendigits", tmp_path / "pen", settings={"files": "test"}, force=True)
+    with pytest.raises(InputError, match=r"holds no pendigits-orig.tra and no pendigits-orig.tes"):
+        packed("pendigits", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (segment().replace(".COMMENT 1 3  224\n", ""), "its line .COMMENT must give digit, writer and number"),
+        (segment().replace(".COMMENT 1 3", ".COMMENT 2 3"), "its digit is 1 in .SEGMENT, 2 in .COMMENT"),
+        (segment().replace(" 100  200", " 100  2x0"), "a point must be two whole numbers, got '100  2x0'"),
+        (segment().split(".PEN_UP")[0], "it ends with the pen down; the file was cut off"),
+        (segment(strokes=[[]]), "it has no points"),
+    ],
+)
+def test_pendigits_that_are_malformed(tmp_path, text, reason):
+    put(tmp_path / "pen" / "pendigits-orig.tra", HEAD + segment() + text)
+    pack = packed("pendigits", tmp_path / "pen")
+    assert len(pack) == 1
+    assert skipped(pack) == {"pendigits-orig.tra/00001": reason}
+
+
+def test_pendigits_other_mistakes(tmp_path):
+    put(tmp_path / "pen" / "pendigits-orig.tra", "5,3,2\n")
+    with pytest.raises(InputError, match="not a UNIPEN file of digits"):
+        packed("pendigits", tmp_path / "pen")
+    with pytest.raises(InputError, match="channels must be 1, got 3"):
+        packed("pendigits", tmp_path / "pen", channels=3)
+    with pytest.raises(InputError, match="must be one of normalised, absolute"):
+        packed("pendigits", tmp_path / "pen", settings={"mode": "big"})
+
+
+@pytest.mark.skipif(not PENDIGITS.is_dir(), reason=f"{PENDIGITS} is not there")
+def test_pendigits_themselves(tmp_path):
+    pack = build.pack("pendigits", PENDIGITS, tmp_path / "pack", size=20, fractions=(0.7, 0.1, 0.1, 0.1))
+    assert len(pack) == 7494 + 3498
+    assert pack.meta["skipped"] == 0
+    writers = np.bincount(pack.label("writer"))
+    assert len(writers) == 44
+    assert set(pack.classes["writer"]) == {str(i) for i in range(1, 45)}
+    assert len(pack.classes["digit"]) == 10
+    assert 0.1 < np.asarray(pack.x).mean() / 255 < 0.3
+
+
+# ferg
+
+
+def test_ferg(tmp_path):
+    for i, name in enumerate(["aia/aia_anger/aia_anger_1.png", "aia/aia_joy/aia_joy_2.png", "Ray/Ray_joy/x.png"]):
+        put(tmp_path / "ferg" / name, picture(60 * i, (256, 256)))
+    put(tmp_path / "ferg" / "aia" / "cover.png", picture())
+    put(tmp_path / "ferg" / "aia" / "aia_bored" / "1.png", picture())
+    put(tmp_path / "ferg" / "aia" / "aia_joy" / "notes.txt", "x")
+    pack = packed("ferg", tmp_path / "ferg")
+    assert words(pack, "character") == {
+        "Ray/Ray_joy/x.png": "ray", "aia/aia_anger/aia_anger_1.png": "aia", "aia/aia_joy/aia_joy_2.png": "aia"
+    }  # fmt: skip
+    assert set(words(pack, "expression").values()) == {"anger", "joy"}
+    assert skipped(pack).keys() == {"aia/cover.png", "aia/aia_bored/1.png"}
+    assert "1 files are no images by their name's ending and were left aside." in pack.meta["notes"]
+
+
+def test_ferg_as_the_archive_unpacks(tmp_path):
+    put(tmp_path / "ferg" / "FERG_DB_256" / "mery" / "mery_fear" / "1.png", picture())
+    assert packed("ferg", tmp_path / "ferg").sources.tolist() == ["mery/mery_fear/1.png"]
+
+
+def test_ferg_mistakes(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        packed("ferg", tmp_path / "ferg")
+    put(tmp_path / "ferg" / "1.png", picture())
+    with pytest.raises(InputError, match="holds no image in a folder <character>/<character>_<expression>/"):
+        packed("ferg", tmp_path / "ferg")
+
+
 def test_every_layout_refuses_settings_it_does_not_know(tmp_path):
     for name, read in LAYOUTS.items():
         with pytest.raises(InputError, match="'colour'"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from veil.data.layouts import celeba, embeddings, folder, lfw, stylised
+from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, pendigits, stylised
 from veil.data.layouts.listing import Listing, Options
 
 LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
@@ -17,5 +17,7 @@ LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
     "folder": folder.read,
     "lfw": lfw.read,
     "celeba": celeba.read,
+    "ferg": ferg.read,
+    "pendigits": pendigits.read,
     "embeddings": embeddings.read,
 }
