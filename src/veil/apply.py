@@ -27,7 +27,7 @@ from veil._version import __version__
 from veil.data import build
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, clean
-from veil.data.pack import SPLITS, Pack, class_name, few
+from veil.data.pack import SPLITS, Pack, class_name, few, flat
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
@@ -85,8 +85,9 @@ def apply(
         source: A pack, a folder of images, or a Parquet, npz or npy file of vectors (:mod:`veil.data.vectors`).
         out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is Parquet with a
             column a value, ``release_0``, ``release_1`` and so on instead. ``NAME.npz``: arrays ``releases`` and
-            ``source``. ``NAME.npy``: the releases alone. Or a folder: a pack of vectors that keeps the labels and
-            splits of the pack it came from. No label or other column of a file is copied: it may be private.
+            ``source``. ``NAME.npy``: the releases alone. In files images are rows of values in [0, 1]. Or a folder: a
+            pack of vectors, or of images, that keeps the labels and splits of the pack it came from. No label or other
+            column of a file is copied: it may be private.
         column: The source's column, or array, of vectors, where it is not clear.
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
@@ -130,7 +131,7 @@ def apply(
                 first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
                 raise InputError(f"{source}: no row could be read; {first}")
             if pack is not None and not out.suffix:
-                _write_pack(pack, parts, out, row_numbers=row_numbers, force=force)
+                _write_pack(pack, parts, out, image=release.contract.image, row_numbers=row_numbers, force=force)
             else:
                 join(parts, out, columns=rows.columns)
     except OSError as error:
@@ -207,7 +208,7 @@ def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progre
 def _released(release: Release, batch: _Batch) -> Part:
     values = np.empty((0, release.contract.k), np.float32)
     if len(batch.names):
-        values = release.transform(batch.x, told=batch.told or None)
+        values = flat(release.transform(batch.x, told=batch.told or None))
     return Part(names=batch.names, values=values, skipped=batch.skipped)
 
 
@@ -346,8 +347,10 @@ def _check_shape(release: Release, source: Path, shape: tuple[int, ...]) -> None
 # -- packs of releases ------------------------------------------------------------------------------------------------
 
 
-def _write_pack(pack: Pack, parts: Parts, out: Path, *, row_numbers: bool, force: bool) -> None:
-    """The pack with its releases in place of the inputs; labels, splits and pairs stay."""
+def _write_pack(
+    pack: Pack, parts: Parts, out: Path, *, image: tuple[int, ...] | None, row_numbers: bool, force: bool
+) -> None:
+    """The pack with its releases in place of the inputs, images where they are; labels, splits and pairs stay."""
 
     def named(row: int) -> str:
         return str(row) if row_numbers else str(pack.sources[row])
@@ -355,7 +358,8 @@ def _write_pack(pack: Pack, parts: Parts, out: Path, *, row_numbers: bool, force
     def items() -> Iterator[Item]:
         row = 0
         for part in parts:
-            for value in part.values:
+            pixels = part.values if image is None else np.round(part.values * 255).astype(np.uint8)
+            for value in pixels.reshape(-1, *(image or (parts.k,))):
                 labels = {n: pack.classes[n][c[row]] if c[row] >= 0 else None for n, c in pack.labels.items()}
                 yield Item(source=named(row), data=value, labels=labels, split=SPLITS[pack.split[row]])
                 row += 1
@@ -365,10 +369,12 @@ def _write_pack(pack: Pack, parts: Parts, out: Path, *, row_numbers: bool, force
         pairs = [(named(a), named(b), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
     notes = ("Releases of another pack.", *pack.meta.get("notes", ()))
     listing = Listing(
-        items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors", pairs=pairs, notes=notes
-    )
+        items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
+        pairs=pairs, notes=notes,
+    )  # fmt: skip
     build.write(
         listing, out, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)), force=force,
+        size=image[0] if image else 0, channels=3 if image and len(image) == 3 else 1,
         disjoint=pack.meta.get("disjoint_by") is not None,
     )  # fmt: skip
 

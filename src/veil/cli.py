@@ -124,7 +124,9 @@ def demo(
 @command
 def pack(
     show: Show,
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits or embeddings.")],
+    layout: Annotated[
+        str, typer.Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits or embeddings.")
+    ],
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")
     ],

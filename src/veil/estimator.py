@@ -119,8 +119,10 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         )
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Release rows: float32 ``(N, k)``; vectors of any type of numbers are taken.
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Release rows: float32 ``(N, k)``, or uint8 images where the method releases images.
+
+        Vectors of any type of numbers are taken.
 
         Raises:
             sklearn.exceptions.NotFittedError: Before ``fit``.

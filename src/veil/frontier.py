@@ -63,6 +63,7 @@ def measure(
     budget: Mapping[str, float] | None = None,
     seed: int = 0,
     jobs: int | None = None,
+    looks: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Point]:
     """The frontier of a release: one point for each noise, in rising order.
@@ -76,22 +77,25 @@ def measure(
         budget: Stop at the first noise that meets it; then also measure half-way to the one before.
         seed: Seeds attackers, pairs and bootstrap.
         jobs: Processes; the number of processors if None.
+        looks: Points among which a choice will be made by their upper limits. Each limit then holds with a miss rate
+            so many times smaller (Bonferroni): the least noise that seems to do was looked for, and luck found it.
         progress: Told points done, points in all and what was done last.
     """
     if release.key is None:
         raise InputError("frontier: the release needs a key to add noise with, got none")
     seen = _view(pack, private, seed)
+    level = 1 - (1 - LEVEL) / looks
     noises = noises or (NOISES if budget is None else STEPS)
     points: list[Point] = []
     for number, noise in enumerate(sorted(noises)):
-        points.append(_point(release, seen, noise, private, utility, seed, jobs))
+        points.append(_point(release, seen, noise, private, utility, seed, jobs, level))
         if progress is not None:
             progress(number + 1, len(noises), f"noise {noise:g}")
         if budget is not None and points[-1].within(budget):
             break
     if budget is not None and len(points) > 1 and points[-1].within(budget):
         between = (points[-2].noise + points[-1].noise) / 2
-        points.insert(-1, _point(release, seen, between, private, utility, seed, jobs))
+        points.insert(-1, _point(release, seen, between, private, utility, seed, jobs, level))
     return points
 
 
@@ -179,11 +183,12 @@ def _point(
     utility: str,
     seed: int,
     jobs: int | None,
+    level: float,
 ) -> Point:
     x: NDArray[np.float32] = with_noise(release, noise).transform(seen.x)
     found = audit(
         [Subject(name="release", x=x, role="method")], seen, private=private, utility=[utility], seed=seed,
-        effort="quick", jobs=jobs, level=LEVEL, together=False,
+        effort="quick", jobs=jobs, level=level, together=False,
     )  # fmt: skip
     code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
     return Point(

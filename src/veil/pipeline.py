@@ -116,7 +116,7 @@ def fit(
         raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if not private:
         raise InputError("private: at least one label must be named, got none")
-    pack.require(private=list(private), utility=utility)
+    pack.require(private=list(private), utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
         seed=seed,
@@ -156,7 +156,8 @@ def fit_measured(
         pack: As for :func:`fit`; fresh attackers learn on ``attack`` and are measured on ``calibrate``.
         budget: For some private labels the highest balanced accuracy that the worst attack may reach. The release is
             the one, of several strengths of hiding and norms of noise, that keeps most of the use while the attack's
-            upper 95 % limit stays at or below it. Without one the settings' noise stays.
+            upper limit stays at or below it, with 95 % for all that are tried together. Without one the settings'
+            noise stays.
         settings: Changes to the preset.
         jobs: Processes of the attackers.
         measured: Told points of a frontier done, points in all and what was done last.
@@ -189,6 +190,7 @@ def fit_measured(
             budget=budget or None,
             seed=seed,
             jobs=jobs,
+            looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) if budget else 1,
             progress=measured,
         )
         fitted.append((release, curves, points))
@@ -302,9 +304,7 @@ def audit_pack(
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            x = _released(entry, pack, Path(work) / f"{number}.npy")
-            feature_map = entry.release.contract.feature_map if entry.release is not None else None
-            subjects.append(Subject(name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map))
+            subjects.append(_subject(entry, pack, Path(work) / f"{number}.npy"))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
@@ -327,15 +327,30 @@ def audit_pack(
     return found
 
 
-def _released(entry: Entry, pack: Pack, path: Path) -> NDArray[np.float32]:
+def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:
+    """An entry's rows, and what the audit may know of how they came about."""
+    codes, fitted_on, feature_map = None, None, None
+    if (release := entry.release) is not None:
+        feature_map = release.contract.feature_map
+        if release.contract.support:
+            codes = release.codes(pack.x)
+        if release.made.get("data") == pack.fingerprint:
+            fitted_on = ("protect",)  # what every method keeps to
+    x = _released(entry, pack, path)
+    return Subject(
+        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on
+    )
+
+
+def _released(entry: Entry, pack: Pack, path: Path) -> NDArray[Any]:
     """An entry's rows for the whole pack, in a memory-mapped file that worker processes share."""
     if entry.release is None:
         if entry.vectors is None or len(entry.vectors) != len(pack):
             got = 0 if entry.vectors is None else len(entry.vectors)
             raise InputError(f"{entry.name}: needs one vector for each of the pack's {len(pack)} rows, got {got}")
         return np.ascontiguousarray(entry.vectors, dtype=np.float32)
-    k = entry.release.contract.k
-    x = np.lib.format.open_memmap(path, "w+", np.float32, (len(pack), k))
+    room = entry.release.contract.empty(0)
+    x = np.lib.format.open_memmap(path, "w+", room.dtype, (len(pack), *room.shape[1:]))
     start = 0
     for part in entry.release.stream(pack.x[i : i + 1024] for i in range(0, len(pack), 1024)):
         x[start : start + len(part)] = part

@@ -48,7 +48,11 @@ class Contract:
     Attributes:
         kind: ``"images"`` (uint8) or ``"vectors"`` (float32).
         shape: Of one input: ``(H, W)``, ``(H, W, 3)`` or ``(d,)``.
-        k: Width of a released vector.
+        k: Width of a released vector; values of a released image.
+        image: Shape of a released image, ``(H, W)`` or ``(H, W, 3)``, uint8; None where vectors are released.
+        support: Number K of values that a release can take at all; 0 where there is no such number. The encoder then
+            gives log-probabilities ``(B, K)`` and holds the values as ``substitutes`` ``(K, ...)``.
+        draw: Whether a keyed draw from the probabilities chooses among the substitutes; else the likeliest is released.
         feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
         noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
@@ -61,6 +65,9 @@ class Contract:
     kind: Literal["images", "vectors"]
     shape: tuple[int, ...]
     k: int
+    image: tuple[int, ...] | None = None
+    support: int = 0
+    draw: bool = False
     feature_map: tuple[int, int, int] | None = None
     noise: float = 0.0
     replace: float = 0.0
@@ -83,12 +90,16 @@ class Contract:
 
     @property
     def keyed(self) -> bool:
-        return self.noise > 0 or self.replace > 0
+        return self.noise > 0 or self.replace > 0 or self.draw
+
+    def empty(self, n: int) -> NDArray[Any]:
+        """Room for n releases: uint8 ``(n, H, W[, 3])`` or float32 ``(n, k)``."""
+        return np.empty((n, self.k), np.float32) if self.image is None else np.empty((n, *self.image), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A trained protector, ready to use: ``transform(images) -> (N, k) float32``.
+    """A trained protector, ready to use: ``transform(images)`` gives float32 ``(N, k)``, or images.
 
     Attributes:
         method: Name in ``veil.methods.METHODS``.
@@ -114,7 +125,7 @@ class Release:
 
     def transform(
         self, x: NDArray[Any], *, told: Mapping[str, NDArray[Any]] | None = None, batch: int | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Release inputs.
 
         Args:
@@ -124,7 +135,7 @@ class Release:
             batch: Rows at a time; :data:`BATCH` if None. Memory does not grow with N beyond the result.
 
         Returns:
-            float32 ``(N, k)``, in the order of the rows.
+            float32 ``(N, k)``, or uint8 images ``(N, H, W[, 3])`` where the contract says so, in the order of the rows.
 
         Raises:
             InputError: On another shape or dtype, non-finite vectors, zero vectors where only the direction counts, a
@@ -132,10 +143,10 @@ class Release:
         """
         allowed = self._allowed(told, len(x)) if told else None
         self._need_key()
-        out = np.empty((len(x), self.contract.k), np.float32)
+        out = self.contract.empty(len(x))
         size = batch or BATCH[self.contract.kind]
 
-        def one(start: int) -> NDArray[np.float32]:
+        def one(start: int) -> NDArray[Any]:
             part = slice(start, start + size)
             return self._release(x[part], start, None if allowed is None else allowed[part])
 
@@ -147,7 +158,23 @@ class Release:
             start += len(values)
         return out
 
-    def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[np.float32]]:
+    def codes(self, x: NDArray[Any], *, batch: int | None = None) -> NDArray[np.int64]:
+        """Which of its finitely many values each input is released as: ``(N,)`` in 0 .. K - 1.
+
+        Raises:
+            InputError: As for :meth:`transform`, or where the release can take any number of values.
+        """
+        if not self.contract.support:
+            raise InputError(f"{self.method}: its releases take no finite number of values, so they have no codes")
+        self._need_key()
+        size = batch or BATCH[self.contract.kind]
+        out = np.empty(len(x), np.int64)
+        for start in range(0, len(x), size):
+            part = self._checked(x[start : start + size], start)
+            out[start : start + size] = self._code(part, self._clean(part, None))
+        return out
+
+    def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[Any]]:
         """Release one batch after another; nothing is held back."""
         self._need_key()
         for x in batches:
@@ -158,12 +185,30 @@ class Release:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
 
-    def _release(self, x: NDArray[Any], first_row: int, allowed: Tensor | None) -> NDArray[np.float32]:
+    def _release(self, x: NDArray[Any], first_row: int, allowed: Tensor | None) -> NDArray[Any]:
         x = self._checked(x, first_row)
+        values = self._clean(x, allowed)
+        if self.contract.support:
+            table: NDArray[Any] = self.encoder.substitutes.numpy()  # type: ignore[operator]
+            return table[self._code(x, values)]
+        if self.contract.image is not None:
+            return to_pixels(values, self.contract.image)
+        return self._keyed(x, values) if self.contract.keyed else values
+
+    def _clean(self, x: NDArray[Any], allowed: Tensor | None) -> NDArray[np.float32]:
+        """What the encoder gives, before anything keyed."""
         with torch.no_grad():
             inputs = to_input(x, self.contract.kind)
-            clean = (self.encoder(inputs) if allowed is None else self.encoder(inputs, allowed)).float().numpy()
-        return self._keyed(x, clean) if self.contract.keyed else clean
+            out: Tensor = self.encoder(inputs) if allowed is None else self.encoder(inputs, allowed)
+        return out.float().numpy()
+
+    def _code(self, x: NDArray[Any], log_p: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The likeliest code of each row, or one drawn by its keyed hash."""
+        if not self.contract.draw:
+            likeliest: NDArray[np.int64] = log_p.argmax(1)
+            return likeliest
+        assert self.key is not None
+        return chosen(log_p, keyed_uniform(x, 1, self.key))
 
     def _allowed(self, told: Mapping[str, NDArray[Any]], n: int) -> Tensor:
         """Mask ``(n, Z)`` of the joint classes that agree with what is told."""
@@ -335,7 +380,9 @@ class Release:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
         A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
-        that draws them is no part of the network. The Random baseline is refused.
+        that draws them is no part of the network; one that draws among substitutes a second input ``uniform``
+        ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
+        The Random baseline is refused.
 
         Raises:
             InputError: If the extra ``onnx`` is not installed, or the release replaces values at random.
@@ -352,6 +399,10 @@ class Release:
         module: nn.Module = self.encoder
         arguments: tuple[Tensor, ...] = (example,)
         names = ["x"]
+        if self.contract.support:
+            module = _Substituted(self.encoder, self.contract)
+            if self.contract.draw:
+                arguments, names = (example, torch.full((2, 1), 0.5)), ["x", "uniform"]
         if self.contract.noise:
             module = _Noisy(self.encoder, self.contract.noise)
             arguments, names = (example, torch.zeros(2, self.contract.k)), ["x", "noise"]
@@ -387,6 +438,21 @@ class _Noisy(nn.Module):
         return normalised_noise(self.encoder(x), noise, self.noise)
 
 
+class _Substituted(nn.Module):
+    """An encoder of codes and the table of their substitutes as one graph, for export."""
+
+    def __init__(self, encoder: nn.Module, contract: Contract) -> None:
+        super().__init__()
+        self.encoder, self.draw = encoder, contract.draw
+        table: Tensor = encoder.substitutes.flatten(1)  # type: ignore[operator]
+        self.register_buffer("table", table.float() / (255 if contract.image is not None else 1))
+
+    def forward(self, x: Tensor, uniform: Tensor | None = None) -> Tensor:
+        log_p = self.encoder(x)
+        code = log_p.argmax(1) if uniform is None else _position(log_p.softmax(1), uniform)
+        return self.table[code]  # type: ignore[index]
+
+
 def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, None, None]:
     """A function of items, in their order, by as many threads as PyTorch would use for one of them.
 
@@ -414,6 +480,22 @@ def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
         return torch.from_numpy(np.array(x, np.float32))
     t = torch.from_numpy(x.astype(np.float32) / np.float32(255))
     return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
+
+
+def to_pixels(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """float32 ``(B, C, H, W)`` in [0, 1] -> uint8 ``(B, *shape)``, the inverse of :func:`to_input`."""
+    pixels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 1, -1)).reshape(len(values), *shape)
+
+
+def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The code ``(B,)`` that each uniform ``(B, 1)`` draws from probabilities given as logits ``(B, K)``."""
+    return _position(torch.from_numpy(log_p).softmax(1), torch.from_numpy(uniform)).numpy()
+
+
+def _position(p: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse of the distribution function: the number of codes whose running sum of p lies at or below u."""
+    return (p.cumsum(1) <= uniform).sum(1).clamp_max(p.shape[1] - 1)
 
 
 def normalised_noise(z: Tensor, normal: Tensor, noise: float) -> Tensor:

@@ -32,6 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
+from veil.data.pack import flat
 from veil.data.sampling import Couples
 from veil.engine.augment import augment
 from veil.engine.run import has_bf16
@@ -91,13 +92,6 @@ class Problem:
 
 
 # -- views of the releases --------------------------------------------------------------------------------------------
-
-
-def flat(x: NDArray[np.generic]) -> Floats:
-    """``(n, ...)`` -> float32 ``(n, k)``; images in [0, 1]."""
-    scale = np.float32(1 / 255) if x.dtype == np.uint8 else np.float32(1)
-    out: Floats = np.multiply(x.reshape(len(x), -1), scale, dtype=np.float32)
-    return out
 
 
 def _moments(x: Floats, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
@@ -271,6 +265,41 @@ def boosted_trees(problem: Problem) -> Score:
         random_state=problem.seed,
     ).fit(view(problem.x), problem.y)
     return lambda new: _full(model.predict_proba(view(new)), model.classes_, problem.classes)
+
+
+# -- attackers of finite releases -------------------------------------------------------------------------------------
+
+
+def recurs(x: NDArray[np.generic], sample: int = 2000) -> bool:
+    """Whether the rows of a release take so few values that a table of them can be learned: half of them recur."""
+    rows = _packed(x[np.linspace(0, len(x) - 1, min(sample, len(x))).astype(int)])
+    return len(np.unique(rows)) <= len(rows) / 2
+
+
+def lookup_table(problem: Problem) -> Score:
+    """The exact best attack on a release of finitely many values: how often each class was released as each of them.
+
+    Bayes' rule on counts, every class counting the same; a value that was not seen in training says nothing.
+    """
+    values, place = np.unique(_packed(problem.x), return_inverse=True)
+    cells = np.bincount(place * problem.classes + problem.y, minlength=len(values) * problem.classes)
+    counts = cells.reshape(len(values), problem.classes).astype(np.float64)
+    rates = counts / np.maximum(counts.sum(0), 1)
+    table = np.concatenate([rates / rates.sum(1, keepdims=True), np.full((1, problem.classes), 1 / problem.classes)])
+
+    def score(new: NDArray[np.generic]) -> Floats:
+        rows = _packed(new)
+        found = np.minimum(np.searchsorted(values, rows), len(values) - 1)
+        found[values[found] != rows] = len(values)
+        return table[found].astype(np.float32)
+
+    return score
+
+
+def _packed(x: NDArray[np.generic]) -> NDArray[np.void]:
+    """Rows as opaque bytes ``(n,)``, which can be compared and sorted."""
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
+    return rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize)))[:, 0]
 
 
 # -- attackers of torch -----------------------------------------------------------------------------------------------
@@ -583,6 +612,7 @@ def siamese(problem: Problem) -> Embed:
 
 
 ATTACKERS: dict[str, Callable[[Problem], Score]] = {
+    "lookup table": lookup_table,
     "logistic regression": logistic,
     "15 nearest neighbours": nearest_neighbours,
     "RBF SVM": rbf_svm,
@@ -596,6 +626,9 @@ ATTACKERS: dict[str, Callable[[Problem], Score]] = {
 
 CONVOLUTIONAL = ("six convolutions", "residual CNN")
 """Attackers that need images or feature maps."""
+
+FINITE = ("lookup table",)
+"""Attackers of releases whose values recur."""
 
 MATCHERS: dict[str, Callable[[Problem], Embed]] = {"LDA": lda, "siamese": siamese}
 """Learned matchers; the audit adds cosine and Euclidean distance of the releases themselves."""

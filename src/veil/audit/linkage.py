@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.audit import verification
-from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, flat, train
+from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, train
 from veil.audit.findings import Finding
 from veil.audit.intervals import rate_interval
+from veil.data.pack import flat
 from veil.errors import InputError
 from veil.nets import mlp
 

@@ -27,22 +27,24 @@ from veil.audit.attackers import (
     ATTACKERS,
     CONVOLUTIONAL,
     EFFORTS,
+    FINITE,
     MATCHERS,
     DidNotConverge,
     Problem,
-    flat,
+    recurs,
 )
+from veil.audit.certificate import certify
 from veil.audit.findings import Finding, normalised_gain
 from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
 from veil.audit.linkage import identification, linkage
 from veil.audit.pools import pool
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import SPLITS, Pack, flat
 from veil.errors import InputError
 
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
 
-_QUICK = ("logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN")
+_QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN")
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )
@@ -63,12 +65,17 @@ class Subject:
         x: float32 ``(N, k)`` or uint8 images ``(N, H, W[, 3])``, row i released from row i of the pack.
         role: ``"input"`` for the unprotected input (one subject has this role), ``"baseline"`` or ``"method"``.
         feature_map: ``(C, H, W)`` where the vectors are flattened maps.
+        codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
+            release of any number of values. Such a release is certified.
+        fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
     """
 
     name: str
     x: NDArray[Any]
     role: Literal["input", "baseline", "method"]
     feature_map: tuple[int, int, int] | None = None
+    codes: NDArray[np.int64] | None = None
+    fitted_on: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +189,14 @@ def audit(
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "pooled")])
             findings.append(_majority(pack, subject.name, name, level))
+            if subject.codes is not None:
+                findings += _certified(subject, subject.codes, pack, name, level)
         findings += [f for o in outcomes if (o.subject, o.role) == (subject.name, "control") for f in o.findings]
         for name in labels:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
         findings += [f for kind in ("matching", "linkage") for f in about[subject.name].get(kind, [])]
+        if subject.codes is not None:
+            findings.append(_bits(subject.name, subject.codes[pack.rows("test")], seed, level))
     return findings + _gains(findings, subjects, private)
 
 
@@ -207,6 +218,8 @@ def _jobs(
     groups = None if target == "identity" or "identity" not in pack.labels else pack.label("identity")
     level = CONTROL_LEVEL if role == "control" else level
     names = [n for n in ATTACKERS if effort != "quick" or n in _QUICK]
+    if subject.codes is None and not recurs(subject.x):
+        names = [n for n in names if n not in FINITE]
     if not (subject.x.ndim > 2 or (subject.feature_map and effort != "quick")):
         names = [n for n in names if n not in CONVOLUTIONAL]
     elif subject.x.ndim > 2 or subject.x.shape[1] > _WIDEST:
@@ -386,6 +399,63 @@ def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
         status="ok",
         note=f"always {name}: plain accuracy {counts.max() / len(y):.3f}",
     )
+
+
+def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: str, level: float) -> list[Finding]:
+    """Bounds on every attacker of a finite release, from ``calibrate``; or why there are none."""
+    rows = pack.rows("calibrate", known=(target,))
+    by_person = target != "identity" and "identity" in pack.labels
+    found = []
+    for figure in ("balanced_accuracy", "accuracy"):
+        common: dict[str, Any] = {
+            "code": f"certificate.{figure}", "release": subject.name, "target": target, "attacker": "any",
+            "role": "bound", "level": level, "n": len(rows),
+        }  # fmt: skip
+        try:
+            if subject.fitted_on is None:
+                raise InputError(
+                    "certificate: calibration samples must not have been seen in training, and this release was fitted "
+                    "on data that the audit does not know"
+                )
+            c = certify(
+                codes[rows],
+                pack.label(target)[rows],
+                classes=len(pack.classes[target]),
+                people=pack.label("identity")[rows] if by_person else None,
+                figure=figure,
+                confidence=level,
+                seen=np.full(len(rows), "calibrate" in subject.fitted_on),
+            )
+        except InputError as error:
+            found.append(Finding(status="not_applicable", note=str(error), chance=None, **common))
+            continue
+        what = f"{c.units:,} people" if by_person else "images"
+        note = (
+            f"{c.codes} codes on {c.n:,} images of calibrate ({what} the units); plug-in {c.plug_in:.4f}; by "
+            f"McDiarmid's inequality {c.mcdiarmid:.4f}"
+        )
+        found.append(Finding(value=c.bound, low=c.bound, high=c.bound, chance=c.chance, note=note, **common))
+    return found
+
+
+def _bits(name: str, codes: NDArray[np.int64], seed: int, level: float) -> Finding:
+    """What a finite release says at all: the entropy of its codes on ``test``, in bits."""
+    _, code = np.unique(codes, return_inverse=True)
+
+    def entropy(weights: NDArray[np.float64]) -> float:
+        p = np.bincount(code, weights=weights)
+        p = p[p > 0] / p.sum()
+        return float(-(p @ np.log2(p)))
+
+    # Percentiles of a bootstrap lie below the figure, for resamples lack rare codes: they are reflected about it.
+    value, low, high = intervals.cluster_bootstrap(
+        entropy, np.arange(len(code)), seed=seed, replicates=300, level=level
+    )
+    return Finding(
+        code="utility.bits", release=name, target="any", attacker="counts", role="utility", value=value,
+        low=max(0.0, min(value, 2 * value - high)), high=2 * value - low, level=level, n=len(code), chance=0.0,
+        note=f"{code.max() + 1} codes in use",
+    )  # fmt: skip
 
 
 def _gains(findings: Sequence[Finding], subjects: Sequence[Subject], private: Sequence[str]) -> list[Finding]:
@@ -623,6 +693,10 @@ def _problem(subject: Subject, n: int) -> str:
     if not images and not all(np.isfinite(part).all() for part in np.array_split(x, -(-n // 4096))):
         return "values must be finite, got NaN or infinity"
     c_h_w = subject.feature_map
+    if subject.codes is not None and (subject.codes.shape != (n,) or subject.codes.dtype.kind not in "iu"):
+        return (
+            f"needs one integer code for each of the pack's {n} rows, got {subject.codes.dtype} {subject.codes.shape}"
+        )
     if c_h_w is not None and (images or int(np.prod(c_h_w)) != x.shape[1]):
         return f"its feature map {c_h_w} must hold as many values as a row of its array {x.shape}"
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veil.methods import aia, baselines, template
+from veil.methods import aia, baselines, substitution, template
 from veil.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
@@ -23,6 +23,13 @@ METHODS: dict[str, Method] = {
         build=template.build,
         references=frozenset({"aligned", "noise"}),
         strength="hide",
+    ),
+    "substitution": Method(
+        summary="releases one of finitely many substitutes, averages of several people, with a certified bound",
+        config=substitution.Config,
+        presets=substitution.PRESETS,
+        fit=substitution.fit,
+        build=substitution.build,
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",

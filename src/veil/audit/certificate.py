@@ -1,0 +1,224 @@
+"""Certificates: upper bounds on every possible attacker, for releases that take finitely many values.
+
+A release with values ("codes") 1 .. K tells an attacker which code it is and nothing else. The best attacker, who knows
+the protector, the population and all else but the person before it, guesses some class f*(c) for each code c and is
+right at a rate S*. On n samples that neither the protector nor its codebook have seen, with n_cz of code c and class z,
+f* is right at a rate T, and nobody who guesses by code is right more often than S^ = sum_c max_z n_cz / n, the plug-in.
+
+T is a mean of independent units, E[T] = S* and T <= S^. So, whatever f* is,
+
+    P(T <= t) <= inf_h exp(h t) prod_i E exp(-h Y_i) <= inf_h exp(h t + max_p sum_i log(1 - p_i (1 - exp(-h a_i))))
+
+where Y_i in [0, a_i] is what unit i adds to T, and p runs over all 0 <= p_i <= 1 with sum_i a_i p_i = S* (Chernoff;
+exp is convex, so two-point distributions are the worst; how the rates spread over the units is not known, so the worst
+spread counts). The certificate is the largest S* for which the right side at t = S^ is above 1 - confidence.
+
+The published alternative, McDiarmid's inequality on S^ itself (E[S^] >= S* by Jensen), has the slack
+sqrt(ln(1 / delta) / 2 sum_i a_i^2). Hoeffding's lemma bounds each factor above by that of the same slack, so the
+certificate is never above it; for S* far from 1/2, as with many classes, it is well below. Both are given.
+
+For the accuracy of independent images T is binomial, and the exact binomial tail (Clopper and Pearson 1934) replaces
+Chernoff's bound.
+
+A unit is an image, or a person with all their images, which are not independent. For accuracy an image of n adds 1 / n.
+For balanced accuracy, given the classes of the samples, one of class z adds 1 / (Z n_z).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from veil.audit import intervals
+from veil.errors import InputError
+
+Floats = NDArray[np.float64]
+Figure = Literal["balanced_accuracy", "accuracy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What no attacker exceeds on fresh data of the same population, at ``confidence``.
+
+    Attributes:
+        figure: ``"balanced_accuracy"`` or ``"accuracy"``.
+        bound: The certified upper bound, in [chance, 1].
+        mcdiarmid: The bound by the published inequality, for comparison; never below ``bound``.
+        plug_in: S^, what a lookup table fitted to the calibration samples themselves gets; no bound.
+        chance: 1 / Z, or for accuracy the share of the largest class.
+        confidence: 1 - delta.
+        n: Calibration samples.
+        units: Independent units among them: people, or samples.
+        codes: Codes that occur among them.
+    """
+
+    figure: Figure
+    bound: float
+    mcdiarmid: float
+    plug_in: float
+    chance: float
+    confidence: float
+    n: int
+    units: int
+    codes: int
+
+
+def certify(
+    codes: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    classes: int,
+    people: NDArray[Any] | None = None,
+    figure: Figure = "balanced_accuracy",
+    confidence: float = 0.95,
+    seen: NDArray[Any] | None = None,
+) -> Certificate:
+    """Bound every attacker on a finite release from calibration samples.
+
+    Args:
+        codes: ``(n,)`` integers >= 0, the value that each sample was released as.
+        y: ``(n,)`` class codes 0 .. classes - 1 of what must stay private.
+        classes: Z >= 2.
+        people: ``(n,)`` identity codes, so that a person is the unit; below 0 for a person of their own. None where the
+            samples themselves are independent.
+        figure: Which figure of an attacker is bounded.
+        confidence: Of the bound, in (0, 1).
+        seen: ``(n,)`` true for samples that took part in the fitting of the protector or of its codebook.
+
+    Raises:
+        InputError: If the release is not finite, samples were seen in training, a class is missing, or shapes do not
+            fit.
+    """
+    codes, y = np.asarray(codes), np.asarray(y)
+    n = len(y)
+    if codes.dtype.kind not in "iu" or codes.ndim != 1:
+        raise InputError(
+            f"certificate: needs a finite release, that is one integer code for each sample; got {codes.dtype} of "
+            f"shape {codes.shape}"
+        )
+    if len(codes) != n or not n:
+        raise InputError(f"certificate: needs a code and a class for each sample, got {len(codes)} and {n}")
+    if codes.min() < 0 or y.min() < 0 or y.max() >= classes:
+        raise InputError(
+            f"certificate: codes must be >= 0 and classes in 0..{classes - 1}, got codes from {codes.min()} and "
+            f"classes from {y.min()} to {y.max()}"
+        )
+    if seen is not None and np.any(seen):
+        raise InputError(
+            f"certificate: calibration samples must not have been seen in training, but {int(np.sum(seen))} of {n} were"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"certificate: confidence must lie between 0 and 1, got {confidence}")
+    used, code = np.unique(codes, return_inverse=True)
+    if len(used) > n / 2:
+        raise InputError(
+            f"certificate: needs a finite release, whose values recur; {n} samples have {len(used)} different ones"
+        )
+    counts = np.bincount(y, minlength=classes)
+    if figure == "balanced_accuracy" and not counts.all():
+        raise InputError(f"certificate: class {int(counts.argmin())} has no calibration sample; each needs one")
+    # At most one entry per sample, whatever K and Z are.
+    cells, size = np.unique(code * classes + y, return_counts=True)
+    each = 1 / (classes * counts[cells % classes]) if figure == "balanced_accuracy" else np.full(len(cells), 1 / n)
+    best = np.zeros(len(used))
+    np.maximum.at(best, cells // classes, size * each)
+    plug_in = min(float(best.sum()), 1.0)
+    weight = 1 / (classes * counts[y]) if figure == "balanced_accuracy" else np.full(n, 1 / n)
+    ranges: Floats = np.bincount(intervals.units(people, n), weights=weight).astype(np.float64)
+    delta = 1 - confidence
+    if figure == "accuracy" and len(ranges) == n:
+        right = round(plug_in * n)
+        limit = 1.0 if right == n else float(beta.ppf(confidence, right + 1, n - right))
+    else:
+        limit = upper_limit(plug_in, ranges, delta)
+    chance = 1 / classes if figure == "balanced_accuracy" else float(counts.max() / n)
+    return Certificate(
+        figure=figure,
+        bound=max(chance, limit),
+        mcdiarmid=max(chance, min(1.0, plug_in + math.sqrt(math.log(1 / delta) / 2 * float(ranges @ ranges)))),
+        plug_in=plug_in,
+        chance=chance,
+        confidence=confidence,
+        n=n,
+        units=len(ranges),
+        codes=len(used),
+    )
+
+
+def upper_limit(value: float, ranges: Floats, delta: float) -> float:
+    """The largest mean of a sum of independent units that is compatible with a sum of ``value`` at level ``delta``.
+
+    Args:
+        value: The sum that was seen, in [0, sum of ranges].
+        ranges: ``(U,)`` > 0; unit i adds between 0 and ``ranges[i]``.
+        delta: Probability, at most, with which the limit may lie below the true mean.
+
+    Returns:
+        At least ``value`` and at most the sum of the ranges. To 1e-6 of that sum, from above.
+    """
+    sizes, count = np.unique(np.round(ranges / ranges.max(), 12), return_counts=True)
+    times = count.astype(np.float64)
+    largest = float(ranges.max())
+    total = float(sizes @ times)
+    target, low, high = math.log(delta), min(value / largest, total), total
+    while high - low > 1e-6 * total:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _tail(value / largest, middle, sizes, times) > target else (low, middle)
+    return high * largest
+
+
+def _tail(t: float, mean: float, sizes: Floats, times: Floats) -> float:
+    """log of Chernoff's bound on P(sum <= t), units of range ``sizes`` (``times`` of each), over the worst rates.
+
+    The bound is convex in h: golden sections of log h find its least value. Any h gives a valid bound.
+    """
+    if mean <= t:
+        return 0.0
+    if mean >= sizes @ times:  # every unit adds all it can
+        return -math.inf
+
+    def exponent(log_h: float) -> float:
+        h = math.exp(log_h)
+        return h * t + _worst(-np.expm1(-h * sizes), mean, sizes, times)
+
+    ratio = (math.sqrt(5) - 1) / 2
+    a, b = -14.0, 7.0
+    c, d = b - ratio * (b - a), a + ratio * (b - a)
+    at_c, at_d = exponent(c), exponent(d)
+    for _ in range(40):
+        if at_c < at_d:
+            b, d, at_d = d, c, at_c
+            c = b - ratio * (b - a)
+            at_c = exponent(c)
+        else:
+            a, c, at_c = c, d, at_d
+            d = a + ratio * (b - a)
+            at_d = exponent(d)
+    return min(at_c, at_d, 0.0)
+
+
+def _worst(gains: Floats, mean: float, sizes: Floats, times: Floats) -> float:
+    """max_p sum_i log(1 - p_i g_i) over 0 <= p_i <= 1 with sum_i a_i p_i = mean; concave in p.
+
+    Its optimum has g_i / (1 - p_i g_i) = nu a_i wherever p_i lies inside, so p_i = clip(1 / g_i - 1 / (nu a_i), 0, 1).
+    By duality every multiplier nu bounds the maximum from above, so an inexact one only loosens the certificate.
+    """
+    if len(sizes) == 1:
+        rate = mean / float(sizes @ times)
+        return float(times[0]) * math.log1p(-rate * float(gains[0]))
+
+    def rates(log_nu: float) -> Floats:
+        return np.clip(1 / gains - math.exp(-log_nu) / sizes, 0, 1)
+
+    low, high = -40.0, 40.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (sizes * times) @ rates(middle) < mean else (low, middle)
+    nu, p = math.exp(high), rates(high)
+    # Lagrangian: sum log(1 - p g) + nu (sum a p - mean), maximised over p by these rates, at any nu.
+    return float(times @ np.log1p(-p * gains) + nu * ((sizes * times) @ p - mean))

@@ -1,0 +1,510 @@
+"""Substitution: ours, after the protocol of ``mi``. A release is one of K substitutes, drawn with learned chances.
+
+    codes       P(c | x) = softmax(h(x)), c = 1 .. K
+    keep        I(c; c'), c and c' the codes of two random views of x: what changes of view do not change
+    guide       I(u; c), where a label u to keep is named and ``guide`` > 0
+    hide        I(z; c) for every private attribute z
+    objective   h minimises   -I(c; c') - guide I(u; c) + hide sum_z I(z; c)
+    release     the substitute of a code that a keyed hash of x draws from P(. | x): one input has one release
+
+All terms are sums over small tables, in closed form: no adversary is trained, none can be fooled. A release says which
+of K codes it is and nothing more, so what any attacker can do with it has a bound: ``veil.audit.certificate``. That
+hiding by substitution outdoes adversarial training against fresh attackers is what PASS found (ICML 2025).
+
+- I(c; c') from the K x K table of a batch is invariant information clustering (Ji, Henriques and Vedaldi, ICCV 2019,
+  Eq. 3).
+- I(z; c) and I(u; c) come from running averages of P(c | z), all classes counting the same. The derivative of I(z; c)
+  by P(c | x) is log p(c | z) / p(c), so that is the price of a code for one of class z.
+- A table's own noise adds about (K - 1)(Z - 1) / 2n nats to I(z; c), and to be rid of that the codes would merge into
+  one. So each half of the people pays the prices that the other half's table tells: noise that is not in both costs
+  nothing, on average, and a leak does.
+- Afterwards rare codes are dropped, for each costs some of the certificate.
+
+A substitute is the average of one image each of at least ``people`` people, those nearest to the mean of the code's
+images; or the code itself, as a vector. A single person's images (``substitutes=single``, or those of one ``target``)
+expose that person, so they ask for ``expose``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack, flat
+from veil.engine import Player, Run, Step
+from veil.engine.augment import relight, warp
+from veil.engine.run import one_cycle, seeded
+from veil.errors import InputError
+from veil.nets import ResidualEncoder, mlp
+from veil.release import Contract, Release, new_key, to_input
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of substitution."""
+
+    codes: int = 32
+    """Number K of codes to begin with, >= 2; those that hardly occur are dropped at the end."""
+    heads: int = 5
+    """Last layers that learn side by side, >= 1; the one of the best objective ships. How codes fall is partly luck."""
+    hide: float = 2.0
+    """Weight of the leak I(z; c), >= 0."""
+    guide: float = 1.0
+    """Weight of the information about the label to keep, >= 0; 0 never looks at it."""
+    keep: float = 1.0
+    """Weight of what two views share, >= 0."""
+    spread: float = 0.0
+    """Weight of the entropy H(c), >= 0: more codes stay in use, at the price of codes that views share less."""
+    substitutes: Literal["average", "code", "single"] = "average"
+    """What stands for a code: the average of several people's images, the code as a vector, or one real image."""
+    people: int = 10
+    """People, at least, in an average, >= 2."""
+    person: str = "identity"
+    """Label that says who is seen, for averages and for the halves."""
+    target: str = ""
+    """Class of the first private attribute whose images alone become substitutes; all if empty."""
+    expose: bool = False
+    """Allow substitutes that show a single person."""
+    draw: bool = True
+    """Draw the code by the keyed hash; else the likeliest is released, without a key."""
+    rare: float = 0.004
+    """Codes of a smaller share of the people to protect are dropped, in [0, 1)."""
+    rotation: float = 0.17
+    """Largest rotation of a view, in radians, >= 0."""
+    shear: float = 0.0
+    """Largest shear of a view, >= 0."""
+    scale: float = 0.12
+    """Largest change of size of a view, in [0, 1)."""
+    shift: float = 0.1
+    """Largest shift of a view, in half widths, >= 0."""
+    face: bool = True
+    """Views are mirrored and change in light, and keep their proportions; else width and height are scaled apart."""
+    jitter: float = 0.3
+    """Norm of what a view adds to a vector, relative to the deviation of each value, >= 0."""
+    memory: float = 0.93
+    """Share of the running averages that each step keeps, in [0, 1)."""
+    batch: int = 500
+    """Images, or vectors, a step."""
+    steps: int = 450
+    """Steps."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("hide", "guide", "keep", "spread", "rotation", "shear", "shift", "jitter"), 0),
+            **dict.fromkeys(("codes", "people"), 2),
+            **dict.fromkeys(("heads", "batch", "steps"), 1),
+            "lr": 1e-8,
+        }
+        problems = [
+            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
+            for name, value in least.items()
+            if not getattr(self, name) >= value
+        ]
+        problems += [
+            f"{name}: must lie in [0, 1), got {getattr(self, name)!r}"
+            for name in ("memory", "rare", "scale")
+            if not 0 <= getattr(self, name) < 1
+        ]
+        kinds = ("average", "code", "single")
+        if self.substitutes not in kinds:
+            problems.append(f"substitutes: must be one of {', '.join(kinds)}, got {self.substitutes!r}")
+        elif (self.substitutes == "single" or self.target) and not self.expose:
+            problems.append(
+                "substitutes: single images, or those of one target, show a real person to everybody; set expose=true "
+                "to allow that, or release averages"
+            )
+        if problems:
+            raise InputError("substitution: " + "; ".join(problems))
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "handwriting": Config(
+        codes=40, guide=0.0, person="writer", rotation=0.3, shear=0.4, scale=0.2, shift=0.12, face=False
+    ),
+}
+"""``handwriting`` never looks at the label to keep."""
+
+_SHRINK = 0.2  # weight of independence in the running averages, so that cells of next to nothing have no wild prices
+_RAMP = (0.2, 0.45)  # shares of the steps between which the weight of the leak rises: codes must form first
+_SMALL = 32  # images below this side get a plain convolutional network
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+class CodeEncoder(nn.Module):
+    """An image or vector to log P(c | x), and the substitutes ``(K, ...)``: uint8 images or float32 vectors.
+
+    While it learns it has several heads.
+    """
+
+    substitutes: Tensor
+
+    def __init__(self, shape: Sequence[int], kind: str, codes: int, substitutes: Tensor, heads: int = 1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("substitutes", substitutes)
+        self.multiple = 1
+        channels = 3 if len(shape) == 3 else 1
+        if kind == "vectors":
+            self.body: nn.Module = mlp([shape[0], 256, 256])
+            width = 256
+        elif min(shape[:2]) >= _SMALL:
+            self.multiple, width = ResidualEncoder.multiple, 128
+            height, breadth = (side + -side % self.multiple for side in shape[:2])
+            self.body = ResidualEncoder(channels, height, breadth, width)
+        else:
+            layers: list[nn.Module] = []
+            for a, b in ((channels, 32), (32, 64), (64, 128)):
+                layers += [
+                    nn.Conv2d(a, b, 3, 1, 1),
+                    nn.GroupNorm(b // 8, b),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2, ceil_mode=True),
+                ]
+            height, breadth = (-(-side // 4) for side in shape[:2])
+            width = 128
+            self.body = nn.Sequential(*layers[:-1], nn.Flatten(), nn.Linear(128 * height * breadth, width))
+        self.head = nn.Linear(width, heads * codes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1], or ``(B, d)`` -> ``(B, K)``; ``(B, heads, K)`` of several heads."""
+        if self.multiple > 1:
+            height, breadth = (-side % self.multiple for side in x.shape[2:])
+            x = F.pad(x, (0, breadth, 0, height), mode="replicate") if height or breadth else x
+        logits: Tensor = self.head(F.relu(self.body(x))).float()
+        return F.log_softmax(logits.view(len(x), self.heads, -1) if self.heads > 1 else logits, dim=-1)
+
+    def keep(self, head: int, codes: Tensor) -> None:
+        """Drop all logits but some codes' of one head."""
+        rows = codes + head * (self.head.out_features // self.heads)
+        smaller = nn.Linear(self.head.in_features, len(rows))
+        smaller.load_state_dict({name: value[rows] for name, value in self.head.state_dict().items()})
+        self.head, self.heads = smaller, 1
+
+
+# -- information, in closed form --------------------------------------------------------------------------------------
+
+
+def information(joint: Tensor) -> Tensor:
+    """I = sum p(a, b) log p(a, b) / (p(a) p(b)) of tables of non-negative weights ``(..., A, B)``, in nats."""
+    p = joint / joint.sum((-2, -1), keepdim=True)
+    tiny = torch.finfo(p.dtype).tiny
+    independent = p.sum(-1, keepdim=True) * p.sum(-2, keepdim=True)
+    return (p * ((p + tiny).log() - (independent + tiny).log())).sum((-2, -1))
+
+
+def shared(p: Tensor, q: Tensor) -> Tensor:
+    """I(c; c') ``(H,)`` of the codes of two views, from P(c | view), both ``(B, H, K)`` for H heads (Ji et al.)."""
+    joint = torch.einsum("nhc,nhd->hcd", p, q)
+    return information(joint + joint.transpose(1, 2))
+
+
+def prices(table: Tensor) -> Tensor:
+    """log p(c | z) / p(c) ``(..., Z, K)``, the derivative of I(z; c) by P(c | x), x of class z; classes count the same.
+
+    Args:
+        table: ``(..., Z, K)`` non-negative, a row for each class, proportional to P(c | z).
+    """
+    p = table / table.sum(-1, keepdim=True)
+    mean = p.mean(-2, keepdim=True)
+    return (((p + _SHRINK * mean) / ((1 + _SHRINK) * mean + torch.finfo(p.dtype).tiny)) + 1e-12).log()
+
+
+class Averages(nn.Module):
+    """Running averages of P(c | z) of each half of the people; no gradient ever changes them."""
+
+    def __init__(self, classes: int, heads: int, codes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.rows = nn.Parameter(torch.full((2 * classes, heads, codes), 1 / codes))
+
+    @property
+    def table(self) -> Tensor:
+        """``(2, H, Z, K)``."""
+        return self.rows.detach().view(2, self.classes, *self.rows.shape[1:]).transpose(1, 2)
+
+    def update(self, p: Tensor, label: Tensor, half: Tensor, memory: float) -> None:
+        """Take up P(c | x) ``(B, H, K)`` of rows of known label ``(B,)`` and half 0 or 1 ``(B,)``."""
+        new = torch.zeros_like(self.rows)
+        cell = half * self.classes + label
+        new.index_add_(0, cell, p.detach())
+        seen = torch.bincount(cell, minlength=len(new))[:, None, None]
+        with torch.no_grad():
+            self.rows.copy_(
+                torch.where(seen > 0, memory * self.rows + (1 - memory) * new / seen.clamp_min(1), self.rows)
+            )
+
+
+class Losses(nn.Module):
+    """Running average of every head's loss ``(H,)``; no gradient ever changes it."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(heads))
+
+    def update(self, loss: Tensor, memory: float) -> None:
+        with torch.no_grad():
+            self.mean.lerp_(loss.detach(), 1 - memory)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def view(x: Tensor, config: Config, step: Step, deviation: Tensor | None) -> Tensor:
+    """A random view of images ``(B, C, H, W)``, or of vectors ``(B, d)`` whose values deviate by ``(d,)``."""
+    if deviation is not None:
+        return x + config.jitter * deviation * step.normal(*x.shape).to(x.device)
+    x = warp(
+        x, step.uniform, rotation=config.rotation, scale=config.scale, shift=config.shift, shear=config.shear,
+        stretch=not config.face, mirror=config.face,
+    )  # fmt: skip
+    return relight(x, step.uniform) if config.face else x
+
+
+class Training:
+    """The player and the running averages, and one step of them.
+
+    Args:
+        config: Settings.
+        run: Gives updates, stages and precision.
+        encoder: The network.
+        labels: Codes ``(n,)`` of each private attribute, then of the label to keep if there is one; -1 for unknown.
+        sizes: Number of classes of each.
+        guided: Whether the last label is one to keep.
+        half: ``(n,)`` 0 or 1; all rows of one person have the same.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        encoder: CodeEncoder,
+        labels: Sequence[NDArray[np.int64]],
+        sizes: Sequence[int],
+        guided: bool,
+        half: NDArray[np.int64],
+    ) -> None:
+        self.config, self.run, self.guided = config, run, guided
+        self.labels = [run.tensor(codes) for codes in labels]
+        self.half = run.tensor(half)
+        self.averages = [Averages(size, config.heads, config.codes) for size in sizes]
+        self.losses = Losses(config.heads)
+        for module in (*self.averages, self.losses):
+            run.place(module)
+        self.encoder = Player(
+            "encoder", encoder, lr=config.lr, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(config.steps)
+        )
+        tables = [Player(f"averages {i}", a, lr=config.lr) for i, a in enumerate(self.averages)]
+        self.players = [self.encoder, *tables, Player("losses", self.losses, lr=config.lr)]
+
+    def step(self, step: Step, x: Tensor, deviation: Tensor | None) -> None:
+        """One batch of two views of all inputs ``x``."""
+        config = self.config
+        everyone = step.rng.permutation(len(x))[: config.batch]
+        mine = self.run.tensor(self.run.share(everyone))
+        rows = self.run.tensor(everyone)
+        views = torch.cat([view(x[mine], config, step, deviation) for _ in range(2)])
+        with self.run.autocast():
+            log_p = self.encoder.module(views)
+        # Every process sees the whole batch's tables; the gradient of its own rows is what it adds.
+        p = log_p.exp().view(len(views), config.heads, config.codes)
+        first, second = (self.run.gather(part) for part in p.split(len(mine)))
+        kept = shared(first, second)
+        ramp = min(max((step.progress - _RAMP[0]) / (_RAMP[1] - _RAMP[0]), 0.0), 1.0)
+        share = (first + second).mean(0) / 2
+        loss = -config.keep * kept - ramp * config.spread * torch.special.entr(share).sum(1)
+        for i, averages in enumerate(self.averages):
+            known = self.labels[i][rows] >= 0
+            if not known.any():
+                continue
+            z, half = self.labels[i][rows][known], self.half[rows][known]
+            p = (first[known] + second[known]) / 2
+            averages.update(p, z, half, config.memory)
+            keeps = self.guided and i == len(self.averages) - 1
+            # What is to stay may be learned from everybody; a leak counts where the other half of the people shows it.
+            tables = averages.table
+            told = prices(tables.mean(0))[:, z].transpose(0, 1) if keeps else prices(tables)[1 - half, :, z]
+            weight = 1 / torch.bincount(z, minlength=tables.shape[2])[z]
+            tells = torch.einsum("n,nhk,nhk->h", weight / weight.sum(), p, told)
+            loss = loss - config.guide * tells if keeps else loss + ramp * config.hide * tells
+            self.run.log("guide" if keeps else f"leak {i + 1}", tells.mean())
+        self.run.log("shared", kept.mean())
+        self.losses.update(loss, config.memory)
+        self.run.update(self.encoder, loss.mean())
+
+
+def fit(
+    config: Config,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Learn codes and their substitutes on the ``protect`` split.
+
+    Args:
+        config: Settings; see :data:`PRESETS`.
+        pack: Images or vectors.
+        private: Labels to hide, one or more.
+        utility: Label to keep; ``"identity"``, for which a finite release is of no use, means none.
+        seed: Seeds weights, batches and views; ignored where ``run`` is given.
+        run: Precision, checkpoints and progress; a plain run if None.
+        key: Secret of the draws; a fresh one from the operating system if None.
+        base: Must be None: this method reads the input itself.
+
+    Raises:
+        InputError: With all problems of data and labels in one line, or where the run diverges.
+    """
+    if base is not None:
+        raise InputError(f"substitution: reads the input itself and takes no base, got a release of {base.method!r}")
+    if not private:
+        raise InputError("substitution: private must name at least one label, got none")
+    guided = config.guide > 0 and utility != "identity"
+    pack.require(private=list(private), utility=utility if guided else (), among=["protect"])
+    run = run or Run(seed=seed)
+    rows = pack.rows("protect")
+    who = _people(config, pack, rows)
+    names = [*private, *([utility] if guided else [])]
+    labels = [pack.label(name)[rows] for name in names]
+    x = run.tensor(flat(pack.x[rows])) if pack.kind == "vectors" else to_input(pack.x[rows], "images").to(run.device)
+    deviation = x.std(0) if pack.kind == "vectors" else None
+    with seeded(run.seed, "substitution", "networks"):
+        encoder = CodeEncoder(pack.x.shape[1:], pack.kind, config.codes, torch.empty(0), config.heads)
+        run.place(encoder)
+    # The person who is hidden stands in both halves, each image on its own.
+    units = np.arange(len(rows)) if config.person in private else who
+    half = np.random.default_rng(run.seed).permutation(units.max() + 1)[units] % 2
+    sizes = [len(pack.classes[name]) for name in names]
+    training = Training(config, run, encoder, labels, sizes, guided, half)
+    run.enter(*training.players)
+    for step in run.stage("codes", config.steps):
+        training.step(step, x, deviation)
+    run.collect(encoder)
+    encoder.keep(int(training.losses.mean.argmin()), torch.arange(config.codes))
+    share = probabilities(encoder, pack.x[rows], pack.kind).mean(0)
+    encoder.keep(0, torch.from_numpy(np.flatnonzero(share >= min(config.rare, share.max()))))
+    p = probabilities(encoder, pack.x[rows], pack.kind)
+    table = _substitutes(config, pack, private[0], rows, who, p)
+    encoder.substitutes = torch.from_numpy(table)
+    image = tuple(table.shape[1:]) if table.dtype == np.uint8 else None
+    contract = Contract(
+        kind=pack.kind,
+        shape=tuple(pack.x.shape[1:]),
+        k=math.prod(table.shape[1:]),
+        image=image,
+        support=p.shape[1],
+        draw=config.draw,
+        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+    )
+    leak = {name: _leak(p, pack.label(name)[rows], len(pack.classes[name])) for name in private}
+    share = p.mean(0)
+    return Release(
+        method="substitution",
+        config=asdict(config),
+        contract=contract,
+        encoder=encoder.eval(),
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": run.seed,
+            "data": pack.fingerprint,
+            "bits": float(-(share * np.log2(share)).sum()),
+            "leak_bits": leak,
+        },
+        key=(key or new_key()) if contract.keyed else None,
+    )
+
+
+def build(config: Config | Mapping[str, Any], contract: Contract) -> CodeEncoder:
+    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
+    shape = (contract.support, *(contract.image or (contract.k,)))
+    blank = torch.zeros(shape, dtype=torch.uint8 if contract.image is not None else torch.float32)
+    return CodeEncoder(contract.shape, contract.kind, contract.support, blank)
+
+
+def probabilities(encoder: nn.Module, x: NDArray[Any], kind: Literal["images", "vectors"]) -> Floats:
+    """P(c | x) ``(n, K)`` of inputs as a pack holds them."""
+    with torch.no_grad():
+        parts = [encoder(to_input(x[i : i + 1000], kind)).double().exp().numpy() for i in range(0, len(x), 1000)]
+    return np.concatenate(parts)
+
+
+def _leak(p: Floats, z: NDArray[np.int64], classes: int) -> float:
+    """I(z; c) in bits of drawn codes, all classes counting the same, on rows of known class; plug-in, so too high."""
+    known = z >= 0
+    table = np.zeros((classes, p.shape[1]))
+    np.add.at(table, z[known], p[known])
+    table /= np.maximum(table.sum(1, keepdims=True), 1e-300)
+    return float(information(torch.from_numpy(table))) / math.log(2)
+
+
+def _people(config: Config, pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Codes ``(n,)`` of who is seen in each row; whoever is unknown is a person of their own."""
+    if config.person not in pack.labels:
+        if config.substitutes == "average":
+            there = ", ".join(sorted(pack.labels)) or "no labels"
+            raise InputError(
+                f"person: averages need the label that says who is seen, and {config.person!r} is none; the pack has "
+                f"{there}"
+            )
+        return np.arange(len(rows))
+    codes = np.asarray(pack.label(config.person)[rows])
+    unknown = codes < 0
+    codes = np.where(unknown, codes.max(initial=0) + 1 + np.arange(len(rows)), codes)
+    return np.unique(codes, return_inverse=True)[1]
+
+
+def _substitutes(
+    config: Config, pack: Pack, private: str, rows: NDArray[np.int64], who: NDArray[np.int64], p: Floats
+) -> NDArray[Any]:
+    """What stands for each code: uint8 images or float32 vectors, ``(K, ...)``."""
+    if config.substitutes == "code":
+        return np.eye(p.shape[1], dtype=np.float32)
+    x = np.asarray(pack.x[rows])
+    allowed = np.ones(len(rows), bool)
+    if config.target:
+        if config.target not in pack.classes[private]:
+            raise InputError(f"target: must be a class of {private}, got {config.target!r}")
+        allowed = pack.label(private)[rows] == pack.classes[private].index(config.target)
+        if not allowed.any():
+            raise InputError(f"target: {private} {config.target!r} has no row in split protect")
+    single = config.substitutes == "single" or bool(config.target)
+    needed = 1 if single else config.people
+    if len(np.unique(who[allowed])) < needed:
+        raise InputError(
+            f"people: an average needs {needed} people, and split protect has {len(np.unique(who[allowed]))}"
+        )
+    out = np.empty((p.shape[1], *x.shape[1:]), x.dtype)
+    values = flat(x)
+    candidates = np.flatnonzero(allowed)
+    for code in range(p.shape[1]):
+        own = candidates[p[candidates].argmax(1) == code]
+        if len(np.unique(who[own])) < needed:  # the likeliest for this code, then, whatever else they could be
+            order = candidates[np.argsort(-p[candidates, code], kind="stable")]
+            _, first = np.unique(who[order], return_index=True)
+            own = order[np.sort(first)[:needed]]
+        centre = (p[own, code, None] * values[own]).sum(0) / p[own, code].sum()
+        near = own[np.argsort(np.square(values[own] - centre).sum(1), kind="stable")]
+        _, first = np.unique(who[near], return_index=True)
+        chosen = near[np.sort(first)[:needed]]  # the nearest image of each of the nearest people
+        mean = x[chosen].astype(np.float64).mean(0)
+        out[code] = np.round(mean) if x.dtype == np.uint8 else mean
+    return out
