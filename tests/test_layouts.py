@@ -731,7 +731,7 @@ def test_pendigits_of_one_file_or_both(tmp_path):
     put(tmp_path / "pen" / "pendigits-orig.tra", HEAD + segment())
     pack = packed("pendigits", tmp_path / "pen")
     assert "pendigits-orig.tes is not there." in pack.meta["notes"]
-    with pytest.raises(InputError, match="holds no pendigits-orig.tes"):
+    with pytest.raises(InputError, match=r"holds no pendigits-orig\.tes"):
         packed("pendigits", tmp_path / "pen", settings={"files": "test"}, force=True)
     with pytest.raises(InputError, match=r"holds no pendigits-orig.tra and no pendigits-orig.tes"):
         packed("pendigits", tmp_path)

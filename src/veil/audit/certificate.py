@@ -32,6 +32,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.stats import beta
 
 from veil.audit import intervals
@@ -153,72 +154,35 @@ def certify(
 def upper_limit(value: float, ranges: Floats, delta: float) -> float:
     """The largest mean of a sum of independent units that is compatible with a sum of ``value`` at level ``delta``.
 
+    The maximum over p is at most sum_i log(1 - p_i g_i) + v (sum_i a_i p_i - S*) for any multiplier v > 0, with
+    g_i = 1 - exp(-h a_i) and p_i = clip(1 / g_i - 1 / (v a_i), 0, 1), which maximise it. So every pair (h, v) excludes all
+
+        S* > (h t + sum_i [log(1 - p_i g_i) + v a_i p_i] + ln(1 / delta)) / v
+
+    and the least of these limits is the certificate; an inexact minimum only loosens it.
+
     Args:
         value: The sum that was seen, in [0, sum of ranges].
         ranges: ``(U,)`` > 0; unit i adds between 0 and ``ranges[i]``.
         delta: Probability, at most, with which the limit may lie below the true mean.
 
     Returns:
-        At least ``value`` and at most the sum of the ranges. To 1e-6 of that sum, from above.
+        At least ``value``, and at most the sum of the ranges and Hoeffding's limit.
     """
-    sizes, count = np.unique(np.round(ranges / ranges.max(), 12), return_counts=True)
-    times = count.astype(np.float64)
-    largest = float(ranges.max())
-    total = float(sizes @ times)
-    target, low, high = math.log(delta), min(value / largest, total), total
-    while high - low > 1e-6 * total:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _tail(value / largest, middle, sizes, times) > target else (low, middle)
-    return high * largest
+    largest, total = float(ranges.max()), float(ranges.sum())
+    sizes, count = np.unique(np.round(ranges / largest, 12), return_counts=True)
+    t, log_inverse = value / largest, math.log(1 / delta)
+    squares = float(count @ np.square(sizes))
 
+    def limit(logs: Floats) -> float:
+        h, v = np.exp(np.clip(logs, -30, 30))
+        gain = -np.expm1(-h * sizes)
+        p = np.clip(1 / gain - 1 / (v * sizes), 0, 1)
+        # log(1 - p g) is -h a where p is 1: 1 - g may have been rounded to 0
+        log = np.where(p < 1, np.log1p(-np.minimum(p * gain, 1 - 1e-15)), -h * sizes)
+        return float((h * t + count @ (log + v * sizes * p) + log_inverse) / v)
 
-def _tail(t: float, mean: float, sizes: Floats, times: Floats) -> float:
-    """log of Chernoff's bound on P(sum <= t), units of range ``sizes`` (``times`` of each), over the worst rates.
-
-    The bound is convex in h: golden sections of log h find its least value. Any h gives a valid bound.
-    """
-    if mean <= t:
-        return 0.0
-    if mean >= sizes @ times:  # every unit adds all it can
-        return -math.inf
-
-    def exponent(log_h: float) -> float:
-        h = math.exp(log_h)
-        return h * t + _worst(-np.expm1(-h * sizes), mean, sizes, times)
-
-    ratio = (math.sqrt(5) - 1) / 2
-    a, b = -14.0, 7.0
-    c, d = b - ratio * (b - a), a + ratio * (b - a)
-    at_c, at_d = exponent(c), exponent(d)
-    for _ in range(40):
-        if at_c < at_d:
-            b, d, at_d = d, c, at_c
-            c = b - ratio * (b - a)
-            at_c = exponent(c)
-        else:
-            a, c, at_c = c, d, at_d
-            d = a + ratio * (b - a)
-            at_d = exponent(d)
-    return min(at_c, at_d, 0.0)
-
-
-def _worst(gains: Floats, mean: float, sizes: Floats, times: Floats) -> float:
-    """max_p sum_i log(1 - p_i g_i) over 0 <= p_i <= 1 with sum_i a_i p_i = mean; concave in p.
-
-    Its optimum has g_i / (1 - p_i g_i) = nu a_i wherever p_i lies inside, so p_i = clip(1 / g_i - 1 / (nu a_i), 0, 1).
-    By duality every multiplier nu bounds the maximum from above, so an inexact one only loosens the certificate.
-    """
-    if len(sizes) == 1:
-        rate = mean / float(sizes @ times)
-        return float(times[0]) * math.log1p(-rate * float(gains[0]))
-
-    def rates(log_nu: float) -> Floats:
-        return np.clip(1 / gains - math.exp(-log_nu) / sizes, 0, 1)
-
-    low, high = -40.0, 40.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (sizes * times) @ rates(middle) < mean else (low, middle)
-    nu, p = math.exp(high), rates(high)
-    # Lagrangian: sum log(1 - p g) + nu (sum a p - mean), maximised over p by these rates, at any nu.
-    return float(times @ np.log1p(-p * gains) + nu * ((sizes * times) @ p - mean))
+    slack = math.sqrt(log_inverse * squares / 2)
+    start = math.log(4 * slack / squares)  # Hoeffding's h; v comes close to it as h a falls
+    found = minimize(limit, [start, start], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9 * len(ranges)})
+    return max(value, min(float(found.fun) * largest, value + slack * largest, total))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veil.methods import aia, baselines, substitution, template
+from veil.methods import aia, baselines, mi, substitution, template
 from veil.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
@@ -23,6 +23,13 @@ METHODS: dict[str, Method] = {
         build=template.build,
         references=frozenset({"aligned", "noise"}),
         strength="hide",
+    ),
+    "mi": Method(
+        summary="redraws images without mutual information with private labels; a discriminator keeps their kind",
+        config=mi.Config,
+        presets=mi.PRESETS,
+        fit=mi.fit,
+        build=mi.build,
     ),
     "substitution": Method(
         summary="releases one of finitely many substitutes, averages of several people, with a certified bound",

@@ -1,0 +1,463 @@
+"""Anonymised images by mutual information: Feutry, Piantanida and Duhamel, "Learning Semi-Supervised Anonymized
+Representations by Mutual Information".
+
+An auto-encoder redraws an image x as x^; a discriminator D tells x from x^, which keeps x^ an image of its kind; a
+private classifier q reads z from x^. No label of the use is ever seen.
+
+    L_D         binary cross-entropy of D on x (y = 1) and x^ (y = 0)                                   (Eq. 13)
+    L_private   cross-entropy of q(. | x^) to the private label                                         (Eq. 14)
+    L_object    cross-entropy of q(. | x^) to the labels' empirical distribution                        (Eq. 15)
+    auto-encoder minimises   -log D(x^) + lam |L_object - L_private|                                    (Eq. 12)
+
+    stage 1   the auto-encoder alone, squared pixel error
+    stage 2   D against the auto-encoder
+    stage 3   the auto-encoder against D and q, in turn
+
+The release is the image x^. Variants of the paper:
+
+- intertwined (``target``): D's real samples are the images of one chosen private class alone;
+- substitution protocol (``substitute``): x^ is replaced by the nearest training image of that class, by pixel distance.
+  The release then has finitely many values, so it can be certified. They show one real person: it asks for ``expose``.
+
+Where this file departs from the text, or the text leaves a choice open:
+
+- "Minimising Eq. 13" means fooling D for the auto-encoder: the non-saturating -log D(x^).
+- Nothing in Eq. 12 ties x^ to x but the first weights, and runs collapse to one image. D therefore sees statistics of
+  the whole batch, lam rises slowly, and a run whose images lose their variety stops with a message. ``tie`` adds a
+  squared pixel error of blurred images; it is 0 in preset ``paper``.
+- |L_object - L_private| is also 0 for a q that has learned nothing: q takes ``ahead`` steps for each of the
+  auto-encoder's.
+- Several private attributes: q has one output for each class of each, and the two losses are means over attributes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack
+from veil.engine import Player, Run, Step
+from veil.engine.run import Diverged, seeded
+from veil.errors import InputError
+from veil.losses import cross_entropy
+from veil.release import Contract, Release, to_input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of anonymisation by mutual information."""
+
+    lam: float = 1.0
+    """Weight of the mutual-information term (Eq. 12), >= 0."""
+    tie: float = 0.0
+    """Weight of the squared error between blurred x and x^, >= 0; the paper has none."""
+    target: str = ""
+    """Class of the first private attribute whose images are D's real samples (intertwined); all if empty."""
+    substitute: bool = False
+    """Release the target's training image nearest to x^ in place of x^."""
+    expose: bool = False
+    """Allow a substitution, which shows a real person's images."""
+    features: int = 64
+    """Width of the auto-encoder's code."""
+    ahead: int = 2
+    """Steps of the private classifier for each of the auto-encoder, >= 1."""
+    least_variety: float = 0.1
+    """Variance of the released images, as a share of the input's, below which a run stops, in [0, 1)."""
+    batch: int = 128
+    """Images a step."""
+    steps_alone: int = 400
+    """Steps of the auto-encoder alone (stage 1)."""
+    steps_discriminator: int = 200
+    """Steps of D against the auto-encoder (stage 2)."""
+    steps_joint: int = 1500
+    """Steps of stage 3."""
+    lr: float = 5e-4
+    """Learning rate of the auto-encoder."""
+    lr_discriminator: float = 2e-4
+    """Learning rate of D."""
+    lr_private: float = 1e-3
+    """Learning rate of the private classifier."""
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("lam", "tie", "steps_discriminator", "steps_joint"), 0),
+            **dict.fromkeys(("features", "ahead", "steps_alone"), 1),
+            **dict.fromkeys(("lr", "lr_discriminator", "lr_private"), 1e-8),
+            "batch": 2,
+        }
+        problems = [
+            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
+            for name, value in least.items()
+            if not getattr(self, name) >= value
+        ]
+        if not 0 <= self.least_variety < 1:
+            problems.append(f"least_variety: must lie in [0, 1), got {self.least_variety!r}")
+        if self.substitute and not self.target:
+            problems.append("substitute: needs the class whose images are released; set target")
+        if self.substitute and not self.expose:
+            problems.append(
+                "substitute: shows a real person's images to everybody; set expose=true to allow that, or use method "
+                "substitution, whose averages show nobody"
+            )
+        if problems:
+            raise InputError("mi: " + "; ".join(problems))
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(tie=1.0),
+    "paper": Config(),
+}
+"""``paper`` is Eq. 12 and nothing else; ``default`` adds the tie that keeps it from collapse."""
+
+_RAMP = 0.5  # share of stage 3 over which lam rises to its value
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+class AutoEncoder(nn.Module):
+    """Convolutions 32, 64, 128, halved twice, to a code that sees the whole image; and the mirror of that.
+
+    Args:
+        channels: C.
+        height: H.
+        width: W.
+        features: Width of the code.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, features: int) -> None:
+        super().__init__()
+        self.size = (height, width)
+        self.map = (128, -(-height // 4), -(-width // 4))
+        flat = math.prod(self.map)
+        self.down = nn.ModuleList(
+            [nn.Conv2d(channels, 32, 3, 1, 1), nn.Conv2d(32, 64, 3, 1, 1), nn.Conv2d(64, 128, 3, 1, 1)]
+        )
+        self.to_code, self.from_code = nn.Linear(flat, features), nn.Linear(features, flat)
+        self.up = nn.ModuleList([nn.Conv2d(128, 64, 3, 1, 1), nn.Conv2d(64, 32, 3, 1, 1)])
+        self.last = nn.Conv2d(32, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> ``(B, C, H, W)`` in [0, 1]."""
+        h = x
+        for i, convolution in enumerate(self.down):
+            h = F.leaky_relu(convolution(h), 0.1)
+            h = F.avg_pool2d(h, 2, ceil_mode=True) if i < 2 else h
+        h = F.leaky_relu(self.from_code(self.to_code(h.flatten(1))), 0.1).view(-1, *self.map)
+        for convolution in self.up:
+            h = F.leaky_relu(convolution(F.interpolate(h, scale_factor=2)), 0.1)
+        out: Tensor = self.last(h[..., : self.size[0], : self.size[1]]).float()
+        return out.sigmoid()
+
+
+class Discriminator(nn.Module):
+    """D: convolutions 32, 64, 128, halved twice; its last layer also sees how much its batch varies in each feature."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        widths = (channels, 32, 64, 128)
+        self.convolutions = nn.ModuleList(
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 3, 1, 1)) for a, b in pairwise(widths)
+        )
+        self.dense = nn.Linear(128 * -(-height // 4) * -(-width // 4), 128)
+        self.last = nn.Linear(256, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, 128)``."""
+        h = x
+        for i, convolution in enumerate(self.convolutions):
+            h = F.leaky_relu(convolution(h), 0.1)
+            h = F.avg_pool2d(h, 2, ceil_mode=True) if i < 2 else h
+        out: Tensor = self.dense(h.flatten(1)).float()
+        return out
+
+    def judge(self, h: Tensor, batch: Tensor) -> Tensor:
+        """Logit ``(B,)`` that images of features ``(B, 128)`` are real, beside all features of their batch."""
+        spread = (batch.var(0, unbiased=False) + 1e-6).sqrt()
+        out: Tensor = self.last(torch.cat([F.leaky_relu(h, 0.1), spread.expand_as(h)], 1))
+        return out[:, 0]
+
+
+def private_classifier(channels: int, height: int, width: int, outputs: int) -> nn.Module:
+    """q: convolutions 64, 128, 128 with GroupNorm, halved twice, the first time at once; two linear layers."""
+    layers: list[nn.Module] = []
+    for a, b, halve in ((channels, 64, True), (64, 128, True), (128, 128, False)):
+        layers += [nn.Conv2d(a, b, 3, 1, 1), *([nn.MaxPool2d(2, ceil_mode=True)] if halve else [])]
+        layers += [nn.GroupNorm(8, b), nn.LeakyReLU(0.1)]
+    flat = 128 * -(-height // 4) * -(-width // 4)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 256), nn.LeakyReLU(0.1), nn.Linear(256, outputs))
+
+
+class Substituter(nn.Module):
+    """An auto-encoder, and the images of which the nearest to what it draws is released."""
+
+    substitutes: Tensor
+
+    def __init__(self, autoencoder: nn.Module, substitutes: Tensor) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.register_buffer("substitutes", substitutes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> minus the squared distances ``(B, K)``."""
+        drawn = self.autoencoder(x).movedim(1, -1).flatten(1)
+        return -torch.cdist(drawn, self.substitutes.flatten(1).to(drawn) / 255).square()
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def mutual_information(logits: Sequence[Tensor], labels: Sequence[Tensor], priors: Sequence[Tensor]) -> Tensor:
+    """|L_object - L_private| (Eq. 11, 14, 15), mean over attributes.
+
+    Args:
+        logits: ``(B, Z)`` of q for each attribute.
+        labels: ``(B,)`` codes, -1 for unknown.
+        priors: ``(Z,)`` empirical distribution of each.
+    """
+    terms = [
+        (-(F.log_softmax(o, 1) @ prior).mean() - cross_entropy(o, z)).abs()
+        for o, z, prior in zip(logits, labels, priors, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def blurred(x: Tensor) -> Tensor:
+    """Means over 5x5 pixels: where things are, not how exactly they were drawn."""
+    return F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+
+
+class Training:
+    """The players and the schedule.
+
+    Args:
+        config: Settings.
+        run: Gives updates, stages and precision.
+        x: uint8 images ``(n, H, W[, 3])``.
+        labels: Codes ``(n,)`` of each private attribute, -1 for unknown.
+        sizes: Number of classes of each.
+        real: Rows of ``x`` that are D's real samples.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        x: NDArray[np.uint8],
+        labels: Sequence[NDArray[np.int64]],
+        sizes: Sequence[int],
+        real: NDArray[np.int64],
+    ) -> None:
+        self.config, self.run, self.sizes, self.real = config, run, list(sizes), real
+        self.x = to_input(x, "images").to(run.device)
+        self.labels = [run.tensor(codes) for codes in labels]
+        counts = [torch.bincount(z[z >= 0], minlength=size).float() for z, size in zip(self.labels, sizes, strict=True)]
+        self.priors = [count / count.sum() for count in counts]
+        channels, height, width = self.x.shape[1:]
+        with seeded(run.seed, "mi", "networks"):
+            self.network = run.place(AutoEncoder(channels, height, width, config.features))
+            self.judge = Discriminator(channels, height, width)
+            run.place(self.judge)
+            q = run.place(private_classifier(channels, height, width, sum(sizes)))
+        self.autoencoder = Player("auto-encoder", self.network, lr=config.lr, clip=1.0)
+        self.discriminator = Player("discriminator", self.judge, lr=config.lr_discriminator)
+        self.private = Player("private classifier", q, lr=config.lr_private, optimizer="adamw", weight_decay=1e-3)
+        self.players = [self.autoencoder, self.discriminator, self.private]
+
+    def train(self) -> Iterator[Step]:
+        """The three stages; every step is told when it is done."""
+        for step in self.run.stage("auto-encoder", self.config.steps_alone):
+            x = self.images(self.drawn(step))
+            self.run.update(self.autoencoder, F.mse_loss(self.redrawn(x), x))
+            yield step
+        for step in self.run.stage("discriminator", self.config.steps_discriminator):
+            self.discriminator_step(step)
+            self.autoencoder_step(step, self.drawn(step), lam=None)
+            yield step
+        for step in self.run.stage("joint", self.config.steps_joint):
+            rows = self.discriminator_step(step)
+            with torch.no_grad():
+                drawn = self.redrawn(self.images(rows))
+            self.private_step(drawn, rows)
+            for _ in range(self.config.ahead - 1):
+                rows = self.drawn(step)
+                with torch.no_grad():
+                    drawn = self.redrawn(self.images(rows))
+                self.private_step(drawn, rows)
+            self.autoencoder_step(step, self.drawn(step), lam=self.config.lam * min(step.progress / _RAMP, 1.0))
+            yield step
+
+    def drawn(self, step: Step, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """This process's rows of a batch, of all images or among some."""
+        among = np.arange(len(self.x)) if among is None else among
+        rows: NDArray[np.int64] = step.rng.choice(among, self.config.batch)
+        return self.run.share(rows)
+
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        return self.x[self.run.tensor(rows)].contiguous(memory_format=torch.channels_last)
+
+    def redrawn(self, x: Tensor) -> Tensor:
+        """x^ ``(B, C, H, W)``."""
+        with self.run.autocast():
+            out: Tensor = self.network(x)
+        return out
+
+    def verdict(self, x: Tensor) -> Tensor:
+        """D's logits ``(B,)``; what its batch is like is told of all processes' images."""
+        with self.run.autocast():
+            h = self.judge.features(x)
+        return self.judge.judge(h.float(), self.run.gather(h.float()))
+
+    def discriminator_step(self, step: Step) -> NDArray[np.int64]:
+        """Eq. 13, on real images and on redrawn ones, whose rows are returned."""
+        rows = self.drawn(step)
+        with torch.no_grad():
+            drawn = self.redrawn(self.images(rows))
+        real = self.verdict(self.images(self.drawn(step, self.real)))
+        fake = self.verdict(drawn)
+        self.run.update(self.discriminator, (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2)
+        return rows
+
+    def private_step(self, drawn: Tensor, rows: NDArray[np.int64]) -> None:
+        """Eq. 14."""
+        losses = [cross_entropy(o, z) for o, z in zip(self.read(drawn), self.labels_of(rows), strict=True)]
+        self.run.update(self.private, torch.stack(losses).mean())
+
+    def autoencoder_step(self, step: Step, rows: NDArray[np.int64], *, lam: float | None) -> None:
+        """Eq. 12; without the private term where ``lam`` is None."""
+        x = self.images(rows)
+        drawn = self.redrawn(x)
+        loss = F.softplus(-self.verdict(drawn)).mean()
+        if self.config.tie:
+            loss = loss + self.config.tie * F.mse_loss(blurred(drawn), blurred(x)) / self.scale(x)
+        if lam is not None:
+            known = mutual_information(self.read(drawn), self.labels_of(rows), self.priors)
+            self.run.log("mutual information", known)
+            loss = loss + lam * known
+        self.run.update(self.autoencoder, loss)
+        if (step.number + 1) % 20 == 0:
+            self.check_variety(x, drawn.detach())
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Variance of the blurred input, so that the tie's weight means the same for all data."""
+        return blurred(x).var(0).mean().clamp_min(1e-6)
+
+    def check_variety(self, x: Tensor, drawn: Tensor) -> None:
+        """Stop a run whose releases have become nearly one image."""
+        before, now = (float(self.run.gather(t).var(0).mean()) for t in (x, drawn))
+        share = now / max(before, 1e-12)
+        if share < self.config.least_variety:
+            raise Diverged(
+                f"mi: the released images must vary at least {self.config.least_variety:g} times as much as the input, "
+                f"got {share:.3f}: they have collapsed to nearly one image; lower lam or raise tie"
+            )
+
+    def read(self, drawn: Tensor) -> tuple[Tensor, ...]:
+        with self.run.autocast():
+            out: Tensor = self.private.module(drawn)
+        return torch.split(out.float(), self.sizes, dim=1)
+
+    def labels_of(self, rows: NDArray[np.int64]) -> list[Tensor]:
+        at = self.run.tensor(rows)
+        return [z[at] for z in self.labels]
+
+
+def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, run: Run) -> Training:
+    """The training on a pack's ``protect`` split, with all that does not fit in one InputError."""
+    if not private:
+        raise InputError("mi: private must name at least one label, got none")
+    if pack.kind != "images":
+        raise InputError("mi: needs a pack of images, got vectors; method template protects vectors")
+    pack.require(private=list(private), utility=utility, among=["protect"])
+    rows = pack.rows("protect")
+    real = np.arange(len(rows))
+    if config.target:
+        real = np.flatnonzero(np.isin(rows, _target_rows(config, pack, private[0])))
+    labels = [pack.label(name)[rows] for name in private]
+    return Training(config, run, np.asarray(pack.x[rows]), labels, [len(pack.classes[n]) for n in private], real)
+
+
+def _target_rows(config: Config, pack: Pack, private: str) -> NDArray[np.int64]:
+    if config.target not in pack.classes[private]:
+        raise InputError(f"target: must be a class of {private}, got {config.target!r}")
+    rows = pack.rows("protect")
+    rows = rows[np.flatnonzero(pack.label(private)[rows] == pack.classes[private].index(config.target))]
+    if not len(rows):
+        raise InputError(f"target: {private} {config.target!r} has no row in split protect")
+    return rows
+
+
+def fit(
+    config: Config,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Learn to redraw images without their private attribute, on the ``protect`` split.
+
+    Args:
+        config: Settings; see :data:`PRESETS`.
+        pack: Images.
+        private: Labels to hide, one or more.
+        utility: What the audit will measure; never seen here.
+        seed: Seeds weights and batches; ignored where ``run`` is given.
+        run: Precision, checkpoints and progress; a plain run if None.
+        key: Not used: equal inputs have equal releases without one.
+        base: Must be None: this method reads the input itself.
+
+    Raises:
+        InputError: With all problems of data and labels in one line.
+        Diverged: Where the released images collapse, or a loss runs away.
+    """
+    if base is not None:
+        raise InputError(f"mi: reads the input itself and takes no base, got a release of {base.method!r}")
+    run = run or Run(seed=seed)
+    training = prepare(config, pack, private, utility, run)
+    run.enter(*training.players)
+    for _ in training.train():
+        pass
+    encoder = run.collect(training.network)
+    shape = tuple(pack.x.shape[1:])
+    support = 0
+    if config.substitute:
+        table = np.asarray(pack.x[_target_rows(config, pack, private[0])])
+        encoder, support = Substituter(encoder, torch.from_numpy(table)), len(table)
+    contract = Contract(
+        kind="images",
+        shape=shape,
+        k=math.prod(shape),
+        image=shape,
+        support=support,
+        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+    )
+    return Release(
+        method="mi",
+        config=asdict(config),
+        contract=contract,
+        encoder=encoder.eval(),
+        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
+    )
+
+
+def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
+    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
+    c = config if isinstance(config, Config) else Config(**config)
+    channels = 3 if len(contract.shape) == 3 else 1
+    autoencoder = AutoEncoder(channels, contract.shape[0], contract.shape[1], c.features)
+    if not contract.support:
+        return autoencoder
+    return Substituter(autoencoder, torch.zeros(contract.support, *contract.shape, dtype=torch.uint8))
