@@ -159,13 +159,14 @@ def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, mon
     monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
     short = {name: {"steps_alone": 1, "steps_joint": 1, "batch": 16} for name in pipeline.DEMO_SETTINGS}
     short["original"] = {"steps_alone": 1, "batch": 16}
+    short["substitution"] = {"steps": 1, "batch": 16}
     monkeypatch.setattr(pipeline, "DEMO_SETTINGS", short)
     done = veil("demo", "--out", tmp_path / "demo", "--jobs", 1, "--quiet")
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[-1] == str(tmp_path / "demo" / "report.html")
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
-    for name in ("Input", "Original", "Random", "AIA\\T", "AIA", "AIA deep", "LEACE"):
+    for name in ("Input", "Original", "Random", "AIA\\T", "AIA", "AIA deep", "LEACE", "Substitution"):
         rows = [line for line in lines if re.search(rf"│ {re.escape(name)} +│", line)]
         assert len(rows) == 1, name
         assert re.search(r"0\.\d{3} +│ 0\.\d{3} - [01]\.\d{3}", rows[0])

@@ -26,7 +26,7 @@ from veil.engine.augment import augment
 from veil.engine.run import one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy
-from veil.methods import aia, template
+from veil.methods import aia, mi, substitution, template
 from veil.release import Release
 
 TESTS = Path(__file__).parent
@@ -36,7 +36,9 @@ DEEP = aia.Config(encoder="deep", features=16, networks=2, noise=0.5, augment=Tr
 TEMPLATE = template.Config(
     batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8, keep=0.75, rounds=2, steps_erase=3
 )
-METHOD = {aia.Config: aia, template.Config: template}
+SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2)
+MI = mi.Config(batch=16, features=8, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0)
+METHOD = {aia.Config: aia, mi.Config: mi, substitution.Config: substitution, template.Config: template}
 
 
 def toy(*parts: int | str) -> nn.Module:
@@ -285,7 +287,10 @@ class Fitted(NamedTuple):
 
 
 def fitted(
-    config: aia.Config | template.Config, pack: Pack, private: tuple[str, ...] = ("gender",), **options
+    config: aia.Config | mi.Config | substitution.Config | template.Config,
+    pack: Pack,
+    private: tuple[str, ...] = ("gender",),
+    **options,
 ) -> Fitted:
     run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
     return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, run=run))
@@ -308,15 +313,18 @@ def assert_bit_equal(a: Fitted, b: Fitted) -> None:
 KILLED = {
     "deep": (DEEP, faces_pack, {"representation": 4, "guess": 2, "guard": 3}),
     "template": (TEMPLATE, vectors_pack, {"erase": 6, "guess": 4, "guard": 3}),
+    "substitution": (SUBSTITUTION, faces_pack, {"codes": 3}),
+    "mi": (MI, faces_pack, {"auto-encoder": 3, "discriminator": 2, "joint": 3}),
 }
-"""Settings, data, and the last checkpoint of a run that is killed in the middle of its stage ``guard``."""
+"""Settings, data, and the last checkpoint of a run that is killed in the middle of its last stage."""
+LAST = ("guard", "codes", "joint")
 
 
 def killed_child(name: str, checkpoint: str) -> None:
     """Fits and kills its own process, some steps after a checkpoint."""
 
     def progress(stage: str, done: int, count: int, losses: object) -> None:
-        if stage == "guard" and done == 6:
+        if stage in LAST and done == 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
     config, pack, _ = KILLED[name]
@@ -341,7 +349,8 @@ def test_killed_run_resumes_bit_equal(tmp_path, name):
     assert torch.load(file, weights_only=True)["done"] == done
     resumed = fitted(config, pack(), checkpoint=file, every=3, resume=True)
     assert_bit_equal(whole, resumed)
-    steps = [step for step, stage, player, _ in resumed.run.curves if (stage, player) == ("guard", "guard")]
+    players = ("guard", "encoder", "auto-encoder")
+    steps = [step for step, stage, player, _ in resumed.run.curves if stage in LAST and player in players]
     assert steps == [*range(8)]
 
 
@@ -447,6 +456,12 @@ PAIRED = {  # settings, data, private labels
     "paper": (PAPER, faces_pack, ("gender", "expression")),
     "deep": (replace(DEEP, steps_alone=2, steps_joint=3), faces_pack, ("gender", "expression")),
     "template": (replace(TEMPLATE, steps_guess=2, steps=4), vectors_pack, ("gender", "age")),
+    "substitution": (
+        replace(SUBSTITUTION, steps=4, heads=1, substitutes="code", lr=2e-4),
+        faces_pack,
+        ("gender", "expression"),
+    ),
+    "mi": (replace(MI, steps_joint=3), faces_pack, ("gender", "expression")),
 }
 """Up to fourteen joint classes in a batch of 16: the processes' shares differ."""
 
@@ -536,7 +551,8 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     """
     one, (two, _) = one_and_two
     config, pack, private = PAIRED[name]
-    module, function = (template, "unit_rows") if name == "template" else (aia, "to_input")
+    module = METHOD[type(config)]
+    function = "unit_rows" if name == "template" else "to_input"
     exact = getattr(module, function)
     rng = np.random.default_rng(0)
 

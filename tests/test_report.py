@@ -486,7 +486,10 @@ def test_a_certificate_is_told_apart_from_attacks(tmp_path: Path) -> None:
         finding("certificate.balanced_accuracy", "AIA deep", "gender", "any", 0.63, role="bound", low=None, high=0.66)
     )
     got = page(tmp_path, document)
-    assert "Certified: no attacker of any kind exceeds 66.0 %." in got.text("verdict")
+    assert (
+        "Certified: no attacker of any kind exceeds 66.0 % on fresh data of the same population (95 % confidence)."
+        in got.text("verdict")
+    )
     assert "Certified bound" in got.text("releases")
     assert "Certified bound" in got.text("glossary")
 

@@ -105,7 +105,7 @@ def demo(
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
-    """The whole way on built-in stylised faces: fit AIA and its baselines, audit them, write a report."""
+    """The whole way on built-in stylised faces: fit AIA, its baselines and substitution, audit them, write a report."""
     from veil import pipeline
 
     with show.progress() as bars:
@@ -181,7 +181,7 @@ def pack(
 @command
 def fit(
     show: Show,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, template, leace or random.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, mi, substitution, template, leace or random.")],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
     private: Private,
@@ -189,8 +189,8 @@ def fit(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For aia: paper, original, without-task, deep, deep-original; for template: default, erased, "
-            "aligned, noise."
+            help="For aia: paper, original, without-task, deep, deep-original; for mi: default, paper; for "
+            "substitution: default, handwriting; for template: default, erased, aligned, noise."
         ),
     ] = None,
     settings: Annotated[

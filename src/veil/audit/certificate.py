@@ -155,7 +155,7 @@ def upper_limit(value: float, ranges: Floats, delta: float) -> float:
     """The largest mean of a sum of independent units that is compatible with a sum of ``value`` at level ``delta``.
 
     The maximum over p is at most sum_i log(1 - p_i g_i) + v (sum_i a_i p_i - S*) for any multiplier v > 0, with
-    g_i = 1 - exp(-h a_i) and p_i = clip(1 / g_i - 1 / (v a_i), 0, 1), which maximise it. So every pair (h, v) excludes all
+    g_i = 1 - exp(-h a_i) and p_i = clip(1 / g_i - 1 / (v a_i), 0, 1), which maximise it. So every pair (h, v) excludes
 
         S* > (h t + sum_i [log(1 - p_i g_i) + v a_i p_i] + ln(1 / delta)) / v
 

@@ -221,7 +221,7 @@ def mutual_information(logits: Sequence[Tensor], labels: Sequence[Tensor], prior
 
     Args:
         logits: ``(B, Z)`` of q for each attribute.
-        labels: ``(B,)`` codes, -1 for unknown.
+        labels: ``(B,)`` codes.
         priors: ``(Z,)`` empirical distribution of each.
     """
     terms = [
@@ -243,7 +243,7 @@ class Training:
         config: Settings.
         run: Gives updates, stages and precision.
         x: uint8 images ``(n, H, W[, 3])``.
-        labels: Codes ``(n,)`` of each private attribute, -1 for unknown.
+        labels: Codes ``(n,)`` of each private attribute, all known.
         sizes: Number of classes of each.
         real: Rows of ``x`` that are D's real samples.
     """
@@ -260,7 +260,7 @@ class Training:
         self.config, self.run, self.sizes, self.real = config, run, list(sizes), real
         self.x = to_input(x, "images").to(run.device)
         self.labels = [run.tensor(codes) for codes in labels]
-        counts = [torch.bincount(z[z >= 0], minlength=size).float() for z, size in zip(self.labels, sizes, strict=True)]
+        counts = [torch.bincount(z, minlength=size).float() for z, size in zip(self.labels, sizes, strict=True)]
         self.priors = [count / count.sum() for count in counts]
         channels, height, width = self.x.shape[1:]
         with seeded(run.seed, "mi", "networks"):
@@ -297,13 +297,13 @@ class Training:
             yield step
 
     def drawn(self, step: Step, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """This process's rows of a batch, of all images or among some."""
-        among = np.arange(len(self.x)) if among is None else among
-        rows: NDArray[np.int64] = step.rng.choice(among, self.config.batch)
-        return self.run.share(rows)
+        """Rows of a batch, of all images or among some."""
+        rows: NDArray[np.int64] = step.rng.choice(np.arange(len(self.x)) if among is None else among, self.config.batch)
+        return rows
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        return self.x[self.run.tensor(rows)].contiguous(memory_format=torch.channels_last)
+        """This process's images of a batch."""
+        return self.x[self.run.tensor(self.run.share(rows))].contiguous(memory_format=torch.channels_last)
 
     def redrawn(self, x: Tensor) -> Tensor:
         """x^ ``(B, C, H, W)``."""
@@ -329,7 +329,8 @@ class Training:
 
     def private_step(self, drawn: Tensor, rows: NDArray[np.int64]) -> None:
         """Eq. 14."""
-        losses = [cross_entropy(o, z) for o, z in zip(self.read(drawn), self.labels_of(rows), strict=True)]
+        labels = self.labels_of(self.run.share(rows))
+        losses = [cross_entropy(o, z) for o, z in zip(self.read(drawn), labels, strict=True)]
         self.run.update(self.private, torch.stack(losses).mean())
 
     def autoencoder_step(self, step: Step, rows: NDArray[np.int64], *, lam: float | None) -> None:
@@ -340,7 +341,8 @@ class Training:
         if self.config.tie:
             loss = loss + self.config.tie * F.mse_loss(blurred(drawn), blurred(x)) / self.scale(x)
         if lam is not None:
-            known = mutual_information(self.read(drawn), self.labels_of(rows), self.priors)
+            logits = [self.run.gather(o) for o in self.read(drawn)]  # |mean| is not the mean of the processes' |means|
+            known = mutual_information(logits, self.labels_of(rows), self.priors)
             self.run.log("mutual information", known)
             loss = loss + lam * known
         self.run.update(self.autoencoder, loss)
@@ -349,7 +351,7 @@ class Training:
 
     def scale(self, x: Tensor) -> Tensor:
         """Variance of the blurred input, so that the tie's weight means the same for all data."""
-        return blurred(x).var(0).mean().clamp_min(1e-6)
+        return self.run.gather(blurred(x)).var(0).mean().clamp_min(1e-6)
 
     def check_variety(self, x: Tensor, drawn: Tensor) -> None:
         """Stop a run whose releases have become nearly one image."""
@@ -378,7 +380,7 @@ def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, ru
     if pack.kind != "images":
         raise InputError("mi: needs a pack of images, got vectors; method template protects vectors")
     pack.require(private=list(private), utility=utility, among=["protect"])
-    rows = pack.rows("protect")
+    rows = pack.rows("protect", known=tuple(private))
     real = np.arange(len(rows))
     if config.target:
         real = np.flatnonzero(np.isin(rows, _target_rows(config, pack, private[0])))

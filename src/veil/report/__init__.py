@@ -76,7 +76,9 @@ METRICS: Mapping[str, Metric] = {
     "identification.rank1_releases": Metric(
         title="rank 1", short="Person found first, among releases", style="percent"
     ),
+    "utility.bits": Metric(title="bits", short="Bits of its codes", style="plain"),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
+    "certificate.accuracy": Metric(title="accuracy", short="Certified bound on plain accuracy", style="percent"),
 }
 """The figures that the report knows by name, in the order in which tables show them."""
 
@@ -259,10 +261,10 @@ class Document:
             return None
         return self._speaker(self.select(role="utility", release=release, target=target, code=code), release, target)
 
-    def bound(self, release: str, target: str) -> float | None:
-        """The certified upper bound on every attacker's balanced accuracy; None where there is no certificate."""
+    def bound(self, release: str, target: str) -> Finding | None:
+        """The certificate, whose value no attacker's balanced accuracy exceeds; None where there is none."""
         found = [f for f in self.select(role="bound", release=release, target=target, code=CERTIFICATE) if f.ok]
-        return (found[0].value if found[0].high is None else found[0].high) if found else None
+        return found[0] if found else None
 
     def primary_use(self, target: str) -> str | None:
         """The code of the figure that speaks for the use ``target``; None where nothing of it was measured."""

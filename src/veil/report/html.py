@@ -299,6 +299,11 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
     return found
 
 
+def _limit(bound: Finding) -> float | None:
+    """What a certificate certifies: the upper end where it has an interval."""
+    return bound.value if bound.high is None else bound.high
+
+
 def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:
     worst = document.attack(release.name, private)
     if worst is None:
@@ -316,9 +321,10 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
     sentence += Markup(".")
     bound = document.bound(release.name, private)
     if bound is not None:
-        sentence += Markup(" Certified: no attacker of any kind exceeds <strong>{}</strong>.").format(
-            number(ATTACK, bound)
-        )
+        sentence += Markup(
+            " Certified: no attacker of any kind exceeds <strong>{}</strong> on fresh data of the same population "
+            "({} confidence)."
+        ).format(number(ATTACK, _limit(bound)), share(bound.level))
     higher = [
         f
         for f in document.select(role="attack", release=release.name, target=private, code=ATTACK)
@@ -435,7 +441,7 @@ def _release_table(document: Document) -> Table:
                 cells.append(_value(gain, _why_absent(tried)))
             if private in certified:
                 bound = document.bound(release.name, private)
-                cells.append(Cell(text="none" if bound is None else number(ATTACK, bound), words=bound is None))
+                cells.append(Cell(text="none" if bound is None else number(ATTACK, _limit(bound)), words=bound is None))
         for use, codes in use_codes.items():
             cells += [_use_cell(document, release, use, code) for code in codes]
         rows.append((release, cells))
