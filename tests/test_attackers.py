@@ -16,10 +16,10 @@ from sklearn.linear_model import LogisticRegression
 
 from veil import metrics
 from veil.audit import attackers
-from veil.audit.attackers import ATTACKERS, CONVOLUTIONAL, MATCHERS, DidNotConverge, Problem, Standardiser
+from veil.audit.attackers import ATTACKERS, CONVOLUTIONAL, FINITE, MATCHERS, DidNotConverge, Problem, Standardiser
 from veil.errors import InputError
 
-VECTORS = [name for name in ATTACKERS if name not in CONVOLUTIONAL]
+VECTORS = [name for name in ATTACKERS if name not in (*CONVOLUTIONAL, *FINITE)]
 LINEAR = ["logistic regression"]
 
 

@@ -538,7 +538,7 @@ DEMO_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "without-task": {"steps_alone": 80, "steps_joint": 100, "batch": 128},
     "paper": {"steps_alone": 80, "steps_joint": 100, "batch": 128},
     "deep": {"networks": 1, "steps_alone": 130, "steps_joint": 250, "batch": 128},
-    "substitution": {"codes": 8, "heads": 2, "steps": 120, "batch": 256},
+    "substitution": {"codes": 8, "heads": 2, "steps": 150, "batch": 256},
 }
 """Shorter than the presets, so that the demo takes minutes; figures of the presets are in ``docs/results``."""
 

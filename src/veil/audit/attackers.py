@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from veil.data.pack import flat
 from veil.data.sampling import Couples
-from veil.engine.augment import augment
+from veil.engine.augment import Draw, augment, warp
 from veil.engine.run import has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
@@ -353,6 +354,28 @@ class SmallResNet(nn.Module):
         return out
 
 
+class PlainCNN(nn.Module):
+    """Convolutions 64, 128 and 128 on patches (as :class:`SmallResNet`), two poolings, two linear layers on the map."""
+
+    def __init__(self, channels_in: int, height: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.patch = 4 if min(height, width) >= 48 else 2 if min(height, width) >= 24 else 1
+        layers: list[nn.Module] = []
+        for i, (a, b) in enumerate(pairwise([channels_in * self.patch**2, 64, 128, 128])):
+            layers += [nn.Conv2d(a, b, 3, 1, 1), *([nn.MaxPool2d(2, ceil_mode=True)] if i < 2 else [])]
+            layers += [nn.GroupNorm(8, b), nn.ReLU()]
+        cells = math.prod(-(-side // (4 * self.patch)) for side in (height, width))
+        dense = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(128 * cells, 256), nn.ReLU(), nn.Dropout(0.3)]
+        self.layers = nn.Sequential(*layers, *dense, nn.Linear(256, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, outputs)``; edges are repeated until patches come out whole."""
+        height, width = (-n % self.patch for n in x.shape[2:])
+        whole = F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
+        out: Tensor = self.layers(F.pixel_unshuffle(whole, self.patch))
+        return out
+
+
 def _as_images(x: NDArray[np.generic], feature_map: tuple[int, int, int] | None) -> Floats:
     """``(n, C, H, W)`` from images or from flattened maps."""
     if feature_map is not None:
@@ -429,21 +452,21 @@ def _classifier(
     epochs: int,
     lr: float = 2e-3,
     mixup: float = 0.4,
-    views: bool = False,
+    views: Callable[[Tensor, Draw], Tensor] | None = None,
 ) -> Score:
-    """Train each builder's network with balanced cross-entropy and mixup (Zhang et al. 2018); average them."""
+    """Train each builder's network with balanced cross-entropy and mixup (Zhang et al. 2018; 0: none); average them."""
     x, y = torch.from_numpy(view(problem.x)), torch.from_numpy(problem.y)
     weight = balanced_weights(torch.bincount(y, minlength=problem.classes))
-    size = min(128 if problem.effort == "quick" and x.dim() == 4 else 256, len(x))
+    size = min(128 if x.dim() == 4 and (problem.effort == "quick" or not mixup) else 256, len(x))
     # Few rows still need their steps, narrow ones more of them; where a step is dear and others attack too, fewer do.
     least = (60 if problem.feature_map else 100) if x.dim() == 4 else 200 if x.shape[1] <= 2 * _WIDE else 100
 
     def loss(module: nn.Module, rng: np.random.Generator, torch_rng: torch.Generator) -> Tensor:
         rows = torch.from_numpy(rng.integers(len(x), size=size))
         other = torch.from_numpy(rng.permutation(size))
-        share = float(rng.beta(mixup, mixup))
+        share = float(rng.beta(mixup, mixup)) if mixup else 1.0
         batch, code = x[rows], y[rows]
-        batch = augment(batch, partial(_uniform, torch_rng)) if views else batch
+        batch = batch if views is None else views(batch, partial(_uniform, torch_rng))
         batch = share * batch + (1 - share) * batch[other]
         if batch.dim() == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
@@ -503,7 +526,21 @@ def _image_classifier(problem: Problem, network: Callable[[int, int, int], nn.Mo
         [lambda c, z: network(c, size, z)] * problem.pick(1, 1, 2),
         epochs=problem.pick(8, 20, 30),
         mixup=0.2,
-        views=mirror,
+        views=augment if mirror else None,
+    )
+
+
+def plain_cnn(problem: Problem) -> Score:
+    """Three convolutions on images, which hardly move: what random views wash out (a hand, say) is read too."""
+    view = _image_view(problem)
+    height, width = view(problem.x[:1]).shape[2:]
+    return _classifier(
+        problem,
+        view,
+        [lambda c, z: PlainCNN(c, height, width, z)] * problem.pick(1, 1, 2),
+        epochs=problem.pick(12, 40, 60),
+        mixup=0.0,
+        views=partial(warp, rotation=0.05, scale=0.05, shift=0.05, shear=0.05),
     )
 
 
@@ -621,10 +658,11 @@ ATTACKERS: dict[str, Callable[[Problem], Score]] = {
     "residual MLPs": residual_mlps,
     "six convolutions": six_convolutions,
     "residual CNN": residual_cnn,
+    "plain CNN": plain_cnn,
 }
 """Every attribute attacker by the name that findings give it."""
 
-CONVOLUTIONAL = ("six convolutions", "residual CNN")
+CONVOLUTIONAL = ("six convolutions", "residual CNN", "plain CNN")
 """Attackers that need images or feature maps."""
 
 FINITE = ("lookup table",)

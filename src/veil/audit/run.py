@@ -44,7 +44,7 @@ from veil.errors import InputError
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
 
-_QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN")
+_QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN", "plain CNN")
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )

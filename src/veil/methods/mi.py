@@ -273,16 +273,16 @@ class Training:
         self.private = Player("private classifier", q, lr=config.lr_private, optimizer="adamw", weight_decay=1e-3)
         self.players = [self.autoencoder, self.discriminator, self.private]
 
-    def train(self) -> Iterator[Step]:
-        """The three stages; every step is told when it is done."""
+    def train(self) -> Iterator[tuple[str, Step]]:
+        """The three stages; every step is told, with its stage, when it is done."""
         for step in self.run.stage("auto-encoder", self.config.steps_alone):
             x = self.images(self.drawn(step))
             self.run.update(self.autoencoder, F.mse_loss(self.redrawn(x), x))
-            yield step
+            yield "auto-encoder", step
         for step in self.run.stage("discriminator", self.config.steps_discriminator):
             self.discriminator_step(step)
             self.autoencoder_step(step, self.drawn(step), lam=None)
-            yield step
+            yield "discriminator", step
         for step in self.run.stage("joint", self.config.steps_joint):
             rows = self.discriminator_step(step)
             with torch.no_grad():
@@ -294,7 +294,7 @@ class Training:
                     drawn = self.redrawn(self.images(rows))
                 self.private_step(drawn, rows)
             self.autoencoder_step(step, self.drawn(step), lam=self.config.lam * min(step.progress / _RAMP, 1.0))
-            yield step
+            yield "joint", step
 
     def drawn(self, step: Step, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Rows of a batch, of all images or among some."""

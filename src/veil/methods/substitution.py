@@ -2,7 +2,7 @@
 
     codes       P(c | x) = softmax(h(x)), c = 1 .. K
     keep        I(c; c'), c and c' the codes of two random views of x: what changes of view do not change
-    guide       I(u; c), where a label u to keep is named and ``guide`` > 0
+    guide       I(u; c), where a label u to keep is named and ``guide`` > 0, and a reader of u on h's features
     hide        I(z; c) for every private attribute z
     objective   h minimises   -I(c; c') - guide I(u; c) + hide sum_z I(z; c)
     release     the substitute of a code that a keyed hash of x draws from P(. | x): one input has one release
@@ -13,8 +13,8 @@ hiding by substitution outdoes adversarial training against fresh attackers is w
 
 - I(c; c') from the K x K table of a batch is invariant information clustering (Ji, Henriques and Vedaldi, ICCV 2019,
   Eq. 3).
-- I(z; c) and I(u; c) come from running averages of P(c | z), all classes counting the same. The derivative of I(z; c)
-  by P(c | x) is log p(c | z) / p(c), so that is the price of a code for one of class z.
+- I(z; c) comes from running averages of P(c | z), all classes counting the same. Its derivative by P(c | x) is
+  log p(c | z) / p(c), so that is the price of a code for one of class z. I(u; c) is the batch's.
 - A table's own noise adds about (K - 1)(Z - 1) / 2n nats to I(z; c), and to be rid of that the codes would merge into
   one. So each half of the people pays the prices that the other half's table tells: noise that is not in both costs
   nothing, on average, and a leak does.
@@ -43,6 +43,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.augment import relight, warp
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
+from veil.losses import cross_entropy
 from veil.nets import ResidualEncoder, mlp
 from veil.release import Contract, Release, new_key, to_input
 
@@ -53,15 +54,15 @@ Floats = NDArray[np.floating[Any]]
 class Config:
     """Settings of substitution."""
 
-    codes: int = 32
+    codes: int = 16
     """Number K of codes to begin with, >= 2; those that hardly occur are dropped at the end."""
-    heads: int = 5
+    heads: int = 3
     """Last layers that learn side by side, >= 1; the one of the best objective ships. How codes fall is partly luck."""
-    hide: float = 2.0
+    hide: float = 20.0
     """Weight of the leak I(z; c), >= 0."""
     guide: float = 1.0
     """Weight of the information about the label to keep, >= 0; 0 never looks at it."""
-    keep: float = 1.0
+    keep: float = 0.1
     """Weight of what two views share, >= 0."""
     spread: float = 0.0
     """Weight of the entropy H(c), >= 0: more codes stay in use, at the price of codes that views share less."""
@@ -93,9 +94,9 @@ class Config:
     """Norm of what a view adds to a vector, relative to the deviation of each value, >= 0."""
     memory: float = 0.93
     """Share of the running averages that each step keeps, in [0, 1)."""
-    batch: int = 500
+    batch: int = 384
     """Images, or vectors, a step."""
-    steps: int = 450
+    steps: int = 300
     """Steps."""
     lr: float = 2e-3
     """Peak learning rate."""
@@ -132,7 +133,19 @@ class Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "handwriting": Config(
-        codes=40, guide=0.0, person="writer", rotation=0.3, shear=0.4, scale=0.2, shift=0.12, face=False
+        codes=40,
+        heads=5,
+        hide=2.0,
+        guide=0.0,
+        keep=1.0,
+        person="writer",
+        rotation=0.3,
+        shear=0.4,
+        scale=0.2,
+        shift=0.12,
+        face=False,
+        batch=500,
+        steps=450,
     ),
 }
 """``handwriting`` never looks at the label to keep."""
@@ -165,7 +178,7 @@ class CodeEncoder(nn.Module):
         elif min(shape[:2]) >= _SMALL:
             self.multiple, width = ResidualEncoder.multiple, 128
             height, breadth = (side + -side % self.multiple for side in shape[:2])
-            self.body = ResidualEncoder(channels, height, breadth, width)
+            self.body = ResidualEncoder(channels, height, breadth, width, base=16)
         else:
             layers: list[nn.Module] = []
             for a, b in ((channels, 32), (32, 64), (64, 128)):
@@ -180,13 +193,21 @@ class CodeEncoder(nn.Module):
             self.body = nn.Sequential(*layers[:-1], nn.Flatten(), nn.Linear(128 * height * breadth, width))
         self.head = nn.Linear(width, heads * codes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in [0, 1], or ``(B, d)`` -> ``(B, K)``; ``(B, heads, K)`` of several heads."""
+    def features(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1], or ``(B, d)`` -> ``(B, width)``."""
         if self.multiple > 1:
             height, breadth = (-side % self.multiple for side in x.shape[2:])
             x = F.pad(x, (0, breadth, 0, height), mode="replicate") if height or breadth else x
-        logits: Tensor = self.head(F.relu(self.body(x))).float()
-        return F.log_softmax(logits.view(len(x), self.heads, -1) if self.heads > 1 else logits, dim=-1)
+        return F.relu(self.body(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1], or ``(B, d)`` -> ``(B, K)``; ``(B, heads, K)`` of several heads."""
+        return self.log_p(self.features(x))
+
+    def log_p(self, features: Tensor) -> Tensor:
+        """log P(c | x) of features ``(B, width)``."""
+        logits: Tensor = self.head(features).float()
+        return F.log_softmax(logits.view(len(logits), self.heads, -1) if self.heads > 1 else logits, dim=-1)
 
     def keep(self, head: int, codes: Tensor) -> None:
         """Drop all logits but some codes' of one head."""
@@ -282,9 +303,10 @@ class Training:
         config: Settings.
         run: Gives updates, stages and precision.
         encoder: The network.
-        labels: Codes ``(n,)`` of each private attribute, then of the label to keep if there is one; -1 for unknown.
+        private: Codes ``(n,)`` of each private attribute, -1 for unknown.
         sizes: Number of classes of each.
-        guided: Whether the last label is one to keep.
+        utility: Codes ``(n,)`` of the label to keep, -1 for unknown; None where none guides.
+        classes: Number of its classes.
         half: ``(n,)`` 0 or 1; all rows of one person have the same.
     """
 
@@ -293,20 +315,29 @@ class Training:
         config: Config,
         run: Run,
         encoder: CodeEncoder,
-        labels: Sequence[NDArray[np.int64]],
+        *,
+        private: Sequence[NDArray[np.int64]],
         sizes: Sequence[int],
-        guided: bool,
+        utility: NDArray[np.int64] | None,
+        classes: int,
         half: NDArray[np.int64],
     ) -> None:
-        self.config, self.run, self.guided = config, run, guided
-        self.labels = [run.tensor(codes) for codes in labels]
+        self.config, self.run, self.network, self.classes = config, run, encoder, classes
+        self.private = [run.tensor(codes) for codes in private]
         self.half = run.tensor(half)
         self.averages = [Averages(size, config.heads, config.codes) for size in sizes]
         self.losses = Losses(config.heads)
         for module in (*self.averages, self.losses):
             run.place(module)
+        learner: nn.Module = encoder
+        self.utility = None if utility is None else run.tensor(utility)
+        if utility is not None:
+            # Codes of a label form sooner on features that tell it: a last layer of its own, which never ships.
+            with seeded(run.seed, "substitution", "reader"):
+                self.reader = run.place(nn.Linear(encoder.head.in_features, classes))
+            learner = nn.ModuleList([encoder, self.reader])
         self.encoder = Player(
-            "encoder", encoder, lr=config.lr, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(config.steps)
+            "encoder", learner, lr=config.lr, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(config.steps)
         )
         tables = [Player(f"averages {i}", a, lr=config.lr) for i, a in enumerate(self.averages)]
         self.players = [self.encoder, *tables, Player("losses", self.losses, lr=config.lr)]
@@ -319,32 +350,47 @@ class Training:
         rows = self.run.tensor(everyone)
         views = torch.cat([view(x[mine], config, step, deviation) for _ in range(2)])
         with self.run.autocast():
-            log_p = self.encoder.module(views)
+            features = self.network.features(views)
+            log_p = self.network.log_p(features)
         # Every process sees the whole batch's tables; the gradient of its own rows is what it adds.
         p = log_p.exp().view(len(views), config.heads, config.codes)
-        first, second = (self.run.gather(part) for part in p.split(len(mine)))
-        kept = shared(first, second)
+        first, second = (self.run.gather(part) for part in torch.split(p, len(mine)))
+        kept, mean = shared(first, second), (first + second) / 2
         ramp = min(max((step.progress - _RAMP[0]) / (_RAMP[1] - _RAMP[0]), 0.0), 1.0)
-        share = (first + second).mean(0) / 2
-        loss = -config.keep * kept - ramp * config.spread * torch.special.entr(share).sum(1)
-        for i, averages in enumerate(self.averages):
-            known = self.labels[i][rows] >= 0
-            if not known.any():
-                continue
-            z, half = self.labels[i][rows][known], self.half[rows][known]
-            p = (first[known] + second[known]) / 2
-            averages.update(p, z, half, config.memory)
-            keeps = self.guided and i == len(self.averages) - 1
-            # What is to stay may be learned from everybody; a leak counts where the other half of the people shows it.
-            tables = averages.table
-            told = prices(tables.mean(0))[:, z].transpose(0, 1) if keeps else prices(tables)[1 - half, :, z]
-            weight = 1 / torch.bincount(z, minlength=tables.shape[2])[z]
-            tells = torch.einsum("n,nhk,nhk->h", weight / weight.sum(), p, told)
-            loss = loss - config.guide * tells if keeps else loss + ramp * config.hide * tells
-            self.run.log("guide" if keeps else f"leak {i + 1}", tells.mean())
+        loss = -config.keep * kept - ramp * config.spread * torch.special.entr(mean.mean(0)).sum(1)
+        for i, (labels, averages) in enumerate(zip(self.private, self.averages, strict=True)):
+            known = labels[rows] >= 0
+            leak = self.leak(averages, mean[known], labels[rows][known], self.half[rows][known])
+            loss = loss + ramp * config.hide * leak
+            self.run.log(f"leak {i + 1}", leak.mean())
+        if self.utility is not None:
+            known = self.utility[rows] >= 0
+            told = self.told(mean[known], self.utility[rows][known])
+            with self.run.autocast():
+                read = self.reader(features)
+            loss = loss - config.guide * told + config.guide * cross_entropy(read, self.utility[mine].repeat(2))
+            self.run.log("guide", told.mean())
         self.run.log("shared", kept.mean())
         self.losses.update(loss, config.memory)
         self.run.update(self.encoder, loss.mean())
+
+    def leak(self, averages: Averages, p: Tensor, z: Tensor, half: Tensor) -> Tensor:
+        """I(z; c) ``(H,)`` as each half of the people pays it, at the prices of the other half's table."""
+        averages.update(p, z, half, self.config.memory)
+        return torch.einsum("n,nhk,nhk->h", _balanced(z), p, prices(averages.table)[1 - half, :, z])
+
+    def told(self, p: Tensor, u: Tensor) -> Tensor:
+        """I(u; c) ``(H,)`` of the batch, all classes counting the same; 0 where no row's class is known."""
+        if not len(u):
+            return p.sum((0, 2))
+        table = torch.zeros(self.classes, *p.shape[1:], device=p.device)
+        return information(table.index_add(0, u, _balanced(u)[:, None, None] * p).transpose(0, 1))
+
+
+def _balanced(z: Tensor) -> Tensor:
+    """Weights ``(n,)`` with which all classes that occur count the same; they add up to 1."""
+    weight = 1 / torch.bincount(z)[z]
+    return weight / weight.sum()
 
 
 def fit(
@@ -382,8 +428,6 @@ def fit(
     run = run or Run(seed=seed)
     rows = pack.rows("protect")
     who = _people(config, pack, rows)
-    names = [*private, *([utility] if guided else [])]
-    labels = [pack.label(name)[rows] for name in names]
     x = run.tensor(flat(pack.x[rows])) if pack.kind == "vectors" else to_input(pack.x[rows], "images").to(run.device)
     deviation = x.std(0) if pack.kind == "vectors" else None
     with seeded(run.seed, "substitution", "networks"):
@@ -392,8 +436,16 @@ def fit(
     # The person who is hidden stands in both halves, each image on its own.
     units = np.arange(len(rows)) if config.person in private else who
     half = np.random.default_rng(run.seed).permutation(units.max() + 1)[units] % 2
-    sizes = [len(pack.classes[name]) for name in names]
-    training = Training(config, run, encoder, labels, sizes, guided, half)
+    training = Training(
+        config,
+        run,
+        encoder,
+        private=[pack.label(name)[rows] for name in private],
+        sizes=[len(pack.classes[name]) for name in private],
+        utility=pack.label(utility)[rows] if guided else None,
+        classes=len(pack.classes[utility]) if guided else 0,
+        half=half,
+    )
     run.enter(*training.players)
     for step in run.stage("codes", config.steps):
         training.step(step, x, deviation)
