@@ -21,7 +21,7 @@ from veil.audit import attackers, findings
 from veil.audit import run as audit_run
 from veil.cli import app
 from veil.data.layouts import LAYOUTS
-from veil.methods import METHODS, aia, template
+from veil.methods import METHODS, aia, mi, substitution, template
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -191,7 +191,10 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-DOCUMENTED = pytest.mark.parametrize(("page", "method"), [("aia.md", aia), ("templates.md", template)])
+DOCUMENTED = pytest.mark.parametrize(
+    ("page", "method"),
+    [("aia.md", aia), ("templates.md", template), ("mi.md", mi), ("substitution.md", substitution)],
+)
 
 
 @DOCUMENTED
@@ -218,7 +221,7 @@ def test_presets(page: str, method: Any) -> None:
 def logged_losses(page: str) -> set[tuple[str, str]]:
     """The stages and the players' kinds that a page names."""
     printed = rows(section(page, "Logged losses"))
-    return {(stage.strip("`"), p) for stage, who, _ in printed for p in re.findall(r"`([a-z]+)[ `]", who)}
+    return {(stage.strip("`"), p) for stage, who, _ in printed for p in re.findall(r"`([a-z-]+)[ `]", who)}
 
 
 def test_logged_losses_of_aia() -> None:
@@ -252,6 +255,22 @@ def test_logged_losses_of_template() -> None:
         run=run,
     )
     assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
+
+
+def test_logged_losses_of_mi_and_substitution() -> None:
+    from veil.engine import Run
+
+    x = torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy()
+    labels = {"gender": ["f", "m"] * 32, "smile": ["no"] * 32 + ["yes"] * 32, "identity": [*range(64)]}
+    pack = veil.Pack.from_arrays(x, labels, split=["protect"] * 64)
+    short = {"steps_alone": 1, "steps_discriminator": 1, "steps_joint": 1, "batch": 8}
+    for page, method, config in (
+        ("mi.md", mi, mi.Config(**short)),
+        ("substitution.md", substitution, substitution.Config(steps=1, batch=8, people=2)),
+    ):
+        run = Run(seed=0, precision="fp32")
+        method.fit(config, pack, private=["gender"], utility="smile", run=run)
+        assert logged_losses(page) == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
 
 
 def _fit_on_protect(pack: veil.Pack, preset: str, utility: str, settings: dict[str, Any]) -> tuple[veil.Release, Any]:
