@@ -114,10 +114,10 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], settings: dict[st
         "",
         "## Stylised characters shown as one of them",
         "",
-        "Grey images of 50x50, split at random: 50 % to protect, 20 % to attack, 15 % to calibrate, 15 % to test.",
+        "Grey images, 50x50, split at random: 50 % to protect, 20 % to attack, 15 % to calibrate, 15 % to test.",
         "Private: who it is. Use: one of seven expressions (chance .143). Every release is one of a few images of the",
-        "target. Attackers, a table and a network (plain CNN), learn on protect and attack; the one picked on calibrate.",
-        "One seed for each target; bootstrap of images. Certificate: on every attacker, 95 %, from calibrate.",
+        "target. Attackers, a table and a network (plain CNN), learn on protect and attack; shown is the one picked on",
+        "calibrate. One seed for each target; bootstrap of images. Certificate: on every attacker, 95 %.",
         "",
         "| characters | target | codes | who it is | chance | certificate | expression | fit, s |",
         "|---|---|---|---|---|---|---|---|",
@@ -136,9 +136,10 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], settings: dict[st
             "",
             "48x48 grey, people disjoint; attackers of effort quick learn on `attack`, the worst is picked on",
             "`calibrate` and measured on `test`. Normalised gain: what is left of the attack's gain over chance on the",
-            "input. The certificate takes people, of whom `calibrate` has few, for its units.",
+            "input. The certificate takes people, of whom `calibrate` has few, for units.",
             "",
-            "| seed | gender, input | gender, release | normalised gain | certificate | smile, input | smile, release |",
+            "| seed | gender, input | gender, release | normalised gain | certificate | smile, input | smile, release "
+            "|",
             "|---|---|---|---|---|---|---|",
         ]
     for seed in done:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from conftest import faces_pack
+from veil.audit import attackers
 from veil.methods import aia
 
 ROOT = Path(__file__).parents[1]
@@ -112,3 +113,68 @@ def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ]
     for name in ("aia-fig2.png", "aia-fig3.png"):
         assert f"../figures/{name}" in page
+
+
+def unipen(path: Path, writers: int = 30, digits: int = 20) -> None:
+    """Strokes of 30 writers in UNIPEN form, each with a slant of its own."""
+    rng = np.random.default_rng(0)
+    lines = [".HIERARCHY DIGIT", ""]
+    for i in range(writers * digits):
+        writer, digit = i % writers + 1, i // writers % 10
+        points = rng.integers(50, 450, size=(4 + digit, 2)) + np.array([writer, 0])
+        lines += [f'.SEGMENT DIGIT {i} ? "{digit}"', f".COMMENT {digit} {writer} {i}", ".PEN_DOWN"]
+        lines += [*(f" {x} {y}" for x, y in points), ".PEN_UP", ".DT 100", ""]
+    path.mkdir()
+    (path / "pendigits-orig.tra").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attackers of examples take a few steps."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    train = attackers.train
+    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+
+
+@pytest.mark.usefixtures("brief")
+def test_pendigits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    example = importlib.import_module("mi_pendigits")
+    monkeypatch.setattr(example, "FRACTIONS", (0.5, 0.0, 0.25, 0.25))
+    monkeypatch.setattr(example, "LAMS", (0.0, 1.0))
+    monkeypatch.setattr(example, "CODES", ((40, 2.0),))
+    monkeypatch.setattr(example, "SIZES", (150, 300, 5000))
+    unipen(tmp_path / "pen")
+    out, page = tmp_path / "out", tmp_path / "page.md"
+    arguments = ["--pendigits", str(tmp_path / "pen"), "--out", str(out), "--seeds", "0", "--quick"]
+    monkeypatch.setattr("sys.argv", ["x", *arguments, "--results", str(page), "--figures", str(tmp_path / "figures")])
+
+    example.main()
+
+    text = page.read_text()
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith(("| 0 ", "| 1 ", "| 40, 2 "))] == [
+        "| 0", "| 1", "| 40, 2", "| 40, 2"
+    ]  # fmt: skip
+    assert "a writer is missing" in text  # of 5,000 calibration images
+    for name in ("mi-pendigits.png", "mi-steps.png", "mi-pairs.png"):
+        with Image.open(tmp_path / "figures" / name) as picture:
+            assert len(picture.convert("L").getcolors() or []) > 50
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    example.main()  # a second run finds everything there
+    assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+
+
+@pytest.mark.usefixtures("brief")
+def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    example = importlib.import_module("substitution_faces")
+    monkeypatch.setattr(example, "CHARACTERS", {3: 140})
+    monkeypatch.setattr(example, "TARGETS", 2)
+    page = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path / "out"), "--quick", "--results", str(page)])
+
+    example.main()
+
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| 3 |")]
+    assert [row[1] for row in rows] == ["person-00000", "person-00001"]
+    assert all(0 <= float(row[5]) <= 1 for row in rows)
+    assert (tmp_path / "out" / "characters-3-0.png").exists()

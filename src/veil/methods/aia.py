@@ -54,6 +54,7 @@ from veil.losses import (
     supervised_contrastive,
 )
 from veil.methods import template
+from veil.methods.protocol import too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp
 from veil.release import Contract, Release, new_key, normalised_noise, to_input
 
@@ -100,11 +101,7 @@ class Config:
     """Learning rate of adversary and task."""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name}: must be >= {least:g}, got {getattr(self, name)!r}"
-            for name, least in _LEAST.items()
-            if not getattr(self, name) >= least
-        ]
+        problems = too_small(self, _LEAST)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 problems.append(f"{name}: must be one of {choices}, got {getattr(self, name)!r}")

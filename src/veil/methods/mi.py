@@ -49,6 +49,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import Diverged, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
+from veil.methods.protocol import too_small
 from veil.release import Contract, Release, to_input
 
 
@@ -78,7 +79,7 @@ class Config:
     """Steps of the auto-encoder alone (stage 1)."""
     steps_discriminator: int = 200
     """Steps of D against the auto-encoder (stage 2)."""
-    steps_joint: int = 1500
+    steps_joint: int = 800
     """Steps of stage 3."""
     lr: float = 5e-4
     """Learning rate of the auto-encoder."""
@@ -94,11 +95,7 @@ class Config:
             **dict.fromkeys(("lr", "lr_discriminator", "lr_private"), 1e-8),
             "batch": 2,
         }
-        problems = [
-            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
-            for name, value in least.items()
-            if not getattr(self, name) >= value
-        ]
+        problems = too_small(self, least)
         if not 0 <= self.least_variety < 1:
             problems.append(f"least_variety: must lie in [0, 1), got {self.least_variety!r}")
         if self.substitute and not self.target:
@@ -113,7 +110,7 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config(tie=1.0),
+    "default": Config(tie=2.0),
     "paper": Config(),
 }
 """``paper`` is Eq. 12 and nothing else; ``default`` adds the tie that keeps it from collapse."""

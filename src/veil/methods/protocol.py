@@ -87,6 +87,15 @@ class Method:
         return self.config(**values)
 
 
+def too_small(config: Any, least: Mapping[str, float]) -> list[str]:
+    """What a method's ``Config`` says of settings below their least values, or NaN; nothing of those in range."""
+    return [
+        f"{name}: must be >= {value:g}, got {getattr(config, name)!r}"
+        for name, value in least.items()
+        if not getattr(config, name) >= value
+    ]
+
+
 def _parsed(name: str, text: str, kind: Any) -> Any:
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

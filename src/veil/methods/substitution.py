@@ -44,6 +44,7 @@ from veil.engine.augment import relight, warp
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
+from veil.methods.protocol import too_small
 from veil.nets import ResidualEncoder, mlp
 from veil.release import Contract, Release, new_key, to_input
 
@@ -108,11 +109,7 @@ class Config:
             **dict.fromkeys(("heads", "batch", "steps"), 1),
             "lr": 1e-8,
         }
-        problems = [
-            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
-            for name, value in least.items()
-            if not getattr(self, name) >= value
-        ]
+        problems = too_small(self, least)
         problems += [
             f"{name}: must lie in [0, 1), got {getattr(self, name)!r}"
             for name in ("memory", "rare", "scale")

@@ -54,6 +54,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
+from veil.methods.protocol import too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
 
@@ -104,11 +105,7 @@ class Config:
             **dict.fromkeys(("lr", "lr_opponents"), 1e-8),
             "folds": 2,
         }
-        problems = [
-            f"{name}: must be >= {value:g}, got {getattr(self, name)!r}"
-            for name, value in least.items()
-            if not getattr(self, name) >= value
-        ]
+        problems = too_small(self, least)
         if not 0 < self.keep <= 1:
             problems.append(f"keep: must lie in (0, 1], got {self.keep!r}")
         if problems:
