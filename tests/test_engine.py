@@ -36,7 +36,7 @@ DEEP = aia.Config(encoder="deep", features=16, networks=2, noise=0.5, augment=Tr
 TEMPLATE = template.Config(
     batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8, keep=0.75, rounds=2, steps_erase=3
 )
-SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2)
+SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2, guide=0.0, keep=1.0, hide=2.0)
 MI = mi.Config(batch=16, features=8, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0)
 METHOD = {aia.Config: aia, mi.Config: mi, substitution.Config: substitution, template.Config: template}
 

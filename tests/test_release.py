@@ -37,7 +37,7 @@ from veil.release import (
 
 KEY = bytes(range(32))
 SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2, "steps_guess": 2, "steps": 2, "steps_discriminator": 2}
-SHORT |= {"people": 2, "codes": 6, "person": "identity", "rare": 0.0}
+SHORT |= {"people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
 
 
 @cache

@@ -20,7 +20,7 @@ from veil.metrics import balanced_accuracy
 from veil.release import Release
 
 KEY = bytes(range(32))
-SHORT = Config(batch=32, codes=6, heads=2, steps=3, people=2, rare=0.0)
+SHORT = Config(batch=32, codes=6, heads=2, steps=3, people=2, rare=0.0, guide=0.0, keep=1.0, hide=2.0)
 
 
 def fit(pack: Pack, config: Config = SHORT, *, private=("gender",), seed=0, **options) -> Release:
@@ -231,8 +231,13 @@ def test_data_that_does_not_fit():
         fit(pack, private=())
     with pytest.raises(InputError, match="takes no base"):
         fit(pack, base=fit(pack))
+    guided = replace(SHORT, guide=1.0)
     with pytest.raises(InputError, match="label 'smile': the pack has"):
-        fit(pack, utility="smile")
+        fit(pack, guided, utility="smile")
+    with pytest.raises(
+        InputError, match="cannot keep identity, got 'identity'; name the label to keep, or set guide=0"
+    ):
+        fit(pack, guided)
 
 
 def test_utility_label_is_never_looked_at_without_guide():

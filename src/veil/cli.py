@@ -190,7 +190,7 @@ def fit(
         str | None,
         typer.Option(
             help="For aia: paper, original, without-task, deep, deep-original; for mi: default, paper; for "
-            "substitution: default, handwriting; for template: default, erased, aligned, noise."
+            "substitution: default, unguided, handwriting; for template: default, erased, aligned, noise."
         ),
     ] = None,
     settings: Annotated[

@@ -129,6 +129,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
+    "unguided": Config(hide=4.0, guide=0.0, keep=1.0),
     "handwriting": Config(
         codes=40,
         heads=5,
@@ -145,7 +146,7 @@ PRESETS: dict[str, Config] = {
         steps=450,
     ),
 }
-"""``handwriting`` never looks at the label to keep."""
+"""``unguided`` and ``handwriting`` never look at a label to keep; the former is for faces too."""
 
 _SHRINK = 0.2  # weight of independence in the running averages, so that cells of next to nothing have no wild prices
 _RAMP = (0.2, 0.45)  # shares of the steps between which the weight of the leak rises: codes must form first
@@ -407,7 +408,7 @@ def fit(
         config: Settings; see :data:`PRESETS`.
         pack: Images or vectors.
         private: Labels to hide, one or more.
-        utility: Label to keep; ``"identity"``, for which a finite release is of no use, means none.
+        utility: Label to keep; not looked at where ``guide`` is 0.
         seed: Seeds weights, batches and views; ignored where ``run`` is given.
         run: Precision, checkpoints and progress; a plain run if None.
         key: Secret of the draws; a fresh one from the operating system if None.
@@ -420,7 +421,12 @@ def fit(
         raise InputError(f"substitution: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("substitution: private must name at least one label, got none")
-    guided = config.guide > 0 and utility != "identity"
+    guided = config.guide > 0
+    if guided and utility == "identity":
+        raise InputError(
+            "utility: a release of few values cannot keep identity, got 'identity'; name the label to keep, or set "
+            "guide=0 (presets unguided and handwriting)"
+        )
     pack.require(private=list(private), utility=utility if guided else (), among=["protect"])
     run = run or Run(seed=seed)
     rows = pack.rows("protect")
