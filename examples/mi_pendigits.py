@@ -191,7 +191,8 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         f"worse of the exact attack on counts ({TABLE}) and a network, picked on `calibrate`; in the next column the",
         "table alone. Strokes, slant and width are styles that nobody trained for. Entropy of the codes, and what the",
         "codes of two random views of an image share, in bits, on unseen images. Certificate: what no attacker of",
-        "any kind exceeds, at 95 % confidence, from the 1,000 images of `calibrate`; in brackets by McDiarmid's inequality.",
+        "any kind exceeds, at 95 % confidence, from the 1,000 images of `calibrate`; in brackets by McDiarmid's",
+        "inequality.",
         "Independent: the certificate of the same codes with writers dealt at random, mean of 50.",
         "",
         "| codes to begin with, hide | in use | writer | by table | digit | strokes | slant | width | entropy | shared "
