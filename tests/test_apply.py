@@ -206,6 +206,45 @@ def test_a_pack_of_releases_keeps_labels_splits_and_pairs(people: Path, tmp_path
     np.testing.assert_array_equal(made.pairs, pack.pairs)
 
 
+class Negative(nn.Module):
+    """An image to its negative, ``(B, C, H, W)`` in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 - x
+
+
+class Halves(nn.Module):
+    """Which half of an image is brighter, as one of two substitutes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("substitutes", torch.arange(2)[:, None, None].expand(2, 16, 16).mul(200).byte())
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = x[..., :8].mean((1, 2, 3)) - x[..., 8:].mean((1, 2, 3))
+        return torch.stack([left, -left], 1)
+
+
+@pytest.mark.parametrize("encoder", [Negative(), Halves()], ids=["images", "substitutes"])
+def test_images_are_released_as_images(album: Path, tmp_path: Path, encoder: nn.Module) -> None:
+    people = tmp_path / "people"
+    pack = build.pack("folder", album, people, size=16, settings={"identity": "folder"})
+    support = 2 if isinstance(encoder, Halves) else 0
+    contract = Contract(kind="images", shape=(16, 16), k=256, image=(16, 16), support=support)
+    release = Release(method="mi", config={}, contract=contract, encoder=encoder)
+    expected = release.transform(np.asarray(pack.x))
+    if not support:
+        np.testing.assert_array_equal(expected, 255 - pack.x)
+    n, _ = apply(release, people, tmp_path / "redrawn")
+    again = Pack.open(tmp_path / "redrawn", verify=True)
+    assert (n, again.kind, again.x.dtype) == (len(pack), "images", np.uint8)
+    np.testing.assert_array_equal(again.x, expected)
+    assert again.classes == pack.classes
+    apply(release, people, tmp_path / "redrawn.npz")
+    with np.load(tmp_path / "redrawn.npz") as file:
+        np.testing.assert_allclose(file["releases"], expected.reshape(n, -1) / 255, atol=1e-6)
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy"])
