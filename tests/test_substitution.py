@@ -138,7 +138,7 @@ def test_one_input_has_one_release_and_draws_follow_the_probabilities():
     codes = release.codes(x)
     assert (codes == release.codes(x)).all()
     assert (release.codes(x[::-1]) == codes[::-1]).all()
-    p = substitution.probabilities(release.encoder, x, "vectors")
+    p = substitution.probabilities(release.encoder, pack, np.arange(len(pack)))
     assert p.max(1).mean() < 0.9
     expected, got = p.sum(0), np.bincount(codes, minlength=p.shape[1])
     sd = np.sqrt((p * (1 - p)).sum(0))
@@ -147,7 +147,7 @@ def test_one_input_has_one_release_and_draws_follow_the_probabilities():
     assert (other.codes(x) != codes).mean() > 0.3
     likeliest = fit(pack, replace(SHORT, substitutes="code", draw=False))
     assert likeliest.key is None
-    own = substitution.probabilities(likeliest.encoder, x, "vectors")
+    own = substitution.probabilities(likeliest.encoder, pack, np.arange(len(pack)))
     assert (likeliest.codes(x) == own.argmax(1)).all()
 
 

@@ -239,10 +239,11 @@ class Training:
     Args:
         config: Settings.
         run: Gives updates, stages and precision.
-        x: uint8 images ``(n, H, W[, 3])``.
+        x: uint8 images ``(N, H, W[, 3])``, read a batch at a time.
+        rows: ``(n,)`` those to learn from.
         labels: Codes ``(n,)`` of each private attribute, all known.
         sizes: Number of classes of each.
-        real: Rows of ``x`` that are D's real samples.
+        real: Places among the rows that are D's real samples.
     """
 
     def __init__(
@@ -250,16 +251,18 @@ class Training:
         config: Config,
         run: Run,
         x: NDArray[np.uint8],
+        rows: NDArray[np.int64],
         labels: Sequence[NDArray[np.int64]],
         sizes: Sequence[int],
         real: NDArray[np.int64],
     ) -> None:
         self.config, self.run, self.sizes, self.real = config, run, list(sizes), real
-        self.x = to_input(x, "images").to(run.device)
+        self.x, self.rows = x, rows
         self.labels = [run.tensor(codes) for codes in labels]
         counts = [torch.bincount(z, minlength=size).float() for z, size in zip(self.labels, sizes, strict=True)]
         self.priors = [count / count.sum() for count in counts]
-        channels, height, width = self.x.shape[1:]
+        height, width = x.shape[1:3]
+        channels = 3 if x.ndim == 4 else 1
         with seeded(run.seed, "mi", "networks"):
             self.network = run.place(AutoEncoder(channels, height, width, config.features))
             self.judge = Discriminator(channels, height, width)
@@ -295,12 +298,15 @@ class Training:
 
     def drawn(self, step: Step, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Rows of a batch, of all images or among some."""
-        rows: NDArray[np.int64] = step.rng.choice(np.arange(len(self.x)) if among is None else among, self.config.batch)
+        rows: NDArray[np.int64] = step.rng.choice(
+            np.arange(len(self.rows)) if among is None else among, self.config.batch
+        )
         return rows
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """This process's images of a batch."""
-        return self.x[self.run.tensor(self.run.share(rows))].contiguous(memory_format=torch.channels_last)
+        x = to_input(self.x[self.rows[self.run.share(rows)]], "images")
+        return x.to(self.run.device).contiguous(memory_format=torch.channels_last)
 
     def redrawn(self, x: Tensor) -> Tensor:
         """x^ ``(B, C, H, W)``."""
@@ -382,7 +388,7 @@ def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, ru
     if config.target:
         real = np.flatnonzero(np.isin(rows, _target_rows(config, pack, private[0])))
     labels = [pack.label(name)[rows] for name in private]
-    return Training(config, run, np.asarray(pack.x[rows]), labels, [len(pack.classes[n]) for n in private], real)
+    return Training(config, run, pack.x, rows, labels, [len(pack.classes[n]) for n in private], real)
 
 
 def _target_rows(config: Config, pack: Pack, private: str) -> NDArray[np.int64]:

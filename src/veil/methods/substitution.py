@@ -28,7 +28,7 @@ expose that person, so they ask for ``expose``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -340,13 +340,13 @@ class Training:
         tables = [Player(f"averages {i}", a, lr=config.lr) for i, a in enumerate(self.averages)]
         self.players = [self.encoder, *tables, Player("losses", self.losses, lr=config.lr)]
 
-    def step(self, step: Step, x: Tensor, deviation: Tensor | None) -> None:
-        """One batch of two views of all inputs ``x``."""
+    def step(self, step: Step, inputs: Callable[[NDArray[np.int64]], Tensor], deviation: Tensor | None) -> None:
+        """One batch of two views; ``inputs`` gives those of some of the n rows."""
         config = self.config
-        everyone = step.rng.permutation(len(x))[: config.batch]
-        mine = self.run.tensor(self.run.share(everyone))
-        rows = self.run.tensor(everyone)
-        views = torch.cat([view(x[mine], config, step, deviation) for _ in range(2)])
+        everyone = step.rng.permutation(len(self.half))[: config.batch]
+        mine, rows = self.run.tensor(self.run.share(everyone)), self.run.tensor(everyone)
+        x = inputs(self.run.share(everyone))
+        views = torch.cat([view(x, config, step, deviation) for _ in range(2)])
         with self.run.autocast():
             features = self.network.features(views)
             log_p = self.network.log_p(features)
@@ -431,8 +431,12 @@ def fit(
     run = run or Run(seed=seed)
     rows = pack.rows("protect")
     who = _people(config, pack, rows)
-    x = run.tensor(flat(pack.x[rows])) if pack.kind == "vectors" else to_input(pack.x[rows], "images").to(run.device)
-    deviation = x.std(0) if pack.kind == "vectors" else None
+    candidates, needed = _candidates(config, pack, private[0], rows, who)  # before training: it may refuse
+    deviation = run.tensor(np.asarray(pack.x[rows]).std(0)) if pack.kind == "vectors" else None
+
+    def inputs(some: NDArray[np.int64]) -> Tensor:
+        return to_input(pack.x[rows[some]], pack.kind).to(run.device)
+
     with seeded(run.seed, "substitution", "networks"):
         encoder = CodeEncoder(pack.x.shape[1:], pack.kind, config.codes, torch.empty(0), config.heads)
         run.place(encoder)
@@ -451,13 +455,13 @@ def fit(
     )
     run.enter(*training.players)
     for step in run.stage("codes", config.steps):
-        training.step(step, x, deviation)
+        training.step(step, inputs, deviation)
     run.collect(encoder)
     encoder.keep(int(training.losses.mean.argmin()), torch.arange(config.codes))
-    share = probabilities(encoder, pack.x[rows], pack.kind).mean(0)
+    share = probabilities(encoder, pack, rows).mean(0)
     encoder.keep(0, torch.from_numpy(np.flatnonzero(share >= min(config.rare, share.max()))))
-    p = probabilities(encoder, pack.x[rows], pack.kind)
-    table = _substitutes(config, pack, private[0], rows, who, p)
+    p = probabilities(encoder, pack, rows)
+    table = _substitutes(config, pack, rows, who, p, candidates, needed)
     encoder.substitutes = torch.from_numpy(table)
     image = tuple(table.shape[1:]) if table.dtype == np.uint8 else None
     contract = Contract(
@@ -495,10 +499,13 @@ def build(config: Config | Mapping[str, Any], contract: Contract) -> CodeEncoder
     return CodeEncoder(contract.shape, contract.kind, contract.support, blank)
 
 
-def probabilities(encoder: nn.Module, x: NDArray[Any], kind: Literal["images", "vectors"]) -> Floats:
-    """P(c | x) ``(n, K)`` of inputs as a pack holds them."""
+def probabilities(encoder: nn.Module, pack: Pack, rows: NDArray[np.int64]) -> Floats:
+    """P(c | x) ``(n, K)`` of some rows of a pack."""
     with torch.no_grad():
-        parts = [encoder(to_input(x[i : i + 1000], kind)).double().exp().numpy() for i in range(0, len(x), 1000)]
+        parts = [
+            encoder(to_input(pack.x[rows[i : i + 1000]], pack.kind)).double().exp().numpy()
+            for i in range(0, len(rows), 1000)
+        ]
     return np.concatenate(parts)
 
 
@@ -527,13 +534,12 @@ def _people(config: Config, pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.i
     return np.unique(codes, return_inverse=True)[1]
 
 
-def _substitutes(
-    config: Config, pack: Pack, private: str, rows: NDArray[np.int64], who: NDArray[np.int64], p: Floats
-) -> NDArray[Any]:
-    """What stands for each code: uint8 images or float32 vectors, ``(K, ...)``."""
+def _candidates(
+    config: Config, pack: Pack, private: str, rows: NDArray[np.int64], who: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], int]:
+    """Places among the rows whose images may become substitutes, and how many people make up one."""
     if config.substitutes == "code":
-        return np.eye(p.shape[1], dtype=np.float32)
-    x = np.asarray(pack.x[rows])
+        return np.arange(0), 0
     allowed = np.ones(len(rows), bool)
     if config.target:
         if config.target not in pack.classes[private]:
@@ -541,25 +547,42 @@ def _substitutes(
         allowed = pack.label(private)[rows] == pack.classes[private].index(config.target)
         if not allowed.any():
             raise InputError(f"target: {private} {config.target!r} has no row in split protect")
-    single = config.substitutes == "single" or bool(config.target)
-    needed = 1 if single else config.people
-    if len(np.unique(who[allowed])) < needed:
-        raise InputError(
-            f"people: an average needs {needed} people, and split protect has {len(np.unique(who[allowed]))}"
-        )
-    out = np.empty((p.shape[1], *x.shape[1:]), x.dtype)
-    values = flat(x)
-    candidates = np.flatnonzero(allowed)
-    for code in range(p.shape[1]):
-        own = candidates[p[candidates].argmax(1) == code]
+    needed = 1 if config.substitutes == "single" or config.target else config.people
+    there = len(np.unique(who[allowed]))
+    if there < needed:
+        raise InputError(f"people: an average needs {needed} people, and split protect has {there}")
+    return np.flatnonzero(allowed), needed
+
+
+def _substitutes(
+    config: Config,
+    pack: Pack,
+    rows: NDArray[np.int64],
+    who: NDArray[np.int64],
+    p: Floats,
+    candidates: NDArray[np.int64],
+    needed: int,
+) -> NDArray[Any]:
+    """What stands for each code: uint8 images or float32 vectors, ``(K, ...)``."""
+    if config.substitutes == "code":
+        return np.eye(p.shape[1], dtype=np.float32)
+    out = np.empty((p.shape[1], *pack.x.shape[1:]), pack.x.dtype)
+    likeliest = p[candidates].argmax(1)
+    for code in range(len(out)):
+        own = candidates[likeliest == code]
         if len(np.unique(who[own])) < needed:  # the likeliest for this code, then, whatever else they could be
             order = candidates[np.argsort(-p[candidates, code], kind="stable")]
-            _, first = np.unique(who[order], return_index=True)
-            own = order[np.sort(first)[:needed]]
-        centre = (p[own, code, None] * values[own]).sum(0) / p[own, code].sum()
-        near = own[np.argsort(np.square(values[own] - centre).sum(1), kind="stable")]
-        _, first = np.unique(who[near], return_index=True)
-        chosen = near[np.sort(first)[:needed]]  # the nearest image of each of the nearest people
-        mean = x[chosen].astype(np.float64).mean(0)
-        out[code] = np.round(mean) if x.dtype == np.uint8 else mean
+            own = _one_each(order, who)[:needed]
+        values, weight = flat(pack.x[rows[own]]), p[own, code, None]
+        centre = (weight * values).sum(0) / weight.sum()
+        near = own[np.argsort(np.square(values - centre).sum(1), kind="stable")]
+        chosen = _one_each(near, who)[:needed]  # the nearest image of each of the nearest people
+        mean = pack.x[rows[chosen]].astype(np.float64).mean(0)
+        out[code] = np.round(mean) if out.dtype == np.uint8 else mean
     return out
+
+
+def _one_each(places: NDArray[np.int64], who: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first place of each person, in their order."""
+    first = np.unique(who[places], return_index=True)[1]
+    return places[np.sort(first)]
