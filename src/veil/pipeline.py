@@ -460,14 +460,19 @@ def _releases_shown(
         for f in found:
             if (f.release, f.code, f.status) == (entry.name, "certificate.balanced_accuracy", "ok"):
                 words += (
-                    f" Certified at {f.level:.0%} confidence: whoever sees a release, and knows all about how it "
-                    f"was made, guesses {f.target} with a balanced accuracy of at most {f.value:.1%} (chance "
-                    f"{f.chance:.1%})."
+                    f" Certified at {_percent(f.level)} confidence: whoever sees a release, and knows all about how it "
+                    f"was made, guesses {f.target} with a balanced accuracy of at most {_percent(f.value)} (chance "
+                    f"{_percent(f.chance)})."
                 )
         pictures.append(
             {"file": f"pictures/releases-{number}.png", "title": f"What {entry.name} releases", "caption": words}
         )
     return pictures
+
+
+def _percent(value: float | None) -> str:
+    assert value is not None
+    return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
 def picture_sheet(strips: Sequence[NDArray[Any]], *, scale: int = 2, gap: int = 4) -> Image.Image:
