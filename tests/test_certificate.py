@@ -233,3 +233,13 @@ def test_audit_refuses_codes_that_do_not_fit():
     subject = Subject(name="r", x=np.asarray(pack.x), role="method", codes=codes[:-1])
     with pytest.raises(InputError, match="needs one integer code for each of the pack's 120 rows"):
         audit([subject], pack, private=["gender"], utility=[])
+
+
+def test_audit_refuses_rows_that_say_more_than_their_codes():
+    """Such a release would be certified for what it does not hide."""
+    pack, codes = population(people=60)
+    x = np.eye(4, dtype=np.float32)[codes]
+    x[17] += 1e-6
+    subject = Subject(name="r", x=x, role="method", codes=codes, fitted_on=("protect",))
+    with pytest.raises(InputError, match="'r': rows of one code must be alike, and of rows 0 to 119 some are not"):
+        audit([subject], pack, private=["gender"], utility=[])

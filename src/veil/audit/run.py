@@ -692,11 +692,15 @@ def _problem(subject: Subject, n: int) -> str:
         return f"must hold values, got shape {x.shape}"
     if not images and not all(np.isfinite(part).all() for part in np.array_split(x, -(-n // 4096))):
         return "values must be finite, got NaN or infinity"
-    c_h_w = subject.feature_map
-    if subject.codes is not None and (subject.codes.shape != (n,) or subject.codes.dtype.kind not in "iu"):
-        return (
-            f"needs one integer code for each of the pack's {n} rows, got {subject.codes.dtype} {subject.codes.shape}"
-        )
+    c_h_w, codes = subject.feature_map, subject.codes
+    if codes is not None:
+        if codes.shape != (n,) or codes.dtype.kind not in "iu":
+            return f"needs one integer code for each of the pack's {n} rows, got {codes.dtype} {codes.shape}"
+        # A certificate speaks of codes alone: a row must say no more than its code does.
+        _, first, code = np.unique(codes, return_index=True, return_inverse=True)
+        unlike = (i for i in range(0, n, 4096) if not np.array_equal(x[i : i + 4096], x[first[code[i : i + 4096]]]))
+        if (start := next(unlike, None)) is not None:
+            return f"rows of one code must be alike, and of rows {start} to {min(start + 4096, n) - 1} some are not"
     if c_h_w is not None and (images or int(np.prod(c_h_w)) != x.shape[1]):
         return f"its feature map {c_h_w} must hold as many values as a row of its array {x.shape}"
     return ""
