@@ -329,7 +329,7 @@ def test_convolutions_attack_images_and_in_longer_audits_maps() -> None:
         jobs = run._jobs(subject, pack, "gender", "attack", attack_on=["attack"], effort=effort, seed=0, level=0.95)
         return {job.attacker for job in jobs}
 
-    every, maps = set(run.ATTACKERS), {"six convolutions", "residual CNN"}
+    every, maps = set(run.ATTACKERS), {"six convolutions", "residual CNN", "plain CNN"}
     assert names(vector, "standard") == every - maps
     assert names(small, "standard") == every
     assert names(wide, "strong") == names(image, "standard") == every - {"residual MLPs"}
