@@ -170,8 +170,8 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "",
         f"Networks read the released images ({NETWORK}; effort standard for the writer, quick for the digit).",
         "",
-        "| lam | seeds | writer | digit | fit, s |",
-        "|---|---|---|---|---|",
+        "| lam | seeds | writer | digit |",
+        "|---|---|---|---|",
     ]
     for lam in LAMS:
         found = rows_of(out, f"mi {lam:g}", seeds)
@@ -179,11 +179,8 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         refused = [f["refused"] for f in found if "refused" in f]
         if given:
             figures = [mean([f[label] for f in given]) for label in ("writer", "digit")]
-            seconds = np.mean([f["seconds"] for f in given])
-            lines.append(f"| {lam:g} | {len(given)} | {' | '.join(figures)} | {seconds:.0f} |")
-        lines += (
-            [f"| {lam:g} | stopped in {len(refused)} of {len(found)} seeds: {refused[0]} | | | |"] if refused else []
-        )
+            lines.append(f"| {lam:g} | {len(given)} | {' | '.join(figures)} |")
+        lines += [f"| {lam:g} | stopped in {len(refused)} of {len(found)} seeds: {refused[0]} | | |"] if refused else []
     lines += [
         "",
         "## Substitution",
@@ -197,21 +194,21 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "Independent: the certificate of the same codes with writers dealt at random, mean of 50.",
         "",
         "| codes to begin with, hide | seeds | in use | writer | by table | digit | strokes | slant | width | entropy "
-        "| shared | certificate | independent | fit, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| shared | certificate | independent |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for codes, hide in CODES:
         found = rows_of(out, f"substitution {codes} {hide:g}", seeds)
         if not found:
             continue
-        values = {k: float(np.mean([f[k] for f in found])) for k in ("codes", "entropy", "shared", "seconds")}
+        values = {k: float(np.mean([f[k] for f in found])) for k in ("codes", "entropy", "shared")}
         style = [f"{np.mean([f[s]['value'] for f in found]):.3f}" for s in STYLE]
         of = {k: float(np.mean([f[k][str(f["n"])] for f in found])) for k in ("bound", "mcdiarmid", "independent")}
         cells = [
             f"{codes}, {hide:g}", f"{len(found)}", f"{values['codes']:.0f}", mean([f["writer"] for f in found]),
             f"{np.mean([f['writer by table']['value'] for f in found]):.3f}", mean([f["digit"] for f in found]), *style,
             f"{values['entropy']:.2f}", f"{values['shared']:.2f}", f"{of['bound']:.3f} ({of['mcdiarmid']:.3f})",
-            f"{of['independent']:.3f}", f"{values['seconds']:.0f}",
+            f"{of['independent']:.3f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += [

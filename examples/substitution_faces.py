@@ -55,7 +55,6 @@ def characters(out: Path, count: int, settings: dict[str, Any]) -> list[dict[str
                 "substitution", pack, private=["identity"], utility="expression", seed=number,
                 settings={"target": target, "expose": True, **settings},
             )  # fmt: skip
-            seconds = time.perf_counter() - start
             released = release.transform(x)
             options: dict[str, Any] = {"learn": ("protect", "attack"), "seed": number}
             calibrate = pack.rows("calibrate")
@@ -67,7 +66,6 @@ def characters(out: Path, count: int, settings: dict[str, Any]) -> list[dict[str
                     {
                         "target": target,
                         "codes": release.contract.support,
-                        "seconds": seconds,
                         "identity": read(released, pack, "identity", ("lookup table", "plain CNN"), **options),
                         "expression": read(released, pack, "expression", ("lookup table",), **options),
                         "bound": bound.bound,
@@ -119,14 +117,14 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], settings: dict[st
         "target. Attackers, a table and a network (plain CNN), learn on protect and attack; shown is the one picked on",
         "calibrate. One seed for each target; bootstrap of images. Certificate: on every attacker, 95 %.",
         "",
-        "| characters | target | codes | who it is | chance | certificate | expression | fit, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| characters | target | codes | who it is | chance | certificate | expression |",
+        "|---|---|---|---|---|---|---|",
     ]
     for count in CHARACTERS:
         for row in characters(out, count, settings):
             lines.append(
                 f"| {count} | {row['target']} | {row['codes']} | {mean([row['identity']])} | {1 / count:.3f} | "
-                f"{row['bound']:.3f} | {mean([row['expression']])} | {row['seconds']:.0f} |"
+                f"{row['bound']:.3f} | {mean([row['expression']])} |"
             )
     done = [s for s in seeds if (out / f"lfw-{s}" / "audit" / files.NAME).exists()]
     if done:
