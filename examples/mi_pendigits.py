@@ -190,8 +190,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "table alone. Strokes, slant and width are styles that nobody trained for. Entropy of the codes, and what the",
         "codes of two random views of an image share, in bits, on unseen images. Certificate: what no attacker of",
         "any kind exceeds, at 95 % confidence, from the 1,000 images of `calibrate`; in brackets by McDiarmid's",
-        "inequality.",
-        "Independent: the certificate of the same codes with writers dealt at random, mean of 50.",
+        "inequality. Independent: the certificate of the same codes with writers dealt at random, mean of 50.",
         "",
         "| codes to begin with, hide | seeds | in use | writer | by table | digit | strokes | slant | width | entropy "
         "| shared | certificate | independent |",
@@ -263,7 +262,8 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
         if not found:
             continue
         x = float(np.mean([f["entropy"] for f in found]))
-        value, low, high = (float(np.mean([f["writer"][k] for f in found])) for k in ("value", "low", "high"))
+        table = [f["writer by table"] for f in found]
+        value, low, high = (float(np.mean([f[k] for f in table])) for k in ("value", "low", "high"))
         bound = float(np.mean([f["bound"][str(f["n"])] for f in found]))
         right.errorbar(
             x, value, yerr=[[value - low], [high - value]], color=METHOD, marker="o", markersize=4, capsize=2
@@ -272,7 +272,10 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
         right.annotate(f"{codes}, {hide:g}", (x, bound), xytext=(5, 4), textcoords="offset points", fontsize=8)
     right.axhline(1 / 30, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
     right.set(
-        xlabel="entropy of the codes, bits", ylabel="writer: attack (dots), certificate (triangles)", ylim=(0, None)
+        xlabel="entropy of the codes, bits",
+        ylabel="writer: table (dots), certificate (triangles)",
+        ylim=(0, None),
+        xlim=(2.5, 6.5),
     )
     right.set_title("substitution: codes to begin with, hide", loc="left", fontsize=10)
     for axes in (left, right):

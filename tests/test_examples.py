@@ -167,7 +167,7 @@ def test_pendigits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("brief")
 def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     example = importlib.import_module("substitution_faces")
-    monkeypatch.setattr(example, "CHARACTERS", {3: 140})
+    monkeypatch.setattr(example, "CHARACTERS", {3: (140, 0, {})})
     monkeypatch.setattr(example, "TARGETS", 2)
     page = tmp_path / "page.md"
     monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path / "out"), "--quick", "--results", str(page)])
