@@ -336,13 +336,13 @@ def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:
             codes = release.codes(pack.x)
         if release.made.get("data") == pack.fingerprint:
             fitted_on = ("protect",)  # what every method keeps to
-    x = _released(entry, pack, path)
+    x = _released(entry, pack, path, codes)
     return Subject(
         name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on
     )
 
 
-def _released(entry: Entry, pack: Pack, path: Path) -> NDArray[Any]:
+def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | None) -> NDArray[Any]:
     """An entry's rows for the whole pack, in a memory-mapped file that worker processes share."""
     if entry.release is None:
         if entry.vectors is None or len(entry.vectors) != len(pack):
@@ -351,8 +351,11 @@ def _released(entry: Entry, pack: Pack, path: Path) -> NDArray[Any]:
         return np.ascontiguousarray(entry.vectors, dtype=np.float32)
     room = entry.release.contract.empty(0)
     x = np.lib.format.open_memmap(path, "w+", room.dtype, (len(pack), *room.shape[1:]))
-    start = 0
-    for part in entry.release.stream(pack.x[i : i + 1024] for i in range(0, len(pack), 1024)):
+    starts, start = range(0, len(pack), 1024), 0
+    parts: Iterator[NDArray[Any]] = entry.release.stream(pack.x[i : i + 1024] for i in starts)
+    if codes is not None:  # the network has spoken already
+        parts = (entry.release.substitutes[codes[i : i + 1024]] for i in starts)
+    for part in parts:
         x[start : start + len(part)] = part
         start += len(part)
     x.flush()

@@ -174,6 +174,12 @@ class Release:
             out[start : start + size] = self._code(part, self._clean(part, None))
         return out
 
+    @property
+    def substitutes(self) -> NDArray[Any]:
+        """The values ``(K, ...)`` of a release that takes finitely many, in the order of its codes."""
+        table: NDArray[Any] = self.encoder.substitutes.numpy()  # type: ignore[operator]
+        return table
+
     def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[Any]]:
         """Release one batch after another; nothing is held back."""
         self._need_key()
@@ -189,8 +195,7 @@ class Release:
         x = self._checked(x, first_row)
         values = self._clean(x, allowed)
         if self.contract.support:
-            table: NDArray[Any] = self.encoder.substitutes.numpy()  # type: ignore[operator]
-            return table[self._code(x, values)]
+            return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
         return self._keyed(x, values) if self.contract.keyed else values
@@ -443,7 +448,7 @@ class _Substituted(nn.Module):
 
     def __init__(self, encoder: nn.Module, contract: Contract) -> None:
         super().__init__()
-        self.encoder, self.draw = encoder, contract.draw
+        self.encoder = encoder
         table: Tensor = encoder.substitutes.flatten(1)  # type: ignore[operator]
         self.register_buffer("table", table.float() / (255 if contract.image is not None else 1))
 

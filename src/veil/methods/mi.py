@@ -284,15 +284,10 @@ class Training:
             self.autoencoder_step(step, self.drawn(step), lam=None)
             yield "discriminator", step
         for step in self.run.stage("joint", self.config.steps_joint):
-            rows = self.discriminator_step(step)
-            with torch.no_grad():
-                drawn = self.redrawn(self.images(rows))
-            self.private_step(drawn, rows)
+            self.private_step(*self.discriminator_step(step))
             for _ in range(self.config.ahead - 1):
                 rows = self.drawn(step)
-                with torch.no_grad():
-                    drawn = self.redrawn(self.images(rows))
-                self.private_step(drawn, rows)
+                self.private_step(self.released(rows), rows)
             self.autoencoder_step(step, self.drawn(step), lam=self.config.lam * min(step.progress / _RAMP, 1.0))
             yield "joint", step
 
@@ -314,21 +309,25 @@ class Training:
             out: Tensor = self.network(x)
         return out
 
+    def released(self, rows: NDArray[np.int64]) -> Tensor:
+        """x^ of a batch, for the opponents: without a gradient."""
+        with torch.no_grad():
+            return self.redrawn(self.images(rows))
+
     def verdict(self, x: Tensor) -> Tensor:
         """D's logits ``(B,)``; what its batch is like is told of all processes' images."""
         with self.run.autocast():
             h = self.judge.features(x)
         return self.judge.judge(h.float(), self.run.gather(h.float()))
 
-    def discriminator_step(self, step: Step) -> NDArray[np.int64]:
-        """Eq. 13, on real images and on redrawn ones, whose rows are returned."""
+    def discriminator_step(self, step: Step) -> tuple[Tensor, NDArray[np.int64]]:
+        """Eq. 13, on real images and on redrawn ones, which are returned with their rows."""
         rows = self.drawn(step)
-        with torch.no_grad():
-            drawn = self.redrawn(self.images(rows))
+        drawn = self.released(rows)
         real = self.verdict(self.images(self.drawn(step, self.real)))
         fake = self.verdict(drawn)
         self.run.update(self.discriminator, (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2)
-        return rows
+        return drawn, rows
 
     def private_step(self, drawn: Tensor, rows: NDArray[np.int64]) -> None:
         """Eq. 14."""

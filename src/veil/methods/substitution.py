@@ -45,6 +45,7 @@ from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import too_small
+from veil.methods.template import people
 from veil.nets import ResidualEncoder, mlp
 from veil.release import Contract, Release, new_key, to_input
 
@@ -519,19 +520,14 @@ def _leak(p: Floats, z: NDArray[np.int64], classes: int) -> float:
 
 
 def _people(config: Config, pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Codes ``(n,)`` of who is seen in each row; whoever is unknown is a person of their own."""
-    if config.person not in pack.labels:
-        if config.substitutes == "average":
-            there = ", ".join(sorted(pack.labels)) or "no labels"
-            raise InputError(
-                f"person: averages need the label that says who is seen, and {config.person!r} is none; the pack has "
-                f"{there}"
-            )
-        return np.arange(len(rows))
-    codes = np.asarray(pack.label(config.person)[rows])
-    unknown = codes < 0
-    codes = np.where(unknown, codes.max(initial=0) + 1 + np.arange(len(rows)), codes)
-    return np.unique(codes, return_inverse=True)[1]
+    """Codes ``(n,)``, without gaps, of who is seen in each row; averages need the label that tells."""
+    if config.person not in pack.labels and config.substitutes == "average":
+        there = ", ".join(sorted(pack.labels)) or "no labels"
+        raise InputError(
+            f"person: averages need the label that says who is seen, and {config.person!r} is none; the pack has "
+            f"{there}"
+        )
+    return np.unique(people(pack, rows, config.person), return_inverse=True)[1]
 
 
 def _candidates(

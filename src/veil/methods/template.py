@@ -664,11 +664,11 @@ def joint_classes(contract: Contract) -> int:
     return math.prod(len(names) for names in contract.classes.values())
 
 
-def people(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def people(pack: Pack, rows: NDArray[np.int64], label: str = "identity") -> NDArray[np.int64]:
     """Codes ``(n,)`` of who is seen in each row; whoever is unknown counts as a person of their own."""
-    if "identity" not in pack.labels:
+    if label not in pack.labels:
         return np.arange(len(rows))
-    codes = pack.label("identity")[rows]
+    codes = pack.label(label)[rows]
     return np.where(codes < 0, codes.max() + 1 + np.arange(len(rows)), codes)
 
 
