@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 
 from veil.data import build, decode
-from veil.data.layouts import LAYOUTS, celeba, lfw
+from veil.data.layouts import LAYOUTS, celeba, lfw, msceleb
 from veil.data.layouts.listing import Options
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
@@ -805,6 +807,357 @@ def test_ferg_mistakes(tmp_path):
     put(tmp_path / "ferg" / "1.png", picture())
     with pytest.raises(InputError, match="holds no image in a folder <character>/<character>_<expression>/"):
         packed("ferg", tmp_path / "ferg")
+
+
+# vggface2
+
+
+def loose(box: tuple[int, int, int, int] = (50, 60, 150, 180), size: tuple[int, int] = (200, 240)) -> bytes:
+    """A loosely cropped face: 200 in a box of left, top, right, bottom and 10 around it."""
+    image = Image.new("RGB", size, (10, 10, 10))
+    image.paste((200, 200, 200), box)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=97)
+    return file.getvalue()
+
+
+META = """Class_ID, Name, Sample_Num, Flag, Gender
+n000001, "Dalai_Lama", 424, 0, m
+n000002, "A_Fine_Frenzy", 315, 1, f
+n000003, "Robert_Downey,_Jr.", 180, 1, m
+n000009, "Zo\u00eb_"Zo"_Who, has_no_folder", 87, 1, f
+"""
+
+
+@pytest.fixture
+def vggface2(tmp_path):
+    source = tmp_path / "vggface2"
+    put(source / "train" / "n000002" / "0001_01.jpg", loose((0, 0, 80, 110)))
+    put(source / "train" / "n000002" / "0002_01.jpg", loose((90, 100, 180, 200)))
+    put(source / "train" / "n000003" / "0001_02.jpg", loose())
+    put(source / "test" / "n000001" / "0001_01.jpg", loose((110, 10, 200, 110)))
+    put(source / "identity_meta.csv", META)
+    put(
+        source / "bb_landmark" / "loose_bb_train.csv",
+        'NAME_ID,X,Y,W,H\n"n000002/0002_01",90,100,90,100\n"n000002/0001_01",-20,-30,100,140\n',
+    )
+    put(source / "bb_landmark" / "loose_bb_test.csv", "NAME_ID,X,Y,W,H\nn000001/0001_01,110,10,90,100\n")
+    return source
+
+
+FACES = [
+    "train/n000002/0001_01.jpg",
+    "train/n000002/0002_01.jpg",
+    "train/n000003/0001_02.jpg",
+    "test/n000001/0001_01.jpg",
+]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_vggface2(vggface2, published):
+    if not published:  # the archives of images unpack into data/, those of lists into meta/
+        for name in ("train", "test"):
+            (vggface2 / "data").mkdir(exist_ok=True)
+            (vggface2 / name).rename(vggface2 / "data" / name)
+        (vggface2 / "meta").mkdir()
+        for name in ("identity_meta.csv", "bb_landmark"):
+            (vggface2 / name).rename(vggface2 / "meta" / name)
+    pack = packed("vggface2", vggface2)
+    assert pack.sources.tolist() == FACES
+    assert list(words(pack, "identity").values()) == ["n000002", "n000002", "n000003", "n000001"]
+    assert list(words(pack, "gender").values()) == ["female", "female", "male", "male"]
+    assert list(words(pack, "partition").values()) == ["train", "train", "train", "test"]
+    assert pack.classes == {
+        "identity": ("n000001", "n000002", "n000003"), "gender": ("female", "male"), "partition": ("test", "train")
+    }  # fmt: skip
+    bright(pack)  # each cropped to its own box, one that passes the edges too; the third to its middle half
+    assert pack.meta["crop"] == [0.25, 0.25, 0.75, 0.75]
+    assert pack.meta["skipped"] == 0
+    assert pack.meta["notes"] == [
+        "1 rows of identity_meta.csv name people without a folder.",
+        "3 images are cropped to the boxes of their faces, where no crop is named.",
+        "1 images have no box; their default crop is the middle half of the image.",
+    ]
+
+
+def test_vggface2_with_a_crop_that_the_user_names(vggface2):
+    pack = packed("vggface2", vggface2, crop=(0, 0, 0.4, 1))
+    # The centred square of columns 0 to 80: rows 80 to 160, of which the first face's 30 upper ones are bright.
+    assert pack.x[0, :4].min() > 150
+    assert pack.x[0, 8:].max() < 30
+    assert pack.x[3].max() < 30
+    assert pack.meta["crop"] == [0, 0, 0.4, 1]
+
+
+def test_vggface2_without_lists(vggface2):
+    for name in ("identity_meta.csv", "bb_landmark/loose_bb_train.csv", "bb_landmark/loose_bb_test.csv"):
+        (vggface2 / name).unlink()
+    pack = packed("vggface2", vggface2)
+    assert set(pack.labels) == {"identity", "partition"}
+    assert pack.x[2].min() > 105  # the only face in the middle
+    assert pack.x[0].min() < 30
+    assert pack.meta["notes"] == [
+        "There is no label gender: identity_meta.csv is not there.",
+        "loose_bb_train.csv is not there.",
+        "loose_bb_test.csv is not there.",
+        "4 images have no box; their default crop is the middle half of the image.",
+    ]
+
+
+def test_vggface2_of_one_part_and_people_without_a_row(vggface2):
+    put(vggface2 / "test" / "n000004" / "0001_01.jpg", loose())
+    (vggface2 / "train").rename(vggface2 / "elsewhere")
+    pack = packed("vggface2", vggface2)
+    assert words(pack, "gender") == {"test/n000001/0001_01.jpg": "male", "test/n000004/0001_01.jpg": None}
+    assert words(pack, "identity")["test/n000004/0001_01.jpg"] == "n000004"
+    assert pack.meta["notes"][:2] == [
+        "1 people have no row in identity_meta.csv; their gender is unknown.",
+        "3 rows of identity_meta.csv name people without a folder.",
+    ]
+    assert "gender is unknown in 1 of 2 rows." in pack.meta["notes"]
+
+
+def test_vggface2_images_that_are_unusable(vggface2):
+    put(vggface2 / "train" / "n000002" / "0003_01.jpg", loose()[:900])
+    put(vggface2 / "train" / "n000002" / "0004_01.jpg", loose())
+    put(vggface2 / "train" / "stray.jpg", loose())
+    put(vggface2 / "train" / "strangers" / "0001_01.jpg", loose())
+    put(vggface2 / "train" / "n000003" / "notes.txt", "x")
+    put(vggface2 / "train" / "list.txt", "x")
+    (vggface2 / "train" / "n000008").symlink_to(vggface2 / "train" / "n000002")
+    boxes = vggface2 / "bb_landmark" / "loose_bb_train.csv"
+    put(boxes, boxes.read_text() + '"n000002/0004_01",200,0,50,50\n')
+    pack = packed("vggface2", vggface2)
+    assert pack.sources.tolist() == FACES
+    assert pack.meta["skipped"] == 5
+    reasons = skipped(pack)
+    assert reasons.pop("train/n000002/0003_01.jpg").startswith("cannot be decoded")
+    assert reasons == {
+        "train/n000002/0004_01.jpg": "its crop 200, 0 to 250, 50 has no pixel of 200 x 240",
+        "train/n000008": "a link to a folder; links to folders are not followed",
+        "train/stray.jpg": "not in a person's folder nXXXXXX",
+        "train/strangers/0001_01.jpg": "not in a person's folder nXXXXXX",
+    }
+    assert pack.meta["notes"][0] == "2 files are no images by their name's ending and were left aside."
+
+
+def test_vggface2_is_split_by_person_and_not_by_partition(tmp_path):
+    source = tmp_path / "vggface2"
+    for person in range(1, 41):
+        for i in range(3):
+            place = source / ("test" if person > 30 else "train") / f"n{person:06d}"
+            put(place / f"{i:04d}_01.jpg", loose())
+    put(source / "identity_meta.csv", META.splitlines()[0] + "\n" + "".join(
+        f'n{i:06d}, "P", 3, {int(i <= 30)}, {"fm"[i % 2]}\n' for i in range(1, 41)
+    ))  # fmt: skip
+    pack = packed("vggface2", source)
+    people = [set(pack.label("identity")[pack.split == s].tolist()) for s in range(4)]
+    assert sum(map(len, people)) == len(set.union(*people)) == 40
+    assert pack.meta["splits"] == {"protect": 54, "attack": 24, "calibrate": 12, "test": 30}
+    test = pack.classes["partition"].index("test")
+    assert 0 < np.sum(pack.label("partition")[pack.split == 0] == test) < 54
+    pack.require(private=["gender"], utility="identity")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("identity_meta.csv", "", "identity_meta.csv: empty"),
+        ("identity_meta.csv", "n000001, x, 1, 0, m\n", "its first line must be Class_ID,Name,Sample_Num,Flag,Gender"),
+        ("identity_meta.csv", META + "n000004, x, 1, 0, female\n", r"line 6 must .*, got 'n000004', 'female' and 5"),
+        ("identity_meta.csv", META[:80], r"line 3 must begin .*, got 'n00000', 'n00000' and 1"),
+        ("identity_meta.csv", META + "n000001, x, 1, 0, m\n", "line 6 names n000001 a second time"),
+        ("identity_meta.csv", META.splitlines()[0] + "\nn000009, x, 1, 0, m\n", r"names none .*\(the first: n000001\)"),
+        ("bb_landmark/loose_bb_train.csv", "", "loose_bb_train.csv: empty"),
+        ("bb_landmark/loose_bb_train.csv", "NAME,X\n", "its first line must be NAME_ID,X,Y,W,H"),
+        ("bb_landmark/loose_bb_test.csv", "NAME_ID,X,Y,W,H\nn000001/0001_01,1,2,3\n", "line 2 must .* got 'n000001/00"),
+        ("bb_landmark/loose_bb_test.csv", "NAME_ID,X,Y,W,H\nn000001/0001_01,1,2,3,nan\n", "line 2 must give a face"),
+        ("bb_landmark/loose_bb_test.csv", "NAME_ID,X,Y,W,H\nn1/x,1,2,3,4\n", "such as n000002/0001_01 and four"),
+        (
+            "bb_landmark/loose_bb_test.csv",
+            "NAME_ID,X,Y,W,H\n" + "n000012/0345_06,1,2,3,4\n" * 2,
+            "names n000012/0345_06 more than once",
+        ),
+    ],
+)
+def test_vggface2_lists_that_are_malformed(vggface2, name, text, error):
+    put(vggface2 / name, text)
+    with pytest.raises(InputError, match=error) as caught:
+        packed("vggface2", vggface2)
+    assert "\n" not in str(caught.value)
+    assert left(vggface2.parent) == ["vggface2"]
+
+
+def test_vggface2_mistakes(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        packed("vggface2", tmp_path / "none")
+    put(tmp_path / "v" / "vggface2_train.tar.gz", b"")
+    with pytest.raises(InputError, match=r"holds no folder train or test; unpack vggface2_train.tar.gz first"):
+        packed("vggface2", tmp_path / "v")
+    put(tmp_path / "v" / "train" / "0001_01.jpg", loose())
+    with pytest.raises(InputError, match=r"holds no image in a folder train/n000002/ or test/n000001/"):
+        packed("vggface2", tmp_path / "v")
+    with pytest.raises(InputError, match="takes no file of them"):
+        packed("vggface2", tmp_path / "v", labels=tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_in_pixels_is_the_same_crop_in_fractions(channels):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    crop, fractions = decode.Pixels(-5, 12, 32, 36), (0, 0.25, 0.5, 0.75)
+    for form, options in [("PNG", {}), ("JPEG", {}), ("JPEG", {"turned": 6}), ("CMYK", {})]:
+        file = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = options.get("turned", 1)
+        turned = image.transpose(Image.Transpose.ROTATE_90) if options else image  # upright again by the tag
+        stored = turned.convert("CMYK") if form == "CMYK" else turned
+        stored.save(file, "JPEG" if form == "CMYK" else form, exif=exif)
+        ours = decode.decode(file.getvalue(), 16, channels, crop)
+        assert np.array_equal(ours, decode.decode(file.getvalue(), 16, channels, fractions))
+        assert not np.array_equal(ours, decode.decode(file.getvalue(), 16, channels))
+    with pytest.raises(decode.DecodeError, match="has no pixel of 64 x 48"):
+        decode.decode(file.getvalue(), 16, channels, decode.Pixels(0, 48, 10, 60))
+
+
+# msceleb
+
+
+def line(mid: str = "m.0107_f", rank: int = 0, face: int = 0, value: int = 100) -> bytes:
+    """A line of MS-Celeb-1M's file of aligned faces."""
+    rectangle = base64.b64encode(np.array([0.1, 0.2, 0.8, 0.9], "<f4").tobytes())
+    words = [mid, str(rank), "http://example.org/a.jpg", "http://example.org/", f"FaceId-{face}"]
+    image = base64.b64encode(picture(value, format="JPEG"))
+    return b"\t".join([*(word.encode() for word in words), rectangle, image]) + b"\n"
+
+
+def test_msceleb(tmp_path):
+    lines = [line(rank=1, value=50), line(rank=1, face=1, value=90), line("m.05_x", 12, value=200)]
+    put(tmp_path / "faces.tsv", b"".join(lines).rstrip(b"\n"))
+    pack = packed("msceleb", tmp_path / "faces.tsv")
+    assert pack.sources.tolist() == ["m.0107_f/1-FaceId-0", "m.0107_f/1-FaceId-1", "m.05_x/12-FaceId-0"]
+    assert list(words(pack, "identity").values()) == ["m.0107_f", "m.0107_f", "m.05_x"]
+    assert set(pack.labels) == {"identity"}
+    assert pack.x[:, 8, 8].tolist() == [50, 90, 200]
+    assert (pack.meta["skipped"], pack.meta["crop"], pack.meta["notes"]) == (0, None, [])
+
+
+def test_msceleb_of_a_folder_split_by_person(tmp_path):
+    for part in (2, 1):
+        people = range(20 * part, 20 * part + 20)
+        put(tmp_path / "ms" / f"part{part}.tsv", b"".join(line(f"m.{p}", i) for p in people for i in range(2)))
+    put(tmp_path / "ms" / "readme.txt", "x")
+    pack = packed("msceleb", tmp_path / "ms")
+    assert len(pack) == 80
+    assert pack.sources[[0, -1]].tolist() == ["m.20/0-FaceId-0", "m.59/1-FaceId-0"]
+    people = [set(pack.label("identity")[pack.split == s].tolist()) for s in range(4)]
+    assert sum(map(len, people)) == len(set.union(*people)) == 40
+    assert pack.meta["splits"] == {"protect": 36, "attack": 16, "calibrate": 8, "test": 20}
+
+
+def test_msceleb_lines_that_are_unusable(tmp_path, monkeypatch):
+    monkeypatch.setattr(msceleb, "MAX_LINE", 4096)
+    good = line()
+    columns = good.split(b"\t")
+    cut = columns[-1].strip()[: len(columns[-1]) // 8 * 4]  # half of the image, and still base64
+    lines = [
+        good,
+        b"\t".join(columns[:5]) + b"\n",
+        b"\t".join([columns[0], b"query", *columns[1:]]),
+        b"\t".join([*columns[:-1], cut[:-1]]) + b"\n",
+        b"\t".join([*columns[:-1], b"!" + cut]) + b"\n",
+        b"\t".join([*columns[:1], b"1", *columns[2:-1], cut]) + b"\n",
+        b"\t".join([*columns[:-1], b""]) + b"\n",
+        b"\t".join([b"", *columns[1:]]),
+        b"\r\n",
+        b"x" * 10_000 + b"\t" * 6 + b"\n",
+        good,
+        line("m.2").replace(b"\n", b"\r\n"),
+        line("m.3")[:-40],
+        line("m.4")[:-101],
+    ]
+    put(tmp_path / "f.tsv", b"".join(lines[:12]) + lines[12] + b"\n" + lines[13])
+    pack = packed("msceleb", tmp_path / "f.tsv")
+    assert pack.sources.tolist() == ["m.0107_f/0-FaceId-0", "m.2/0-FaceId-0"]
+    reasons = skipped(pack)
+    assert pack.meta["skipped"] == len(reasons) == 11
+    assert reasons.pop("m.0107_f/1-FaceId-0").startswith("cannot be decoded")
+    assert reasons["f.tsv:2"] == "5 columns where there must be 7"
+    assert reasons["f.tsv:3"] == "8 columns where there must be 7"
+    assert reasons["f.tsv:4"] == "its image is not valid base64 (Incorrect padding)"
+    assert reasons["f.tsv:5"].startswith("its image is not valid base64 (")
+    assert reasons["f.tsv:7"] == "its image is empty"
+    assert reasons["f.tsv:8"] == "no Freebase MID, ImageSearchRank or FaceID"
+    assert reasons["f.tsv:10"] == "a line of more than 0 MiB"
+    assert reasons["f.tsv:11"] == "a second line of m.0107_f/0-FaceId-0"
+
+
+def test_msceleb_with_labels_by_face_or_by_person(tmp_path):
+    put(tmp_path / "f.tsv", b"".join([line("m.1"), line("m.1", 1), line("m.2"), line("m.3")]))
+    put(tmp_path / "people.csv", "identity,gender,split\nm.1,female,protect\nm.2,male,test\nm.9,male,test\n")
+    pack = packed("msceleb", tmp_path / "f.tsv", labels=tmp_path / "people.csv")
+    assert words(pack, "gender") == {"m.1/0-FaceId-0": "female", "m.1/1-FaceId-0": "female", "m.2/0-FaceId-0": "male"}
+    assert [SPLITS[s] for s in pack.split] == ["protect", "protect", "test"]
+    assert list(words(pack, "identity").values()) == ["m.1", "m.1", "m.2"]
+    assert skipped(pack) == {"m.3/0-FaceId-0": "no row in people.csv, which prescribes the splits"}
+    put(tmp_path / "faces.csv", "source,smile\nm.1,no\nm.1/1-FaceId-0,yes\n")
+    pack = packed("msceleb", tmp_path / "f.tsv", labels=tmp_path / "faces.csv", force=True)
+    assert list(words(pack, "smile").values()) == ["no", "yes", None, None]
+    put(tmp_path / "none.csv", "source,smile\n1.jpg,no\n")
+    with pytest.raises(InputError, match=r"none of its rows names .* \(its column source holds '1.jpg'\)"):
+        packed("msceleb", tmp_path / "f.tsv", labels=tmp_path / "none.csv", force=True)
+
+
+def test_msceleb_with_a_pack_for_labels(tmp_path):
+    put(tmp_path / "f.tsv", b"".join(line(f"m.{i // 2}", i) for i in range(40)))
+    put(tmp_path / "people.csv", "identity,gender\n" + "".join(f"m.{i},{'fm'[i % 2]}\n" for i in range(20)))
+    one = packed("msceleb", tmp_path / "f.tsv", labels=tmp_path / "people.csv")
+    two = build.pack("msceleb", tmp_path / "f.tsv", tmp_path / "two", size=8, labels=one.path, seed=9)
+    assert np.array_equal(one.split, two.split)
+    assert words(one, "gender") == words(two, "gender")
+    assert words(one, "identity") == words(two, "identity")
+
+
+def test_msceleb_mistakes(tmp_path):
+    def refuse(name: str, error: str, **options) -> None:
+        with pytest.raises(InputError, match=error) as caught:
+            packed("msceleb", tmp_path / name, **options)
+        assert "\n" not in str(caught.value)
+
+    refuse("none.tsv", "no such file or folder")
+    (tmp_path / "empty").mkdir()
+    refuse("empty", r"holds no file \*\.tsv")
+    put(tmp_path / "empty.tsv", b"")
+    refuse("empty.tsv", r"empty.tsv: no usable line, .* \(it is empty\)")
+    put(tmp_path / "images.tsv", b"\t".join(line().split(b"\t")[:6]) + b"\n")  # the file of whole images has six
+    refuse("images.tsv", r"no usable line, which has 7 columns, .* \(line 1: 6 columns where there must be 7\)")
+    put(tmp_path / "both" / "a.tsv", line())
+    put(tmp_path / "both" / "b.tsv", b"\n\nm.1\t0\n")
+    refuse("both", r"b.tsv: no usable line, .* \(line 3: 2 columns")
+    put(tmp_path / "twice" / "a.tsv", line() + line("m.2"))
+    put(tmp_path / "twice" / "b.tsv", line())
+    refuse("twice", "'m.0107_f/0-FaceId-0' stands in the data set more than once")
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+def test_msceleb_is_read_line_by_line(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (250, 250), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=95)
+    image = base64.b64encode(file.getvalue())
+    with (tmp_path / "f.tsv").open("wb") as tsv:
+        for i in range(400):
+            tsv.write(b"\t".join([f"m.{i}".encode(), b"0", b"", b"", b"FaceId-0", b"", image]) + b"\n")
+    size = (tmp_path / "f.tsv").stat().st_size
+    tracemalloc.start()
+    try:
+        items = LAYOUTS["msceleb"](tmp_path / "f.tsv", Options()).items
+        assert sum(item.data == file.getvalue() for item in items) == 400
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A line, its fields and its image, twice while the next ones are read: not the file.
+    assert peak < 10 * len(image) < size / 30
 
 
 def test_every_layout_refuses_settings_it_does_not_know(tmp_path):

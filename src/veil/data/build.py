@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,7 +69,7 @@ def pack(
         channels: 1 (grey) or 3 (RGB).
         labels: A CSV or Parquet file of labels, where the layout takes one.
         seed: Of the splits, and of layouts that draw their images.
-        crop: Left, top, right, bottom as fractions of the upright image; None for the layout's own.
+        crop: Left, top, right, bottom as fractions of the upright image; None for the layout's own, or the images' own.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
@@ -139,7 +139,10 @@ def write(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")
     splits.check_fractions(fractions)
-    box = decode.check_crop(crop) if crop is not None else listing.crop
+    box = listing.crop
+    if crop is not None:
+        box = decode.check_crop(crop)
+        listing = replace(listing, items=(replace(item, crop=None) for item in listing.items))
     folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +233,7 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        return light, decode.decode(encoded, size, channels, crop), ""
+        return light, decode.decode(encoded, size, channels, item.crop or crop), ""
     except decode.DecodeError as error:
         return light, None, str(error)
 

@@ -15,6 +15,7 @@ import io
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,27 @@ from veil.errors import InputError
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a crop, as fractions of the upright image's width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Left, top, right and bottom of a crop, in pixels of the upright image, whose edges cut off what lies beyond."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def box(self, width: int, height: int) -> Box:
+        """The crop as fractions of an image of that size; raises DecodeError where nothing of it is inside."""
+        across = (min(max(x / width, 0.0), 1.0) for x in (self.left, self.right))
+        down = (min(max(y / height, 0.0), 1.0) for y in (self.top, self.bottom))
+        (left, right), (top, bottom) = across, down
+        if not (left < right and top < bottom):
+            corners = f"{self.left:g}, {self.top:g} to {self.right:g}, {self.bottom:g}"
+            raise DecodeError(f"its crop {corners} has no pixel of {width} x {height}")
+        return left, top, right, bottom
+
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
@@ -69,23 +91,26 @@ def read(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, size: int, channels: int, crop: Box | None = None) -> NDArray[np.uint8]:
+def decode(data: bytes, size: int, channels: int, crop: Box | Pixels | None = None) -> NDArray[np.uint8]:
     """One image as uint8 ``(size, size)`` (``channels`` 1) or ``(size, size, 3)``.
 
     Args:
         data: The encoded image.
         size: Side of the result in pixels.
         channels: 1 (grey) or 3 (RGB).
-        crop: Left, top, right and bottom as fractions of the upright image; None for all of it.
+        crop: Left, top, right and bottom as fractions of the upright image, or in its pixels; None for all of it.
 
     Raises:
         DecodeError: The data are no image of a known format, damaged, or beyond a limit.
     """
     _check_bytes(len(data))
-    box = (0.0, 0.0, 1.0, 1.0) if crop is None else crop
     try:
         jpeg = data[:3] == b"\xff\xd8\xff"
-        image = _jpeg(data, size, channels, box) if jpeg else _other(data, channels)
+        if jpeg:
+            image, box = _jpeg(data, size, channels, crop)
+        else:
+            image = _other(data, channels)
+            box = _box(crop, *image.size)
         return np.asarray(_crop_and_resize(image, size, box))
     except DecodeError:
         raise
@@ -106,15 +131,23 @@ def _check_pixels(width: int, height: int) -> None:
         raise DecodeError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
 
 
-def _jpeg(data: bytes, size: int, channels: int, box: Box) -> Image.Image:
-    """The upright JPEG, at the smallest scale at which the crop's square still has ``size`` pixels a side."""
+def _box(crop: Box | Pixels | None, width: int, height: int) -> Box:
+    """A crop as fractions of an upright image of that size."""
+    if crop is None:
+        return 0.0, 0.0, 1.0, 1.0
+    return crop.box(width, height) if isinstance(crop, Pixels) else crop
+
+
+def _jpeg(data: bytes, size: int, channels: int, crop: Box | Pixels | None) -> tuple[Image.Image, Box]:
+    """The upright JPEG, at the smallest scale at which the crop's square still has ``size`` pixels a side; the crop."""
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(width, height)
     turn = _orientation(data)
+    wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
+    box = _box(crop, wide, high)
     if space in ("CMYK", "YCCK"):
         # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones.
-        return _upright(_to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels), turn)
-    wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
+        return _upright(_to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels), turn), box
     side = min((box[2] - box[0]) * wide, (box[3] - box[1]) * high)
     scale = min(1.0, size / side)
     array = simplejpeg.decode_jpeg(
@@ -123,7 +156,7 @@ def _jpeg(data: bytes, size: int, channels: int, box: Box) -> Image.Image:
         min_height=math.ceil(height * scale),
         min_width=math.ceil(width * scale),
     )
-    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn)
+    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn), box
 
 
 def _orientation(data: bytes) -> int:

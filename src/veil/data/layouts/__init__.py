@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, pendigits, stylised
+from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, msceleb, pendigits, stylised, vggface2
 from veil.data.layouts.listing import Listing, Options
 
 LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
@@ -20,4 +20,6 @@ LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
     "ferg": ferg.read,
     "pendigits": pendigits.read,
     "embeddings": embeddings.read,
+    "vggface2": vggface2.read,
+    "msceleb": msceleb.read,
 }

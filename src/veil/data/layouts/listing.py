@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from veil.data.decode import Box
+from veil.data.decode import Box, Pixels
 from veil.errors import InputError
 
 Pair = tuple[str, str, bool, int]
@@ -28,6 +28,7 @@ class Item:
         labels: Class name per label; None, or no entry, where it is unknown.
         split: One of ``veil.data.pack.SPLITS`` where the data set prescribes it, for all items or for none.
         problem: Why this item cannot be packed; it is then listed in ``skipped.csv`` and counted.
+        crop: This encoded image's own crop; it takes the place of the listing's, but not of the user's.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Item:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     split: str | None = None
     problem: str = ""
+    crop: Pixels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
