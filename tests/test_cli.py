@@ -284,9 +284,11 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (["fit", "aia", "PEOPLE", "PEOPLE", "--private", "gender"], "already exists; choose another name or --force"),
         (["fit", "random", "PEOPLE", "OUT", "--private", "gender", "--key", "/nowhere"], "the key cannot be read"),
-        (["fit", "aia", "PEOPLE", "OUT"], "Missing option '--private'. (see `veil fit --help`)"),
+        (["fit", "aia", "PEOPLE", "OUT"], "private: at least one label must be named, got none"),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
+        (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"], "are for --inversion"),
         (["audit", "PEOPLE", "OUT", "--private", "height"], "label 'height'"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--effort", "huge"], "effort: must be one of quick"),
         (

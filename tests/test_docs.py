@@ -18,10 +18,12 @@ import typer
 import veil
 from veil import report
 from veil.audit import attackers, findings
+from veil.audit import inversion as attacks
 from veil.audit import run as audit_run
 from veil.cli import app
 from veil.data.layouts import LAYOUTS
-from veil.methods import METHODS, aia, mi, substitution, template
+from veil.engine import perceptual
+from veil.methods import METHODS, aia, inversion, mi, substitution, template
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -193,7 +195,13 @@ def shown(value: Any) -> str:
 
 DOCUMENTED = pytest.mark.parametrize(
     ("page", "method"),
-    [("aia.md", aia), ("templates.md", template), ("mi.md", mi), ("substitution.md", substitution)],
+    [
+        ("aia.md", aia),
+        ("templates.md", template),
+        ("mi.md", mi),
+        ("substitution.md", substitution),
+        ("inversion.md", inversion),
+    ],
 )
 
 
@@ -257,16 +265,18 @@ def test_logged_losses_of_template() -> None:
     assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
 
 
-def test_logged_losses_of_mi_and_substitution() -> None:
+def test_logged_losses_of_methods_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
     from veil.engine import Run
 
     x = torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy()
     labels = {"gender": ["f", "m"] * 32, "smile": ["no"] * 32 + ["yes"] * 32, "identity": [*range(64)]}
     pack = veil.Pack.from_arrays(x, labels, split=["protect"] * 64)
+    monkeypatch.setattr(perceptual.learn, "__defaults__", (1,))
     short = {"steps_alone": 1, "steps_discriminator": 1, "steps_joint": 1, "batch": 8}
     for page, method, config in (
         ("mi.md", mi, mi.Config(**short)),
         ("substitution.md", substitution, substitution.Config(steps=1, batch=8, people=2)),
+        ("inversion.md", inversion, inversion.Config(steps_alone=1, steps_decoder=1, steps_joint=1, batch=8)),
     ):
         run = Run(seed=0, precision="fp32")
         method.fit(config, pack, private=["gender"], utility="smile", run=run)
@@ -288,6 +298,8 @@ def test_attackers() -> None:
     assert {row[0] for row in printed if row[3] == "images, feature maps"} == set(attackers.CONVOLUTIONAL)
     words = section("audit.md", "Attackers")
     assert all(f"`{name}`" in words for name in attackers.MATCHERS)
+    decoders = [row[0] for row in rows(section("audit.md", "Inversion"))]
+    assert decoders == [*attacks.DECODERS, attacks.MORE_DATA]
 
 
 def test_codes_of_findings() -> None:

@@ -178,3 +178,34 @@ def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [row[1] for row in rows] == ["person-00000", "person-00001"]
     assert all(0 <= float(row[5]) <= 1 for row in rows)
     assert (tmp_path / "out" / "characters-3-0.png").exists()
+
+
+def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A quick run at a step each: rows for both cuts, tables that show them, a sheet of pictures; and it continues."""
+    from veil.audit import inversion as attacks
+    from veil.engine import perceptual
+
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = importlib.import_module("inversion_faces")
+    monkeypatch.setattr(example, "SHORT", {"steps_alone": 2, "steps_decoder": 1, "steps_joint": 1, "batch": 8})
+    monkeypatch.setattr(attacks, "_STEPS", dict.fromkeys(("weak", "strong", "features"), (2, 2, 2)))
+    for function in (perceptual.player, perceptual.learn):
+        monkeypatch.setattr(function, "__defaults__", (2,))
+    results, figures = tmp_path / "r.md", tmp_path / "figures"
+    arguments = ["x", "--out", str(tmp_path / "out"), "--seeds", "0", "--quick", "--people", "60"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--results", str(results), "--figures", str(figures)])
+
+    example.main()
+
+    rows = sorted(p.stem for p in (tmp_path / "out" / "stylised-0").glob("*.json"))
+    assert rows == [f"{n}-{k}" for n in ("conv1", "fc", "single") for k in ("protected", "unprotected")]
+    text = results.read_text()
+    assert text.count("| all labels, protected: ") == 3  # decoders, without the one that has more data
+    assert text.count("| conv1, ") == text.count("| fc, ") == 2
+    assert "| mean image |" in text
+    with Image.open(figures / "inversion-cuts.png") as sheet:
+        assert sheet.height == 2 * (5 * (64 + 4) + 4)  # originals, and four rows of what was redrawn
+    before = results.read_bytes()
+    monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
+    example.main()
+    assert results.read_bytes() == before

@@ -216,3 +216,61 @@ def test_wrong_input_is_refused_by_name() -> None:
         metrics.auc(np.array([0.0, 1]), np.array([True, False]), weights=np.ones(3))
     with pytest.raises(InputError, match=r"one column for each of the 3 classes, got shape \(2, 2\)"):
         metrics.macro_auc(np.array([0, 1]), np.zeros((2, 2)), classes=3)
+
+
+# Images and scatter
+
+
+def test_ssim_by_hand():
+    """Against the formula, window by window, on a small pair; 1 for equal images."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (2, 13, 14), dtype=np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-60, 60, a.shape), 0, 255).astype(np.uint8)
+    at = np.arange(-5, 6)
+    window = np.exp(-np.add.outer(at**2, at**2) / (2 * 1.5**2))
+    window /= window.sum()
+    expected = []
+    for x, y in zip(a / 255, b / 255, strict=True):
+        values = []
+        for i in range(13 - 10):
+            for j in range(14 - 10):
+                p, q = x[i : i + 11, j : j + 11], y[i : i + 11, j : j + 11]
+                mp, mq = (window * p).sum(), (window * q).sum()
+                vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
+                c = (window * (p - mp) * (q - mq)).sum()
+                top = (2 * mp * mq + 0.01**2) * (2 * c + 0.03**2)
+                values.append(top / ((mp**2 + mq**2 + 0.01**2) * (vp + vq + 0.03**2)))
+        expected.append(np.mean(values))
+    np.testing.assert_allclose(metrics.ssim(a, b), expected, atol=1e-9)
+    np.testing.assert_allclose(metrics.ssim(a, a), 1)
+    colours = np.stack([a, a, a], -1)
+    np.testing.assert_allclose(metrics.ssim(colours, np.stack([b, b, b], -1)), expected, atol=1e-9)
+    assert metrics.ssim(a[:, :6, :6], a[:, :6, :6]).tolist() == pytest.approx([1, 1])
+
+
+def test_psnr_by_hand():
+    black = np.zeros((2, 4, 4), np.uint8)
+    assert metrics.psnr(black, black).tolist() == [60, 60]
+    assert metrics.psnr(black, black + 255).tolist() == pytest.approx([0, 0])
+    assert metrics.psnr(black, black + 51) == pytest.approx(-20 * np.log10(0.2))
+
+
+def test_scatter_by_hand_and_of_a_known_population():
+    x = np.array([[0.0], [2.0], [10.0], [12.0]])
+    people = metrics.People.of(x, np.array([7, 7, 9, 9]))
+    found = people.scatter()
+    # within: 4 squares of 1, two free; the means 1 and 11 lie 5 from 6; of that, within / 2 is noise
+    assert (found.within, found.between, found.lda) == (2, 24, 12)
+    assert np.isnan(people.scatter(np.array([1.0, 0.0])).lda)
+    rng = np.random.default_rng(0)
+    own = rng.normal(scale=2, size=(4000, 3))
+    vectors = np.repeat(own, 3, 0) + rng.normal(size=(12_000, 3))
+    big = metrics.People.of(vectors, np.repeat(np.arange(4000), 3)).scatter()
+    assert big.within == pytest.approx(3, rel=0.03)
+    assert big.between == pytest.approx(12, rel=0.05)
+    weights = rng.integers(0, 3, 4000)
+    copies = np.repeat(np.arange(4000), weights)
+    rows = (copies[:, None] * 3 + np.arange(3)).ravel()
+    twice = metrics.People.of(vectors[rows], np.repeat(np.arange(len(copies)), 3)).scatter()
+    weighted = metrics.People.of(vectors, np.repeat(np.arange(4000), 3)).scatter(weights)
+    assert (weighted.within, weighted.between) == pytest.approx((twice.within, twice.between))

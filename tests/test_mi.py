@@ -103,6 +103,13 @@ def test_lam_rises_slowly(monkeypatch):
     assert seen == [None, None, 0.0, 4.0, 8.0, 8.0]
 
 
+def test_the_auto_encoder_settles_at_the_end():
+    training = prepared(replace(SHORT, steps_joint=10))
+    factors = [training.autoencoder.schedule(update) for update in range(14)]
+    assert factors[:10] == [1.0] * 10  # four updates before stage 3, six of its ten at full rate
+    assert factors[10:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
 def test_intertwined_discriminator_sees_the_target_alone(monkeypatch):
     training = prepared(replace(SHORT, target="male"))
     pack = faces_pack()

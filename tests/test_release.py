@@ -37,7 +37,7 @@ from veil.release import (
 
 KEY = bytes(range(32))
 SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2, "steps_guess": 2, "steps": 2, "steps_discriminator": 2}
-SHORT |= {"people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
+SHORT |= {"steps_decoder": 2, "people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
 
 
 @cache
@@ -47,7 +47,10 @@ def made(method: str, preset: str | None = None, kind: str = "images", **setting
     config = METHODS[method].configured(preset, {**{k: v for k, v in SHORT.items() if k in known}, **settings})
     pack = faces_pack() if kind == "images" else vectors_pack()
     base = made("aia", "paper", kind) if method in ("leace", "random") else None
-    return METHODS[method].fit(config, pack, private=["gender"], run=Run(seed=1, precision="fp32"), key=KEY, base=base)
+    return METHODS[method].fit(
+        config, pack, private=["gender"], utility="smile" if method == "inversion" else "identity",
+        run=Run(seed=1, precision="fp32"), key=KEY, base=base,
+    )  # fmt: skip
 
 
 def noisy() -> Release:
@@ -72,7 +75,7 @@ EVERY = [
     for method, entry in METHODS.items()
     for preset in entry.presets
     for kind in ("images", "vectors")
-    if (method, kind) not in (("template", "images"), ("mi", "vectors"))
+    if (method, kind) not in (("template", "images"), ("mi", "vectors"), ("inversion", "vectors"))
 ]
 
 
@@ -110,6 +113,11 @@ def test_every_method_keeps_the_contract(tmp_path, method, preset, kind):
     assert (release.decoder is None) == (METHODS[method].build_decoder is None)
     if release.decoder is not None:
         assert (again.redraw(out) == release.redraw(out)).all()
+    assert (release.classifier is None) == (METHODS[method].build_classifier is None)
+    if release.classifier is not None:
+        read, once_more = release.predict(out), again.predict(out)
+        assert {name: p.shape for name, p in read.items()} == {"smile": (40, 2)}
+        assert all((once_more[name] == p).all() for name, p in read.items())
     assert not again.encoder.training
 
 

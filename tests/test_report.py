@@ -517,8 +517,8 @@ def test_pools_and_linkage_have_a_table_and_a_pool_that_gets_further_is_in_the_v
 
 def test_figures_of_unknown_kinds_are_shown_too(tmp_path: Path) -> None:
     document = build()
-    document["findings"].append(finding("inversion.psnr", "AIA deep", "picture", "strong decoder", 21.37))
-    assert "inversion.psnr picture strong decoder 21.37" in page(tmp_path, document).text("others")
+    document["findings"].append(finding("inversion.lpips", "AIA deep", "picture", "strong decoder", 21.37))
+    assert "inversion.lpips picture strong decoder 21.37" in page(tmp_path, document).text("others")
 
 
 def test_data_and_the_way_to_reproduce_are_told(tmp_path: Path) -> None:

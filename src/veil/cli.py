@@ -41,7 +41,7 @@ app = typer.Typer(
 Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secret keys.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Key = Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")]
-Private = Annotated[list[str], typer.Option("--private", help="Label to hide and attack; repeat for several.")]
+Private = Annotated[list[str] | None, typer.Option("--private", help="Label to hide and attack; repeat for several.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; one for each processor by default.")]
 
 
@@ -125,7 +125,10 @@ def demo(
 def pack(
     show: Show,
     layout: Annotated[
-        str, typer.Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits or embeddings.")
+        str,
+        typer.Argument(
+            metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits, embeddings, vggface2 or msceleb."
+        ),
     ],
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")
@@ -181,15 +184,23 @@ def pack(
 @command
 def fit(
     show: Show,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="aia, mi, substitution, template, leace or random.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="aia, mi, inversion, substitution, template, leace or random.")
+    ],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
-    private: Private,
-    utility: Annotated[str, typer.Option(help="identity (1-to-1 matching), or a label to keep.")] = "identity",
+    private: Private = None,
+    utility: Annotated[
+        str,
+        typer.Option(
+            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B."
+        ),
+    ] = "identity",
     preset: Annotated[
         str | None,
         typer.Option(
             help="For aia: paper, original, without-task, deep, deep-original; for mi: default, paper; for "
+            "inversion: default, adversarial, unprotected, paper; for "
             "substitution: default, unguided, handwriting; for template: default, erased, aligned, noise."
         ),
     ] = None,
@@ -236,7 +247,7 @@ def fit(
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
     options: dict[str, Any] = {
-        "private": private,
+        "private": private or [],
         "utility": utility,
         "preset": preset,
         "settings": _settings(settings),
@@ -336,7 +347,7 @@ def audit(
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures, curves; audit by default.")
     ] = None,
-    private: Private,
+    private: Private = None,
     utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
     release: Annotated[
         list[str] | None, typer.Option("--release", help="Release folder, or NAME=FOLDER; repeat for several.")
@@ -364,18 +375,34 @@ def audit(
         ),
     ] = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Coverage of the intervals.")] = 0.95,
+    invert: Annotated[
+        bool, typer.Option("--inversion", help="Also redraw the originals from releases with fresh decoders.")
+    ] = False,
+    matcher: Annotated[
+        Path | None,
+        typer.Option(help="ONNX face matcher that judges redrawn faces; one is trained on the attack split if none."),
+    ] = None,
+    perceptual: Annotated[
+        Path | None, typer.Option(help="File of torchvision's VGG-16 weights, for perceptual distances.")
+    ] = None,
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
+    from veil.audit.inversion import Options
     from veil.release import Release
 
+    private = private or []
+    if not private and not invert:
+        raise InputError("private: at least one label must be named, or --inversion asked for, got neither")
     others = [_named(text) for text in vectors or []]
     if source is None and not others:
         raise InputError("audit: needs a PACK, or a file of vectors with labels (--vectors), got neither")
     if source is None and (release or baseline):
         raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
+    if not invert and (matcher or perceptual):
+        raise InputError("audit: --matcher and --perceptual are for --inversion, which was not asked for")
     if out is not None and folder is not None:
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
@@ -398,13 +425,16 @@ def audit(
                 entries,
                 private=private,
                 utility=uses,
-                baselines=[b for b in (baseline or ["leace"]) if b != "none"] if source is not None else [],
+                baselines=[b for b in (baseline or ["leace"] * bool(private)) if b != "none"]
+                if source is not None
+                else [],
                 seed=seed,
                 effort=effort,
                 jobs=jobs,
                 attack_on=[part.strip() for part in attackers.split(",")],
                 level=level,
                 with_input=source is not None,
+                invert=Options(matcher=matcher, perceptual=perceptual) if invert else None,
                 command=_command(),
                 progress=bars.count("audit"),
             )
@@ -584,13 +614,21 @@ def _progress(quiet: bool) -> Iterator[_Bars]:
 
 
 def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
-    from veil.pipeline import summary
+    from veil.pipeline import redrawn, summary
 
     rows = {name: summary(found, name, utility) for name in private}
+    pictures = redrawn(found)
     if show.as_json:
         from dataclasses import asdict
 
-        show.result({"out": str(path), "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]]})
+        inversion = {name: {code: asdict(f) for code, f in each.items()} for name, each in pictures.items()}
+        show.result(
+            {
+                "out": str(path),
+                "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]],
+                **({"inversion": inversion} if pictures else {}),
+            }
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -612,5 +650,15 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
                 else:
                     cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
             table.add_row(*cells)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if pictures:
+        table = Table(title="Worst tested attack by inversion, and in brackets what the mean of all images gets")
+        codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
+        for heading in ("release", "decoder", *(code.removeprefix("inversion.") for code in codes)):
+            table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
+        for name, each in pictures.items():
+            decoder = next(f.attacker for f in each.values())
+            shown = [each.get(code) for code in codes]
+            table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     print(path)

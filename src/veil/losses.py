@@ -5,6 +5,8 @@ Label tensors are int64 codes ``(B,)``; -1 means unknown and never contributes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -83,3 +85,25 @@ def gram_change(g: Tensor, z: Tensor, group: Tensor) -> Tensor:
     """
     same = group[:, None] == group[None]
     return (g @ g.T - z @ z.T)[same].square().mean()
+
+
+def pixel_error(drawn: Tensor, x: Tensor) -> Tensor:
+    """Mean squared error of each image ``(B,)``, in [0, 1] for images ``(B, C, H, W)`` in [0, 1]."""
+    return (drawn.float() - x).square().flatten(1).mean(1)
+
+
+def perceptual_distance(drawn: Sequence[Tensor], x: Sequence[Tensor]) -> Tensor:
+    """Mean squared distance ``(B,)`` of unit features, averaged over places and stages; in [0, 4].
+
+    Features of every place are brought to length 1 first (as in LPIPS, Zhang et al. 2018, Eq. 1 without weights), so
+    that the distance is bounded, and means the same, whatever network they come from.
+
+    Args:
+        drawn: Maps ``(B, C, h, w)`` of one image, a stage each.
+        x: Those of the other.
+    """
+    stages = [
+        (F.normalize(a.float(), dim=1, eps=1e-4) - F.normalize(b.float(), dim=1, eps=1e-4)).square().sum(1).mean((1, 2))
+        for a, b in zip(drawn, x, strict=True)
+    ]
+    return torch.stack(stages).mean(0)

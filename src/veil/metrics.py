@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from veil.errors import InputError
 
@@ -287,3 +288,106 @@ def macro_auc(y: NDArray[Any], scores: NDArray[Any], *, classes: int, weights: N
     Shapes as in :func:`one_vs_rest`. Classes without weight on one side are left out; NaN where all are.
     """
     return mean_auc(one_vs_rest(y, scores, classes=classes), weights)
+
+
+# Images -------------------------------------------------------------------------------------------------------------
+
+PSNR_MOST = 60.0
+"""dB that the PSNR of equal images is given; 8-bit rounding alone leaves about 59."""
+
+
+def psnr(a: NDArray[Any], b: NDArray[Any]) -> Floats:
+    """Peak signal-to-noise ratio ``(n,)`` in dB of uint8 images ``(n, H, W[, 3])``, at most :data:`PSNR_MOST`."""
+    error = np.square(_unit(a) - _unit(b)).reshape(len(a), -1).mean(1)
+    decibels: Floats = -10 * np.log10(np.maximum(error, 10 ** (-PSNR_MOST / 10)))
+    return decibels
+
+
+def ssim(a: NDArray[Any], b: NDArray[Any]) -> Floats:
+    """Structural similarity ``(n,)`` of uint8 images ``(n, H, W[, 3])``, in [-1, 1]; colours are averaged.
+
+    Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 13(4), 2004: Gaussian windows of 11x11 (deviation 1.5), K1 = 0.01,
+    K2 = 0.03, windows that lie whole inside the image; of images below 11 pixels all windows, edges mirrored.
+    """
+    x, y = _unit(a), _unit(b)
+    radius = 5
+    inside = slice(radius, -radius) if min(x.shape[1:3]) > 2 * radius else slice(None)
+
+    def local(values: Floats) -> Floats:
+        sigma = (0, 1.5, 1.5, *(0 for _ in x.shape[3:]))
+        out: Floats = gaussian_filter(values, sigma, radius=[0, radius, radius, *(0 for _ in x.shape[3:])])
+        return out[:, inside, inside]
+
+    mx, my = local(x), local(y)
+    vx, vy, covariance = local(x * x) - mx * mx, local(y * y) - my * my, local(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    index = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    means: Floats = index.reshape(len(x), -1).mean(1)
+    return means
+
+
+def _unit(images: NDArray[Any]) -> Floats:
+    """uint8 as float64 in [0, 1]."""
+    out: Floats = np.asarray(images, np.float64) / 255
+    return out
+
+
+# Vectors of people --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How vectors of people spread.
+
+    Attributes:
+        within: Mean squared distance of a vector from its person's mean, over rows less people.
+        between: Mean squared distance of a person's mean from the mean of all persons' means, less the part that is the
+            noise of few vectors (within / number); at least 0.
+    """
+
+    within: float
+    between: float
+
+    @property
+    def lda(self) -> float:
+        """Fisher's ratio between / within, the LDA score; NaN where vectors of one person do not vary."""
+        return self.between / self.within if self.within > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class People:
+    """What the scatter of vectors by people is made of, summed once for the weightings of a bootstrap.
+
+    Attributes:
+        count: ``(P,)`` vectors of each person.
+        squares: ``(P,)`` their summed squared distances from the person's mean.
+        gram: ``(P, P)`` inner products of the persons' means.
+    """
+
+    count: Floats
+    squares: Floats
+    gram: Floats
+
+    @staticmethod
+    def of(x: NDArray[Any], identity: NDArray[Any]) -> People:
+        """From vectors ``(n, d)`` and the people ``(n,)`` whose they are."""
+        _same_length(np.asarray(identity), x, "vectors")
+        x = np.asarray(x, np.float64).reshape(len(x), -1)
+        _, person, count = np.unique(identity, return_inverse=True, return_counts=True)
+        means = np.zeros((len(count), x.shape[1]))
+        np.add.at(means, person, x)
+        means /= count[:, None]
+        squares = np.bincount(person, np.square(x - means[person]).sum(1), minlength=len(count))
+        spread = means - means.mean(0)
+        return People(np.asarray(count, np.float64), np.asarray(squares, np.float64), spread @ spread.T)
+
+    def scatter(self, weights: NDArray[Any] | None = None) -> Scatter:
+        """Their scatter, persons weighted ``(P,)``; NaN without two people, or without anybody who has two vectors."""
+        w = _weights(weights, len(self.count))
+        free = w @ (self.count - 1)
+        if free <= 0 or (w > 0).sum() < 2:
+            return Scatter(float("nan"), float("nan"))
+        within = float(w @ self.squares / free)
+        share = w / w.sum()
+        spread = float(share @ self.gram.diagonal() - share @ self.gram @ share)
+        return Scatter(within, max(spread - within * float(share @ (1 / self.count)), 0.0))

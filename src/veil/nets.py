@@ -6,13 +6,23 @@ compute what one computes.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
+
+from veil.errors import InputError
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue that torchvision's weights expect."""
 
 
 def mlp(sizes: Sequence[int], *, normalise: bool = True, dropout: float = 0.0) -> nn.Sequential:
@@ -163,3 +173,274 @@ class UpsamplingDecoder(nn.Module):
             h = F.interpolate(F.leaky_relu(convolution(h)), scale_factor=2)
         out: Tensor = self.last(h)
         return out
+
+
+class ResNet(nn.Module):
+    """ResNet-18 or -50 (He et al. 2016), or some of its stages, with torchvision's parameter names: its files load.
+
+    Stages: ``conv1`` (with the first pooling), ``layer1``, ``layer2``, ``layer3``, ``pool`` (layer4 and the mean over
+    places), ``fc``.
+
+    Args:
+        depth: 18 or 50.
+        outputs: Width of ``fc``.
+        norm: ``"group"`` trains from scratch; ``"batch"`` scales by the stored statistics of a weight file, which stay
+            as they are: a release must not depend on its neighbours. Its parameters are named ``bn1``, ... either way.
+        stages: Those to make, in a row.
+    """
+
+    stages = ("conv1", "layer1", "layer2", "layer3", "pool", "fc")
+    blocks: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, depth: int, outputs: int, norm: Literal["group", "batch"] = "group", stages: Sequence[str] = stages
+    ) -> None:
+        super().__init__()
+        self.made = tuple(stages)
+        grown = 4 if depth >= 50 else 1  # a bottleneck gives out four times its width
+        channels = 64
+        if "conv1" in stages:
+            self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+            self.bn1 = _norm(norm, channels)
+            for name, value in (("mean", _IMAGENET[0]), ("deviation", _IMAGENET[1])):
+                self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        for i, count in enumerate(self.blocks[depth]):
+            width = 64 * 2**i
+            if self.stages[i + 1] in stages:
+                blocks = []
+                for j in range(count):
+                    stride = 2 if i > 0 and j == 0 else 1
+                    blocks.append(_TorchvisionBlock(channels, width, stride, norm, bottleneck=grown > 1))
+                    channels = width * grown
+                setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+            channels = width * grown
+        if "fc" in stages:
+            self.fc = nn.Linear(channels, outputs)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """What its first stage takes, images ``(B, 1 or 3, H, W)`` in [0, 1] for ``conv1``, through all of them."""
+        for stage in self.made:
+            if stage == "conv1":
+                h = (h.expand(-1, 3, -1, -1) - self.mean) / self.deviation
+                h = F.max_pool2d(F.relu(self.bn1(self.conv1(h))), 3, 2, 1)
+            elif stage == "pool":
+                h = self.get_submodule("layer4")(h).mean((2, 3))
+            else:
+                h = self.get_submodule(stage)(h)
+        return h
+
+
+class _TorchvisionBlock(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1 to four times the width; the stride is the 3x3's, as torchvision's."""
+
+    def __init__(self, channels: int, width: int, stride: int, norm: Literal["group", "batch"], *, bottleneck: bool):
+        super().__init__()
+        out = 4 * width if bottleneck else width
+        sizes = ((1, 1), (3, stride), (1, 1)) if bottleneck else ((3, stride), (3, 1))
+        inner = channels
+        for i, (kernel, step) in enumerate(sizes, 1):
+            outer = out if i == len(sizes) else width
+            self.add_module(f"conv{i}", nn.Conv2d(inner, outer, kernel, step, kernel // 2, bias=False))
+            self.add_module(f"bn{i}", _norm(norm, outer))
+            inner = outer
+        self.count = len(sizes)
+        same = stride == 1 and channels == out
+        self.downsample = (
+            None if same else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), _norm(norm, out))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for i in range(1, self.count + 1):
+            h = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(h))
+            h = F.relu(h) if i < self.count else h
+        return F.relu(h + (x if self.downsample is None else self.downsample(x)))
+
+
+class StoredBatchNorm(nn.Module):
+    """Batch normalisation by stored statistics, under the names that weight files use; scale and shift may learn."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> the same."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None].to(x) + shift[:, None, None].to(x)
+
+
+def _norm(kind: Literal["group", "batch"], channels: int) -> nn.Module:
+    return StoredBatchNorm(channels) if kind == "batch" else nn.GroupNorm(8, channels)
+
+
+class MirrorDecoder(nn.Module):
+    """A representation back to the image: residual blocks, each behind an up-sampling, as a residual network mirrored.
+
+    The last doubling unfolds channels into 2x2 pixels, as :class:`ResidualEncoder` folds them. Images of (nearly) the
+    output's size are folded to an eighth first.
+
+    Args:
+        shape: Of one input: ``(k,)``, or ``(C, h, w)``.
+        channels_out: C of the image.
+        height: H of the image.
+        width: W of the image.
+        base: Channels at the bottom, at most (a map of fewer, down to 64, is not widened); halved with each doubling,
+            down to 32.
+    """
+
+    def __init__(self, shape: Sequence[int], channels_out: int, height: int, width: int, base: int = 128) -> None:
+        super().__init__()
+        self.size = (height, width)
+        self.fold = 1
+        layers: list[nn.Module] = []
+        if len(shape) == 1:
+            doublings = 4
+            bottom = (base, *(-(-side // 16) for side in self.size))
+            layers += [nn.Linear(shape[0], math.prod(bottom)), nn.Unflatten(1, bottom)]
+        else:
+            channels, *sides = shape
+            if 2 * min(sides) > min(self.size):  # too little is left to double
+                self.fold = 8
+                channels, sides = channels * 64, [-(-side // 8) for side in sides]
+            doublings = max(math.ceil(math.log2(max(a / b for a, b in zip(self.size, sides, strict=True)))), 1)
+            base = min(base, max(channels, 64))
+            layers += [nn.Conv2d(channels, base, 3, 1, 1), ResidualBlock(base, base)]
+        widths = [max(base >> i, 32) for i in range(doublings)]
+        for i in range(doublings - 1):
+            layers += [ResidualBlock(widths[max(i - 1, 0)], widths[i]), nn.Upsample(scale_factor=2)]
+        last = widths[max(doublings - 2, 0)]
+        layers += [ResidualBlock(last, widths[-1]), nn.GroupNorm(8, widths[-1]), nn.ReLU()]
+        layers += [nn.Conv2d(widths[-1], 4 * channels_out, 3, 1, 1), nn.PixelShuffle(2)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """``(B, *shape)`` -> logits of the image ``(B, C, H, W)``; their sigmoid lies in [0, 1]."""
+        if self.fold > 1:
+            height, width = (-side % self.fold for side in r.shape[2:])
+            r = F.pixel_unshuffle(F.pad(r, (0, width, 0, height), mode="replicate"), self.fold)
+        out: Tensor = self.layers(r)
+        return out[..., : self.size[0], : self.size[1]]
+
+
+class ImageDiscriminator(nn.Module):
+    """Real or redrawn: four halving convolutions with spectral normalisation (Miyato et al. 2018), one linear layer."""
+
+    def __init__(self, channels: int, height: int, width: int, base: int = 32) -> None:
+        super().__init__()
+        widths = [channels, base, 2 * base, 4 * base, 4 * base]
+        normalised = nn.utils.parametrizations.spectral_norm
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [normalised(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
+            height, width = height // 2, width // 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * height * width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> logits ``(B,)`` that an image is real."""
+        out: Tensor = self.layers(x)
+        return out[:, 0].float()
+
+
+class PerceptualNetwork(nn.Module):
+    """Five stages of convolutions whose maps measure how alike two images look; a last layer that learns them."""
+
+    def __init__(self, channels: int, outputs: int = 64) -> None:
+        super().__init__()
+        widths = (channels, 16, 32, 64, 96, 128)
+        # The first stage halves at once, as LPIPS's networks do, and groups are wide: both for speed on CPUs.
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(a, b, 3, 1, 1) if i else nn.Conv2d(a, b, 4, 2, 1), nn.GroupNorm(b // 16, b), nn.ReLU()
+            )
+            for i, (a, b) in enumerate(pairwise(widths))
+        )
+        self.head = nn.Linear(sum(widths[1:]), outputs)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """``(B, C, H, W)`` in [0, 1] -> the maps of the five stages, of half the size and less, halved each time."""
+        out = []
+        for i, stage in enumerate(self.stages):
+            x = stage(F.avg_pool2d(x, 2, ceil_mode=True) if i else x)
+            out.append(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, outputs)``, from the means of all maps."""
+        out: Tensor = self.head(torch.cat([m.mean((2, 3)) for m in self.maps(x)], 1))
+        return out
+
+
+class Vgg16(nn.Module):
+    """The convolutions of VGG-16 (Simonyan and Zisserman 2015) with torchvision's names, as perceptual network."""
+
+    widths = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in self.widths:
+            if width:
+                layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU()]
+                channels = width
+            else:
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        self.features = nn.Sequential(*layers)
+        for name, value in (("mean", _IMAGENET[0]), ("deviation", _IMAGENET[1])):
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """``(B, 1 or 3, H, W)`` in [0, 1] -> the last maps of conv1 to conv5."""
+        h, out = (x.expand(-1, 3, -1, -1) - self.mean) / self.deviation, []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                out.append(h)
+            h = layer(h)
+        return [*out, h]
+
+
+def load_torchvision(module: nn.Module, path: Path, *, spared: Sequence[str] = ()) -> str:
+    """Fill a network from a file of torchvision's weights (``.pth`` or ``.safetensors``); nothing is unpickled.
+
+    Args:
+        module: :class:`ResNet` of norm ``"batch"``, or :class:`Vgg16`.
+        path: The file.
+        spared: Beginnings of names whose weights may have another shape, or be absent: they stay as they are.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        InputError: If the file cannot be read, or a weight is missing or of another shape.
+    """
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".safetensors":
+            weights = load_safetensors(raw)
+        else:
+            weights = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        weights = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    except Exception as error:  # whatever is wrong with a stranger's file ends here, in one line
+        raise InputError(f"{path}: must be a file of weights, and cannot be read ({type(error).__name__})") from error
+    kept = {}
+    for name, value in module.state_dict().items():
+        given = weights.get(name)
+        if given is None or given.shape != value.shape:
+            if name.startswith(tuple(spared)):
+                continue
+            got = "none" if given is None else str(tuple(given.shape))
+            raise InputError(f"{path}: weight {name!r} must have shape {tuple(value.shape)}, got {got}")
+        kept[name] = given.float()
+    module.load_state_dict(kept, strict=False)
+    return hashlib.sha256(raw).hexdigest()

@@ -21,6 +21,7 @@ from PIL import Image
 from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
+from veil.audit import inversion
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
 from veil.data import build
@@ -114,7 +115,7 @@ def fit(
     """
     if method not in METHODS:
         raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
-    if not private:
+    if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     pack.require(private=list(private), utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     chosen = METHODS[method].configured(preset, settings or {})
@@ -262,6 +263,7 @@ def audit_pack(
     attack_on: Sequence[str] = ("attack",),
     level: float = 0.95,
     with_input: bool = True,
+    invert: inversion.Options | None = None,
     command: str = "",
     progress: AuditProgress | None = None,
 ) -> list[Finding]:
@@ -281,6 +283,7 @@ def audit_pack(
         level: Coverage of the intervals.
         with_input: Attack the unprotected input too. Without it an audit has no reference: only for one that adds to
             another audit of the same pack.
+        invert: Also redraw the pack's images, or vectors, from every release.
         command: How to repeat this, for the report.
         progress: Told jobs done, jobs in all and what was done last.
 
@@ -308,7 +311,9 @@ def audit_pack(
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
+            invert=None if invert is None else replace(invert, pictures=Path(work)),
         )  # fmt: skip
+        sheets = [] if invert is None else _redrawn(pack, out, [s.name for s in subjects], Path(work))
     unprotected: dict[str, Any] = {
         "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None, "role": "input",
         "config": {}, "note": "the unprotected input",
@@ -320,7 +325,7 @@ def audit_pack(
         data=_data(pack, private, utility, attack_on),
         releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
         findings=found,
-        pictures=_pictures(pack, out, entries) + _releases_shown(pack, out, entries, private, found),
+        pictures=_pictures(pack, out, entries) + sheets + _releases_shown(pack, out, entries, private, found),
         curves=_curves(out, entries),
     )
     files.write(out, document)
@@ -441,6 +446,20 @@ def _pictures(pack: Pack, out: Path, entries: Sequence[Entry], columns: int = 8)
     return [{"file": "pictures/reconstructions.png", "title": "Originals and reconstructions", "caption": caption}]
 
 
+def _redrawn(pack: Pack, out: Path, names: Sequence[str], work: Path) -> list[dict[str, str]]:
+    """Test images above what the worst fresh decoder redraws from each release."""
+    there = [name for name in names if inversion.picture(work, name).exists()]
+    if pack.kind != "images" or not there:
+        return []
+    strips = [np.asarray(pack.x[inversion.shown(pack)]), *(np.load(inversion.picture(work, name)) for name in there)]
+    folder = out / "pictures"
+    folder.mkdir(exist_ok=True)
+    picture_sheet(strips).save(folder / "inversion.png", optimize=True)
+    listed = ", ".join(f"{i + 2}: {name}" for i, name in enumerate(there))
+    caption = f"Row 1: images of the test split. Below, what the worst fresh decoder redraws from releases ({listed})."
+    return [{"file": "pictures/inversion.png", "title": "Inversion by fresh decoders", "caption": caption}]
+
+
 def _releases_shown(
     pack: Pack, out: Path, entries: Sequence[Entry], private: Sequence[str], found: Sequence[Finding], columns: int = 12
 ) -> list[dict[str, str]]:
@@ -527,6 +546,15 @@ def summary(found: Sequence[Finding], private: str, utility: str = "identity") -
         )
         for name in dict.fromkeys(f.release for f in found)
     ]
+
+
+def redrawn(found: Sequence[Finding]) -> dict[str, dict[str, Finding]]:
+    """For each release that was attacked by inversion, what the worst decoder and the feature-level attack get."""
+    out: dict[str, dict[str, Finding]] = {}
+    for f in found:
+        if f.worst and f.code.startswith("inversion."):
+            out.setdefault(f.release, {})[f.code] = f
+    return out
 
 
 DEMO_ROWS: tuple[tuple[str, str, str, str], ...] = (

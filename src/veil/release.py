@@ -60,6 +60,7 @@ class Contract:
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
+        keeps: Labels that the release's own classifier reads, and their class names; none where it has no classifier.
     """
 
     kind: Literal["images", "vectors"]
@@ -75,12 +76,14 @@ class Contract:
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False
+    keeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def read(raw: Mapping[str, Any]) -> Contract:
         """A contract from the plain values that JSON keeps."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
-        values["classes"] = {name: tuple(names) for name, names in raw.get("classes", {}).items()}
+        for key in ("classes", "keeps"):
+            values[key] = {name: tuple(names) for name, names in raw.get(key, {}).items()}
         return Contract(**values)
 
     @property
@@ -109,6 +112,7 @@ class Release:
         made: What it was fitted for and on: private attributes, utility, seed, fingerprint of the data.
         key: The secret of a keyed release; None otherwise.
         decoder: Redraws the input from a release, as logits; never saved unless asked for.
+        classifier: Reads the labels to keep from a release: the half of a network that runs where releases are sent.
     """
 
     method: str
@@ -118,6 +122,7 @@ class Release:
     made: Mapping[str, Any] = field(default_factory=dict)
     key: bytes | None = field(default=None, repr=False)
     decoder: nn.Module | None = field(default=None, repr=False)
+    classifier: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.key is not None and len(self.key) != KEY_BYTES:
@@ -248,6 +253,19 @@ class Release:
                 parts.append((out.sigmoid() * 255).round().byte()[:, 0] if self.contract.kind == "images" else out)
         return torch.cat(parts).numpy()
 
+    def predict(self, r: NDArray[np.float32], *, batch: int = 512) -> dict[str, NDArray[np.float32]]:
+        """What the release's classifier reads from releases ``(N, k)``: probabilities ``(N, Z)`` of each label kept.
+
+        Raises:
+            InputError: If the method trains no classifier of its own.
+        """
+        if self.classifier is None:
+            raise InputError(f"{self.method}: its releases have no classifier of their own; train one on releases")
+        with torch.no_grad():
+            parts = [self.classifier(part) for part in torch.split(torch.from_numpy(np.ascontiguousarray(r)), batch)]
+        each = torch.split(torch.cat(parts), [len(names) for names in self.contract.keeps.values()], dim=1)
+        return {name: logits.softmax(1).numpy() for name, logits in zip(self.contract.keeps, each, strict=True)}
+
     def _checked(self, x: NDArray[Any], first_row: int) -> NDArray[Any]:
         wanted = np.uint8 if self.contract.kind == "images" else np.float32
         x = np.asarray(x)
@@ -300,6 +318,7 @@ class Release:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         try:
             parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
+            parts |= {} if self.classifier is None else {"classifier": self.classifier}
             weights = to_bytes(
                 {f"{p}.{k}": v.detach().cpu().contiguous() for p, m in parts.items() for k, v in m.state_dict().items()}
             )
@@ -362,12 +381,14 @@ class Release:
             method = METHODS[card["method"]]
             encoder = method.build(card["config"], contract)
             encoder.load_state_dict(_part(tensors, "encoder"))
-            decoder = None
-            if _part(tensors, "decoder"):
-                if method.build_decoder is None:
-                    raise ValueError(f"{card['method']} has no decoder")
-                decoder = method.build_decoder(card["config"], contract).eval()
-                decoder.load_state_dict(_part(tensors, "decoder"))
+            others: dict[str, nn.Module | None] = {}
+            for name, builder in (("decoder", method.build_decoder), ("classifier", method.build_classifier)):
+                others[name] = None
+                if weights_of := _part(tensors, name):
+                    if builder is None:
+                        raise ValueError(f"{card['method']} has no {name}")
+                    others[name] = module = builder(card["config"], contract).eval()
+                    module.load_state_dict(weights_of)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{path / _CARD}: config, contract and weights must fit together ({reason})") from error
@@ -378,7 +399,7 @@ class Release:
             encoder=encoder.eval(),
             made=card["made"],
             key=_read_key(path, key, card["key_check"]),
-            decoder=decoder,
+            **others,
         )
 
     def export_onnx(self, path: str | Path) -> Path:

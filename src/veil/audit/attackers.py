@@ -385,8 +385,8 @@ def _as_images(x: NDArray[np.generic], feature_map: tuple[int, int, int] | None)
     return np.ascontiguousarray(np.moveaxis(flat(x).reshape(x.shape), 3, 1))
 
 
-def _image_view(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
-    """Images or maps with every channel at a common scale: a release of low contrast must not escape its attackers.
+def image_view(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
+    """Images or maps ``(n, C, H, W)``, every channel at a common scale: low contrast must not escape attackers.
 
     Maps get zero mean and unit deviation. Images get mean 1/2 and deviation 1/4, so that they fill [0, 1], which the
     random views expect.
@@ -518,7 +518,7 @@ def residual_mlps(problem: Problem) -> Score:
 
 
 def _image_classifier(problem: Problem, network: Callable[[int, int, int], nn.Module], *, mirror: bool) -> Score:
-    view = _image_view(problem)
+    view = image_view(problem)
     size = min(view(problem.x[:1]).shape[2:])
     return _classifier(
         problem,
@@ -532,7 +532,7 @@ def _image_classifier(problem: Problem, network: Callable[[int, int, int], nn.Mo
 
 def plain_cnn(problem: Problem) -> Score:
     """Three convolutions on images, which hardly move: what random views wash out (a hand, say) is read too."""
-    view = _image_view(problem)
+    view = image_view(problem)
     height, width = view(problem.x[:1]).shape[2:]
     return _classifier(
         problem,
@@ -617,7 +617,7 @@ def siamese(problem: Problem) -> Embed:
     """
     _check_people(np.unique(problem.y, return_counts=True)[1])
     as_images = problem.image_like
-    view = _image_view(problem) if as_images else Standardiser.fit(flat(problem.x))
+    view = image_view(problem) if as_images else Standardiser.fit(flat(problem.x))
     x = torch.from_numpy(view(problem.x))
     couples = Couples(np.arange(len(x)), problem.y)
     people = min(problem.pick(64, 96, 96), len(np.unique(problem.y)))

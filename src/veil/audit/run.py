@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from veil import metrics
-from veil.audit import intervals, verification
+from veil.audit import intervals, inversion, verification
 from veil.audit.attackers import (
     ATTACKERS,
     CONVOLUTIONAL,
@@ -123,13 +123,14 @@ def audit(
     attack_on: Sequence[str] = ("attack",),
     level: float = 0.95,
     together: bool = True,
+    invert: inversion.Options | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Finding]:
     """Attack and use every subject; all findings, worst attackers marked.
 
     Args:
         subjects: At least one; one of role ``"input"`` is the reference for normalised gains.
-        pack: Labels and splits (its ``x`` is not read here).
+        pack: Labels and splits; its ``x`` is read for inversion alone.
         private: Labels to attack.
         utility: ``"identity"`` for verification, or labels to read.
         seed: Seeds attackers, pairs and bootstrap.
@@ -139,6 +140,7 @@ def audit(
             data too, the strongest case.
         level: Coverage of intervals, both sides together.
         together: Also attack pools of one person's releases and link releases to the input, where identities are known.
+        invert: Also redraw the pack's ``x`` from releases, with these options.
         progress: Called as ``progress(done, total, what)``.
 
     Raises:
@@ -167,6 +169,9 @@ def audit(
     if together and reference is not None and "identity" in pack.labels:
         others = [s for s in subjects if s is not reference]
         tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
+    if invert is not None:
+        who = inversion.judges(pack, invert, attack_on=attack_on, seed=seed, effort=effort)
+        tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
     outcomes: list[_Outcome] = []
     about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
@@ -194,7 +199,8 @@ def audit(
         findings += [f for o in outcomes if (o.subject, o.role) == (subject.name, "control") for f in o.findings]
         for name in labels:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
-        findings += [f for kind in ("matching", "linkage") for f in about[subject.name].get(kind, [])]
+        findings += _mean_mcc(subject.name, labels, [f for f in findings if f.release == subject.name], level)
+        findings += [f for kind in ("matching", "linkage", "inversion") for f in about[subject.name].get(kind, [])]
         if subject.codes is not None:
             findings.append(_bits(subject.name, subject.codes[pack.rows("test")], seed, level))
     return findings + _gains(findings, subjects, private)
@@ -458,6 +464,21 @@ def _bits(name: str, codes: NDArray[np.int64], seed: int, level: float) -> Findi
     )  # fmt: skip
 
 
+def _mean_mcc(name: str, labels: Sequence[str], findings: Sequence[Finding], level: float) -> list[Finding]:
+    """Matthews' correlation of the picked probes, averaged over several labels."""
+    each = [f for f in findings if f.code == "utility.mcc" and f.worst and f.target in labels]
+    if len(labels) < 2 or len(each) < len(labels):
+        return []
+    value, low, high, _ = np.mean([f.figures() for f in each], axis=0)
+    return [
+        Finding(
+            code="utility.mean_mcc", release=name, target=f"{len(each)} labels", attacker="picked probes",
+            role="utility", value=value, low=low, high=high, level=level, n=min(f.n for f in each), chance=0.0,
+            worst=True, note=f"of {', '.join(f.target for f in each)}; limits are the means of theirs, so too wide",
+        )
+    ]  # fmt: skip
+
+
 def _gains(findings: Sequence[Finding], subjects: Sequence[Subject], private: Sequence[str]) -> list[Finding]:
     reference = next((s.name for s in subjects if s.role == "input"), None)
     out = []
@@ -598,6 +619,24 @@ def _link(
         level=level,
     )  # fmt: skip
     return subject.name, "linkage", found
+
+
+def _invert(
+    subject: Subject,
+    pack: Pack,
+    judges: inversion.Judges,
+    attack_on: tuple[str, ...],
+    effort: str,
+    seed: int,
+    level: float,
+    options: inversion.Options,
+) -> tuple[str, str, list[Finding]]:
+    """What fresh decoders redraw from a release."""
+    found = inversion.invert(
+        subject.x, pack, judges, release=subject.name, role=subject.role, feature_map=subject.feature_map,
+        attack_on=attack_on, effort=effort, seed=seed, level=level, pictures=options.pictures,
+    )  # fmt: skip
+    return subject.name, "inversion", found
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veil.methods import aia, baselines, mi, substitution, template
+from veil.methods import aia, baselines, inversion, mi, substitution, template
 from veil.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
@@ -37,6 +37,16 @@ METHODS: dict[str, Method] = {
         presets=substitution.PRESETS,
         fit=substitution.fit,
         build=substitution.build,
+    ),
+    "inversion": Method(
+        summary="a network's representation that keeps labels and from which the picture cannot be redrawn",
+        config=inversion.Config,
+        presets=inversion.PRESETS,
+        fit=inversion.fit,
+        build=inversion.build,
+        build_classifier=inversion.build_classifier,
+        references=frozenset({"unprotected"}),
+        hides=False,
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",

@@ -26,14 +26,15 @@ Where this file departs from the text, or the text leaves a choice open:
   the whole batch, lam rises slowly, and a run whose images lose their variety stops with a message. ``tie`` adds a
   squared pixel error of blurred images; it is 0 in preset ``paper``.
 - |L_object - L_private| is also 0 for a q that has learned nothing: q takes ``ahead`` steps for each of the
-  auto-encoder's.
+  auto-encoder's. And players in turn go round in circles: over the last half of stage 3 the auto-encoder's learning
+  rate falls to 0, so that q catches up and what it finds last is hidden too. Either helps; both together do most.
 - Several private attributes: q has one output for each class of each, and the two losses are means over attributes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -69,7 +70,7 @@ class Config:
     """Allow a substitution, which shows a real person's images."""
     features: int = 64
     """Width of the auto-encoder's code."""
-    ahead: int = 2
+    ahead: int = 4
     """Steps of the private classifier for each of the auto-encoder, >= 1."""
     least_variety: float = 0.1
     """Variance of the released images, as a share of the input's, below which a run stops, in [0, 1)."""
@@ -116,6 +117,8 @@ PRESETS: dict[str, Config] = {
 """``paper`` is Eq. 12 and nothing else; ``default`` adds the tie that keeps it from collapse."""
 
 _RAMP = 0.5  # share of stage 3 over which lam rises to its value
+_SETTLE = 0.5  # share of stage 3, at its end, over which the auto-encoder's learning rate falls
+_LEAST_RATE = 0.02  # share of the learning rate at which it stays
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -228,6 +231,17 @@ def mutual_information(logits: Sequence[Tensor], labels: Sequence[Tensor], prior
     return torch.stack(terms).mean()
 
 
+def _settling(config: Config) -> Callable[[int], float]:
+    """Factor of the auto-encoder's learning rate by its updates so far."""
+    before = config.steps_alone + config.steps_discriminator
+
+    def factor(update: int) -> float:
+        left = 1 - (update - before) / max(config.steps_joint, 1)
+        return min(1.0, max(left / _SETTLE, _LEAST_RATE))
+
+    return factor
+
+
 def blurred(x: Tensor) -> Tensor:
     """Means over 5x5 pixels: where things are, not how exactly they were drawn."""
     return F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
@@ -268,7 +282,7 @@ class Training:
             self.judge = Discriminator(channels, height, width)
             run.place(self.judge)
             q = run.place(private_classifier(channels, height, width, sum(sizes)))
-        self.autoencoder = Player("auto-encoder", self.network, lr=config.lr, clip=1.0)
+        self.autoencoder = Player("auto-encoder", self.network, lr=config.lr, clip=1.0, schedule=_settling(config))
         self.discriminator = Player("discriminator", self.judge, lr=config.lr_discriminator)
         self.private = Player("private classifier", q, lr=config.lr_private, optimizer="adamw", weight_decay=1e-3)
         self.players = [self.autoencoder, self.discriminator, self.private]

@@ -48,6 +48,8 @@ class Method:
         fit: Trains it.
         build: Makes its encoder.
         build_decoder: Makes its decoder; None for a method without one.
+        build_classifier: Makes the classifier of what it keeps; None for a method without one.
+        hides: Whether it needs labels to hide; a method that hides the picture itself needs none.
         references: Presets that protect nothing, or only in part, for comparison: reports call them baselines.
         strength: The setting that weighs hiding, where fitting is quick enough to try several under a budget.
     """
@@ -58,6 +60,8 @@ class Method:
     fit: Fit
     build: Build
     build_decoder: Build | None = None
+    build_classifier: Build | None = None
+    hides: bool = True
     references: frozenset[str] = frozenset()
     strength: str | None = None
 

@@ -26,6 +26,8 @@ LINKAGE = (
     "identification.rank1_releases",
 )
 """Figures of records and people found again, whatever is private."""
+INVERSION = ("inversion.face_similarity", "inversion.similarity", "inversion.ssim")
+"""Figures that speak for an attack by inversion, best first: the first one measured is taken."""
 CERTIFICATE = "certificate.balanced_accuracy"
 RELEASE_ROLES = ("input", "baseline", "method")
 FINDING_ROLES = ("attack", "utility", "control", "bound")
@@ -76,6 +78,19 @@ METRICS: Mapping[str, Metric] = {
     "identification.rank1_releases": Metric(
         title="rank 1", short="Person found first, among releases", style="percent"
     ),
+    "utility.mean_mcc": Metric(title="mean MCC", short="Mean MCC", style="fraction"),
+    "inversion.face_similarity": Metric(title="face similarity", short="Face similarity", style="fraction"),
+    "inversion.similarity": Metric(title="cosine similarity", short="Cosine to the original", style="fraction"),
+    "inversion.rank1": Metric(title="rank 1", short="Person found first", style="percent"),
+    "inversion.ssim": Metric(title="SSIM", short="SSIM", style="fraction"),
+    "inversion.psnr": Metric(title="PSNR", short="PSNR, dB", style="plain"),
+    "inversion.perceptual": Metric(
+        title="perceptual distance", short="Perceptual distance", style="fraction", low_is_good=True
+    ),
+    "inversion.feature_similarity": Metric(
+        title="feature similarity", short="Feature similarity, straight from the release", style="fraction"
+    ),
+    "inversion.lda": Metric(title="LDA score", short="LDA score", style="plain"),
     "utility.bits": Metric(title="bits", short="Bits of its codes", style="plain"),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
     "certificate.accuracy": Metric(title="accuracy", short="Certified bound on plain accuracy", style="percent"),
@@ -253,6 +268,11 @@ class Document:
     def attack(self, release: str, target: str, code: str = ATTACK) -> Finding | None:
         """The worst attack on ``target``: the attacker picked on validation data, else the strongest that is there."""
         return self._speaker(self.select(role="attack", release=release, target=target, code=code), release, target)
+
+    def inversion(self, release: str) -> Finding | None:
+        """What speaks for the worst attack by inversion on a release; None where none gave a figure."""
+        found = (self.attack(release, "image", code) for code in INVERSION)
+        return next((f for f in found if f is not None), None)
 
     def use(self, release: str, target: str, code: str | None = None) -> Finding | None:
         """The figure for a use by the matcher or probe picked on validation data; ``code`` None: the primary one."""

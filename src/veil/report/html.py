@@ -24,6 +24,7 @@ from veil.errors import InputError
 from veil.report import (
     ATTACK,
     GAIN,
+    INVERSION,
     LINKAGE,
     METRICS,
     POOLED,
@@ -96,6 +97,7 @@ def render(document: Document, out: Path) -> str:
         "areas": _attacker_tables(document, "attribute.auc"),
         "matchers": _matcher_tables(document),
         "together": _together_table(document),
+        "inversion": _inversion_tables(document),
         "others": _others(document),
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
         "curves": _curves(document, out, figures),
@@ -195,8 +197,32 @@ def controls(document: Document) -> list[Check]:
                     meaning=f"No attack on shuffled labels of {private} was measured.",
                 )
             )
-    found = document.select(role="control")
-    return checks + [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
+    found = [f for f in document.select(role="control") if not _is_inversion(f)]
+    checks += [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
+    return checks + [check for release in document.releases for check in _inversion_checks(document, release)]
+
+
+def _is_inversion(finding: Finding) -> bool:
+    return finding.code.startswith("inversion.")
+
+
+def _inversion_checks(document: Document, release: Release) -> list[Check]:
+    """A decoder that learned from pairs dealt at random must not beat the mean image."""
+    dealt = [f for f in document.select(role="control", release=release.name) if _is_inversion(f) and _is_shuffled(f)]
+    code = next((code for code in INVERSION if any(f.code == code for f in dealt)), None)
+    checks = []
+    for f in dealt:
+        if f.code == code and f.low is not None and f.chance is not None:
+            fine = f.low <= f.chance
+            meaning = f"The {f.attacker} control on {f.release} beats the mean image ({_figure(f)}): decoders cheat."
+            checks.append(
+                Check(
+                    name=_capitalised(f.attacker), release=f.release, target=metric(f.code).title, finding=f,
+                    expected="no better than the mean image", outcome="passed" if fine else "failed",
+                    meaning="" if fine else meaning,
+                )
+            )  # fmt: skip
+    return checks
 
 
 def _references(found: Sequence[Finding]) -> list[Check]:
@@ -294,6 +320,8 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
             sentences = [
                 _attack_sentence(document, release, private, private in broken) for private in document.data.private
             ]
+            redrawn = _inversion_sentence(document, release)
+            sentences += [redrawn] if redrawn is not None else []
             sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
             found.append((release, sentences))
     return found
@@ -341,6 +369,28 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
             pooled.attacker, number(pooled.code, pooled.value), _qualified(pooled, True)
         )
     return sentence + _distrust(broken)
+
+
+def _inversion_sentence(document: Document, release: Release) -> Markup | None:
+    """What the worst decoder redraws; None where no inversion was tried."""
+    tried = [f for f in document.select(role="attack", release=release.name) if _is_inversion(f)]
+    worst = document.inversion(release.name)
+    if worst is None:
+        return Markup("attacks by inversion gave no figure, so nothing is known of them.") if tried else None
+    sentence = Markup("the worst tested decoder ({}) redraws the original with a {} of <strong>{}</strong>").format(
+        worst.attacker, metric(worst.code).title, number(worst.code, worst.value)
+    )
+    if worst.chance is not None and worst.low is not None:
+        better = "" if worst.low > worst.chance else "; it does no better"
+        sentence += Markup(" (an attacker who knows nothing draws the mean: {}{})").format(
+            number(worst.code, worst.chance), better
+        )
+    found = document.attack(release.name, "identity", "inversion.rank1")
+    if found is not None:
+        sentence += Markup("; from that picture the person is found first in {} {}").format(
+            number(found.code, found.value), _qualified(found, True)
+        )
+    return sentence + Markup(".")
 
 
 def _use_sentence(document: Document, release: Release, use: str, broken: bool) -> Markup:
@@ -491,6 +541,39 @@ def _together_table(document: Document) -> Table | None:
     )
 
 
+def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
+    """The worst decoder of every release by every figure; then all decoders and controls, a figure at a time."""
+    found = [f for f in document.findings if _is_inversion(f)]
+    codes = [code for code in METRICS if any(f.code == code for f in found)]
+    if not codes:
+        return None
+    target = {f.code: f.target for f in found}
+    rows = []
+    for release in document.releases:
+        cells = []
+        for code in codes:
+            worst = document.attack(release.name, target[code], code)
+            cell = _value(worst, _why_absent(document.select(role="attack", release=release.name, code=code)))
+            small = "" if worst is None else interval(code, worst.low, worst.high)
+            cells.append(replace(cell, small=small))
+        rows.append((release, cells))
+    rows.append((replace(document.releases[0], name="mean of all images", role="baseline"), _chances(found, codes)))
+    summary = Table(title="", groups=(), columns=[metric(code).short for code in codes], rows=rows)
+    every = [
+        replace(table, title=metric(code).short)
+        for code in codes
+        if (table := _by_attacker(document, [f for f in found if f.code == code], heat=True)) is not None
+        and len(table.columns) > 1
+    ]
+    return summary, every
+
+
+def _chances(found: Sequence[Finding], codes: Sequence[str]) -> list[Cell]:
+    """What somebody gets who sees no release."""
+    known = {f.code: f.chance for f in found if f.chance is not None}
+    return [Cell(text=number(code, known.get(code)), words=code not in known) for code in codes]
+
+
 def _attacker_tables(document: Document, code: str) -> list[Table]:
     """One table of all attackers on all releases per private attribute."""
     found = []
@@ -565,7 +648,9 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
     def elsewhere(f: Finding) -> bool:
         if f.role == "attack":
             # Pools have an attacker or two, of which the picked one is shown.
-            return (f.code in shown and f.target in document.data.private) or (f.worst and f.code in (POOLED, *LINKAGE))
+            if (f.code in shown and f.target in document.data.private) or (_is_inversion(f) and f.code in METRICS):
+                return True
+            return f.worst and f.code in (POOLED, *LINKAGE)
         if f.role == "utility":
             return f.code in METRICS and (f.target in document.data.utility or "|" in f.target)
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)

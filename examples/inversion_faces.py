@@ -1,0 +1,251 @@
+"""Inversion: the three tables of its paper, on stylised faces and LFW.
+
+    python examples/inversion_faces.py --out DIR [--lfw DIR] [--seeds 0 1 2] [--quick] [--results FILE] [--figures DIR]
+
+Table 1: a representation of labels and one that is protected, under decoders of three strengths, and of one label
+alone; Table 2: the weight mu2 of the perceptual distance; Table 3: where the network is cut. Labels: expression,
+smile and glasses of stylised faces; gender and smile of LFW. What is already in OUT is kept, so an interrupted run
+continues. `--quick` does Table 1 and the ends of Table 3. `--large` is for a GPU: ResNet-50, 112 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from veil import metrics, pipeline
+from veil.audit import inversion as attacks
+from veil.audit.intervals import mcc_interval
+from veil.data import build
+from veil.data.pack import Pack
+
+CUTS = ("conv1", "layer1", "layer2", "layer3", "pool", "fc")
+WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
+PROTECTED: dict[str, dict[str, Any]] = {}
+"""Settings of the protected representation at each cut, beside the preset's; chosen on another population."""
+LABELS = {"stylised": ("expression", "smile", "glasses"), "lfw": ("gender", "smile")}
+SINGLE = {"stylised": "glasses", "lfw": "smile"}
+SHORT = {"steps_alone": 400, "steps_decoder": 150, "steps_joint": 250}
+COMMAND = (
+    "python examples/inversion_faces.py --out DIR --lfw DIR --results docs/results/inversion.md --figures docs/figures"
+)
+FIGURES = ("face_similarity", "rank1", "feature_similarity", "ssim", "psnr", "perceptual", "lda")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One representation: where it was cut, how it was protected, what it keeps."""
+
+    name: str
+    preset: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+
+
+def rows(data: str, *, quick: bool) -> list[Row]:
+    """All that the tables need; rows that two tables share are made once."""
+    made = []
+    for cut in ("conv1", "fc") if quick else CUTS:
+        made.append(Row(f"{cut} unprotected", "unprotected", {"cut": cut}))
+        made.append(Row(f"{cut} protected", "default", {"cut": cut, **PROTECTED.get(cut, {})}))
+    made.append(Row("single unprotected", "unprotected", {"cut": "fc"}, (SINGLE[data],)))
+    made.append(Row("single protected", "default", {"cut": "fc", **PROTECTED.get("fc", {})}, (SINGLE[data],)))
+    for mu2 in () if quick or data == "lfw" else WEIGHTS:
+        made.append(Row(f"mu2 {mu2:g}", "adversarial", {"cut": "fc", "mu1": 0.0, "mu2": mu2}))
+    return made
+
+
+def one_seed(pack: Pack, data: str, out: Path, seed: int, options: argparse.Namespace, common: dict[str, Any]) -> None:
+    """Every row of a data set and a seed, as a JSON file and a strip of redrawn pictures."""
+    judges: attacks.Judges | None = None
+    effort = "quick" if options.quick else options.effort
+    for row in rows(data, quick=options.quick):
+        path = out / f"{row.name.replace(' ', '-')}.json"
+        if path.exists():
+            continue
+        judges = judges or attacks.judges(
+            pack, attacks.Options(matcher=options.matcher, perceptual=options.perceptual), attack_on=("attack",),
+            seed=seed, effort=effort,
+        )  # fmt: skip
+        start = time.perf_counter()
+        labels = row.labels or LABELS[data]
+        settings = {**common, **row.settings, "labels": ",".join(labels[1:])}
+        release, _ = pipeline.fit(
+            "inversion", pack, private=[], utility=labels[0], preset=row.preset, settings=settings, seed=seed
+        )
+        fitted = time.perf_counter() - start
+        x = release.transform(np.asarray(pack.x))
+        found = attacks.invert(
+            x, pack, judges, release=row.name, role="method", feature_map=release.contract.feature_map,
+            attack_on=("attack",), effort=effort, seed=seed, level=0.95, pictures=out,
+        )  # fmt: skip
+        attacks.picture(out, row.name).rename(path.with_suffix(".npy"))
+        document = {
+            "name": row.name,
+            "fitted": fitted,
+            "seconds": time.perf_counter() - start,
+            "k": release.contract.k,
+            "mcc": {label: kept(pack, label, release.predict(x[pack.rows("test")])[label], seed) for label in labels},
+            "judges": judges.about,
+            "people": len(np.unique(pack.label("identity")[pack.rows("test")])),
+            "findings": [asdict(f) for f in found],
+        }
+        path.write_text(json.dumps(document))
+        print(f"{data}, seed {seed}: {row.name} in {document['seconds']:.0f} s", flush=True)
+
+
+def kept(pack: Pack, label: str, p: Any, seed: int) -> tuple[float, float, float]:
+    """Matthews' correlation of the server's own classifier on test people, with its interval."""
+    test = pack.rows("test")
+    y = pack.label(label)[test]
+    known = y >= 0
+    value, low, high = mcc_interval(
+        y[known], p[known].argmax(1), pack.label("identity")[test][known], classes=len(pack.classes[label]), seed=seed,
+        replicates=300,
+    )  # fmt: skip
+    assert value == metrics.mcc(y[known], p[known].argmax(1), classes=len(pack.classes[label]))
+    return value, low, high
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def read(out: Path, data: str, name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    paths = [out / f"{data}-{seed}" / f"{name.replace(' ', '-')}.json" for seed in seeds]
+    return [json.loads(p.read_text()) for p in paths if p.exists()]
+
+
+def figure(row: dict[str, Any], code: str, attacker: str | None = None) -> dict[str, Any] | None:
+    """The finding of an attacker, or of the worst."""
+    found = [f for f in row["findings"] if f["code"] == f"inversion.{code}" and f["status"] == "ok"]
+    if code == "lda":
+        return found[0] if found else None
+    return next((f for f in found if (f["worst"] if attacker is None else f["attacker"] == attacker)), None)
+
+
+def averaged(figures: Sequence[dict[str, Any] | None], digits: int = 3) -> str:
+    """Mean over the seeds, with the mean limits of their intervals."""
+    there = [f for f in figures if f is not None]
+    if not there:
+        return "none"
+    value, low, high = (float(np.mean([f[k] for f in there])) for k in ("value", "low", "high"))
+    return f"{value:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
+
+
+def mean_mcc(found: Sequence[dict[str, Any]]) -> str:
+    """Mean over labels and seeds; in brackets the mean limits of the labels' intervals, which are too wide for it."""
+    each = np.array([np.mean(list(row["mcc"].values()), axis=0) for row in found]).mean(0)
+    return f"{each[0]:.3f} ({each[1]:.3f} - {each[2]:.3f})"
+
+
+def line(first: str, found: Sequence[dict[str, Any]], attacker: str | None = None) -> str:
+    cells = [averaged([figure(r, code, attacker) for r in found], 2 if code == "psnr" else 3) for code in FIGURES]
+    return f"| {first} | {len(found)} | {mean_mcc(found)} | {' | '.join(cells)} |"
+
+
+def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse.Namespace) -> None:
+    names = ("seeds", "mean MCC", "face similarity", "person found first", "feature similarity", "SSIM", "PSNR")
+    head = f"| {' | '.join((*names, 'perceptual', 'LDA'))} |"
+    rule = "|---" * 10 + "|"
+    lines = [
+        "# Representations that resist inversion",
+        "",
+        f"    {COMMAND} --seeds {' '.join(map(str, seeds))}" + " --quick" * options.quick,
+        "",
+        f"Method `inversion`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
+        f"{platform.machine()}; {'quick' if options.quick else options.effort} decoders. Figures are means over the",
+        "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
+        "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
+        "highest face similarity on `calibrate` is shown. Mean image: what an attacker draws who has seen no release.",
+    ]
+    for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
+        first = [r for name in ("fc unprotected", "fc protected") for r in read(out, data, name, seeds)]
+        if not first:
+            continue
+        lines += [
+            "", f"## {title}", "",
+            f"Labels: {', '.join(LABELS[data])}. Judged by: {first[0]['judges']}. People in the test split: "
+            f"{first[0]['people']:,}.",
+            "", "Table 1, at fc:", "", f"| representation, decoder {head}", rule,
+        ]  # fmt: skip
+        for name in ("fc unprotected", "fc protected", "single unprotected", "single protected"):
+            found = read(out, data, name, seeds)
+            shown = name.replace("single", f"{SINGLE[data]} alone,").replace("fc ", "all labels, ")
+            for attacker in (*attacks.DECODERS, attacks.MORE_DATA):
+                there = [r for r in found if figure(r, "ssim", attacker) is not None]
+                lines += [line(f"{shown}: {attacker}", there, attacker)] if there else []
+        nothing = {code: averaged([figure(r, code, attacks.MEAN) for r in first]) for code in FIGURES}
+        lines += [f"| mean image | {len(seeds)} | | " + " | ".join(nothing[code] for code in FIGURES) + " |"]
+        weights = [(w, read(out, data, f"mu2 {w:g}", seeds)) for w in WEIGHTS]
+        if any(found for _, found in weights):
+            lines += ["", "Table 2, the paper's objective (bounded, without noise) at fc:", "", f"| mu2 {head}", rule]
+            lines += [line(f"{w:g}", found) for w, found in weights if found]
+        lines += ["", "Table 3, where the network is cut:", "", f"| cut {head}", rule]
+        for cut in CUTS:
+            for kind in ("unprotected", "protected"):
+                found = read(out, data, f"{cut} {kind}", seeds)
+                lines += [line(f"{cut}, {kind}", found)] if found else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*lines, ""]))
+    print(path)
+
+
+def draw(folder: Path, out: Path) -> None:
+    """Stylised faces above what decoders redraw from every cut, without and with protection; and the series of mu2."""
+    place = out / "stylised-0"
+    pack = Pack.open(place / "pack")
+    x = np.asarray(pack.x[attacks.shown(pack)])
+    for name, wanted in (
+        ("inversion-cuts", [f"{cut}-{kind}" for cut in CUTS for kind in ("unprotected", "protected")]),
+        ("inversion-mu2", [f"mu2-{w:g}" for w in WEIGHTS]),
+    ):
+        strips = [np.load(place / f"{w}.npy") for w in wanted if (place / f"{w}.npy").exists()]
+        if strips:
+            folder.mkdir(parents=True, exist_ok=True)
+            pipeline.picture_sheet([x, *strips]).save(folder / f"{name}.png", optimize=True)
+            print(folder / f"{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for packs and rows")
+    parser.add_argument("--lfw", type=Path, help="folder with the archive and the lists; without it no LFW")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="fewer rows, quick decoders")
+    parser.add_argument("--large", action="store_true", help="ResNet-50 and 112 pixels, for a GPU")
+    parser.add_argument("--effort", default="quick", choices=["quick", "standard", "strong"], help="of the decoders")
+    parser.add_argument("--matcher", type=Path, help="ONNX face matcher")
+    parser.add_argument("--perceptual", type=Path, help="torchvision's VGG-16 weights")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="NAME=VALUE, settings of every fit")
+    parser.add_argument("--people", type=int, default=1500, help="stylised people, of six images each")
+    parser.add_argument("--results", type=Path, help="Markdown file for the tables")
+    parser.add_argument("--figures", type=Path, help="folder for the pictures")
+    options = parser.parse_args()
+    common: dict[str, Any] = {**({"depth": 50} if options.large else SHORT)}
+    common |= dict(pair.split("=", 1) for pair in options.settings)
+    size = 112 if options.large else 64
+    for seed in options.seeds:
+        for data in ("stylised", *(("lfw",) if options.lfw is not None else ())):
+            place = options.out / f"{data}-{seed}"
+            source: Any = f"identities={options.people},images=6" if data == "stylised" else options.lfw
+            if not (place / "pack" / "pack.json").exists():
+                build.pack(data, source, place / "pack", size=size, seed=seed)
+            one_seed(Pack.open(place / "pack"), data, place, seed, options, common)
+    if options.results is not None:
+        write_results(options.results, options.out, options.seeds, options)
+    if options.figures is not None:
+        draw(options.figures, options.out)
+
+
+if __name__ == "__main__":
+    main()

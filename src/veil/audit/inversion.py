@@ -1,0 +1,618 @@
+"""Inversion: what fresh decoders redraw from a release, and what they find of the face.
+
+A decoder is one function ``invert(problem) -> redraw``; ``redraw(x)`` gives what it takes the originals of releases to
+be, uint8 images or float32 vectors. It trains on releases beside their originals, as somebody does who may use the
+protector on data of their own. To add one, name it in :data:`DECODERS`.
+
+Redrawn images are judged by structural similarity, signal-to-noise ratio and a perceptual distance; and by a matcher
+that took no part in any training here: how alike the faces are (cosine), and how often the person comes first among
+other images of everybody (rank-1). The feature-level attack (Xiao et al., Eq. 10) goes for the matcher's features
+straight. Every figure stands beside what the mean image gets, which an attacker draws from nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from veil import metrics
+from veil.audit.attackers import (
+    DidNotConverge,
+    Embed,
+    Floats,
+    Problem,
+    SmallResNet,
+    Standardiser,
+    apply,
+    image_view,
+    siamese,
+    train,
+)
+from veil.audit.findings import Finding
+from veil.audit.intervals import cluster_bootstrap, rate_interval
+from veil.audit.linkage import firsts
+from veil.data.pack import Pack, flat
+from veil.engine import Player, Run, perceptual
+from veil.engine.run import Diverged, has_bf16, seeded
+from veil.errors import InputError
+from veil.losses import perceptual_distance, pixel_error
+from veil.nets import ImageDiscriminator, MirrorDecoder, mlp
+from veil.release import to_input, to_pixels
+
+Redraw = Callable[[NDArray[Any]], NDArray[Any]]
+
+_MEASURED = 2000  # images of the test split that are redrawn and judged
+_LINEAR = 4000  # rows that the linear decoder learns from
+_BATCH = 64
+_STEPS = {"weak": (250, 800, 2500), "strong": (350, 1200, 4000), "features": (300, 800, 2500)}  # for each effort
+_PERCEPTUAL, _GAN = 1.0, 0.01  # weights of a strong decoder's terms beside the pixel error (lambda1, lambda2)
+MEAN, ITSELF = "mean image", "the picture itself"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What an audit by inversion may be given.
+
+    Attributes:
+        matcher: ONNX file of a face matcher: float32 ``(B, 3, H, W)`` in [-1, 1], RGB, to ``(B, d)``. None: one is
+            trained on the ``attack`` split.
+        perceptual: File of torchvision's VGG-16 weights. None: a network is trained on the ``attack`` split.
+        pictures: Folder for what the worst decoders redraw of :func:`shown` images, ``RELEASE.npy``; None for none.
+    """
+
+    matcher: Path | None = None
+    perceptual: Path | None = None
+    pictures: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Who says how alike an original and what was redrawn are; none for vectors, which their cosine judges.
+
+    Attributes:
+        looks: Network of perceptual distances, and what it is.
+        matcher: From images to features ``(n, d)``; None where nobody is known by name.
+        about: What findings say of both.
+    """
+
+    looks: nn.Module | None
+    matcher: Embed | None
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """What a decoder may know.
+
+    Attributes:
+        releases: To train on, and the rest of what an attacker knows.
+        originals: ``(n, ...)`` what they were made of: uint8 images or float32 vectors.
+        originals_validation: Those of the validation releases.
+        looks: Network of perceptual distances.
+    """
+
+    releases: Problem
+    originals: NDArray[Any]
+    originals_validation: NDArray[Any]
+    looks: nn.Module | None
+
+
+# -- judges -----------------------------------------------------------------------------------------------------------
+
+
+def judges(pack: Pack, options: Options, *, attack_on: Sequence[str], seed: int, effort: str) -> Judges:
+    """Load or train them, once for all releases of an audit.
+
+    Raises:
+        InputError: If a file that is named does not serve.
+    """
+    if pack.kind != "images":
+        return Judges(looks=None, matcher=None, about="")
+    rows = pack.rows(*attack_on)
+    if options.perceptual is not None:
+        looks, _ = perceptual.from_file(options.perceptual)
+        words = f"perceptual distances by {options.perceptual.name}"
+    else:
+        run = Run(seed=seed, device="cpu")
+        learner = perceptual.player(run, 3 if pack.x.ndim == 4 else 1)
+        looks = Run.collect(perceptual.learn(run, learner, pack.x, rows))
+        words = "perceptual distances by a network trained on attack without labels"
+    if options.matcher is not None:
+        return Judges(
+            looks=looks, matcher=OnnxMatcher(options.matcher), about=f"matcher {options.matcher.name}; {words}"
+        )
+    if "identity" not in pack.labels:
+        return Judges(looks=looks, matcher=None, about=words)
+    known, check = pack.rows(*attack_on, known=("identity",)), pack.rows("calibrate", known=("identity",))
+    identity = pack.label("identity")
+    problem = Problem(
+        x=pack.x[known], y=identity[known], x_validation=pack.x[check], y_validation=identity[check],
+        classes=len(pack.classes["identity"]), seed=seed + 1, effort=effort,
+    )  # fmt: skip
+    try:
+        matcher = siamese(problem)
+    except InputError as error:
+        return Judges(looks=looks, matcher=None, about=f"no matcher ({error}); {words}")
+    return Judges(looks=looks, matcher=matcher, about=f"matcher: siamese, trained on originals of attack; {words}")
+
+
+class OnnxMatcher:
+    """A face matcher of an ONNX file; images are brought to its size and to RGB in [-1, 1].
+
+    Raises:
+        InputError: If the file, or the extra ``onnx``, is missing, or it does not take and give what it should.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        shape, self.features = self._described()
+        if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
+            raise InputError(f"{path}: a matcher must take images (B, 3, H, W), got {shape}")
+        self.size = (int(shape[3]), int(shape[2]))
+
+    def _session(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError("a matcher of an ONNX file needs the extra 'onnx': pip install 'veil[onnx]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # whatever is wrong with a stranger's file ends here, in one line
+            raise InputError(f"{self.path}: not a readable ONNX file ({type(error).__name__})") from error
+
+    def _described(self) -> tuple[list[Any], Any]:
+        session = self._session()
+        return list(session.get_inputs()[0].shape), session.get_outputs()[0].shape[-1]
+
+    def __call__(self, x: NDArray[Any]) -> Floats:
+        """uint8 ``(n, H, W[, 3])`` -> float32 ``(n, d)``."""
+        session = self._session()
+        name = session.get_inputs()[0].name
+        parts = []
+        for part in np.array_split(x, -(-len(x) // 64)):
+            images = [
+                np.asarray(Image.fromarray(i).convert("RGB").resize(self.size, Image.Resampling.BILINEAR)) for i in part
+            ]
+            values = (np.stack(images).astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+            parts.append(session.run(None, {name: values})[0])
+        out: Floats = np.concatenate(parts).astype(np.float32)
+        return out
+
+
+# -- decoders ---------------------------------------------------------------------------------------------------------
+
+
+def linear(problem: Inversion) -> Redraw:
+    """Ridge regression from standardised releases to originals; inverts a linear encoder that can be inverted at all.
+
+    The ridge is the one of the least error on validation data.
+    """
+    n = min(len(problem.originals), _LINEAR)
+    rows = np.sort(np.random.default_rng(problem.releases.seed).permutation(len(problem.originals))[:n])
+    view = Standardiser.fit(flat(problem.releases.x[rows]))
+    x, y = view(problem.releases.x[rows]).astype(np.float64), flat(problem.originals[rows]).astype(np.float64)
+    centre_x, centre_y = x.mean(0), y.mean(0)
+    x, y = x - centre_x, y - centre_y
+    wide = x.shape[1] > n  # then in the space of the rows
+    values, axes = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    values = np.maximum(values, 0)
+    target = axes.T @ (y if wide else x.T @ y)
+
+    def basis(new: NDArray[Any]) -> NDArray[np.float64]:
+        centred = view(new) - centre_x
+        out: NDArray[np.float64] = centred @ x.T @ axes if wide else centred @ axes
+        return out
+
+    check = slice(0, _MEASURED)
+    known, seen = flat(problem.originals_validation[check]), basis(problem.releases.x_validation[check])
+    best, least = target, math.inf
+    for ridge in (1e-8, 1e-4, 1e-2, 1.0, 100.0):
+        weights = target / (values + ridge * max(values.mean(), 1e-12))[:, None]
+        error = float(np.square(seen @ weights + centre_y - known).mean())
+        if error < least:
+            best, least = weights, error
+    shape, images = problem.originals.shape[1:], problem.originals.dtype == np.uint8
+
+    def redraw(new: NDArray[Any]) -> NDArray[Any]:
+        drawn: NDArray[np.float64] = basis(new) @ best + centre_y
+        if images:
+            return np.round(np.clip(drawn * 255, 0, 255)).astype(np.uint8).reshape(len(new), *shape)
+        return drawn.astype(np.float32)
+
+    return redraw
+
+
+def weak(problem: Inversion) -> Redraw:
+    """A network that minimises the pixel error (Eq. 1); of vectors, an MLP that minimises their squared error."""
+    return _network(problem, strong=False)
+
+
+def strong(problem: Inversion) -> Redraw:
+    """Pixel error, perceptual distance and a GAN term together, and longer (Eq. 5)."""
+    return _network(problem, strong=True)
+
+
+def _network(problem: Inversion, *, strong: bool) -> Redraw:
+    releases = problem.releases
+    steps = releases.pick(*_STEPS["strong" if strong else "weak"])
+    view = image_view(releases) if releases.x.ndim > 2 or releases.feature_map else Standardiser.fit(flat(releases.x))
+    if problem.originals.dtype != np.uint8:
+        return _vectors(problem, view, steps)
+    shape = problem.originals.shape[1:]
+    image = (3 if len(shape) == 3 else 1, shape[0], shape[1])
+    run = Run(seed=releases.seed)
+    with seeded(run.seed, "inversion", "strong" if strong else "weak"):
+        network = run.place(MirrorDecoder(view(releases.x[:1]).shape[1:], *image))
+        judge = run.place(ImageDiscriminator(*image))
+    decoder = Player(
+        "decoder", network, lr=1e-3, optimizer="adamw", weight_decay=0.01, schedule=_decay(steps), clip=5.0
+    )
+    discriminator = Player("discriminator", judge, lr=2e-4)
+    looks = None if problem.looks is None or not strong else problem.looks.to(run.device)
+
+    def redrawn(new: NDArray[Any]) -> Tensor:
+        with run.autocast():
+            out: Tensor = network(run.tensor(view(new)).contiguous())
+        return out.float().sigmoid()
+
+    try:
+        for step in run.stage("decoder", steps):
+            rows = np.sort(step.rng.choice(len(problem.originals), min(_BATCH, len(problem.originals)), replace=False))
+            x = to_input(problem.originals[rows], "images").to(run.device)
+            drawn = redrawn(releases.x[rows])
+            loss = pixel_error(drawn, x).mean()
+            if looks is not None:
+                with run.autocast():
+                    maps, real = looks.maps(drawn), looks.maps(x)  # type: ignore[operator]
+                    run.update(
+                        discriminator, (F.softplus(-judge(x)).mean() + F.softplus(judge(drawn.detach())).mean()) / 2
+                    )
+                    fooled = F.softplus(-judge(drawn)).mean()
+                loss = loss + _PERCEPTUAL * perceptual_distance(maps, real).mean() + _GAN * fooled
+            run.update(decoder, loss)
+    except Diverged as error:
+        raise DidNotConverge(str(error)) from error
+    network.eval()
+
+    def redraw(new: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            parts = [redrawn(new[i : i + 256]).cpu().numpy() for i in range(0, len(new), 256)]
+        return to_pixels(np.concatenate(parts), shape)
+
+    return redraw
+
+
+def _vectors(problem: Inversion, view: Embed, steps: int) -> Redraw:
+    """An MLP back to vectors, which only their directions judge: it minimises 1 - cosine."""
+    y = torch.from_numpy(np.array(problem.originals, np.float32))
+    module = _regressor(problem.releases, view, y, images=problem.releases.x.ndim > 2, steps=steps)
+    return lambda new: apply(module, view(new))
+
+
+def _regressor(releases: Problem, view: Embed, y: Tensor, *, images: bool, steps: int) -> nn.Module:
+    """From releases to the directions of ``y`` ``(n, d)``: a residual network for images, else an MLP."""
+    size = min(_BATCH if images else 256, len(y))
+
+    def build() -> nn.Module:
+        first = view(releases.x[:1])
+        if images:
+            return SmallResNet(first.shape[1], min(first.shape[2:]), y.shape[1])
+        return mlp([math.prod(first.shape[1:]), 512, 512, y.shape[1]], dropout=0.1)
+
+    def loss(module: nn.Module, rng: np.random.Generator, _: torch.Generator) -> Tensor:
+        rows = np.sort(rng.choice(len(y), size, replace=False))
+        out = module(torch.from_numpy(np.ascontiguousarray(view(releases.x[rows]))))
+        return 1 - F.cosine_similarity(out.float(), y[torch.from_numpy(rows)]).mean()
+
+    bf16 = images and has_bf16(torch.device("cpu"))
+    return train(build, loss, steps=steps, lr=1e-3, seed=releases.seed, bf16=bf16)
+
+
+def _decay(steps: int) -> Callable[[int], float]:
+    """Constant learning rate, then a line to 0 over the last half of the steps."""
+    return lambda update: min(1.0, 2 * (1 - update / steps))
+
+
+DECODERS: Mapping[str, Callable[[Inversion], Redraw]] = {
+    "linear decoder": linear,
+    "weak decoder": weak,
+    "strong decoder": strong,
+}
+"""Every decoder by the name that findings give it."""
+MORE_DATA = "strong decoder, more data"
+"""The strong decoder again, with the protector's own images too; not at effort quick."""
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def alike(drawn: NDArray[Any], originals: NDArray[Any], judges: Judges) -> dict[str, NDArray[np.float64]]:
+    """How alike each original ``(n, ...)`` and what was redrawn of it are: ``(n,)`` for each figure."""
+    if originals.dtype != np.uint8:
+        return {"similarity": _cosine(flat(drawn), flat(originals))}
+    figures = {"ssim": metrics.ssim(drawn, originals), "psnr": metrics.psnr(drawn, originals)}
+    if judges.looks is not None:
+        figures["perceptual"] = _perceptual(judges.looks, drawn, originals)
+    if judges.matcher is not None:
+        figures["face_similarity"] = _cosine(judges.matcher(drawn), judges.matcher(originals))
+    return figures
+
+
+def _cosine(a: Floats, b: Floats) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    out: NDArray[np.float64] = np.einsum("nd,nd->n", a, b).astype(np.float64) / np.maximum(lengths, 1e-12)
+    return np.clip(out, -1, 1)
+
+
+def _perceptual(looks: nn.Module, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    looks.cpu()
+    with torch.no_grad():
+        parts = [
+            perceptual_distance(*(looks.maps(to_input(s[i : i + 128], "images")) for s in (a, b)))  # type: ignore[operator]
+            for i in range(0, len(a), 128)
+        ]
+    return torch.cat(parts).double().numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Test:
+    """The images that are redrawn and judged, and the records among which their people are looked for."""
+
+    rows: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+    gallery: NDArray[np.int64]  # one row of everybody
+    own: NDArray[np.int64]  # (n,) place in the gallery of each row's person; -1 where it is that very image
+
+
+def _test(pack: Pack, seed: int) -> _Test:
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(pack.rows("test"))[:_MEASURED])
+    if "identity" not in pack.labels:
+        return _Test(rows=rows, groups=None, gallery=np.arange(0), own=np.full(len(rows), -1))
+    identity = pack.label("identity")
+    known = rng.permutation(pack.rows("test", known=("identity",)))
+    people, first = np.unique(identity[known], return_index=True)
+    gallery = known[first]
+    place = np.searchsorted(people, identity[rows])
+    found = (identity[rows] >= 0) & ~np.isin(rows, gallery)
+    return _Test(rows=rows, groups=identity[rows], gallery=gallery, own=np.where(found, place, -1))
+
+
+def invert(
+    x: NDArray[Any],
+    pack: Pack,
+    judges: Judges,
+    *,
+    release: str,
+    role: Literal["input", "baseline", "method"],
+    feature_map: tuple[int, int, int] | None,
+    attack_on: Sequence[str],
+    effort: str,
+    seed: int,
+    level: float,
+    pictures: Path | None = None,
+) -> list[Finding]:
+    """Attack one release with every decoder, the feature-level attack and the controls.
+
+    Args:
+        x: Releases of all rows of the pack.
+        pack: Originals, people and splits.
+        judges: Who compares.
+        release: The release's name.
+        role: The unprotected input is not attacked: it is the picture itself.
+        feature_map: ``(C, H, W)`` where releases are flattened maps.
+        attack_on: Splits that decoders train on.
+        effort: ``"quick"``, ``"standard"`` or ``"strong"``.
+        seed: Seeds decoders, draws and bootstrap.
+        level: Coverage of the intervals.
+        pictures: Folder for what the worst decoder redraws of :func:`shown` images.
+
+    Returns:
+        Findings ``inversion.*``; the decoder that is best on ``calibrate`` is marked as the worst attacker.
+    """
+    test, calibrate = _test(pack, seed), pack.rows("calibrate")[:_MEASURED]
+    common: dict[str, Any] = {"release": release, "level": level}
+    average = _mean(pack, attack_on)
+
+    def nothing(rows: NDArray[np.int64]) -> NDArray[Any]:
+        return np.broadcast_to(average, (len(rows), *average.shape))
+
+    figures: Callable[..., list[Finding]] = partial(_figures, pack=pack, test=test, judges=judges, seed=seed, **common)
+    known = figures(nothing(test.rows), attacker=MEAN, role="control", chance=None)
+    chance = {f.code: f.value for f in known if f.value is not None}
+    found = [*known, *_lda(x, pack, test, seed=seed, **common)]
+    if role == "input":
+        return found + figures(np.asarray(pack.x[test.rows]), attacker=ITSELF, role="attack", chance=chance, worst=True)
+    train_rows = pack.rows(*attack_on)
+    everything = pack.rows("protect", "attack")
+    tasks = [(name, invert, train_rows, False) for name, invert in DECODERS.items()]
+    if effort != "quick" and len(everything) > len(train_rows):
+        tasks.append((MORE_DATA, strong, everything, False))
+    tasks.append(("weak decoder", weak, train_rows, True))
+    drawn: dict[str, tuple[float, Redraw]] = {}
+    redrawn: dict[str, list[Finding]] = {}
+    for name, attack, rows, shuffled in tasks:
+        problem = _problem(x, pack, rows, calibrate, judges, feature_map, effort, seed, shuffled=shuffled)
+        called = f"shuffled pairs ({name})" if shuffled else name
+        try:
+            redraw = attack(problem)
+        except DidNotConverge as error:
+            code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
+            found.append(
+                Finding(code=code, target="image", attacker=called, role="attack", n=len(test.rows),
+                        status="did_not_converge", note=str(error), **common)
+            )  # fmt: skip
+            continue
+        figure = figures(redraw(x[test.rows]), attacker=called, role="control" if shuffled else "attack", chance=chance)
+        if shuffled:
+            found += figure
+            continue
+        judged = alike(redraw(x[calibrate]), np.asarray(pack.x[calibrate]), judges)
+        key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
+        drawn[name], redrawn[name] = (float(judged[key].mean()), redraw), figure
+    worst = max(drawn, key=lambda name: drawn[name][0], default=None)
+    for name, figure in redrawn.items():
+        found += [replace(f, worst=name == worst and f.status == "ok") for f in figure]
+    if worst is not None and pictures is not None:
+        np.save(picture(pictures, release), drawn[worst][1](x[shown(pack)]))
+    if judges.matcher is not None:
+        found += _features(
+            x, pack, judges.matcher, test, train_rows, calibrate, feature_map, effort, seed=seed, **common
+        )
+    return found
+
+
+def shown(pack: Pack, count: int = 8) -> NDArray[np.int64]:
+    """Rows of ``test`` whose redrawings are kept as pictures."""
+    rows = pack.rows("test")
+    spaced: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return spaced
+
+
+def picture(folder: Path, release: str) -> Path:
+    """The file in which :func:`invert` keeps its pictures of a release."""
+    return folder / f"{hashlib.blake2b(release.encode(), digest_size=8).hexdigest()}.npy"
+
+
+def _problem(
+    x: NDArray[Any], pack: Pack, rows: NDArray[np.int64], calibrate: NDArray[np.int64], judges: Judges,
+    feature_map: tuple[int, int, int] | None, effort: str, seed: int, *, shuffled: bool = False,
+) -> Inversion:  # fmt: skip
+    originals = np.random.default_rng(seed).permutation(rows) if shuffled else rows
+    nobody = np.zeros(len(rows), np.int64)
+    releases = Problem(
+        x=x[rows], y=nobody, x_validation=x[calibrate], y_validation=nobody[: len(calibrate)], classes=1, seed=seed,
+        effort=effort, feature_map=feature_map,
+    )  # fmt: skip
+    return Inversion(
+        releases=releases, originals=np.asarray(pack.x[originals]),
+        originals_validation=np.asarray(pack.x[calibrate]), looks=judges.looks,
+    )  # fmt: skip
+
+
+def _mean(pack: Pack, attack_on: Sequence[str]) -> NDArray[Any]:
+    """The mean image, or vector, of the attackers' splits."""
+    rows = pack.rows(*attack_on)
+    total = sum(np.asarray(pack.x[part], np.float64).sum(0) for part in np.array_split(rows, -(-len(rows) // 1024)))
+    mean: NDArray[np.float64] = total / len(rows)
+    return np.round(mean).astype(np.uint8) if pack.kind == "images" else mean.astype(np.float32)
+
+
+def _figures(
+    drawn: NDArray[Any], *, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
+    chance: Mapping[str, float] | None, seed: int, level: float, release: str, worst: bool = False,
+) -> list[Finding]:  # fmt: skip
+    """Findings of what was redrawn of the test images; ``chance`` is what the mean image gets, None for itself."""
+    originals = np.asarray(pack.x[test.rows])
+    out = []
+    for name, values in alike(drawn, originals, judges).items():
+        code = f"inversion.{name}"
+        value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
+        known = value if chance is None else chance[code]
+        note = judges.about
+        better = high < known if name == "perceptual" else low > known
+        if role == "attack" and not better:
+            note = f"no better than the mean image; {note}"
+        out.append(
+            Finding(code=code, release=release, target="image", attacker=attacker, role=role, value=value, low=low,
+                    high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
+        )  # fmt: skip
+    out.append(_rank1(drawn, originals, pack, test, judges, attacker, role, seed, level, release, worst))
+    return out
+
+
+def _rank1(
+    drawn: NDArray[Any], originals: NDArray[Any], pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
+    seed: int, level: float, release: str, worst: bool,
+) -> Finding:  # fmt: skip
+    """How often a redrawn image's person comes first among another image of everybody."""
+    common: dict[str, Any] = {
+        "code": "inversion.rank1", "release": release, "target": "identity", "attacker": attacker, "role": role,
+        "level": level,
+    }  # fmt: skip
+    embed = flat if originals.dtype != np.uint8 else judges.matcher
+    probes = np.flatnonzero(test.own >= 0)
+    if embed is None or len(test.gallery) < 2 or not len(probes):
+        why = "needs a matcher, two people, and one of two images"
+        return Finding(n=0, status="not_applicable", note=why, **common)
+    hits = firsts(embed(drawn[probes]), embed(np.asarray(pack.x[test.gallery])), test.own[probes])
+    assert test.groups is not None
+    value, low, high = rate_interval(hits, test.groups[probes], seed=seed, level=level)
+    return Finding(
+        value=value, low=low, high=high, n=len(probes), chance=1 / len(test.gallery), worst=worst,
+        note=f"{len(probes):,} redrawn images among another image of {len(test.gallery):,} people", **common,
+    )  # fmt: skip
+
+
+def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, seed: int, level: float) -> list[Finding]:
+    """How far people stand apart in the releases: between / within their scatter."""
+    known = np.flatnonzero(test.groups >= 0) if test.groups is not None else np.arange(0)
+    if not len(known):
+        return []
+    assert test.groups is not None
+    people = metrics.People.of(flat(x[test.rows[known]]), test.groups[known])
+    scatter = people.scatter()
+    common: dict[str, Any] = {
+        "code": "inversion.lda", "release": release, "target": "identity", "attacker": "scatter", "role": "attack",
+        "level": level, "n": len(known),
+    }  # fmt: skip
+    if not math.isfinite(scatter.lda):
+        return [Finding(status="not_applicable", note="needs people of two images each, which differ", **common)]
+    value, low, high = cluster_bootstrap(
+        lambda w: people.scatter(w).lda, np.arange(len(people.count)), seed=seed, replicates=300, level=level
+    )
+    note = f"within {scatter.within:.6g}, between {scatter.between:.6g}, {len(people.count):,} people"
+    return [Finding(value=value, low=low, high=high, chance=0.0, note=note, **common)]
+
+
+def _features(
+    x: NDArray[Any], pack: Pack, matcher: Embed, test: _Test, rows: NDArray[np.int64], calibrate: NDArray[np.int64],
+    feature_map: tuple[int, int, int] | None, effort: str, *, release: str, seed: int, level: float,
+) -> list[Finding]:  # fmt: skip
+    """The feature-level attack (Eq. 10): a map from releases to the matcher's features, judged by cosine."""
+    y = matcher(np.asarray(pack.x[rows]))
+    y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
+    truth, check = matcher(np.asarray(pack.x[test.rows])), matcher(np.asarray(pack.x[calibrate]))
+    looks = Judges(looks=None, matcher=None, about="")
+    problem = _problem(x, pack, rows, calibrate, looks, feature_map, effort, seed)
+    releases = problem.releases
+    images = x.ndim > 2 or feature_map is not None
+    view = image_view(releases) if images else Standardiser.fit(flat(releases.x))
+    maps: dict[str, Embed] = {}
+    ridge = linear(replace(problem, originals=y, originals_validation=check))
+    maps["linear features"] = ridge
+    steps = releases.pick(*_STEPS["features"])
+    try:
+        module = _regressor(releases, view, torch.from_numpy(y), images=images, steps=steps)
+        maps["network features"] = lambda new: apply(module, view(new))
+    except DidNotConverge:
+        pass  # the linear one stands in
+    quality = {name: float(_cosine(embed(x[calibrate]), check).mean()) for name, embed in maps.items()}
+    worst = max(quality, key=lambda name: quality[name])
+    guess = _cosine(np.broadcast_to(y.mean(0), truth.shape), truth)
+    chance = float(guess.mean())
+    judged = {name: (_cosine(embed(x[test.rows]), truth), "attack") for name, embed in maps.items()}
+    judged["mean feature"] = (guess, "control")
+    out = []
+    for name, (values, role) in judged.items():
+        value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
+        out.append(
+            Finding(code="inversion.feature_similarity", release=release, target="identity", attacker=name, role=role,
+                    value=value, low=low, high=high, level=level, n=len(values), chance=chance, worst=name == worst,
+                    note="cosine to the matcher's features of the original")
+        )  # fmt: skip
+    return out

@@ -1,0 +1,58 @@
+"""A network that tells how alike two images look: from a weight file, or trained here without any label.
+
+What is trained here learns to find, among a batch, the other random view of the same image (Chen et al., ICML 2020): it
+needs no label and no other data. A network trained on ImageNet knows more; name its weight file where one is at hand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.engine.augment import augment
+from veil.engine.run import Player, Run, one_cycle, seeded
+from veil.losses import supervised_contrastive
+from veil.nets import PerceptualNetwork, Vgg16, load_torchvision
+from veil.release import to_input
+
+STEPS, BATCH = 150, 96
+_TEMPERATURE = 0.2
+
+
+def from_file(path: Path) -> tuple[nn.Module, str]:
+    """VGG-16 of a file of torchvision's weights, and the file's SHA-256.
+
+    Raises:
+        InputError: If the file does not hold them.
+    """
+    network = Vgg16()
+    return network.requires_grad_(False), load_torchvision(network, path)
+
+
+def player(run: Run, channels: int, steps: int = STEPS) -> Player:
+    """A fresh network and its optimiser."""
+    with seeded(run.seed, "perceptual"):
+        network = run.place(PerceptualNetwork(channels))
+    return Player("perceptual", network, lr=2e-3, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(steps))
+
+
+def learn(run: Run, learner: Player, x: NDArray[np.uint8], rows: NDArray[np.int64], steps: int = STEPS) -> nn.Module:
+    """Train the player's network on images ``x[rows]`` ``(n, H, W[, 3])``; afterwards it stays as it is.
+
+    It sees two random views of each image of a batch, and learns which belong together.
+    """
+    for step in run.stage("perceptual", steps):
+        drawn = step.rng.choice(rows, min(BATCH, len(rows)), replace=False)
+        mine = to_input(x[run.share(drawn)], "images").to(run.device)
+        views = torch.cat([augment(mine, step.uniform) for _ in range(2)]).contiguous(memory_format=torch.channels_last)
+        with run.autocast():
+            z: Tensor = learner.module(views)
+        first, second = (run.gather(part) for part in torch.split(F.normalize(z.float(), dim=1), len(mine)))
+        who = torch.arange(len(first), device=run.device).repeat(2)
+        run.update(learner, supervised_contrastive(torch.cat([first, second]), who, _TEMPERATURE))
+    return learner.module.requires_grad_(False).eval()

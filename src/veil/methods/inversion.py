@@ -1,0 +1,461 @@
+"""Representations that resist model inversion: Xiao, Tsai, Sohn, Chandraker and Yang, "Adversarial Learning of
+Privacy-Preserving and Task-Oriented Representations", AAAI 2020.
+
+A ResNet is cut in two: the encoder E is the client's; the rest f, with two fully connected layers, the server's. E and
+f learn labels; a decoder D, which plays the attacker, learns to redraw x from r = E(x), and E learns that it cannot. No
+private attribute is named, no label of one is needed.
+
+    D minimises        pixel error + lambda1 perceptual distance + lambda2 GAN         on public data    (Eq. 5, 7, 8)
+    E and f minimise   utility - mu1 min(pixel error, 1) - mu2 min(perceptual distance, 1)    on private    (Eq. 6, 9)
+
+    stage 1   E and f alone
+    stage 2   D against E as it is
+    stage 3   D, then E and f, in turn
+
+Where this file departs from the text, or the text leaves a choice open:
+
+- Errors that E maximises are bounded. Each image's is divided by what the mean image gets from it, and counts up to 1:
+  worse than the mean image, which an attacker draws from nothing, no redrawing can hide. Weights mu1 and mu2 are
+  relative to that, not to the paper's units. ``bounded=false`` (preset ``paper``) takes min away; errors are bounded
+  then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
+- The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
+- ``noise`` (ours): r has length 1, gets keyed Gaussian noise of that norm relative to it, and length 1 again. What a
+  fresh decoder can find is then bounded: k values carry at most (k / 2) log2(1 + 1 / noise^2) bits, whatever D was.
+- Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nets.ResNet`).
+- Perceptual distances come from VGG-16 where ``perceptual_weights`` names a file of it, else from a network that the
+  run trains on the public part without labels (:mod:`veil.engine.perceptual`).
+- D's GAN term is the non-saturating one (Eq. 2, 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack
+from veil.engine import Player, Run, Step, perceptual
+from veil.engine.augment import relight, warp
+from veil.engine.run import one_cycle, seeded
+from veil.errors import InputError
+from veil.losses import cross_entropy, perceptual_distance, pixel_error
+from veil.methods.protocol import too_small
+from veil.methods.template import people
+from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision
+from veil.release import Contract, Release, new_key, normalised_noise, to_input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of representations that resist inversion."""
+
+    depth: int = 18
+    """Layers of the ResNet: 18 or 50."""
+    cut: Literal["conv1", "layer1", "layer2", "layer3", "pool", "fc"] = "fc"
+    """Where the network is cut; conv1 is behind the first pooling, pool behind the last."""
+    features: int = 128
+    """Width of fc."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation: by group, or by the stored statistics of a weight file."""
+    weights: str = ""
+    """File of torchvision's weights to begin with; needs norm=batch. Its fc is left out where it has another width."""
+    perceptual_weights: str = ""
+    """File of torchvision's VGG-16 weights, for perceptual distances; a network of this run's own if empty."""
+    labels: str = ""
+    """Labels to keep beside the utility, separated by commas."""
+    lambda1: float = 1.0
+    """Weight of the perceptual distance for the decoder, >= 0."""
+    lambda2: float = 0.0
+    """Weight of the GAN term for the decoder, >= 0."""
+    mu1: float = 1.0
+    """Weight of the pixel error that the encoder maximises, relative to the mean image's, >= 0."""
+    mu2: float = 1.0
+    """Weight of the perceptual distance that the encoder maximises, relative to the mean image's, >= 0."""
+    bounded: bool = True
+    """Count errors up to the mean image's only."""
+    noise: float = 0.0
+    """Norm of the keyed noise relative to the representation, >= 0; the paper has none."""
+    public: float = 0.25
+    """Share of the people of `protect` who stand for public data, in (0, 1)."""
+    ahead: int = 2
+    """Steps of the decoder for each of the encoder, >= 1."""
+    augment: bool = True
+    """Random views for the encoder: mirrored, turned, scaled, shifted and in other light."""
+    batch: int = 64
+    """Images a step."""
+    steps_alone: int = 500
+    """Steps of encoder and classifier alone."""
+    steps_decoder: int = 200
+    """Steps of the decoder against the encoder as it then is."""
+    steps_joint: int = 400
+    """Steps of encoder and classifier against the decoder."""
+    lr: float = 1e-3
+    """Peak learning rate of encoder and classifier."""
+    lr_decoder: float = 1e-3
+    """Learning rate of the decoder."""
+    lr_discriminator: float = 2e-4
+    """Learning rate of the decoder's discriminator."""
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "noise", "steps_decoder", "steps_joint"), 0),
+            **dict.fromkeys(("features", "ahead", "steps_alone"), 1),
+            **dict.fromkeys(("lr", "lr_decoder", "lr_discriminator"), 1e-8),
+            "batch": 2,
+        }
+        problems = too_small(self, least)
+        for name, allowed in (("depth", tuple(ResNet.blocks)), ("cut", ResNet.stages), ("norm", ("group", "batch"))):
+            if getattr(self, name) not in allowed:
+                problems.append(f"{name}: must be one of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}")
+        if not 0 < self.public < 1:
+            problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
+        if self.weights and self.norm != "batch":
+            problems.append(f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}")
+        if problems:
+            raise InputError("inversion: " + "; ".join(problems))
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the encoder hears of the decoder at all."""
+        return bool(self.mu1 or self.mu2) and self.steps_joint > 0
+
+
+_PAPER = Config(
+    depth=50, lambda2=0.01, mu1=1.0, mu2=0.0, bounded=False, features=1000, ahead=1, batch=128, steps_alone=5000,
+    steps_decoder=2000, steps_joint=10_000,
+)  # fmt: skip
+PRESETS: dict[str, Config] = {
+    "default": Config(noise=1.0),
+    "adversarial": Config(),
+    "unprotected": Config(mu1=0, mu2=0),
+    "paper": _PAPER,
+}
+"""``adversarial`` is the paper's idea at a size for two cores, ``default`` adds noise, ``unprotected`` has neither."""
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A ResNet up to its cut; the map is flattened, and of length 1 where noise is to come."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[: _place(config)])
+        self.unit = config.noise > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> ``(B, k)``."""
+        r = self.network(x).float().flatten(1)
+        return F.normalize(r, dim=1) if self.unit else r
+
+
+class Classifier(nn.Module):
+    """f: the rest of the ResNet and two fully connected layers."""
+
+    def __init__(self, config: Config, shape: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.unflatten = Unflatten(shape, unit=config.noise > 0)
+        self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[_place(config) :])
+        self.dense = nn.Sequential(nn.ReLU(), nn.Linear(config.features, 256), nn.ReLU(), nn.Linear(256, outputs))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """``(B, k)`` -> logits ``(B, outputs)`` of all labels, one after the other."""
+        out: Tensor = self.dense(self.network(self.unflatten(r)))
+        return out.float()
+
+
+class Unflatten(nn.Module):
+    """``(B, k)`` back to its shape; of length 1, to values of about 1."""
+
+    def __init__(self, shape: Sequence[int], *, unit: bool) -> None:
+        super().__init__()
+        self.shape, self.scale = tuple(shape), math.sqrt(math.prod(shape)) if unit else 1.0
+
+    def forward(self, r: Tensor) -> Tensor:
+        return self.scale * r.view(len(r), *self.shape)
+
+
+def _place(config: Config) -> int:
+    """How many stages are the encoder's."""
+    return ResNet.stages.index(config.cut) + 1
+
+
+def _image(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of images ``(H, W[, 3])``."""
+    return (3 if len(shape) == 3 else 1), shape[0], shape[1]
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """The players and the schedule.
+
+    Args:
+        config: Settings.
+        run: Gives updates, stages and precision.
+        x: uint8 images ``(N, H, W[, 3])``, read a batch at a time.
+        private: Rows ``(n,)`` that encoder and classifier learn from, X1.
+        public: Rows that the decoder learns from, X2.
+        labels: Codes ``(N,)`` of each label to keep, -1 for unknown.
+        sizes: Number of classes of each.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        x: NDArray[np.uint8],
+        private: NDArray[np.int64],
+        public: NDArray[np.int64],
+        labels: Sequence[NDArray[np.int64]],
+        sizes: Sequence[int],
+    ) -> None:
+        self.config, self.run, self.x, self.sizes = config, run, x, list(sizes)
+        self.private, self.public, self.labels = private, public, labels
+        image = _image(x.shape[1:])
+        with seeded(run.seed, "inversion", "networks"):
+            self.encoder = Encoder(config)
+            with torch.no_grad():
+                self.shape = tuple(self.encoder.network(torch.zeros(1, *image)).shape[1:])
+            self.classifier = Classifier(config, self.shape, sum(sizes))
+            decoder = nn.Sequential(Unflatten(self.shape, unit=config.noise > 0), MirrorDecoder(self.shape, *image))
+            discriminator = ImageDiscriminator(*image)
+        self.made: dict[str, str] = {}
+        if config.weights:
+            for half in (self.encoder.network, self.classifier.network):
+                self.made["weights"] = load_torchvision(half, Path(config.weights), spared=("fc.",))
+        for module in (self.encoder, self.classifier, decoder, discriminator):
+            run.place(module)
+        total = config.steps_alone + (config.steps_joint if config.adversarial else 0)
+        self.protector = Player(
+            "protector", nn.ModuleList([self.encoder, self.classifier]), lr=config.lr, optimizer="adamw",
+            weight_decay=0.05, schedule=one_cycle(total), clip=5.0,
+        )  # fmt: skip
+        self.decoder = Player("decoder", decoder, lr=config.lr_decoder, clip=5.0)
+        self.discriminator = Player("discriminator", discriminator, lr=config.lr_discriminator)
+        self.players = [self.protector]
+        self.looks: nn.Module | None = None
+        self.learner: Player | None = None
+        if config.adversarial:
+            self.players.append(self.decoder)
+            self.players += [self.discriminator] if config.lambda2 else []
+            if config.perceptual_weights:
+                self.looks, self.made["perceptual"] = perceptual.from_file(Path(config.perceptual_weights))
+                run.place(self.looks)
+            elif config.lambda1 or config.mu2:
+                self.learner = perceptual.player(run, image[0])
+                self.players.append(self.learner)
+                self.made["perceptual"] = "a network of this run's own"
+
+    def train(self) -> None:
+        """The stages; without an adversary the first alone."""
+        config = self.config
+        for step in self.run.stage("utility", config.steps_alone):
+            self.run.update(self.protector, self.utility_loss(*self.batch(step)))
+        if not config.adversarial:
+            return
+        if self.learner is not None:
+            self.looks = perceptual.learn(self.run, self.learner, self.x, self.public)
+        some = np.random.default_rng(self.run.seed).permutation(self.public)[:2000]
+        self.mean = to_input(self.x[some], "images").mean(0, keepdim=True).to(self.run.device)
+        for step in self.run.stage("decoder", config.steps_decoder):
+            self.decoder_step(step)
+        for step in self.run.stage("joint", config.steps_joint):
+            for _ in range(config.ahead):
+                self.decoder_step(step)
+            x, labels = self.batch(step)
+            self.run.update(self.protector, self.protector_loss(x, labels, step))
+
+    def batch(self, step: Step) -> tuple[Tensor, list[Tensor]]:
+        """Private images ``(b, C, H, W)``, in a random view, and their labels ``(b,)``."""
+        rows = self.run.share(step.rng.choice(self.private, self.config.batch))
+        x = self.images(rows)
+        if self.config.augment:
+            x = warp(x, step.uniform, rotation=0.1, scale=0.1, shift=0.06, mirror=True)
+            x = relight(x, step.uniform).clamp(0, 1)
+        return x.contiguous(memory_format=torch.channels_last), [self.run.tensor(codes[rows]) for codes in self.labels]
+
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        x = to_input(self.x[rows], "images").to(self.run.device)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def represented(self, x: Tensor, step: Step) -> Tensor:
+        """r ``(b, k)``, with its noise."""
+        with self.run.autocast():
+            r: Tensor = self.encoder(x)
+        if not self.config.noise:
+            return r
+        return normalised_noise(r, step.normal(*r.shape).to(r.device), self.config.noise)
+
+    def utility_loss(self, x: Tensor, labels: Sequence[Tensor], r: Tensor | None = None) -> Tensor:
+        """Eq. 6: cross-entropy, mean over the labels."""
+        if r is None:
+            with self.run.autocast():
+                r = self.encoder(x)
+        with self.run.autocast():
+            out: Tensor = self.classifier(r)
+        each = torch.split(out.float(), self.sizes, dim=1)
+        return torch.stack([cross_entropy(o, u) for o, u in zip(each, labels, strict=True)]).mean()
+
+    def redrawn(self, r: Tensor) -> Tensor:
+        """x^ ``(b, C, H, W)`` in [0, 1]."""
+        with self.run.autocast():
+            out: Tensor = self.decoder.module(r)
+        return out.float().sigmoid()
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        assert self.looks is not None
+        with self.run.autocast():
+            maps: list[Tensor] = self.looks.maps(x)  # type: ignore[operator]
+        return maps
+
+    def decoder_step(self, step: Step) -> None:
+        """Eq. 5 and 7, on public images; before it the discriminator learns (Eq. 3)."""
+        config = self.config
+        x = self.images(self.run.share(step.rng.choice(self.public, config.batch)))
+        with torch.no_grad():
+            r = self.represented(x, step)
+        drawn = self.redrawn(r)
+        loss = pixel_error(drawn, x).mean()
+        if config.lambda1:
+            with torch.no_grad():
+                real = self.maps(x)
+            loss = loss + config.lambda1 * perceptual_distance(self.maps(drawn), real).mean()
+        if config.lambda2:
+            judge = self.discriminator.module
+            told = F.softplus(-judge(x)).mean() + F.softplus(judge(drawn.detach())).mean()
+            self.run.update(self.discriminator, told / 2)
+            loss = loss + config.lambda2 * F.softplus(-judge(drawn)).mean()
+        self.run.update(self.decoder, loss)
+
+    def protector_loss(self, x: Tensor, labels: Sequence[Tensor], step: Step) -> Tensor:
+        """Eq. 9, against the decoder as it is now; 1 stands for what the mean image gets."""
+        config = self.config
+        r = self.represented(x, step)
+        loss = self.utility_loss(x, labels, r)
+        drawn, mean = self.redrawn(r), self.mean.expand_as(x)
+        if config.mu1:
+            share = pixel_error(drawn, x) / pixel_error(mean, x).clamp_min(1e-6)
+            loss = loss - config.mu1 * self.counted("pixel error", share)
+        if config.mu2:
+            with torch.no_grad():
+                real, known = self.maps(x), self.maps(mean)
+            share = perceptual_distance(self.maps(drawn), real) / perceptual_distance(known, real).clamp_min(1e-6)
+            loss = loss - config.mu2 * self.counted("perceptual distance", share)
+        return loss
+
+    def counted(self, name: str, share: Tensor) -> Tensor:
+        """The mean of errors ``(b,)`` relative to the mean image's, each up to 1 where they are bounded."""
+        self.run.log(name, share.mean())
+        return (share.clamp_max(1.0) if self.config.bounded else share).mean()
+
+
+def fit(
+    config: Config,
+    pack: Pack,
+    *,
+    private: Sequence[str] = (),
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Learn a representation that keeps labels and is hard to invert, on the ``protect`` split.
+
+    Args:
+        config: Settings; see :data:`PRESETS`.
+        pack: Images.
+        private: Not used: the picture itself is what is private.
+        utility: Label to keep; more of them in ``config.labels``.
+        seed: Seeds weights, batches and views; ignored where ``run`` is given.
+        run: Precision, checkpoints and progress; a plain run if None.
+        key: Secret of the noise; a fresh one from the operating system if None.
+        base: Must be None: this method reads the input itself.
+
+    Returns:
+        The release; its ``classifier`` is f.
+
+    Raises:
+        InputError: With all problems of data and labels in one line, or where the run diverges.
+    """
+    if base is not None:
+        raise InputError(f"inversion: reads the input itself and takes no base, got a release of {base.method!r}")
+    if pack.kind != "images":
+        raise InputError("inversion: needs a pack of images, got vectors; method template protects vectors")
+    kept = list(dict.fromkeys([utility, *(name.strip() for name in config.labels.split(",") if name.strip())]))
+    if "identity" in kept:
+        raise InputError(
+            "utility: this method keeps labels, got 'identity'; name a label (more with labels=...), or use method aia"
+        )
+    for name in kept:
+        pack.require(private=[], utility=name, among=["protect"])
+    run = run or Run(seed=seed)
+    x1, x2 = _parts(config, pack, run.seed)
+    sizes = [len(pack.classes[name]) for name in kept]
+    training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], sizes)
+    run.enter(*training.players)
+    training.train()
+    shape = training.shape
+    contract = Contract(
+        kind="images",
+        shape=tuple(pack.x.shape[1:]),
+        k=math.prod(shape),
+        feature_map=(shape[0], shape[1], shape[2]) if len(shape) == 3 else None,
+        noise=config.noise,
+        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        keeps={name: tuple(pack.classes[name]) for name in kept},
+    )
+    files = {"weights": "", "perceptual_weights": ""}  # a release holds no paths; what was loaded is in ``made``
+    return Release(
+        method="inversion",
+        config=asdict(config) | files,
+        contract=contract,
+        encoder=run.collect(training.encoder),
+        classifier=run.collect(training.classifier),
+        made={
+            "private": list(private),
+            "utility": ", ".join(kept),
+            "seed": run.seed,
+            "data": pack.fingerprint,
+            **training.made,
+        },
+        key=(key or new_key()) if contract.keyed else None,
+    )
+
+
+def _parts(config: Config, pack: Pack, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of ``protect`` in two parts without a common person: X1, private, and X2, public."""
+    rows = pack.rows("protect")
+    who = people(pack, rows)
+    everyone = np.unique(who)
+    count = min(max(round(config.public * len(everyone)), 1), len(everyone) - 1)
+    if count < 1:
+        raise InputError(
+            f"public: split protect must show two people, to stand for private and public data, got {len(everyone)}"
+        )
+    chosen = np.random.default_rng(seed).permutation(everyone)[:count]
+    public = np.isin(who, chosen)
+    return rows[~public], rows[public]
+
+
+def build(config: Config | Mapping[str, Any], contract: Contract) -> Encoder:
+    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
+    return Encoder(config if isinstance(config, Config) else Config(**config))
+
+
+def build_classifier(config: Config | Mapping[str, Any], contract: Contract) -> Classifier:
+    """The classifier of a release, likewise."""
+    shape = contract.feature_map or (contract.k,)
+    outputs = sum(len(names) for names in contract.keeps.values())
+    return Classifier(config if isinstance(config, Config) else Config(**config), shape, outputs)
