@@ -313,7 +313,7 @@ def test_the_protector_is_paid_for_what_the_decoder_gets_wrong():
     made.run._pending.clear()
     with torch.no_grad():
         loss = made.protector_loss(x, labels, step).item()
-        utility = made.utility_loss(x, labels).item()
+        utility = made.utility_loss(made.represented(x, step), labels).item()
         drawn = made.redrawn(made.represented(x, step))
         pixels = pixel_error(drawn, x) / pixel_error(made.mean.expand_as(x), x)
         looks = perceptual_distance(made.maps(drawn), made.maps(x)) / perceptual_distance(

@@ -20,7 +20,8 @@ Where this file departs from the text, or the text leaves a choice open:
   then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
 - The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
 - ``noise`` (ours): r has length 1, gets keyed Gaussian noise of that norm relative to it, and length 1 again. What a
-  fresh decoder can find is then bounded: k values carry at most (k / 2) log2(1 + 1 / noise^2) bits, whatever D was.
+  fresh decoder can find is then bounded, whatever D was: k values carry at most (k / 2) log2(1 + 1 / noise^2) bits, the
+  capacity of k Gaussian channels of that signal-to-noise ratio; for much noise about 0.72 k / noise^2.
 - Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nets.ResNet`).
 - Perceptual distances come from VGG-16 where ``perceptual_weights`` names a file of it, else from a network that the
   run trains on the public part without labels (:mod:`veil.engine.perceptual`).
@@ -139,6 +140,9 @@ PRESETS: dict[str, Config] = {
     "paper": _PAPER,
 }
 """``adversarial`` is the paper's idea at a size for two cores, ``default`` adds noise, ``unprotected`` has neither."""
+
+
+_RAMP = 0.5  # share of stage 1 over which the noise rises to its norm
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -261,7 +265,9 @@ class Training:
         """The stages; without an adversary the first alone."""
         config = self.config
         for step in self.run.stage("utility", config.steps_alone):
-            self.run.update(self.protector, self.utility_loss(*self.batch(step)))
+            x, labels = self.batch(step)
+            noise = self.config.noise * min(step.progress / _RAMP, 1.0)
+            self.run.update(self.protector, self.utility_loss(self.represented(x, step, noise), labels))
         if not config.adversarial:
             return
         if self.learner is not None:
@@ -289,19 +295,15 @@ class Training:
         x = to_input(self.x[rows], "images").to(self.run.device)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def represented(self, x: Tensor, step: Step) -> Tensor:
-        """r ``(b, k)``, with its noise."""
+    def represented(self, x: Tensor, step: Step, noise: float | None = None) -> Tensor:
+        """r ``(b, k)``, with its noise, or with another."""
+        noise = self.config.noise if noise is None else noise
         with self.run.autocast():
             r: Tensor = self.encoder(x)
-        if not self.config.noise:
-            return r
-        return normalised_noise(r, step.normal(*r.shape).to(r.device), self.config.noise)
+        return normalised_noise(r, step.normal(*r.shape).to(r.device), noise) if noise else r
 
-    def utility_loss(self, x: Tensor, labels: Sequence[Tensor], r: Tensor | None = None) -> Tensor:
+    def utility_loss(self, r: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Eq. 6: cross-entropy, mean over the labels."""
-        if r is None:
-            with self.run.autocast():
-                r = self.encoder(x)
         with self.run.autocast():
             out: Tensor = self.classifier(r)
         each = torch.split(out.float(), self.sizes, dim=1)
@@ -342,7 +344,7 @@ class Training:
         """Eq. 9, against the decoder as it is now; 1 stands for what the mean image gets."""
         config = self.config
         r = self.represented(x, step)
-        loss = self.utility_loss(x, labels, r)
+        loss = self.utility_loss(r, labels)
         drawn, mean = self.redrawn(r), self.mean.expand_as(x)
         if config.mu1:
             share = pixel_error(drawn, x) / pixel_error(mean, x).clamp_min(1e-6)
