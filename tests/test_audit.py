@@ -286,16 +286,16 @@ def test_the_threshold_follows_validation_data_and_any_scale() -> None:
     y = np.r_[np.zeros(1500, np.int64), np.ones(500, np.int64)]
     margin = rng.normal(size=2000) + 5 + 2 * y
     for change in (lambda s: s, lambda s: 1e-6 * s, np.exp):
-        decide = run._decision(np.stack([np.zeros(2000), change(margin)], 1), y, 2)
+        decide = attackers.decision(np.stack([np.zeros(2000), change(margin)], 1), y, 2)
         low, high = (decide(np.array([[0.0, change(6 + d)]]))[0] for d in (-0.15, 0.15))
         assert (low, high) == (0, 1)
 
 
 def test_the_threshold_of_constant_or_reversed_scores_still_decides() -> None:
     y = np.arange(20) % 2
-    assert run._decision(np.zeros((20, 2)), y, 2)(np.zeros((3, 2))).shape == (3,)
+    assert attackers.decision(np.zeros((20, 2)), y, 2)(np.zeros((3, 2))).shape == (3,)
     reversed_ = np.stack([y, 1 - y], 1).astype(np.float64)
-    assert set(run._decision(reversed_, y, 2)(reversed_)) <= {0, 1}
+    assert set(attackers.decision(reversed_, y, 2)(reversed_)) <= {0, 1}
 
 
 def test_shuffling_keeps_people_and_the_classes_of_every_split() -> None:

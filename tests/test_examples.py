@@ -183,14 +183,14 @@ def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A quick run at a step each: rows for both cuts, tables that show them, a sheet of pictures; and it continues."""
     from veil.audit import inversion as attacks
-    from veil.engine import perceptual
 
     monkeypatch.syspath_prepend(ROOT / "examples")
     example = importlib.import_module("inversion_faces")
-    monkeypatch.setattr(example, "SHORT", {"steps_alone": 2, "steps_decoder": 1, "steps_joint": 1, "batch": 8})
+    monkeypatch.setattr(
+        example, "SHORT", {"steps_alone": 2, "steps_perceptual": 2, "steps_decoder": 1, "steps_joint": 1, "batch": 8}
+    )
     monkeypatch.setattr(attacks, "_STEPS", dict.fromkeys(("weak", "strong", "features"), (2, 2, 2)))
-    for function in (perceptual.player, perceptual.learn):
-        monkeypatch.setattr(function, "__defaults__", (2,))
+    monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 2)
     results, figures = tmp_path / "r.md", tmp_path / "figures"
     arguments = ["x", "--out", str(tmp_path / "out"), "--seeds", "0", "--quick", "--people", "60"]
     monkeypatch.setattr("sys.argv", [*arguments, "--results", str(results), "--figures", str(figures)])

@@ -23,15 +23,14 @@ from veil.methods import inversion
 from veil.methods.inversion import Config
 from veil.nets import ImageDiscriminator, MirrorDecoder, PerceptualNetwork, ResNet, Vgg16, load_torchvision
 
-SHORT = Config(batch=8, features=16, steps_alone=2, steps_decoder=2, steps_joint=2)
+SHORT = Config(batch=8, features=16, steps_alone=2, steps_perceptual=3, steps_decoder=2, steps_joint=2)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Decoders learn for a moment only; those of closed form are what they are."""
     monkeypatch.setattr(attacks, "_STEPS", {"weak": (60,) * 3, "strong": (20,) * 3, "features": (40,) * 3})
-    for function in (perceptual.player, perceptual.learn):
-        monkeypatch.setattr(function, "__defaults__", (3,))
+    monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 3)
 
 
 # Attacks, where the answer is known

@@ -37,7 +37,8 @@ from veil.release import (
 
 KEY = bytes(range(32))
 SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2, "steps_guess": 2, "steps": 2, "steps_discriminator": 2}
-SHORT |= {"steps_decoder": 2, "people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
+SHORT |= {"steps_decoder": 2, "steps_perceptual": 2, "steps_classifier": 2, "steps_matcher": 2, "aligned": 0.0}
+SHORT |= {"people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
 
 
 @cache
@@ -75,7 +76,7 @@ EVERY = [
     for method, entry in METHODS.items()
     for preset in entry.presets
     for kind in ("images", "vectors")
-    if (method, kind) not in (("template", "images"), ("mi", "vectors"), ("inversion", "vectors"))
+    if (method, kind) not in (("template", "images"), ("mi", "vectors"), ("inversion", "vectors"), ("san", "vectors"))
 ]
 
 
@@ -559,6 +560,8 @@ def exported(release: Release, path: Path):
         lambda: made("substitution"),
         lambda: made("substitution", kind="vectors", draw=False),
         lambda: made("mi", target="male", substitute=True, expose=True),
+        lambda: made("inversion", "default"),
+        lambda: made("san"),
     ],
     ids=[
         "paper",
@@ -571,6 +574,8 @@ def exported(release: Release, path: Path):
         "substitution",
         "substitution of vectors",
         "mi with substitution",
+        "inversion with noise",
+        "san",
     ],
 )
 def test_onnx_equals_transform(tmp_path, make):

@@ -185,7 +185,7 @@ def pack(
 def fit(
     show: Show,
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="aia, mi, inversion, substitution, template, leace or random.")
+        str, typer.Argument(metavar="METHOD", help="aia, mi, inversion, san, substitution, template, leace or random.")
     ],
     source: Annotated[Path, typer.Argument(metavar="PACK", help="What `veil pack` made.")],
     out: Annotated[Path, typer.Argument(metavar="RELEASE", help="Folder to make.")],
@@ -200,7 +200,7 @@ def fit(
         str | None,
         typer.Option(
             help="For aia: paper, original, without-task, deep, deep-original; for mi: default, paper; for "
-            "inversion: default, adversarial, unprotected, paper; for "
+            "inversion: default, adversarial, unprotected, paper; for san: default, hardened; for "
             "substitution: default, unguided, handwriting; for template: default, erased, aligned, noise."
         ),
     ] = None,

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ from veil.engine.augment import Draw, augment, warp
 from veil.engine.run import has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
-from veil.metrics import auc, balanced_accuracy, macro_auc
+from veil.metrics import auc, balanced_accuracy, best_threshold, macro_auc
 from veil.nets import ResidualBlock, SixConvolutions, mlp
 
 Floats = NDArray[np.float32]
@@ -171,6 +173,28 @@ def _full(scores: NDArray[np.floating], present: NDArray[np.int64], classes: int
     out = np.full((len(scores), classes), scores.min() - 1 if scores.size else -1, np.float32)
     out[:, present] = scores
     return out
+
+
+def decision(scores: NDArray[Any], y: NDArray[np.int64], classes: int) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """From scores to codes: of two classes by a threshold set on validation data, else the largest score.
+
+    The threshold is where a class-balanced logistic curve, fitted to the validation scores, crosses 1/2. The curve is
+    drawn over the scores' normal quantiles, so that their scale does not matter. The threshold that happens to be best
+    on the validation data would cost more: simulated with Gaussian scores of 400 rows, 0.5 points of balanced accuracy
+    on new data against 0.02. It serves where the curve does not rise.
+    """
+    if classes != 2 or len(np.unique(y)) != 2:
+        return lambda s: s.argmax(1).astype(np.int64)
+    known = scores[:, 1].astype(np.float64) - scores[:, 0]
+    values, place, count = np.unique(known, return_inverse=True, return_counts=True)
+    threshold = best_threshold(known, y == 1)
+    if len(values) > 1:
+        shares = (np.cumsum(count) - count / 2) / len(known)
+        quantiles = np.array([NormalDist().inv_cdf(share) for share in shares])
+        curve = LogisticRegression(C=100.0, class_weight="balanced").fit(quantiles[place][:, None], y)
+        if curve.coef_[0, 0] > 0:
+            threshold = float(np.interp(-curve.intercept_[0] / curve.coef_[0, 0], quantiles, values))
+    return lambda s: (s[:, 1].astype(np.float64) - s[:, 0] >= threshold).astype(np.int64)
 
 
 # -- attackers of scikit-learn ----------------------------------------------------------------------------------------

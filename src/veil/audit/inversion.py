@@ -56,6 +56,7 @@ Redraw = Callable[[NDArray[Any]], NDArray[Any]]
 _MEASURED = 2000  # images of the test split that are redrawn and judged
 _LINEAR = 4000  # rows that the linear decoder learns from
 _BATCH = 64
+_STEPS_PERCEPTUAL = 150
 _STEPS = {"weak": (250, 800, 2500), "strong": (350, 1200, 4000), "features": (300, 800, 2500)}  # for each effort
 _PERCEPTUAL, _GAN = 1.0, 0.01  # weights of a strong decoder's terms beside the pixel error (lambda1, lambda2)
 MEAN, ITSELF = "mean image", "the picture itself"
@@ -126,8 +127,8 @@ def judges(pack: Pack, options: Options, *, attack_on: Sequence[str], seed: int,
         words = f"perceptual distances by {options.perceptual.name}"
     else:
         run = Run(seed=seed, device="cpu")
-        learner = perceptual.player(run, 3 if pack.x.ndim == 4 else 1)
-        looks = Run.collect(perceptual.learn(run, learner, pack.x, rows))
+        learner = perceptual.player(run, 3 if pack.x.ndim == 4 else 1, _STEPS_PERCEPTUAL)
+        looks = Run.collect(perceptual.learn(run, learner, pack.x, rows, _STEPS_PERCEPTUAL))
         words = "perceptual distances by a network trained on attack without labels"
     if options.matcher is not None:
         return Judges(

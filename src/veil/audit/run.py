@@ -11,18 +11,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from veil import metrics
-from veil.audit import intervals, inversion, verification
+from veil.audit import intervals, inversion, transfer, verification
 from veil.audit.attackers import (
     ATTACKERS,
     CONVOLUTIONAL,
@@ -31,6 +29,7 @@ from veil.audit.attackers import (
     MATCHERS,
     DidNotConverge,
     Problem,
+    decision,
     recurs,
 )
 from veil.audit.certificate import certify
@@ -52,6 +51,7 @@ _POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM"
 """Attackers of the means of several releases."""
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
+_KINDS_ABOUT = ("transfer", "matching", "linkage", "inversion")
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
@@ -172,6 +172,12 @@ def audit(
     if invert is not None:
         who = inversion.judges(pack, invert, attack_on=attack_on, seed=seed, effort=effort)
         tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
+    shown = [s for s in subjects if s.codes is None and reference is not None and _same_form(s.x, reference.x)]
+    if reference is not None and len(shown) > 1:
+        tasks += [
+            delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level)
+            for name in (*private, *(("identity",) * ("identity" in utility)))
+        ]
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
     outcomes: list[_Outcome] = []
     about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
@@ -180,9 +186,9 @@ def audit(
             outcomes.append(result)
             what = f"{result.subject}: {result.attacker} on {result.target}"
         else:
-            name, kind, figures = result
-            about[name][kind] = figures
-            what = f"{name}: {kind}"
+            for name, kind, figures in result if isinstance(result, list) else [result]:
+                about[name].setdefault(kind, []).extend(figures)
+                what = f"{name}: {kind}"
         if progress is not None:
             progress(done, len(tasks), what)
     order: dict[tuple[str, ...], int] = {(j.subject, j.target, j.attacker, j.role): i for i, j in enumerate(queue)}
@@ -200,7 +206,7 @@ def audit(
         for name in labels:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
         findings += _mean_mcc(subject.name, labels, [f for f in findings if f.release == subject.name], level)
-        findings += [f for kind in ("matching", "linkage", "inversion") for f in about[subject.name].get(kind, [])]
+        findings += [f for kind in _KINDS_ABOUT for f in about[subject.name].get(kind, [])]
         if subject.codes is not None:
             findings.append(_bits(subject.name, subject.codes[pack.rows("test")], seed, level))
     return findings + _gains(findings, subjects, private)
@@ -304,7 +310,7 @@ def _attack(job: _Job) -> _Outcome:
         )
         return _Outcome(**names, validation=-1.0, findings=(failed,))
 
-    decide = _decision(seen, problem.y_validation, job.classes)
+    decide = decision(seen, problem.y_validation, job.classes)
     y, predicted = job.y[job.test], decide(test)
     groups = None if job.groups is None else job.groups[job.test]
     kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
@@ -322,28 +328,6 @@ def _attack(job: _Job) -> _Outcome:
         found.append(finding("mcc", mcc_interval(y, predicted, groups, replicates=300, **kwargs), 0.0))
     validation = metrics.balanced_accuracy(problem.y_validation, decide(seen), classes=job.classes)
     return _Outcome(**names, validation=validation, findings=tuple(found))
-
-
-def _decision(scores: NDArray[Any], y: NDArray[np.int64], classes: int) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
-    """From scores to codes: of two classes by a threshold set on validation data, else the largest score.
-
-    The threshold is where a class-balanced logistic curve, fitted to the validation scores, crosses 1/2. The curve is
-    drawn over the scores' normal quantiles, so that their scale does not matter. The threshold that happens to be best
-    on the validation data would cost more: simulated with Gaussian scores of 400 rows, 0.5 points of balanced accuracy
-    on new data against 0.02. It serves where the curve does not rise.
-    """
-    if classes != 2 or len(np.unique(y)) != 2:
-        return lambda s: s.argmax(1).astype(np.int64)
-    known = scores[:, 1].astype(np.float64) - scores[:, 0]
-    values, place, count = np.unique(known, return_inverse=True, return_counts=True)
-    threshold = metrics.best_threshold(known, y == 1)
-    if len(values) > 1:
-        shares = (np.cumsum(count) - count / 2) / len(known)
-        quantiles = np.array([NormalDist().inv_cdf(share) for share in shares])
-        curve = LogisticRegression(C=100.0, class_weight="balanced").fit(quantiles[place][:, None], y)
-        if curve.coef_[0, 0] > 0:
-            threshold = float(np.interp(-curve.intercept_[0] / curve.coef_[0, 0], quantiles, values))
-    return lambda s: (s[:, 1].astype(np.float64) - s[:, 0] >= threshold).astype(np.int64)
 
 
 def _shuffled(
@@ -637,6 +621,36 @@ def _invert(
         attack_on=attack_on, effort=effort, seed=seed, level=level, pictures=options.pictures,
     )  # fmt: skip
     return subject.name, "inversion", found
+
+
+def _same_form(x: NDArray[Any], originals: NDArray[Any]) -> bool:
+    """Whether releases are images that could pass for originals."""
+    return x.ndim > 2 and x.dtype == originals.dtype and x.shape == originals.shape
+
+
+def _transfer(
+    reference: Subject,
+    subjects: Sequence[Subject],
+    pack: Pack,
+    target: str,
+    attack_on: tuple[str, ...],
+    effort: str,
+    seed: int,
+    level: float,
+) -> list[tuple[str, str, list[Finding]]]:
+    """What classifiers of a label, or matchers, that know originals alone make of releases; and how alike they look."""
+    shown = [transfer.Shown(name=s.name, x=s.x) for s in subjects]
+    options: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
+    if target == "identity":
+        found = transfer.matched(reference.x, shown, pack, **options)
+    else:
+        found = transfer.classified(reference.x, shown, pack, target, **options)
+    likeness = {
+        s.name: transfer.likeness(reference.x, s, pack, seed=seed, level=level)
+        for s in shown
+        if s.name != reference.name and target == "identity"
+    }
+    return [(s.name, "transfer", found.get(s.name, []) + likeness.get(s.name, [])) for s in shown]
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from veil.losses import supervised_contrastive
 from veil.nets import PerceptualNetwork, Vgg16, load_torchvision
 from veil.release import to_input
 
-STEPS, BATCH = 150, 96
+BATCH = 96
 _TEMPERATURE = 0.2
 
 
@@ -34,14 +34,14 @@ def from_file(path: Path) -> tuple[nn.Module, str]:
     return network.requires_grad_(False), load_torchvision(network, path)
 
 
-def player(run: Run, channels: int, steps: int = STEPS) -> Player:
-    """A fresh network and its optimiser."""
+def player(run: Run, channels: int, steps: int) -> Player:
+    """A fresh network and its optimiser, for so many steps."""
     with seeded(run.seed, "perceptual"):
         network = run.place(PerceptualNetwork(channels))
     return Player("perceptual", network, lr=2e-3, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(steps))
 
 
-def learn(run: Run, learner: Player, x: NDArray[np.uint8], rows: NDArray[np.int64], steps: int = STEPS) -> nn.Module:
+def learn(run: Run, learner: Player, x: NDArray[np.uint8], rows: NDArray[np.int64], steps: int) -> nn.Module:
     """Train the player's network on images ``x[rows]`` ``(n, H, W[, 3])``; afterwards it stays as it is.
 
     It sees two random views of each image of a batch, and learns which belong together.

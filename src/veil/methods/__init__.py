@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from veil.methods import aia, baselines, inversion, mi, substitution, template
+from veil.methods import aia, baselines, inversion, mi, san, substitution, template
 from veil.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
@@ -47,6 +47,13 @@ METHODS: dict[str, Method] = {
         build_classifier=inversion.build_classifier,
         references=frozenset({"unprotected"}),
         hides=False,
+    ),
+    "san": Method(
+        summary="face images that still match, redrawn beside the average face of the opposite class",
+        config=san.Config,
+        presets=san.PRESETS,
+        fit=san.fit,
+        build=san.build,
     ),
     "leace": Method(
         summary="baseline: exact linear erasure of the attributes from the input or from --base's releases",

@@ -94,6 +94,8 @@ class Config:
     """Images a step."""
     steps_alone: int = 500
     """Steps of encoder and classifier alone."""
+    steps_perceptual: int = 150
+    """Steps of the network of perceptual distances, where the run trains one."""
     steps_decoder: int = 200
     """Steps of the decoder against the encoder as it then is."""
     steps_joint: int = 400
@@ -108,7 +110,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {
             **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "noise", "steps_decoder", "steps_joint"), 0),
-            **dict.fromkeys(("features", "ahead", "steps_alone"), 1),
+            **dict.fromkeys(("features", "ahead", "steps_alone", "steps_perceptual"), 1),
             **dict.fromkeys(("lr", "lr_decoder", "lr_discriminator"), 1e-8),
             "batch": 2,
         }
@@ -257,7 +259,7 @@ class Training:
                 self.looks, self.made["perceptual"] = perceptual.from_file(Path(config.perceptual_weights))
                 run.place(self.looks)
             elif config.lambda1 or config.mu2:
-                self.learner = perceptual.player(run, image[0])
+                self.learner = perceptual.player(run, image[0], config.steps_perceptual)
                 self.players.append(self.learner)
                 self.made["perceptual"] = "a network of this run's own"
 
@@ -271,7 +273,7 @@ class Training:
         if not config.adversarial:
             return
         if self.learner is not None:
-            self.looks = perceptual.learn(self.run, self.learner, self.x, self.public)
+            self.looks = perceptual.learn(self.run, self.learner, self.x, self.public, config.steps_perceptual)
         some = np.random.default_rng(self.run.seed).permutation(self.public)[:2000]
         self.mean = to_input(self.x[some], "images").mean(0, keepdim=True).to(self.run.device)
         for step in self.run.stage("decoder", config.steps_decoder):

@@ -111,7 +111,7 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config(tie=2.0),
+    "default": Config(tie=4.0),
     "paper": Config(),
 }
 """``paper`` is Eq. 12 and nothing else; ``default`` adds the tie that keeps it from collapse."""

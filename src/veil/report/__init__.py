@@ -19,6 +19,7 @@ SCHEMA = 1
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
 POOLED = "attribute.pooled_balanced_accuracy"
+TRANSFER = "attribute.transfer_balanced_accuracy"
 LINKAGE = (
     "linkability.auc",
     "linkability.rank1",
@@ -59,6 +60,7 @@ METRICS: Mapping[str, Metric] = {
     ATTACK: Metric(title="balanced accuracy", short="Balanced accuracy", style="percent"),
     "attribute.auc": Metric(title="AUC", short="AUC", style="fraction"),
     GAIN: Metric(title="normalised gain", short="Normalised gain", style="percent"),
+    TRANSFER: Metric(title="balanced accuracy", short="Trained on originals", style="percent"),
     POOLED: Metric(title="balanced accuracy", short="Mean of several releases", style="percent"),
     "attribute.pooled_auc": Metric(title="AUC", short="Mean of several releases, AUC", style="fraction"),
     "verification.auc": Metric(title="AUC", short="AUC", style="fraction"),
@@ -67,6 +69,10 @@ METRICS: Mapping[str, Metric] = {
     "verification.tar_at_far_0.001": Metric(title="TAR at FAR 0.1 %", short="TAR at FAR 0.1 %", style="percent"),
     "verification.accuracy": Metric(title="accuracy", short="Accuracy", style="percent"),
     "verification.lfw10_accuracy": Metric(title="LFW 10-fold accuracy", short="LFW 10-fold", style="percent"),
+    "verification.transfer_auc": Metric(title="AUC", short="Release with release, AUC", style="fraction"),
+    "verification.mixed_auc": Metric(title="AUC", short="Release with original, AUC", style="fraction"),
+    "utility.ssim": Metric(title="SSIM", short="SSIM to the original", style="fraction"),
+    "utility.psnr": Metric(title="PSNR", short="PSNR to the original, dB", style="plain"),
     "utility.balanced_accuracy": Metric(title="balanced accuracy", short="Balanced accuracy", style="percent"),
     "utility.auc": Metric(title="AUC", short="AUC", style="fraction"),
     "utility.mcc": Metric(title="MCC", short="MCC", style="fraction"),

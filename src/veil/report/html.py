@@ -28,6 +28,7 @@ from veil.report import (
     LINKAGE,
     METRICS,
     POOLED,
+    TRANSFER,
     Document,
     Finding,
     Release,
@@ -97,6 +98,7 @@ def render(document: Document, out: Path) -> str:
         "areas": _attacker_tables(document, "attribute.auc"),
         "matchers": _matcher_tables(document),
         "together": _together_table(document),
+        "transfer": _transfer_table(document),
         "inversion": _inversion_tables(document),
         "others": _others(document),
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
@@ -541,6 +543,36 @@ def _together_table(document: Document) -> Table | None:
     )
 
 
+_LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
+
+
+def _transfer_table(document: Document) -> Table | None:
+    """Classifiers that know only originals beside those that know releases; matching and looks."""
+    private = [p for p in document.data.private if document.select(role="attack", target=p, code=TRANSFER)]
+    codes = [code for code in _LOOKS if any(f.code == code for f in document.findings)]
+    if not private and not codes:
+        return None
+    rows = []
+    for release in document.releases:
+        own = [f for f in document.findings if f.release == release.name and f.code in (TRANSFER, *_LOOKS)]
+        if not own:
+            continue
+        cells = []
+        for target in private:
+            for code in (TRANSFER, ATTACK):
+                worst = document.attack(release.name, target, code)
+                cell = _value(worst)
+                cells.append(cell if worst is None else replace(cell, small=worst.attacker))
+        cells += [_value(next((f for f in own if f.code == code), None), "itself") for code in codes]
+        rows.append((release, cells))
+    groups = [(f"Worst attack on {target}", 2) for target in private] + [
+        ("Matching by a matcher of originals", 2)
+    ] * any(code.startswith("verification") for code in codes)
+    groups += [("Looks", len(codes) - 2)] * ("utility.ssim" in codes)
+    heads = ["Trained on originals", "Trained on releases"] * len(private) + [metric(code).short for code in codes]
+    return Table(title="", groups=groups, columns=heads, rows=rows)
+
+
 def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
     """The worst decoder of every release by every figure; then all decoders and controls, a figure at a time."""
     found = [f for f in document.findings if _is_inversion(f)]
@@ -650,7 +682,9 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             # Pools have an attacker or two, of which the picked one is shown.
             if (f.code in shown and f.target in document.data.private) or (_is_inversion(f) and f.code in METRICS):
                 return True
-            return f.worst and f.code in (POOLED, *LINKAGE)
+            return f.worst and f.code in (POOLED, TRANSFER, *LINKAGE)
+        if f.role == "utility" and f.code in _LOOKS:
+            return True
         if f.role == "utility":
             return f.code in METRICS and (f.target in document.data.utility or "|" in f.target)
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)

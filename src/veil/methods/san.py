@@ -1,0 +1,451 @@
+"""Semi-adversarial networks: Mirjalili, Raschka, Namboodiri and Ross, "Semi-Adversarial Networks: Convolutional
+Autoencoders for Imparting Privacy to Face Images", ICB 2018.
+
+An auto-encoder redraws a face beside a prototype, the average face of a class. Its release is a face image that should
+still match its original, and from which classifiers that know only ordinary faces read the wrong class. Classifier and
+matcher are trained first and then frozen: hence semi-adversarial.
+
+    x_s, x_o      what is redrawn beside the prototype of the image's own, and of the opposite class
+    J_D           x_s must look like x: binary cross-entropy, or mean absolute error, of the pixels
+    J_G           the classifier must say the class on x_s, and the opposite one on x_o
+    J_M           the matcher's features must stay those of x
+    minimised     J_D + weigh_class J_G + weigh_match J_M
+
+    stage 1       the classifier, alone; stage 2: the matcher, alone; both are frozen
+    stage 3       the auto-encoder
+    rounds        (preset ``hardened``, ours) a fresh classifier learns the class from x_o and joins the frozen ones;
+                  x_o must then confuse it too; stage 3 goes on
+
+The release is x_o, or the image beside the neutral prototype (the classes' mean), or x_s; ``strength`` goes from x to
+it.
+
+Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
+
+- J_D: the code has binary cross-entropy (the default here, as it is what the networks were published with), a later
+  report the mean absolute error. J_M: on the mean of both images' errors, or on x_s alone; the default is the mean, for
+  x_o is what is released.
+- A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing: J_G
+  for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`).
+- The class of an image, which says which prototype is opposite, is told where it is known, else the frozen classifier
+  guesses it. It ships inside the release.
+- Several attributes of two classes each: prototypes of joint classes; the opposite is opposite in all of ``change``.
+- Prototypes mean nothing where faces are not aligned: packs whose average face is too blurred are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil.data.pack import Pack
+from veil.data.sampling import Couples
+from veil.engine import Player, Run, Step
+from veil.engine.augment import augment
+from veil.engine.run import one_cycle, seeded
+from veil.errors import InputError
+from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
+from veil.methods.protocol import too_small
+from veil.methods.template import people
+from veil.nets import ResidualEncoder, SixConvolutions
+from veil.release import Contract, Release, to_input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of semi-adversarial networks."""
+
+    prototype: Literal["opposite", "neutral", "same"] = "opposite"
+    """Prototype beside which releases are redrawn."""
+    strength: float = 1.0
+    """How far a release goes from the input (0) to what is redrawn (1)."""
+    change: str = ""
+    """Attributes whose class releases change, separated by commas; all private ones if empty."""
+    pixels: Literal["entropy", "absolute"] = "entropy"
+    """J_D: binary cross-entropy, or mean absolute error."""
+    match: Literal["mean", "same"] = "mean"
+    """J_M on both redrawn images, or on the one beside the same prototype."""
+    weigh_class: float = 1.0
+    """Weight of J_G, >= 0."""
+    weigh_match: float = 5.0
+    """Weight of J_M, >= 0."""
+    rounds: int = 0
+    """Rounds in which a fresh classifier learns from releases and joins the frozen ones, >= 0."""
+    aligned: float = 0.12
+    """Least share of an image's pixel variance that the average face of `protect` has, in [0, 1)."""
+    batch: int = 64
+    """Images a step, even."""
+    steps_classifier: int = 300
+    """Steps of each classifier."""
+    steps_matcher: int = 600
+    """Steps of the matcher."""
+    steps: int = 800
+    """Steps of the auto-encoder, over all rounds."""
+    lr: float = 1e-3
+    """Peak learning rate of the auto-encoder."""
+    lr_frozen: float = 2e-3
+    """Peak learning rate of classifiers and matcher."""
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("weigh_class", "weigh_match", "rounds", "strength"), 0),
+            **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
+            **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
+            "batch": 4,
+        }
+        problems = too_small(self, least)
+        for name, allowed in (
+            ("prototype", ("opposite", "neutral", "same")),
+            ("pixels", ("entropy", "absolute")),
+            ("match", ("mean", "same")),
+        ):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                problems.append(f"{name}: must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.strength > 1:
+            problems.append(f"strength: must lie in [0, 1], got {self.strength!r}")
+        if not 0 <= self.aligned < 1:
+            problems.append(f"aligned: must lie in [0, 1), got {self.aligned!r}")
+        if self.batch % 2:
+            problems.append(f"batch: must be even, got {self.batch!r}")
+        if problems:
+            raise InputError("san: " + "; ".join(problems))
+
+
+PRESETS: dict[str, Config] = {"default": Config(), "hardened": Config(rounds=3, steps=1200)}
+"""``hardened`` refreshes the frozen classifiers from releases."""
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+class AutoEncoder(nn.Module):
+    """Convolutions 8 and 12 with poolings, 256 and 128 with up-samplings; a 1x1 convolution combines the 128 maps and
+    the prototype."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([nn.Conv2d(2 * channels, 8, 3, 1, 1), nn.Conv2d(8, 12, 3, 1, 1)])
+        self.up = nn.ModuleList([nn.Conv2d(12, 256, 3, 1, 1), nn.Conv2d(256, 128, 3, 1, 1)])
+        self.combine = nn.Conv2d(128 + channels, channels, 1)
+
+    def forward(self, x: Tensor, prototype: Tensor) -> Tensor:
+        """Images and prototypes ``(B, C, H, W)`` in [0, 1] -> logits of the redrawn images; H and W in fours."""
+        h = torch.cat([x, prototype.to(x)], 1)
+        for convolution in self.down:
+            h = F.avg_pool2d(F.leaky_relu(convolution(h)), 2)
+        for convolution in self.up:
+            h = F.interpolate(F.leaky_relu(convolution(h)), scale_factor=2)
+        out: Tensor = self.combine(torch.cat([h, prototype.to(h)], 1))
+        return out
+
+
+class Protector(nn.Module):
+    """What ships: auto-encoder, prototypes, and the classifier that says which class an image has."""
+
+    prototypes: Tensor
+    partner: Tensor
+
+    def __init__(self, config: Config, contract: Contract, prototypes: Tensor) -> None:
+        super().__init__()
+        channels, height, width = prototypes.shape[1:]
+        self.strength = config.strength
+        self.autoencoder = AutoEncoder(channels)
+        self.classifier = SixConvolutions(channels, min(height, width), len(prototypes))
+        self.register_buffer("prototypes", prototypes)  # (J, C, H, W), one of each joint class
+        self.register_buffer("partner", partners(config, list(contract.classes)))
+
+    def beside(self, x: Tensor, classes: Tensor) -> Tensor:
+        """Images beside the prototypes that releases of joint classes ``(B,)`` are redrawn with."""
+        prototype = torch.einsum("bj,jchw->bchw", self.partner[classes], self.prototypes)
+        return self.autoencoder(x, prototype).float().sigmoid()  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> releases of that shape; a mask ``(B, J)`` tells the classes that may be."""
+        logits = self.classifier(x).float()
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        drawn = self.beside(x, logits.argmax(1))
+        return x + self.strength * (drawn - x)
+
+
+def partners(config: Config, private: Sequence[str]) -> Tensor:
+    """Weights ``(J, J)`` of the prototypes for releases of each joint class of attributes of two classes each."""
+    changed = [name.strip() for name in config.change.split(",") if name.strip()] or list(private)
+    unknown = [name for name in changed if name not in private]
+    if unknown:
+        raise InputError(f"change: must be private attributes ({', '.join(private)}), got {unknown[0]!r}")
+    count = 2 ** len(private)
+    codes = np.stack(np.unravel_index(np.arange(count), [2] * len(private)), 1)
+    own = np.array([name in changed for name in private])
+    weights = np.eye(count, dtype=np.float32)
+    if config.prototype == "opposite":
+        other = np.where(own, 1 - codes, codes)
+        weights = weights[np.ravel_multi_index(tuple(other.T), [2] * len(private))]
+    elif config.prototype == "neutral":
+        alike = (codes[:, None, ~own] == codes[None][..., ~own]).all(2)
+        weights = (alike / alike.sum(1, keepdims=True)).astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(weights))
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def sharpness(x: NDArray[np.uint8], rows: NDArray[np.int64]) -> float:
+    """Share of the images' variance over pixels that their mean has, in [0, 1]; little where faces are not aligned.
+
+    Each image is brought to mean 0 and deviation 1 first, so that light does not count.
+    """
+    total: Any = 0.0
+    for part in np.array_split(rows, -(-len(rows) // 512)):
+        values = np.asarray(x[part], np.float32).reshape(len(part), -1)
+        values -= values.mean(1, keepdims=True)
+        total = total + (values / np.maximum(values.std(1, keepdims=True), 1e-3)).sum(0, dtype=np.float64)
+    return float(np.square(total / len(rows)).mean())
+
+
+class Training:
+    """The players and the schedule.
+
+    Args:
+        config: Settings.
+        run: Gives updates, stages and precision.
+        x: uint8 images ``(N, H, W[, 3])``, read a batch at a time.
+        rows: ``(n,)`` those to learn from.
+        joint: ``(n,)`` joint class of each.
+        who: ``(n,)`` person of each.
+        protector: What will ship.
+    """
+
+    def __init__(
+        self, config: Config, run: Run, x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.int64],
+        who: NDArray[np.int64], protector: Protector,
+    ) -> None:  # fmt: skip
+        self.config, self.run, self.x, self.rows, self.who = config, run, x, rows, who
+        self.joint, self.protector = run.tensor(joint), protector
+        self.couples = Couples(np.arange(len(rows)), who, joint)
+        channels, height, width = protector.prototypes.shape[1:]
+        multiple = ResidualEncoder.multiple
+        self.padding = (-height % multiple, -width % multiple)
+        with seeded(run.seed, "san", "networks"):
+            matcher = ResidualEncoder(channels, height + self.padding[0], width + self.padding[1], 128)
+            fresh = [
+                SixConvolutions(channels, min(height, width), len(protector.prototypes)) for _ in range(config.rounds)
+            ]
+        for module in (protector, matcher, *fresh):
+            run.place(module)
+        self.autoencoder = Player(
+            "auto-encoder", protector.autoencoder, lr=config.lr, schedule=one_cycle(config.steps), clip=5.0
+        )
+
+        def frozen(name: str, module: nn.Module, steps: int) -> Player:
+            schedule = one_cycle(steps)
+            return Player(name, module, lr=config.lr_frozen, optimizer="adamw", weight_decay=0.02, schedule=schedule)
+
+        self.classifiers = [frozen("classifier", protector.classifier, config.steps_classifier)]
+        self.classifiers += [frozen(f"classifier {i + 1}", m, config.steps_classifier) for i, m in enumerate(fresh)]
+        self.matcher = frozen("matcher", matcher, config.steps_matcher)
+        self.players = [*self.classifiers, self.matcher, self.autoencoder]
+        self.known = 1  # classifiers that have learned
+
+    def train(self) -> None:
+        """The stages, in the order of the file's head."""
+        for step in self.run.stage("classifier", self.config.steps_classifier):
+            self.classifier_step(self.classifiers[0], step, released=False)
+        for step in self.run.stage("matcher", self.config.steps_matcher):
+            self.matcher_step(step)
+        parts = self.config.rounds + 1
+        for part in range(parts):
+            if part:
+                for step in self.run.stage(f"classifier {part}", self.config.steps_classifier):
+                    self.classifier_step(self.classifiers[part], step, released=True)
+                self.known = part + 1
+            for step in self.run.stage(f"auto-encoder {part + 1}", self.config.steps // parts):
+                self.autoencoder_step(step)
+
+    def drawn(self, step: Step) -> NDArray[np.int64]:
+        """Places of a batch: couples of one person, joint classes equally often; this process's share."""
+        couples = self.couples.genuine(self.config.batch // 2, step.rng, singles=0.25)
+        return self.run.share(couples).reshape(-1)
+
+    def images(self, places: NDArray[np.int64]) -> Tensor:
+        x = to_input(self.x[self.rows[places]], "images").to(self.run.device)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def redrawn(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Images beside mixtures ``(B, J)`` of prototypes."""
+        prototype = torch.einsum("bj,jchw->bchw", weights, self.protector.prototypes)
+        with self.run.autocast():
+            out: Tensor = self.protector.autoencoder(x, prototype)
+        return out.float().sigmoid()
+
+    def features(self, x: Tensor) -> Tensor:
+        """The matcher's unit features ``(B, 128)``."""
+        with self.run.autocast():
+            out: Tensor = self.matcher.module(F.pad(x, (0, self.padding[1], 0, self.padding[0]), mode="replicate"))
+        return F.normalize(out.float(), dim=1)
+
+    def said(self, classifier: Player, x: Tensor) -> Tensor:
+        with self.run.autocast():
+            out: Tensor = classifier.module(x)
+        return out.float()
+
+    def classifier_step(self, classifier: Player, step: Step, *, released: bool) -> None:
+        """Cross-entropy, each joint class counting the same; of images, or of what is released as it is now."""
+        places = self.drawn(step)
+        x, z = self.images(places), self.joint[self.run.tensor(places)]
+        if released:
+            with torch.no_grad():
+                x = self.redrawn(x, self.protector.partner[z])
+        x = augment(x, step.uniform).contiguous(memory_format=torch.channels_last)
+        weights = balanced_weights(torch.bincount(self.run.gather(z), minlength=len(self.protector.prototypes)))
+        self.run.update(classifier, cross_entropy(self.said(classifier, x), z, weights))
+
+    def matcher_step(self, step: Step) -> None:
+        """Supervised contrastive loss of the people."""
+        places = self.drawn(step)
+        x = augment(self.images(places), step.uniform).contiguous(memory_format=torch.channels_last)
+        who = self.run.gather(self.run.tensor(self.who[places]))
+        self.run.update(self.matcher, supervised_contrastive(self.run.gather(self.features(x)), who, 0.1))
+
+    def autoencoder_step(self, step: Step) -> None:
+        """J_D + weigh_class J_G + weigh_match J_M, against the frozen networks."""
+        config = self.config
+        places = self.drawn(step)
+        x, z = self.images(places), self.joint[self.run.tensor(places)]
+        same, other = (
+            self.redrawn(x, w) for w in (F.one_hot(z, len(self.protector.partner)).float(), self.protector.partner[z])
+        )
+        pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
+        classes = self.classifiers[0]
+        target = self.protector.partner[z]  # of the neutral prototype: a mixture of classes
+        told = cross_entropy(self.said(classes, same), z)
+        told = told - (target * F.log_softmax(self.said(classes, other), 1)).sum(1).mean()
+        for classifier in self.classifiers[1 : self.known]:
+            told = told + confusion(self.said(classifier, other))
+        with torch.no_grad():
+            truth = self.features(x)
+        errors = [(self.features(drawn) - truth).square().sum(1).mean() for drawn in (same, other)]
+        match = errors[0] if config.match == "same" else (errors[0] + errors[1]) / 2
+        self.run.log("pixels", pixels)
+        self.run.log("class", told)
+        self.run.log("match", match)
+        self.run.update(self.autoencoder, pixels + config.weigh_class * told + config.weigh_match * match)
+
+
+def fit(
+    config: Config,
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: str = "identity",
+    seed: int = 0,
+    run: Run | None = None,
+    key: bytes | None = None,
+    base: Release | None = None,
+) -> Release:
+    """Learn to redraw faces so that they match and tell another class, on the ``protect`` split.
+
+    Args:
+        config: Settings; see :data:`PRESETS`.
+        pack: Aligned faces, grey or RGB, sides divisible by 4; ``identity`` known.
+        private: Labels of two classes each.
+        utility: ``"identity"``: matching is what this method keeps.
+        seed: Seeds weights, batches and views; ignored where ``run`` is given.
+        run: Precision, checkpoints and progress; a plain run if None.
+        key: Not used: equal inputs have equal releases without one.
+        base: Must be None: this method reads the input itself.
+
+    Raises:
+        InputError: With all problems of data and labels in one line, or where faces are not aligned.
+    """
+    if base is not None:
+        raise InputError(f"san: reads the input itself and takes no base, got a release of {base.method!r}")
+    _check(config, pack, private, utility)
+    run = run or Run(seed=seed)
+    rows = pack.rows("protect", known=tuple(private))
+    codes = [pack.label(name)[rows] for name in private]
+    joint = np.ravel_multi_index(codes, [2] * len(private)).astype(np.int64)
+    classes = {name: tuple(pack.classes[name]) for name in private}
+    shape = tuple(pack.x.shape[1:])
+    contract = Contract(
+        kind="images",
+        shape=shape,
+        k=math.prod(shape),
+        image=shape,
+        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        classes=classes,
+        asks=True,
+    )
+    with seeded(run.seed, "san", "protector"):
+        protector = Protector(config, contract, prototypes(pack.x, rows, joint, 2 ** len(private)))
+    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector)
+    run.enter(*training.players)
+    training.train()
+    return Release(
+        method="san",
+        config=asdict(config),
+        contract=contract,
+        encoder=run.collect(protector),
+        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
+    )
+
+
+def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> None:
+    if not private:
+        raise InputError("san: private must name at least one label, got none")
+    if pack.kind != "images":
+        raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
+    pack.require(private=list(private), utility="identity", among=["protect"])
+    problems = [
+        f"label {name!r}: the opposite needs two classes, got {len(pack.classes[name])}"
+        for name in private
+        if len(pack.classes[name]) != 2
+    ]
+    if utility != "identity":
+        problems.append(f"utility: what this method keeps is identity, got {utility!r}")
+    height, width = pack.x.shape[1:3]
+    if height % 4 or width % 4:
+        problems.append(f"san: height and width must be divisible by 4, got {height}x{width}")
+    if not problems:
+        found = sharpness(pack.x, pack.rows("protect"))
+        if found < config.aligned:
+            problems.append(
+                f"san: faces must be aligned, so that the average face has at least {config.aligned:g} of an image's "
+                f"variance, got {found:.3f}; align them (eyes at the same places), or lower aligned"
+            )
+    partners(config, private)
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def prototypes(x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.int64], count: int) -> Tensor:
+    """The average face ``(J, C, H, W)`` in [0, 1] of each joint class; a class without images has that of all.
+
+    Args:
+        x: uint8 images ``(N, H, W[, 3])``.
+        rows: ``(n,)`` those to average.
+        joint: ``(n,)`` their joint classes.
+        count: J.
+    """
+    sums, counts = np.zeros((count, *x.shape[1:])), np.bincount(joint, minlength=count)
+    for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 512)):
+        np.add.at(sums, joint[part], x[rows[part]])
+    shape = (-1, *(1 for _ in x.shape[1:]))
+    every = sums.sum(0) / len(rows)
+    means = np.where(counts.reshape(shape) > 0, sums / np.maximum(counts, 1).reshape(shape), every)
+    t = torch.from_numpy((means / 255).astype(np.float32))
+    return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2).contiguous()
+
+
+def build(config: Config | Mapping[str, Any], contract: Contract) -> Protector:
+    """The protector of a release; what :meth:`veil.release.Release.load` fills with weights."""
+    c = config if isinstance(config, Config) else Config(**config)
+    channels = 3 if len(contract.shape) == 3 else 1
+    return Protector(c, contract, torch.zeros(2 ** len(contract.classes), channels, *contract.shape[:2]))

@@ -1,0 +1,182 @@
+"""Semi-adversarial networks: prototypes and partners by hand, schedule, alignment; and attacks that transfer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import faces_pack, vectors_pack
+from veil import pipeline
+from veil.audit import attackers, transfer
+from veil.data.pack import Pack
+from veil.engine import Run
+from veil.errors import InputError
+from veil.methods import san
+from veil.methods.san import Config, partners, prototypes, sharpness
+
+SHORT = Config(batch=8, steps_classifier=2, steps_matcher=2, steps=2, aligned=0.0)
+
+
+def fit(config: Config = SHORT, pack: Pack | None = None, *, private=("gender",), seed=0, **options):
+    run = Run(seed=seed, precision="fp32")
+    return san.fit(config, pack or faces_pack(), private=private, run=run, **options)
+
+
+def test_prototypes_are_the_classes_means():
+    x = np.zeros((5, 4, 4), np.uint8)
+    x[:, 0, 0] = [10, 20, 30, 90, 200]
+    found = prototypes(x, np.array([0, 1, 3, 4]), np.array([0, 0, 2, 2]), 4)
+    assert found.shape == (4, 1, 4, 4)
+    assert (255 * found[:, 0, 0, 0]).tolist() == pytest.approx([15, 80, 145, 80])  # empty classes: the mean of all
+    colours = prototypes(np.stack([x, x, 255 - x], -1), np.arange(5), np.zeros(5, int), 1)
+    assert colours.shape == (1, 3, 4, 4)
+    assert (255 * colours[0, :, 0, 0]).tolist() == pytest.approx([70, 70, 185])
+
+
+def test_partners_by_hand():
+    """Two attributes: joint classes 00, 01, 10, 11."""
+    both = ("gender", "glasses")
+    eye = np.eye(4)
+    assert (partners(SHORT, both).numpy() == eye[[3, 2, 1, 0]]).all()
+    assert (partners(replace(SHORT, change="glasses"), both).numpy() == eye[[1, 0, 3, 2]]).all()
+    assert (partners(replace(SHORT, prototype="same"), both).numpy() == eye).all()
+    neutral = partners(replace(SHORT, prototype="neutral", change="gender"), both).numpy()
+    assert (neutral == np.array([[1, 0, 1, 0], [0, 1, 0, 1]] * 2) / 2).all()
+    assert (partners(replace(SHORT, prototype="neutral"), both).numpy() == 0.25).all()
+    with pytest.raises(InputError, match=r"change: must be private attributes \(gender, glasses\), got 'age'"):
+        partners(replace(SHORT, change="age"), both)
+
+
+def test_strength_goes_from_the_input_to_what_is_redrawn():
+    x = np.asarray(faces_pack().x[:6])
+    outs = [fit(replace(SHORT, strength=s)).transform(x).astype(float) for s in (0.0, 0.5, 1.0)]
+    np.testing.assert_array_equal(outs[0], x)
+    assert np.abs(outs[1] - (outs[0] + outs[2]) / 2).max() <= 1  # rounding
+    assert np.abs(outs[2] - x).mean() > 5
+
+
+def test_the_class_may_be_told():
+    """Of an image said to be of the other class another prototype is the opposite."""
+    pack = faces_pack()
+    release = fit()
+    x, z = np.asarray(pack.x[:20]), pack.label("gender")[:20]
+    told = release.transform(x, told={"gender": z})
+    other = release.transform(x, told={"gender": 1 - z})
+    assert (told != other).any((1, 2)).all()
+    guessed = release.transform(x)
+    assert all((g == a).all() or (g == b).all() for g, a, b in zip(guessed, told, other, strict=True))
+
+
+def test_the_schedule_freezes_classifier_and_matcher():
+    pack = faces_pack()
+    run = Run(seed=0, precision="fp32")
+    config = replace(SHORT, rounds=2, steps=6)
+    rows = pack.rows("protect")
+    joint = pack.label("gender")[rows]
+    contract = fit().contract
+    protector = san.Protector(config, contract, prototypes(pack.x, rows, joint, 2))
+    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector)
+    run.enter(*training.players)
+    training.train()
+    assert {p.name: p.updates for p in training.players} == {
+        "classifier": 2, "classifier 1": 2, "classifier 2": 2, "matcher": 2, "auto-encoder": 6
+    }  # fmt: skip
+    stages = list(dict.fromkeys(stage for _, stage, _, _ in run.curves))
+    assert stages == [
+        "classifier", "matcher", "auto-encoder 1", "classifier 1", "auto-encoder 2", "classifier 2", "auto-encoder 3"
+    ]  # fmt: skip
+
+
+def test_average_faces_of_unaligned_images_are_blurred():
+    """Of one image again and again all variance is in the mean; of images moved about, little is."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+    same = np.stack([image // (1 + i % 3) for i in range(40)])  # light does not count
+    assert sharpness(same, np.arange(40)) == pytest.approx(1, abs=0.01)
+    moved = np.stack([np.roll(image, tuple(rng.integers(0, 16, 2)), (0, 1)) for _ in range(200)])
+    assert sharpness(moved, np.arange(200)) < 0.03
+    who = np.repeat(np.arange(50), 4)
+    pack = Pack.from_arrays(moved, {"identity": [str(i) for i in who], "gender": np.array(["f", "m"])[who % 2]})
+    with pytest.raises(InputError, match=r"faces must be aligned, .* at least 0.12 of an image's variance, got 0\.0"):
+        fit(replace(SHORT, aligned=0.12), pack)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prototype": "x"}, "prototype: must be one of opposite, neutral, same, got 'x'"),
+        ({"strength": 1.5}, r"strength: must lie in \[0, 1\], got 1.5"),
+        ({"batch": 5}, "batch: must be even, got 5"),
+        ({"rounds": -1, "pixels": "x"}, "rounds: must be >= 0, got -1; pixels: must be one of entropy, absolute"),
+    ],
+)
+def test_settings_out_of_range(settings, words):
+    with pytest.raises(InputError, match=f"^san: .*{words}"):
+        Config(**settings)
+
+
+def test_data_that_does_not_fit():
+    with pytest.raises(InputError, match="san: needs a pack of images, got vectors"):
+        fit(pack=vectors_pack())
+    with pytest.raises(InputError, match="label 'expression': the opposite needs two classes, got 7"):
+        fit(private=("expression",))
+    with pytest.raises(InputError, match="what this method keeps is identity, got 'smile'"):
+        fit(utility="smile")
+    with pytest.raises(InputError, match="private must name at least one label"):
+        fit(private=())
+
+
+# Transfer
+
+
+def turned_pack() -> tuple[Pack, np.ndarray]:
+    """Noise with a bright left or right half by class, and the same images mirrored: the class turned around."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(80), 5)
+    z = who % 2
+    x = rng.integers(0, 100, (len(who), 16, 16)).astype(np.uint8)
+    own = rng.integers(0, 60, (80, 16, 16)).astype(np.uint8)
+    x += own[who]
+    x[np.arange(len(x))[:, None], :, np.where(z[:, None], np.arange(8), np.arange(8, 16))] += 80
+    labels = {"identity": [str(i) for i in who], "side": np.array(["a", "b"])[z]}
+    return Pack.from_arrays(x, labels, seed=0), x[:, :, ::-1].copy()
+
+
+def test_classifiers_of_originals_are_taken_in_and_say_so():
+    pack, turned = turned_pack()
+    shown = [transfer.Shown(name=n, x=x) for n, x in (("Input", np.asarray(pack.x)), ("Turned", turned))]
+    options = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
+    found = transfer.classified(np.asarray(pack.x), shown, pack, "side", **options)
+    worst = {name: next(f for f in each if f.worst) for name, each in found.items()}
+    assert worst["Input"].value > 0.95
+    assert worst["Turned"].value < 0.05
+    assert worst["Turned"].note.startswith("below chance")
+    assert [f.attacker for f in found["Input"]] == list(transfer.CLASSIFIERS)
+
+
+def test_an_audit_of_images_measures_transfer_and_likeness(tmp_path):
+    pack = faces_pack()
+    release = fit(replace(SHORT, strength=0.0))
+    found = pipeline.audit_pack(
+        pack, tmp_path, [pipeline.Entry(name="Same", release=release)], private=["gender"], utility=["identity"],
+        baselines=(), effort="quick", jobs=1,
+    )  # fmt: skip
+
+    def value(release: str, code: str) -> float:
+        return next(f.value for f in found if (f.release, f.code) == (release, code) and f.worst)
+
+    for code in ("attribute.transfer_balanced_accuracy", "verification.transfer_auc"):
+        assert value("Same", code) == value("Input", code)  # the release is the input
+    assert value("Same", "verification.mixed_auc") == value("Input", "verification.transfer_auc")
+    assert value("Same", "utility.ssim") == pytest.approx(1)
+    assert value("Same", "utility.psnr") == 60
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    train = attackers.train
+    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 40)}))
+    torch.set_num_threads(1)
