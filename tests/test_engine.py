@@ -39,8 +39,8 @@ TEMPLATE = template.Config(
 SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2, guide=0.0, keep=1.0, hide=2.0)
 MI = mi.Config(batch=16, features=8, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0)
 INVERSION = inversion.Config(
-    batch=16, features=16, labels="gender", lambda2=0.1, noise=0.5, steps_alone=3, steps_perceptual=3, steps_decoder=2,
-    steps_joint=8,
+    batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
+    steps_decoder=2, steps_joint=8,
 )  # fmt: skip
 SAN = san.Config(batch=16, steps_classifier=3, steps_matcher=3, steps=8, aligned=0.0)
 METHOD = {module.Config: module for module in (aia, inversion, mi, san, substitution, template)}

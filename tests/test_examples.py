@@ -198,13 +198,14 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
     example.main()
 
     rows = sorted(p.stem for p in (tmp_path / "out" / "stylised-0").glob("*.json"))
-    assert rows == [f"{n}-{k}" for n in ("conv1", "fc", "single") for k in ("protected", "unprotected")]
+    kinds = ("adversarial", "default", "unprotected")
+    assert rows == [f"{n}-{k}" for n in ("fc", "layer1") for k in kinds] + ["single-default", "single-unprotected"]
     text = results.read_text()
-    assert text.count("| all labels, protected: ") == 3  # decoders, without the one that has more data
-    assert text.count("| conv1, ") == text.count("| fc, ") == 2
+    assert text.count("| all labels, default: ") == 3  # decoders, without the one that has more data
+    assert text.count("| layer1, ") == text.count("| fc, ") == 3
     assert "| mean image |" in text
     with Image.open(figures / "inversion-cuts.png") as sheet:
-        assert sheet.height == 2 * (5 * (64 + 4) + 4)  # originals, and four rows of what was redrawn
+        assert sheet.height == 2 * (7 * (64 + 4) + 4)  # originals, and six rows of what was redrawn
     before = results.read_bytes()
     monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
     example.main()

@@ -156,7 +156,7 @@ def test_an_audit_with_inversion_writes_figures_pictures_and_a_report(tmp_path):
     from veil.report import html
 
     pack = faces_pack()
-    release = fit(replace(SHORT, noise=1.0))
+    release = fit(replace(SHORT, capacity=8.0))
     entry = pipeline.Entry(name="Ours", release=release)
     found = pipeline.audit_pack(
         pack, tmp_path, [entry], private=[], utility=["smile", "glasses"], baselines=(), effort="quick", jobs=1,
@@ -331,7 +331,7 @@ def test_the_schedule():
 
 
 def test_without_an_adversary_only_the_protector_learns():
-    made = training(replace(SHORT, mu1=0, mu2=0, noise=0.5))
+    made = training(replace(SHORT, mu1=0, mu2=0, capacity=8.0))
     made.train()
     assert [p.name for p in made.players] == ["protector"]
 
@@ -345,8 +345,17 @@ def test_private_and_public_people_are_apart():
     assert len(set(who[x2])) == round(0.25 * len(set(who[pack.rows("protect")])))
 
 
+def test_noise_makes_the_capacity():
+    """k Gaussian channels of power 1 / k beside noise of power s^2 / k: (k / 2) log2(1 + 1 / s^2) bits."""
+    for capacity, k in ((8.0, 16), (128.0, 16_384), (0.5, 128)):
+        s = inversion.noise_of(capacity, k)
+        assert k / 2 * np.log2(1 + 1 / s**2) == pytest.approx(capacity)
+    assert inversion.noise_of(0.0, 128) == 0
+    assert fit(replace(SHORT, capacity=16.0)).contract.noise == pytest.approx(3**-0.5)  # 16 values of one bit each
+
+
 def test_noise_is_learned_with_and_released():
-    release = fit(replace(SHORT, noise=2.0))
+    release = fit(replace(SHORT, capacity=2.0))
     out = release.transform(faces_pack().x[:6])
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-5)
     assert release.contract.keyed
@@ -374,7 +383,7 @@ def test_it_keeps_labels_and_ships_no_path(tmp_path):
         ({"cut": "layer4"}, "cut: must be one of conv1, layer1, layer2, layer3, pool, fc, got 'layer4'"),
         ({"weights": "x.pth"}, "norm: a weight file holds statistics of batches, so it must be batch, got 'group'"),
         ({"public": 1.0}, "public: must lie between 0 and 1, got 1.0"),
-        ({"mu1": -1.0, "noise": float("nan")}, "mu1: must be >= 0, got -1.0; noise: must be >= 0, got nan"),
+        ({"mu1": -1.0, "capacity": float("nan")}, "mu1: must be >= 0, got -1.0; capacity: must be >= 0, got nan"),
     ],
 )
 def test_settings_out_of_range(settings, words):

@@ -19,9 +19,10 @@ Where this file departs from the text, or the text leaves a choice open:
   relative to that, not to the paper's units. ``bounded=false`` (preset ``paper``) takes min away; errors are bounded
   then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
 - The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
-- ``noise`` (ours): r has length 1, gets keyed Gaussian noise of that norm relative to it, and length 1 again. What a
-  fresh decoder can find is then bounded, whatever D was: k values carry at most (k / 2) log2(1 + 1 / noise^2) bits, the
-  capacity of k Gaussian channels of that signal-to-noise ratio; for much noise about 0.72 k / noise^2.
+- ``capacity`` (ours, and the default in place of the adversary): r has length 1, gets keyed Gaussian noise, and length
+  1 again, in training and in releases. k values with noise of norm s relative to theirs carry at most
+  (k / 2) log2(1 + 1 / s^2) bits (Shannon 1948: k Gaussian channels of that power), whatever decoder reads them; s is
+  what makes that ``capacity``. E learns to spend the bits on the labels.
 - Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nets.ResNet`).
 - Perceptual distances come from VGG-16 where ``perceptual_weights`` names a file of it, else from a network that the
   run trains on the public part without labels (:mod:`veil.engine.perceptual`).
@@ -82,8 +83,8 @@ class Config:
     """Weight of the perceptual distance that the encoder maximises, relative to the mean image's, >= 0."""
     bounded: bool = True
     """Count errors up to the mean image's only."""
-    noise: float = 0.0
-    """Norm of the keyed noise relative to the representation, >= 0; the paper has none."""
+    capacity: float = 0.0
+    """Bits that a representation carries at most, by keyed noise, >= 0; 0 for no noise, and no bound."""
     public: float = 0.25
     """Share of the people of `protect` who stand for public data, in (0, 1)."""
     ahead: int = 2
@@ -109,7 +110,7 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "noise", "steps_decoder", "steps_joint"), 0),
+            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "capacity", "steps_decoder", "steps_joint"), 0),
             **dict.fromkeys(("features", "ahead", "steps_alone", "steps_perceptual"), 1),
             **dict.fromkeys(("lr", "lr_decoder", "lr_discriminator"), 1e-8),
             "batch": 2,
@@ -136,12 +137,12 @@ _PAPER = Config(
     steps_decoder=2000, steps_joint=10_000,
 )  # fmt: skip
 PRESETS: dict[str, Config] = {
-    "default": Config(noise=1.0),
+    "default": Config(capacity=128.0, mu1=0, mu2=0, steps_alone=1000),
     "adversarial": Config(),
-    "unprotected": Config(mu1=0, mu2=0),
+    "unprotected": Config(mu1=0, mu2=0, steps_alone=1000),
     "paper": _PAPER,
 }
-"""``adversarial`` is the paper's idea at a size for two cores, ``default`` adds noise, ``unprotected`` has neither."""
+"""``default`` bounds the bits, ``adversarial`` is the paper's idea at a size for two cores, ``unprotected`` neither."""
 
 
 _RAMP = 0.5  # share of stage 1 over which the noise rises to its norm
@@ -156,7 +157,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[: _place(config)])
-        self.unit = config.noise > 0
+        self.unit = config.capacity > 0
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` in [0, 1] -> ``(B, k)``."""
@@ -169,7 +170,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: Config, shape: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.unflatten = Unflatten(shape, unit=config.noise > 0)
+        self.unflatten = Unflatten(shape, unit=config.capacity > 0)
         self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[_place(config) :])
         self.dense = nn.Sequential(nn.ReLU(), nn.Linear(config.features, 256), nn.ReLU(), nn.Linear(256, outputs))
 
@@ -188,6 +189,11 @@ class Unflatten(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         return self.scale * r.view(len(r), *self.shape)
+
+
+def noise_of(capacity: float, k: int) -> float:
+    """Norm of noise, relative to that of k values, beside which they carry so many bits at most; 0 for capacity 0."""
+    return math.expm1(2 * capacity / k * math.log(2)) ** -0.5 if capacity else 0.0
 
 
 def _place(config: Config) -> int:
@@ -233,8 +239,9 @@ class Training:
             self.encoder = Encoder(config)
             with torch.no_grad():
                 self.shape = tuple(self.encoder.network(torch.zeros(1, *image)).shape[1:])
+            self.noise = noise_of(config.capacity, math.prod(self.shape))
             self.classifier = Classifier(config, self.shape, sum(sizes))
-            decoder = nn.Sequential(Unflatten(self.shape, unit=config.noise > 0), MirrorDecoder(self.shape, *image))
+            decoder = nn.Sequential(Unflatten(self.shape, unit=config.capacity > 0), MirrorDecoder(self.shape, *image))
             discriminator = ImageDiscriminator(*image)
         self.made: dict[str, str] = {}
         if config.weights:
@@ -268,7 +275,7 @@ class Training:
         config = self.config
         for step in self.run.stage("utility", config.steps_alone):
             x, labels = self.batch(step)
-            noise = self.config.noise * min(step.progress / _RAMP, 1.0)
+            noise = self.noise * min(step.progress / _RAMP, 1.0)
             self.run.update(self.protector, self.utility_loss(self.represented(x, step, noise), labels))
         if not config.adversarial:
             return
@@ -299,7 +306,7 @@ class Training:
 
     def represented(self, x: Tensor, step: Step, noise: float | None = None) -> Tensor:
         """r ``(b, k)``, with its noise, or with another."""
-        noise = self.config.noise if noise is None else noise
+        noise = self.noise if noise is None else noise
         with self.run.autocast():
             r: Tensor = self.encoder(x)
         return normalised_noise(r, step.normal(*r.shape).to(r.device), noise) if noise else r
@@ -416,7 +423,7 @@ def fit(
         shape=tuple(pack.x.shape[1:]),
         k=math.prod(shape),
         feature_map=(shape[0], shape[1], shape[2]) if len(shape) == 3 else None,
-        noise=config.noise,
+        noise=training.noise,
         crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
         keeps={name: tuple(pack.classes[name]) for name in kept},
     )
