@@ -289,6 +289,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
         (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"], "are for --inversion"),
+        (["audit", "--vectors", "/nowhere.npz", "--inversion"], "so a PACK that holds them must be named"),
         (["audit", "PEOPLE", "OUT", "--private", "height"], "label 'height'"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--effort", "huge"], "effort: must be one of quick"),
         (

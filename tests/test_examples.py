@@ -210,3 +210,28 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
     example.main()
     assert results.read_bytes() == before
+
+
+@pytest.mark.usefixtures("brief")
+def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On stylised faces in LFW's place: a row for the input and for each preset, and sheets of 24 pairs."""
+    example = importlib.import_module("san_lfw")
+    pack = example.build.pack
+
+    def stylised(layout: str, source: Path, path: Path, **options: object) -> object:
+        assert layout == "lfw"
+        return pack("stylised", "identities=60,images=4", path, **options)
+
+    monkeypatch.setattr(example.build, "pack", stylised)
+    page = tmp_path / "page.md"
+    arguments = ["x", "--lfw", "none", "--out", str(tmp_path / "out"), "--seeds", "0", "--size", "32", "--set"]
+    short = ["steps=4", "steps_classifier=1", "steps_matcher=1", "batch=8", "aligned=0"]
+    monkeypatch.setattr("sys.argv", [*arguments, *short, "--results", str(page)])
+
+    example.main()
+
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| 0 | ")]
+    assert [row[1] for row in rows] == ["Input", "default", "hardened"]
+    assert all("(" in value for row in rows[1:] for value in row[2:])
+    with Image.open(tmp_path / "out" / "seed-0" / "hardened.png") as sheet:
+        assert sheet.size == (2 * (12 * 36 + 4), 2 * (4 * 36 + 4))

@@ -401,6 +401,8 @@ def audit(
         raise InputError("audit: needs a PACK, or a file of vectors with labels (--vectors), got neither")
     if source is None and (release or baseline):
         raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
+    if invert and source is None:
+        raise InputError("audit: --inversion redraws unprotected originals, so a PACK that holds them must be named")
     if not invert and (matcher or perceptual):
         raise InputError("audit: --matcher and --perceptual are for --inversion, which was not asked for")
     if out is not None and folder is not None:

@@ -170,7 +170,7 @@ def audit(
         others = [s for s in subjects if s is not reference]
         tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
     if invert is not None:
-        who = inversion.judges(pack, invert, attack_on=attack_on, seed=seed, effort=effort)
+        who = _single(delayed(inversion.judges)(pack, invert, attack_on=attack_on, seed=seed, effort=effort))
         tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
     shown = [s for s in subjects if s.codes is None and reference is not None and _same_form(s.x, reference.x)]
     if reference is not None and len(shown) > 1:
