@@ -34,7 +34,7 @@ from veil.release import Release, to_input
 from veil.report.plots import INK, METHOD, MUTED, RULE
 
 FRACTIONS = (5494 / 7494, 0.0, 1000 / 7494, 1000 / 7494)
-LAMS = (0.0, 0.5, 1.0, 1.5)
+LAMS = (0.0, 0.5, 1.25, 2.0)
 """Weights of ``mi``, over the paper's range."""
 CODES = ((40, 2.0), (40, 0.0), (40, 6.0), (96, 2.0))
 """Numbers of codes to begin with, and weights, of ``substitution``."""
@@ -338,7 +338,7 @@ def main() -> None:
         write_results(arguments.results, arguments.out, arguments.seeds)
     if arguments.figures is not None:
         draw(arguments.figures, arguments.out, arguments.seeds)
-        pictures(arguments.figures, arguments.out, settings["mi"], 1.0)
+        pictures(arguments.figures, arguments.out, settings["mi"], LAMS[-2])
 
 
 if __name__ == "__main__":

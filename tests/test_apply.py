@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,13 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.ExifTags import Base as Tag
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from veil import apply as module
-from veil import outputs
+from veil import cli, outputs
 from veil.apply import apply, read_vectors
-from veil.data import build
+from veil.data import build, decode
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.data.vectors import VectorFile
@@ -398,7 +401,7 @@ def test_a_list_of_skipped_rows_does_not_outlive_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("kind", ["images", "vectors"])
+@pytest.mark.parametrize("kind", ["images", "vectors", "image files"])
 def test_rows_are_read_as_they_are_released(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -417,7 +420,8 @@ def test_rows_are_read_as_they_are_released(
         source, release, most = put(tmp_path / "in.npy", vectors(700)), vectors_release(), 2 * 7
     else:
         decode, picture = build._decode_item, (album / "c.png").read_bytes()
-        source, release, most = tmp_path / "in", images_release(), 2 * 7 + (2 * 1 + 2) * build.CHUNK_ITEMS
+        source, most = tmp_path / "in", 2 * 7 + (2 * 1 + 2) * build.CHUNK_ITEMS
+        release = images_release() if kind == "images" else picture_release()
         source.mkdir()
         for i in range(700):
             (source / f"{i:03d}.png").write_bytes(picture)
@@ -429,7 +433,9 @@ def test_rows_are_read_as_they_are_released(
 
         monkeypatch.setattr(build, "_decode_item", decoded)
         monkeypatch.setattr(build.os, "cpu_count", lambda: 1)
-    apply(release, source, tmp_path / "out.parquet", progress=lambda n, *_: ahead.append(read - n))
+    files = kind == "image files"
+    out = tmp_path / ("out" if files else "out.parquet")
+    apply(release, source, out, images=files, progress=lambda n, *_: ahead.append(read - n))
     assert len(ahead) == 100
     assert max(ahead) <= most
 
@@ -687,6 +693,411 @@ def test_what_was_done_before_the_disk_was_full_is_kept(tmp_path: Path, monkeypa
     assert "out.npz: cannot be written (No space left on device); what was done waits in out.npz.partial" in message
     monkeypatch.undo()
     assert json.loads((tmp_path / "out.npz.partial" / "run.json").read_text())["kind of target"] == ".npz"
+
+
+# -- image files ------------------------------------------------------------------------------------------------------
+
+SECRET = "Jane Doe"
+MARKS = [SECRET.encode(), b"Exif", b"ICC_PROFILE", b"acsp", b"ns.adobe.com", b"xmpmeta"]  # acsp: of any ICC profile
+
+
+def picture_release(channels: int = 1, encoder: nn.Module | None = None, **contract: Any) -> Release:
+    shape = (SIZE, SIZE) if channels == 1 else (SIZE, SIZE, 3)
+    c = Contract(kind="images", shape=shape, k=SIZE * SIZE * channels, image=shape, **contract)
+    return Release(method="mi", config={}, contract=c, encoder=encoder or Negative())
+
+
+def _smooth(width: int, height: int, mode: str) -> Image.Image:
+    """A picture of which JPEG loses little."""
+    y, x = np.mgrid[:height, :width]
+    planes = [200 * x / width + 20, 200 * y / height + 20, 100 * (x / width + y / height) + 20]
+    return Image.fromarray(np.round(np.dstack(planes) if mode == "RGB" else planes[0]).astype(np.uint8))
+
+
+def _exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[Tag.Orientation] = 6
+    exif[Tag.Artist] = SECRET
+    exif[Tag.GPSInfo] = {1: "N", 2: (48.0, 51.0, 30.0)}
+    return exif
+
+
+PICTURES = {
+    "a/turned.jpg": ("JPEG", "RGB", (40, 24)),
+    "a/words.png": ("PNG", "RGB", (33, 20)),
+    "b/deep/grey.JPG": ("JPEG", "L", (50, 50)),
+    "b/grey.png": ("PNG", "L", (16, 16)),
+    "b/large.png": ("PNG", "RGB", (90, 91)),
+    "c.webp": ("WEBP", "RGB", (21, 30)),
+    "d.bmp": ("BMP", "RGB", (20, 20)),
+    "e.tif": ("TIFF", "RGB", (24, 40)),
+    "f.gif": ("GIF", "L", (30, 31)),
+    "named.jpg": ("PNG", "RGB", (18, 19)),  # what a file is counts, not its name
+}
+TURNED = ("a/turned.jpg", "c.webp", "e.tif")
+
+
+@pytest.fixture(scope="module")
+def holiday(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of all formats that hold more than a picture; one that is cut short, and one of text."""
+    root = tmp_path_factory.mktemp("holiday") / "holiday"
+    xmp = f"<x:xmpmeta><dc:creator>{SECRET}</dc:creator></x:xmpmeta>"
+    words = PngInfo()
+    words.add_text("Author", SECRET)
+    words.add_text("Comment", SECRET, zip=True)
+    words.add_itxt("XML:com.adobe.xmp", xmp)
+    more: dict[str, dict[str, Any]] = {
+        "JPEG": {"exif": _exif(), "comment": SECRET, "xmp": xmp.encode(), "dpi": (300, 300)},
+        "PNG": {"pnginfo": words, "dpi": (300, 300)},
+        "WEBP": {"exif": _exif(), "xmp": xmp.encode()},
+        "TIFF": {"tiffinfo": {Tag.Orientation: 6, Tag.ImageDescription: SECRET, 700: xmp.encode()}},
+        "GIF": {"comment": SECRET},
+        "BMP": {"dpi": (300, 300)},
+    }
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, (form, mode, size) in PICTURES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        icc = {} if form in ("BMP", "GIF") else {"icc_profile": profile}
+        _smooth(*size, mode).save(root / name, form, **more[form], **icc)
+        held = (root / name).read_bytes()
+        assert form == "BMP" or SECRET.encode() in held
+        assert not icc or form == "PNG" or b"acsp" in held  # PNG compresses it
+    whole = (root / "b" / "large.png").read_bytes()
+    (root / "b" / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (root / "notes.txt").write_text(SECRET)
+    return root
+
+
+def _tree(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in _tree(folder)}
+
+
+def _segments(jpeg: bytes) -> list[int]:
+    """The markers of a JPEG up to its pixels."""
+    at, found = 2, []
+    while not found or found[-1] != 0xDA:
+        assert jpeg[at] == 0xFF
+        found.append(jpeg[at + 1])
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return found
+
+
+def _chunks(png: bytes) -> list[bytes]:
+    at, found = 8, []
+    while at < len(png):
+        found.append(png[at + 4 : at + 8])
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return found
+
+
+def _expected(release: Release, path: Path, size: tuple[int, int]) -> Image.Image:
+    channels = 3 if len(release.contract.shape) == 3 else 1
+    x = decode.decode(path.read_bytes(), SIZE, channels, release.contract.crop)
+    return Image.fromarray(release.transform(x[None])[0]).resize(size, Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_files_are_those_of_the_source_without_what_they_say(
+    holiday: Path, tmp_path: Path, channels: int
+) -> None:
+    release, out = picture_release(channels), tmp_path / "out"
+    before = _bytes(holiday)
+    told: list[tuple[int, int | None, int]] = []
+    assert apply(release, holiday, out, images=True, progress=lambda *m: told.append(m)) == (10, 1)
+    assert told[-1] == (10, 11, 1)
+    assert _bytes(holiday) == before
+    assert _tree(out) == sorted(PICTURES)
+    assert _left(tmp_path) == ["out", "out.skipped.csv"]
+    with (tmp_path / "out.skipped.csv").open() as file:
+        assert [row["source"] for row in csv.DictReader(file)] == ["b/broken.png"]
+    for name, (form, _, size) in PICTURES.items():
+        data = (out / name).read_bytes()
+        for mark in MARKS:
+            assert mark not in data, (name, mark)
+        with Image.open(out / name) as image:
+            assert (image.format, image.size) == (form, size[::-1] if name in TURNED else size), name
+            grey = "RGB" if form == "WEBP" else "L"  # WebP has no grey
+            assert image.mode == ("P" if form == "GIF" else grey if channels == 1 else "RGB"), name
+            assert not {"exif", "icc_profile", "xmp", "comment", "photoshop"} & image.info.keys(), name
+            if form == "JPEG":
+                assert set(_segments(data)) <= {0xE0, 0xDB, 0xC0, 0xC4, 0xDA}, name  # JFIF, tables, frame and scan
+                assert data[6:11] == b"JFIF\0"
+            elif form == "PNG":
+                assert set(_chunks(data)) == {b"IHDR", b"IDAT", b"IEND"}, name
+            elif form == "TIFF":
+                assert image.getexif().get(Tag.Orientation, 1) == 1
+                assert not image.tag_v2.keys() & {Tag.ImageDescription, Tag.Artist, Tag.Software, Tag.ExifOffset, 700}
+            wanted = _expected(release, holiday / name, image.size)
+            got, want = (np.asarray(i.convert("RGB")).astype(int) for i in (image, wanted))
+        if form in ("PNG", "BMP", "TIFF") or (form == "GIF" and channels == 1):
+            np.testing.assert_array_equal(got, want, err_msg=name)
+        else:
+            assert np.abs(got - want).mean() < 3, name
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("how", ["Exif", "XMP"])
+def test_sizes_are_upright_whatever_says_so(tmp_path: Path, form: str, how: str) -> None:
+    (tmp_path / "in").mkdir()
+    for turn in range(1, 9):
+        exif, words = Image.Exif(), PngInfo()
+        exif[Tag.Orientation] = turn
+        xmp = f'<x:xmpmeta><rdf:Description tiff:Orientation="{turn}"/></x:xmpmeta>'
+        words.add_itxt("XML:com.adobe.xmp", xmp)
+        options: dict[str, Any] = {"exif": exif}
+        if how == "XMP":
+            options = {"PNG": {"pnginfo": words}, "TIFF": {"tiffinfo": {700: xmp.encode()}}}.get(
+                form, {"xmp": xmp.encode()}
+            )
+        _smooth(30, 20, "RGB").save(tmp_path / "in" / f"{turn}.png", form, **options)
+    apply(picture_release(), tmp_path / "in", tmp_path / "out", images=True)
+    for turn in range(1, 9):
+        turned = turn > 4 and (how, form) != ("XMP", "JPEG")  # of JPEGs Exif alone counts
+        with Image.open(tmp_path / "out" / f"{turn}.png") as image:
+            assert (image.format, image.size) == (form, (20, 30) if turned else (30, 20))
+
+
+def test_of_a_crop_only_the_crop_is_written(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    _smooth(40, 24, "RGB").save(source / "a.jpg", exif=_exif())  # upright it is 24 by 40
+    _smooth(41, 32, "L").save(source / "b.png")
+    release = picture_release(crop=(0.25, 0.25, 0.75, 0.5))
+    assert apply(release, source, out, images=True) == (2, 0)
+    for name, size in (("a.jpg", (12, 10)), ("b.png", (20, 8))):
+        with Image.open(out / name) as image:
+            assert image.size == size
+            got = np.asarray(image).astype(int)
+        assert np.abs(got - np.asarray(_expected(release, source / name, size))).max() <= (0 if name == "b.png" else 8)
+
+
+def test_what_stands_in_the_way_of_image_files_is_kept_unless_forced(holiday: Path, tmp_path: Path) -> None:
+    release, out = picture_release(), tmp_path / "out"
+    (out / "b").mkdir(parents=True)
+    (out / "b" / "grey.png").write_text("mine")
+    (out / "mine.txt").write_text("mine")
+    before = _bytes(tmp_path)
+    for options in ({}, {"resume": True}):  # nothing was begun that could be resumed
+        message = _refused(release, holiday, out, images=True, **options)
+        assert message == f"{out / 'b' / 'grey.png'}: already exists; choose another folder or force"
+        assert _bytes(tmp_path) == before
+    assert apply(release, holiday, out, images=True, force=True) == (10, 1)
+    assert _tree(out) == sorted([*PICTURES, "mine.txt"])
+    assert (out / "mine.txt").read_text() == "mine"
+    done = _bytes(tmp_path)
+    assert done["out/b/grey.png"] != b"mine"
+    assert "already exists" in _refused(release, holiday, out, images=True)
+    assert "already exists" in _refused(release, holiday, out, images=True, resume=True)  # a run that is done
+    assert apply(release, holiday, out, images=True, force=True) == (10, 1)
+    assert _bytes(tmp_path) == done
+    # The list of another source's skipped files is not replaced either.
+    (tmp_path / "in").mkdir()
+    _smooth(9, 9, "L").save(tmp_path / "in" / "new.png")
+    assert "out.skipped.csv: already exists" in _refused(release, tmp_path / "in", out, images=True)
+    assert _bytes(out) == {name.removeprefix("out/"): data for name, data in done.items() if name[:4] == "out/"}
+
+
+def test_what_cannot_be_written_as_image_files_is_refused(holiday: Path, people: Path, tmp_path: Path) -> None:
+    release, out, album = picture_release(), tmp_path / "out", tmp_path / "in" / "album"
+    shutil.copytree(holiday, album)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(album)
+    (tmp_path / "led" / "a").mkdir(parents=True)
+    (tmp_path / "led" / "b").symlink_to(album / "b")
+    (tmp_path / "way" / "d.bmp").mkdir(parents=True)
+    before = _bytes(tmp_path)
+
+    def refused(release: Release, source: Path, out: Path, **options: Any) -> str:
+        message = _refused(release, source, out, images=True, **options)
+        assert _bytes(tmp_path) == before
+        return message
+
+    assert refused(images_release(), album, out) == (
+        "images: the release must give images, got one that gives vectors of 3 values"
+    )
+    assert "got one that gives vectors" in refused(vectors_release(), people, out)
+    assert "cannot be named by their numbers" in refused(release, album, out, row_numbers=True)
+    assert "from a folder of images, got a pack" in refused(release, people, out)
+    assert "from a folder of images, got a file" in refused(release, tmp_path / "file", out)
+    assert "does not exist" in refused(release, tmp_path / "nowhere", out)
+    assert "images have no labels" in refused(release, album, out, told=["gender"])
+    for force in (False, True):
+        assert "is the source itself" in refused(release, album, album, force=force)
+        assert "is the source itself" in refused(release, album, tmp_path / "link", force=force)
+        assert "lies inside the source" in refused(release, album, album / "out", force=force)
+        assert "lies inside the source" in refused(release, album, tmp_path / "link" / "b" / "out", force=force)
+        assert "could be overwritten" in refused(release, album, tmp_path / "in", force=force)
+        assert f"{tmp_path / 'file'}: is a file" in refused(release, album, tmp_path / "file", force=force)
+        assert "got one that ends in .npz" in refused(release, album, tmp_path / "out.npz", force=force)
+        assert "not a name for a folder" in refused(release, album, Path(), force=force)
+    assert "led/b: leads out of" in refused(release, album, tmp_path / "led", force=True)
+    assert "d.bmp: is a folder where an image file is to be" in refused(release, album, tmp_path / "way", force=True)
+    assert "cannot be written (Not a directory); nothing was left" in refused(release, album, tmp_path / "file" / "out")
+
+
+def test_a_folder_without_a_readable_image_leaves_no_image_files(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert "it is empty" in _refused(picture_release(), tmp_path / "in", tmp_path / "out", images=True)
+    (tmp_path / "in" / "a.png").write_bytes(b"no image")
+    assert "the first of 1 is a.png: " in _refused(picture_release(), tmp_path / "in", tmp_path / "out", images=True)
+    assert _left(tmp_path) == ["in"]
+
+
+def test_formats_that_pillow_cannot_write_are_skipped(
+    holiday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(Image.SAVE, "BMP")
+    assert apply(picture_release(), holiday, tmp_path / "out", images=True) == (9, 2)
+    assert _tree(tmp_path / "out") == sorted(PICTURES.keys() - {"d.bmp"})
+    assert "d.bmp,Pillow cannot write BMP" in (tmp_path / "out.skipped.csv").read_text().splitlines()
+
+
+def test_a_list_of_skipped_images_does_not_outlive_them(holiday: Path, tmp_path: Path) -> None:
+    shutil.copytree(holiday, tmp_path / "in")
+    apply(picture_release(), tmp_path / "in", tmp_path / "out", images=True)
+    (tmp_path / "in" / "b" / "broken.png").unlink()
+    assert apply(picture_release(), tmp_path / "in", tmp_path / "out", images=True, force=True) == (10, 0)
+    assert _left(tmp_path) == ["in", "out"]
+
+
+def test_names_may_be_as_long_as_the_system_allows_and_of_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = ["x" * 251 + ".png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        try:
+            _smooth(9, 9, "L").save(tmp_path / "in" / name)
+        except OSError:
+            pytest.skip("the file system takes no such name")
+    assert apply(picture_release(), tmp_path / "in", tmp_path / "out", images=True) == (2, 0)
+    assert sorted(_left(tmp_path / "out")) == sorted(names)
+
+
+class Interrupted(nn.Module):
+    """Redraws two batches, then is interrupted; counts them."""
+
+    def __init__(self, after: float = 2) -> None:
+        super().__init__()
+        self.after, self.calls = after, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > self.after:
+            raise KeyboardInterrupt
+        return 1 - x
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """30 images, one of them unreadable: five batches where these are small."""
+    folder = tmp_path / "many"
+    for i in range(30):
+        path = folder / f"{i % 3}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 9), dtype=np.uint8)).save(path)
+    (folder / "0" / "03.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.usefixtures("small")
+def test_image_files_of_an_interrupted_run_are_resumed(many: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        apply(picture_release(encoder=Interrupted()), many, out, images=True)
+    assert len(_tree(out)) == 13  # two batches less the unreadable one
+    before = _bytes(tmp_path)
+    assert "an unfinished run left it; resume to go on with it" in _refused(picture_release(), many, out, images=True)
+    other = picture_release(crop=(0.0, 0.0, 0.5, 0.5))
+    assert "another release" in _refused(other, many, out, images=True, resume=True)
+    assert _bytes(tmp_path) == before
+    encoder = Interrupted(np.inf)
+    told: list[tuple[int, int | None, int]] = []
+    done = apply(picture_release(encoder=encoder), many, out, images=True, resume=True,
+                 progress=lambda *m: told.append(m))  # fmt: skip
+    assert (done, encoder.calls, told[0]) == ((29, 1), 3, (20, 30, 1))
+    assert _left(tmp_path) == ["many", "out", "out.skipped.csv"]
+    apply(picture_release(), many, tmp_path / "whole", images=True)
+    assert _bytes(out) == _bytes(tmp_path / "whole")
+    assert (tmp_path / "out.skipped.csv").read_bytes() == (tmp_path / "whole.skipped.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_image_files_that_were_damaged_since_are_made_again(many: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        apply(picture_release(encoder=Interrupted()), many, out, images=True)
+    victim = out / "0" / "27.png"  # the tenth: in the second batch
+    victim.unlink() if damage == "gone" else victim.write_bytes(victim.read_bytes()[:-1])
+    encoder = Interrupted(np.inf)
+    assert apply(picture_release(encoder=encoder), many, out, images=True, resume=True) == (29, 1)
+    assert encoder.calls == 4
+    apply(picture_release(), many, tmp_path / "whole", images=True)
+    assert _bytes(out) == _bytes(tmp_path / "whole")
+
+
+def test_image_files_written_before_the_disk_was_full_are_known(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write, calls = tmp_path / "out", outputs._write, []
+
+    def full(path: Path, write_it: Callable[..., Any], **options: Any) -> None:
+        calls.append(path)
+        if path.name == "21.png":
+            temporary = options["temporary"]
+            temporary.write_bytes(b"half a file that a kill has left")
+            raise OSError(28, "No space left on device")
+        write(path, write_it, **options)
+
+    monkeypatch.setattr(outputs, "_write", full)
+    message = _refused(picture_release(), many, out, images=True)
+    assert "cannot be written (No space left on device); what was done waits in out.partial to be resumed" in message
+    assert len(_tree(out)) == 6 + 1  # no batch was whole, but these files are there, and the half of one
+    monkeypatch.undo()
+    assert "resume to go on with it" in _refused(picture_release(), many, out, images=True)
+    with pytest.raises(KeyboardInterrupt):  # the record outlives another failure, before anything was written
+        apply(picture_release(encoder=Interrupted(0)), many, out, images=True, resume=True)
+    assert apply(picture_release(), many, out, images=True, resume=True) == (29, 1)
+    apply(picture_release(), many, tmp_path / "whole", images=True)
+    assert _bytes(out) == _bytes(tmp_path / "whole")  # what was left half is gone
+
+
+def test_an_interrupted_run_that_wrote_no_image_file_leaves_nothing(many: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        apply(picture_release(encoder=Interrupted(0)), many, tmp_path / "out", images=True)
+    assert _left(tmp_path) == ["many"]
+
+
+def test_the_command_writes_image_files(
+    holiday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Release, "load", staticmethod(lambda *_, **__: picture_release()))
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def command(*options: str, out: str = "out") -> tuple[int, str]:
+        arguments = ["veil", "apply", "release", str(holiday), str(tmp_path / out), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        shown = capsys.readouterr()
+        return int(caught.value.code or 0), shown.out + shown.err
+
+    try:
+        status, shown = command()  # a folder is a pack unless image files are asked for
+        assert (status, "or ask for images" in shown) == (2, True)
+        status, shown = command("--images")
+        assert (status, "10 images; 1 skipped, listed in" in shown.replace("\n", " ")) == (0, True)
+        status, shown = command("--images")
+        assert (status, shown.count("\n"), "already exists" in shown) == (2, 1, True)
+        assert command("--images", "--force")[0] == 0
+        status, shown = command("--images", "--strict", out="strict")
+        assert (status, "--strict was asked for" in shown) == (2, True)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert _bytes(tmp_path / "strict") == _bytes(tmp_path / "out")
 
 
 # -- strangers' vectors -----------------------------------------------------------------------------------------------

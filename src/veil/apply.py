@@ -1,13 +1,15 @@
 """Applying a release: rows in their source's order, from images, packs and files of vectors to files and packs.
 
 Rows are streamed: memory does not grow with their number. A run that was killed can be resumed, with the same result as
-one that was not. Files appear whole or not at all.
+one that was not. Files appear whole or not at all. Releases that are images can go into image files instead, a tree
+like that of their source.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -24,7 +26,7 @@ from safetensors.torch import save as to_bytes
 
 from veil import outputs
 from veil._version import __version__
-from veil.data import build
+from veil.data import build, decode
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, clean
 from veil.data.pack import SPLITS, Pack, class_name, few, flat
@@ -41,12 +43,16 @@ Progress = Callable[[int, int | None, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Rows of one part: names ``(m,)``, inputs and told classes of those that can be released; and the others."""
+    """Rows of one part: names ``(m,)``, inputs and told classes of those that can be released; and the others.
+
+    Images of a folder also have their paths in it ``(m,)``, which names need not be.
+    """
 
     names: pa.Array
     x: NDArray[Any]
     told: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     skipped: Sequence[Skipped] = ()
+    paths: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +64,14 @@ class _Source:
         fingerprint: Changes with the rows.
         batches: The rows from one on, which must be the first of a part.
         columns: Whether each value of a row stands in a column of its own.
+        found: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them.
     """
 
     count: int
     fingerprint: str
     batches: Callable[[int], Generator[_Batch, None, None]]
     columns: bool = False
+    found: Sequence[tuple[str, str]] = ()
 
 
 def apply(
@@ -74,11 +82,19 @@ def apply(
     column: str | None = None,
     told: Sequence[str] = (),
     row_numbers: bool = False,
+    images: bool = False,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Release every row of a source.
+
+    With ``images``, every image file of the source becomes one in ``out``: of the same path, format and size, upright,
+    in grey or RGB as it was released, and without Exif, colour profile, comments or any other metadata. The network
+    sees what it would in a pack: the crop of the training pack, cut to its largest centred square, at the contract's
+    size. Its release is resized (Lanczos) to the pixels that the crop has in the file, and where there is none to the
+    file's own size, and so stretched where these are not square. What lies outside the crop is **not** written: it
+    would give away who is seen.
 
     Args:
         release: With its key, if it is keyed.
@@ -91,9 +107,10 @@ def apply(
         column: The source's column, or array, of vectors, where it is not clear.
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
-        row_numbers: Name rows by their numbers in the source: its names may say who they are.
+        row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
+        images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
         resume: Go on with a run of the same release, source and target that was killed.
-        force: Whether to replace ``out``, and the parts of a run that is not resumed.
+        force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
         progress: Told after every batch.
 
     Returns:
@@ -102,11 +119,16 @@ def apply(
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
-            a told class is not one of the release's, or a run to resume had another release, source or target.
+            a told class is not one of the release's, or a run to resume had another release, source or target; if a
+            file to be written exists; or, with ``images``, if the release gives vectors, or ``out`` and ``source`` lie
+            one in the other.
     """
     source, out = Path(source), Path(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
-    _check_target(source, out, pack, force)
+    if images:
+        _check_images(release, source, out, pack, row_numbers)
+    else:
+        _check_target(source, out, pack, force)
     _check_told(release, source, pack, told)
     if pack is not None:
         rows = _from_pack(release, pack, source, told, row_numbers)
@@ -114,28 +136,38 @@ def apply(
         rows = _from_images(release, source, row_numbers)
     else:
         rows = _from_vectors(release, source, column, told, row_numbers, named=out.suffix != ".npy")
+    # Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
+    k, each = (1, BATCH["images"]) if images else (release.contract.k, outputs.PART)
     run = {
         "source": rows.fingerprint,
         "column of vectors": column or "",
         "choice of told labels": ", ".join(told),
         "release": _fingerprint(release),
-        "kind of target": out.suffix or "pack",
+        "kind of target": "image files" if images else out.suffix or "pack",
         "way to name rows": "numbers" if row_numbers else "names",
-        "version of Veil": f"{__version__}, {outputs.PART} rows a part",
+        "version of Veil": f"{__version__}, {each} rows a part",
     }
+    if images:
+        # An unfinished run's files may stand there: whether it may go on is for its parts to say.
+        _check_files(out, rows.found, replace=force or outputs.partial_folder(out).exists())
     try:
-        with Parts(out, rows=rows.count, k=release.contract.k, run=run, resume=resume, force=force) as parts:
-            _write_parts(release, rows, parts, progress)
+        with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
+            if images:
+                _write_images(release, source, rows, out, parts, progress)
+            else:
+                _write_parts(partial(_released, release), rows, parts, progress)
             n, skipped = parts.totals()
             if n == 0:
                 first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
                 raise InputError(f"{source}: no row could be read; {first}")
-            if pack is not None and not out.suffix:
+            if images:
+                outputs.list_skipped(parts, out)
+            elif pack is not None and not out.suffix:
                 _write_pack(pack, parts, out, image=release.contract.image, row_numbers=row_numbers, force=force)
             else:
                 join(parts, out, columns=rows.columns)
     except OSError as error:
-        left = out.with_name(out.name + ".partial")
+        left = outputs.partial_folder(out)
         rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); {rest}") from error
     return n, skipped
@@ -154,8 +186,53 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> No
         raise InputError(f"{out}: is the source itself; choose another name")
     if not out.suffix and pack is None:
         raise InputError(
-            f"{out}: a pack can only be made from a pack, got {source}; name a .parquet, .npz or .npy file"
+            f"{out}: a pack can only be made from a pack, got {source}; name a .parquet, .npz or .npy file, "
+            "or ask for images"
         )
+
+
+def _check_images(release: Release, source: Path, out: Path, pack: Pack | None, row_numbers: bool) -> None:
+    c = release.contract
+    if c.image is None:
+        raise InputError(f"images: the release must give images, got one that gives vectors of {c.k} values")
+    if row_numbers:
+        raise InputError("images: files keep their names, so rows cannot be named by their numbers")
+    if not source.exists():
+        raise InputError(f"{source}: does not exist")
+    if pack is not None or not source.is_dir():
+        got = "a file" if pack is None else "a pack"
+        raise InputError(f"{source}: image files can only be made from a folder of images, got {got}")
+    if not out.name or out.name == "..":
+        raise InputError(f"{out}: not a name for a folder")
+    if out.suffix in SUFFIXES[1:]:
+        raise InputError(f"{out}: must be the name of a folder for image files, got one that ends in {out.suffix}")
+    if not out.is_dir() and (out.exists() or out.is_symlink()):
+        raise InputError(f"{out}: is a file; name a folder for image files")
+    root = source.resolve()
+    if out.resolve() == root:
+        raise InputError(f"{out}: is the source itself; choose another name")
+    # Where the folder is a link, the list of skipped files and the parts lie beside the link.
+    if out.resolve().is_relative_to(root) or out.parent.resolve().is_relative_to(root):
+        raise InputError(f"{out}: lies inside the source {source}; choose another place")
+    if root.is_relative_to(out.resolve()):
+        raise InputError(f"{out}: the source {source} lies inside it and could be overwritten; choose another place")
+
+
+def _check_files(out: Path, found: Sequence[tuple[str, str]], *, replace: bool) -> None:
+    """Refuses what is in the way of image files; and links that lead them out of their folder: to the source, say."""
+    if not out.exists():
+        return
+    root, last = out.resolve(), out
+    for path in (out / name for name, problem in found if not problem):
+        if path.parent != last and not path.parent.resolve().is_relative_to(root):
+            raise InputError(f"{path.parent}: leads out of {out}, where image files are to be; remove that link")
+        last = path.parent
+        if path.is_dir() and not path.is_symlink():
+            raise InputError(f"{path}: is a folder where an image file is to be; remove it")
+        if not replace and (path.is_symlink() or path.exists()):
+            raise InputError(f"{path}: already exists; choose another folder or force")
+    if not replace and outputs.skipped_file(out).exists():
+        raise InputError(f"{outputs.skipped_file(out)}: already exists; choose another folder or force")
 
 
 def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequence[str]) -> None:
@@ -179,24 +256,24 @@ def _fingerprint(release: Release) -> str:
 # -- from batches to parts --------------------------------------------------------------------------------------------
 
 
-def _write_parts(release: Release, rows: _Source, parts: Parts, progress: Progress | None) -> None:
+def _write_parts(released: Callable[[_Batch], Part], rows: _Source, parts: Parts, progress: Progress | None) -> None:
     """Writes the parts that are missing. While batches are released the next is read, and the last part is written."""
     done, left_out = parts.totals()
-    row = parts.done * outputs.PART
+    row = parts.done * parts.each
     held: list[Part] = []
     written: Future[None] | None = None
     with (
         ThreadPoolExecutor(1) as writer,
         closing(rows.batches(row)) as batches,
-        closing(in_order(partial(_released, release), batches)) as released,
+        closing(in_order(released, batches)) as made,
     ):
-        for part in released:
+        for part in made:
             held.append(part)
             row += len(part.names) + len(part.skipped)
-            if row % outputs.PART == 0 or row == rows.count:
+            if row % parts.each == 0 or row == rows.count:
                 if written is not None:
                     written.result()
-                written = writer.submit(parts.write, (row - 1) // outputs.PART, _together(held))
+                written = writer.submit(parts.write, (row - 1) // parts.each, _together(held))
                 held = []
             done, left_out = done + len(part.names), left_out + len(part.skipped)
             if progress is not None:
@@ -218,6 +295,58 @@ def _together(parts: Sequence[Part]) -> Part:
         values=np.concatenate([part.values for part in parts]),
         skipped=[skipped for part in parts for skipped in part.skipped],
     )
+
+
+# -- image files ------------------------------------------------------------------------------------------------------
+
+
+def _write_images(
+    release: Release, source: Path, rows: _Source, out: Path, parts: Parts, progress: Progress | None
+) -> None:
+    """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes."""
+    each = parts.each
+
+    def whole(number: int) -> bool:
+        part = parts.read(number)
+        sizes = dict(zip(part.names.to_pylist(), part.values[:, 0], strict=True))
+        named = ((clean(name), out / name) for name, _ in rows.found[number * each : (number + 1) * each])
+        return all(_size(path) == sizes[name] for name, path in named if name in sizes)
+
+    parts.done = next((i for i in range(parts.done) if not whole(i)), parts.done)
+    with warnings.catch_warnings():
+        # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        _write_parts(partial(_redrawn, release, source, out, parts), rows, parts, progress)
+
+
+def _size(path: Path) -> np.float32:
+    """A file's size as parts hold it, which tells a file that was cut off; -1 where there is none."""
+    try:
+        return np.float32(path.stat().st_size)
+    except OSError:
+        return np.float32(-1)
+
+
+def _redrawn(release: Release, source: Path, out: Path, parts: Parts, batch: _Batch) -> Part:
+    """Writes the image files of a batch; the part's values are their sizes."""
+    names: list[str] = []
+    sizes: list[int] = []
+    skipped = list(batch.skipped)
+    pixels = release.transform(batch.x) if len(batch.names) else ()
+    for name, path, image in zip(batch.names.to_pylist(), batch.paths, pixels, strict=True):
+        try:
+            form, (width, height) = decode.header(decode.read(source / path))
+            left, top, right, bottom = release.contract.crop or (0, 0, 1, 1)
+            size = max(1, round((right - left) * width)), max(1, round((bottom - top) * height))
+            data = outputs.encode(image, form, size)
+        except (decode.DecodeError, ValueError) as error:
+            skipped.append((name, str(error)))
+            continue
+        parts.keep = True
+        outputs.place(out / path, data)
+        names.append(name)
+        sizes.append(len(data))
+    return Part(names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped)
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -256,20 +385,23 @@ def _from_images(release: Release, source: Path, row_numbers: bool) -> _Source:
             for number, (name, problem) in enumerate(found[first:], first)
         )
         with closing(build.arrays(items, c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
+            row = first
             while some := list(islice(decoded, BATCH["images"])):
                 good = [(item.source, array) for item, array, _ in some if array is not None]
                 yield _Batch(
                     names=pa.array([name for name, _ in good], pa.string()),
                     x=np.stack([array for _, array in good]) if good else np.empty((0, *c.shape), np.uint8),
                     skipped=[(item.source, reason) for item, array, reason in some if array is None],
+                    paths=[found[i][0] for i, (_, array, _) in enumerate(some, row) if array is not None],
                 )
+                row += len(some)
 
     total = hashlib.sha256()
     for name, _ in found:
         with suppress(OSError):  # a link to nothing is a row that is skipped
             stat = (source / name).stat()
             total.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches)
+    return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches, found=found)
 
 
 def _from_vectors(

@@ -291,7 +291,8 @@ def apply(
         Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz or npy file of vectors.")
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="NAME.parquet, NAME.npz, NAME.npy, or a folder for a pack.")
+        Path,
+        typer.Argument(metavar="OUT", help="NAME.parquet, NAME.npz, NAME.npy, or a folder for a pack or --images."),
     ],
     key: Key = None,
     column: Annotated[
@@ -305,6 +306,10 @@ def apply(
     ] = None,
     row_numbers: Annotated[
         bool, typer.Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
+    ] = False,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata."),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a killed run of the same release and source.")
@@ -324,13 +329,15 @@ def apply(
             column=column,
             told=told or [],
             row_numbers=row_numbers,
+            images=images,
             resume=resume,
             force=force,
             progress=bars.rows("apply"),
         )
     show.result(
         {"out": str(out), "rows": n, "skipped": skipped},
-        f"{out}: {n:,} rows" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        f"{out}: {n:,} {'images' if images else 'rows'}"
+        + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
     )
     if strict and skipped:
         raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")

@@ -1,14 +1,17 @@
-"""Where releases are written: part files that outlive a killed run, then the one file that they make up.
+"""Where releases are written: part files that outlive a killed run, then the one file that they make up; or images.
 
 A run first writes ``OUT.partial/``: ``run.json`` says what is released with what, and each part file holds the releases
 of a fixed range of the source's rows. A part file gets its name when it is whole, so a run that was killed goes on
 behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name. Memory holds a few
 parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them.
+
+Image files are written where they belong at once, each whole or not at all. Of them a part holds the sizes alone.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -27,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from veil.errors import InputError
 
@@ -34,6 +38,13 @@ PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
 _GROUP = 4
 """Part files in a row group of Parquet."""
+
+_IMAGES: Mapping[str, Mapping[str, Any]] = {
+    "JPEG": {"quality": 95},
+    "PNG": {"optimize": False},
+    "WEBP": {"quality": 95},
+}
+"""How Pillow writes formats that leave a choice."""
 
 Skipped = tuple[str, str]
 """The name of a row that cannot be released, and why."""
@@ -63,6 +74,13 @@ class Parts:
         run: What the parts depend on: words for a message, each with its fingerprint.
         resume: Keep the parts of an earlier run.
         force: Replace the parts of an earlier run.
+        each: Rows of the source in a part; :data:`PART` if None.
+        files: Whether the parts only tell which files are whole that lie elsewhere. What is known of these must not be
+            lost, even where no part is done: then nobody could tell whose they are.
+
+    Attributes:
+        done: Number of parts that are done.
+        keep: Whether the parts are kept on failure even if no row has been released.
 
     Raises:
         InputError: If an earlier run left parts and neither ``resume`` nor ``force`` is given, or ``resume`` is and
@@ -70,17 +88,29 @@ class Parts:
     """
 
     def __init__(
-        self, out: Path, *, rows: int, k: int, run: Mapping[str, str], resume: bool = False, force: bool = False
+        self,
+        out: Path,
+        *,
+        rows: int,
+        k: int,
+        run: Mapping[str, str],
+        resume: bool = False,
+        force: bool = False,
+        each: int | None = None,
+        files: bool = False,
     ) -> None:
-        self.folder = out.with_name(out.name + ".partial")
-        self.count = -(-rows // PART)
+        self.folder = partial_folder(out)
+        self.each = each or PART
+        self.count = -(-rows // self.each)
         self.k = k
         self._rows = rows
         if self.folder.exists() and not (self.folder / "run.json").is_file():
             raise InputError(f"{self.folder}: parts are written there, and it is not an earlier run's; move it away")
-        if resume and self.folder.exists():
+        begun = self.folder.exists()
+        self.keep = files and resume and begun
+        if resume and begun:
             self._check_run(run)
-        elif any(self._path(i).exists() for i in range(self.count)) and not force:
+        elif not force and ((files and begun) or any(self._path(i).exists() for i in range(self.count))):
             raise InputError(
                 f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
             )
@@ -99,7 +129,7 @@ class Parts:
 
     def __exit__(self, failed: type[BaseException] | None, *rest: object) -> None:
         """Parts outlive a failure, unless no row has been released; those of a run that is done are removed."""
-        if failed is None or not self.totals()[0]:
+        if failed is None or not (self.keep or self.totals()[0]):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_run(self, run: Mapping[str, str]) -> None:
@@ -156,12 +186,24 @@ class Parts:
             part = self.read(number, verify=True)
         except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
             return False
-        return len(part.names) + len(part.skipped) == min(PART, self._rows - number * PART)
+        return len(part.names) + len(part.skipped) == min(self.each, self._rows - number * self.each)
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], object], *, lasting: bool = False) -> None:
+def partial_folder(out: Path) -> Path:
+    """Where a run's parts lie until its target is whole."""
+    return out.with_name(out.name + ".partial")
+
+
+def skipped_file(out: Path) -> Path:
+    """Where rows that were left out are listed."""
+    return out.with_name(out.name + ".skipped.csv")
+
+
+def _write(
+    path: Path, write: Callable[[IO[bytes]], object], *, lasting: bool = False, temporary: Path | None = None
+) -> None:
     """Writes a file beside its target; it takes its name when it is whole, and on the disk if it is ``lasting``."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = temporary or path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -196,12 +238,52 @@ def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
         ".npz": lambda file: _write_npz(file, parts, n, k),
         ".npy": lambda file: _write_npy(file, parts, n, k),
     }
-    listed = out.with_name(out.name + ".skipped.csv")
     if skipped:
-        _write(listed, lambda file: _write_skipped(file, parts), lasting=True)
+        list_skipped(parts, out)
     _write(out, writers[out.suffix], lasting=True)
     if not skipped:
-        listed.unlink(missing_ok=True)  # an earlier run's list would speak of rows that are there now
+        list_skipped(parts, out)
+
+
+def list_skipped(parts: Parts, out: Path) -> None:
+    """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
+    listed = skipped_file(out)
+    if parts.totals()[1]:
+        _write(listed, lambda file: _write_skipped(file, parts), lasting=True)
+    else:
+        listed.unlink(missing_ok=True)  # it would speak of rows that are there now
+
+
+def encode(pixels: NDArray[np.uint8], form: str, size: tuple[int, int]) -> bytes:
+    """One image as a file of a format, without metadata of any kind.
+
+    Args:
+        pixels: uint8 ``(H, W)``, written as grey, or ``(H, W, 3)``, as RGB (GIF: 256 colours of them).
+        form: The format as Pillow names it. JPEG and WebP have quality 95.
+        size: Width and height to which it is resized (Lanczos).
+
+    Raises:
+        ValueError: If Pillow cannot write that format, or not in that size; the message says so after the file's name.
+    """
+    if form not in Image.SAVE:
+        raise ValueError(f"Pillow cannot write {form}")
+    file = io.BytesIO()
+    try:
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        image.resize(size, Image.Resampling.LANCZOS).save(file, form, **_IMAGES.get(form, {}))
+    except (OSError, ValueError, KeyError, OverflowError) as error:
+        words = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"cannot be written as {form} of {size[0]} x {size[1]} pixels ({words})") from None
+    return file.getvalue()
+
+
+def place(path: Path, data: bytes) -> None:
+    """Write a file, whole, and the folders that it lies in where they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Its name while it is written follows from its own: what a killed run left is taken up when the file is made again.
+    # It is short, because names may be as long as the system allows.
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    _write(path, lambda file: file.write(data), temporary=path.with_name(f".{short}.part"))
 
 
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:

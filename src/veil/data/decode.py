@@ -115,8 +115,45 @@ def decode(data: bytes, size: int, channels: int, crop: Box | Pixels | None = No
     except DecodeError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise anything: SyntaxError, struct.error, KeyError, ...
-        words = (str(error) or type(error).__name__).splitlines()[0]
-        raise DecodeError(f"cannot be decoded ({words[:200]})") from None
+        raise _undecodable(error) from None
+
+
+def header(data: bytes) -> tuple[str, tuple[int, int]]:
+    """An image's format as Pillow names it, and its upright width and height; its pixels are not decoded.
+
+    Raises:
+        DecodeError: As for :func:`decode`, where its pixels are not needed to see why.
+    """
+    _check_bytes(len(data))
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            _check_pixels(width, height)
+            form, turn = "JPEG", _orientation(data)
+        else:
+            opened = _open(data)
+            width, height = opened.size
+            form, turn = str(opened.format), _turn(opened, data)
+        return form, ((height, width) if turn in (5, 6, 7, 8) else (width, height))
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise _undecodable(error) from None
+
+
+def _undecodable(error: Exception) -> DecodeError:
+    return DecodeError(f"cannot be decoded ({(str(error) or type(error).__name__).splitlines()[0][:200]})")
+
+
+def _turn(opened: ImageFile, data: bytes) -> int:
+    """The orientation 1..8 by which an opened image's size has yet to be turned."""
+    if isinstance(opened, TiffImagePlugin.TiffImageFile) and Tag.Orientation in opened.tag_v2:
+        return 1  # Pillow tells the upright size of these before they are loaded
+    # Of a PNG Pillow looks for Exif behind the pixels too, for which it decodes all of them.
+    words = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+    if opened.format == "PNG" and not any(word in data for word in words):
+        return 1
+    return int(opened.getexif().get(Tag.Orientation, 1))
 
 
 def _check_bytes(n: int) -> None:
@@ -175,7 +212,15 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _other(data: bytes, channels: int) -> Image.Image:
-    """The upright image in any other format, found by its first bytes: the only formats that are ever tried."""
+    """The upright image in any other format."""
+    image = _load(_open(data))
+    # Pillow turns TIFFs upright when it loads them and drops the tag.
+    turn = int(image.getexif().get(Tag.Orientation, 1))
+    return _upright(_to_mode(image, channels), turn)
+
+
+def _open(data: bytes) -> ImageFile:
+    """An image that is no JPEG, not decoded yet; by its first bytes: these are the only formats that are ever tried."""
     # The classes are called rather than Image.open: its own limit on pixels is another one, and partly only a warning.
     file = io.BytesIO(data)
     opened: ImageFile
@@ -194,10 +239,7 @@ def _other(data: bytes, channels: int) -> Image.Image:
     else:
         raise DecodeError("not a JPEG, PNG, BMP, WebP, TIFF or GIF image")
     _check_pixels(*opened.size)
-    image = _load(opened)
-    # Pillow turns TIFFs upright when it loads them and drops the tag.
-    turn = int(image.getexif().get(Tag.Orientation, 1))
-    return _upright(_to_mode(image, channels), turn)
+    return opened
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

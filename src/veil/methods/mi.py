@@ -80,7 +80,7 @@ class Config:
     """Steps of the auto-encoder alone (stage 1)."""
     steps_discriminator: int = 200
     """Steps of D against the auto-encoder (stage 2)."""
-    steps_joint: int = 800
+    steps_joint: int = 1600
     """Steps of stage 3."""
     lr: float = 5e-4
     """Learning rate of the auto-encoder."""
