@@ -172,7 +172,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         f"{platform.machine()}; {'quick' if options.quick else options.effort} decoders. Figures are means over the",
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
         "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
-        "highest face similarity on `calibrate` is shown. Mean image: what an attacker draws who has seen no release.",
+        "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without releases.",
     ]
     for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
         first = [r for name in ("fc unprotected", "fc default") for r in read(out, data, name, seeds)]
@@ -190,8 +190,12 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
             for attacker in (*attacks.DECODERS, attacks.MORE_DATA):
                 there = [r for r in found if figure(r, "ssim", attacker) is not None]
                 lines += [line(f"{shown}: {attacker}", there, attacker)] if there else []
-        nothing = {code: averaged([figure(r, code, attacks.MEAN) for r in first]) for code in FIGURES}
-        lines += [f"| mean image | {len(seeds)} | | " + " | ".join(nothing[code] for code in FIGURES) + " |"]
+        for control in (attacks.MEAN, attacks.DEALT):
+            nothing = {code: averaged([figure(r, code, control) for r in first]) for code in FIGURES}
+            nothing |= {
+                "feature_similarity": averaged([figure(r, "feature_similarity", "mean feature") for r in first])
+            }
+            lines += [f"| {control} | {len(seeds)} | | " + " | ".join(nothing[c] for c in FIGURES[:-1]) + " | |"]
         weights = [(w, read(out, data, f"mu2 {w:g}", seeds)) for w in WEIGHTS]
         if any(found for _, found in weights):
             lines += ["", "Table 2, the paper's objective (bounded, without noise) at fc:", "", f"| mu2 {head}", rule]

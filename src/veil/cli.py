@@ -661,7 +661,7 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
             table.add_row(*cells)
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     if pictures:
-        table = Table(title="Worst tested attack by inversion, and in brackets what the mean of all images gets")
+        table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
         codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
         for heading in ("release", "decoder", *(code.removeprefix("inversion.") for code in codes)):
             table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")

@@ -7,7 +7,8 @@ protector on data of their own. To add one, name it in :data:`DECODERS`.
 Redrawn images are judged by structural similarity, signal-to-noise ratio and a perceptual distance; and by a matcher
 that took no part in any training here: how alike the faces are (cosine), and how often the person comes first among
 other images of everybody (rank-1). The feature-level attack (Xiao et al., Eq. 10) goes for the matcher's features
-straight. Every figure stands beside what the mean image gets, which an attacker draws from nothing.
+straight. Every figure stands beside what is got without releases: by the mean image, or by a decoder that learned from
+releases and originals dealt at random, whichever is closer to the originals.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _BATCH = 64
 _STEPS_PERCEPTUAL = 150
 _STEPS = {"weak": (250, 800, 2500), "strong": (350, 1200, 4000), "features": (300, 800, 2500)}  # for each effort
 _PERCEPTUAL, _GAN = 1.0, 0.01  # weights of a strong decoder's terms beside the pixel error (lambda1, lambda2)
-MEAN, ITSELF = "mean image", "the picture itself"
+MEAN, DEALT, ITSELF = "mean image", "shuffled pairs (weak decoder)", "the picture itself"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,48 +434,62 @@ def invert(
         return np.broadcast_to(average, (len(rows), *average.shape))
 
     figures: Callable[..., list[Finding]] = partial(_figures, pack=pack, test=test, judges=judges, seed=seed, **common)
-    known = figures(nothing(test.rows), attacker=MEAN, role="control", chance=None)
-    chance = {f.code: f.value for f in known if f.value is not None}
-    found = [*known, *_lda(x, pack, test, seed=seed, **common)]
+    lda = _lda(x, pack, test, seed=seed, **common)
+    controls = figures(nothing(test.rows), attacker=MEAN, role="control", chance={})
     if role == "input":
-        return found + figures(np.asarray(pack.x[test.rows]), attacker=ITSELF, role="attack", chance=chance, worst=True)
-    train_rows = pack.rows(*attack_on)
-    everything = pack.rows("protect", "attack")
-    tasks = [(name, invert, train_rows, False) for name, invert in DECODERS.items()]
+        itself = np.asarray(pack.x[test.rows])
+        return controls + lda + figures(itself, attacker=ITSELF, role="attack", chance=_best(controls), worst=True)
+    train_rows, everything = pack.rows(*attack_on), pack.rows("protect", "attack")
+
+    def learned(attack: Callable[[Inversion], Redraw], rows: NDArray[np.int64], *, shuffled: bool = False) -> Redraw:
+        return attack(_problem(x, pack, rows, calibrate, judges, feature_map, effort, seed, shuffled=shuffled))
+
+    try:
+        dealt = learned(weak, train_rows, shuffled=True)
+        controls += figures(dealt(x[test.rows]), attacker=DEALT, role="control", chance={})
+    except DidNotConverge:
+        pass  # the mean image stands in
+    chance = _best(controls)
+    tasks = [(name, attack, train_rows) for name, attack in DECODERS.items()]
     if effort != "quick" and len(everything) > len(train_rows):
-        tasks.append((MORE_DATA, strong, everything, False))
-    tasks.append(("weak decoder", weak, train_rows, True))
-    drawn: dict[str, tuple[float, Redraw]] = {}
-    redrawn: dict[str, list[Finding]] = {}
-    for name, attack, rows, shuffled in tasks:
-        problem = _problem(x, pack, rows, calibrate, judges, feature_map, effort, seed, shuffled=shuffled)
-        called = f"shuffled pairs ({name})" if shuffled else name
+        tasks.append((MORE_DATA, strong, everything))
+    decoders: dict[str, Redraw] = {}
+    quality: dict[str, float] = {}
+    failed: list[Finding] = []
+    for name, attack, rows in tasks:
         try:
-            redraw = attack(problem)
+            decoders[name] = learned(attack, rows)
         except DidNotConverge as error:
             code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
-            found.append(
-                Finding(code=code, target="image", attacker=called, role="attack", n=len(test.rows),
+            failed.append(
+                Finding(code=code, target="image", attacker=name, role="attack", n=len(test.rows),
                         status="did_not_converge", note=str(error), **common)
             )  # fmt: skip
             continue
-        figure = figures(redraw(x[test.rows]), attacker=called, role="control" if shuffled else "attack", chance=chance)
-        if shuffled:
-            found += figure
-            continue
-        judged = alike(redraw(x[calibrate]), np.asarray(pack.x[calibrate]), judges)
+        judged = alike(decoders[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
         key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
-        drawn[name], redrawn[name] = (float(judged[key].mean()), redraw), figure
-    worst = max(drawn, key=lambda name: drawn[name][0], default=None)
-    for name, figure in redrawn.items():
-        found += [replace(f, worst=name == worst and f.status == "ok") for f in figure]
+        quality[name] = float(judged[key].mean())
+    worst = max(quality, key=lambda name: quality[name], default=None)
+    found = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + failed
+    for name, redraw in decoders.items():
+        found += figures(redraw(x[test.rows]), attacker=name, role="attack", chance=chance, worst=name == worst)
     if worst is not None and pictures is not None:
-        np.save(picture(pictures, release), drawn[worst][1](x[shown(pack)]))
+        np.save(picture(pictures, release), decoders[worst](x[shown(pack)]))
     if judges.matcher is not None:
         found += _features(
             x, pack, judges.matcher, test, train_rows, calibrate, feature_map, effort, seed=seed, **common
         )
     return found
+
+
+def _best(controls: Sequence[Finding]) -> dict[str, float]:
+    """What the best of those gets who have learned nothing from releases, for each figure of likeness."""
+    best: dict[str, float] = {}
+    for f in controls:
+        if f.code != "inversion.rank1" and f.value is not None:
+            better = min if f.code == "inversion.perceptual" else max
+            best[f.code] = better(best.get(f.code, f.value), f.value)
+    return best
 
 
 def shown(pack: Pack, count: int = 8) -> NDArray[np.int64]:
@@ -515,19 +530,19 @@ def _mean(pack: Pack, attack_on: Sequence[str]) -> NDArray[Any]:
 
 def _figures(
     drawn: NDArray[Any], *, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
-    chance: Mapping[str, float] | None, seed: int, level: float, release: str, worst: bool = False,
+    chance: Mapping[str, float], seed: int, level: float, release: str, worst: bool = False,
 ) -> list[Finding]:  # fmt: skip
-    """Findings of what was redrawn of the test images; ``chance`` is what the mean image gets, None for itself."""
+    """Findings of what was redrawn of the test images; ``chance`` is what is got without releases, by code."""
     originals = np.asarray(pack.x[test.rows])
     out = []
     for name, values in alike(drawn, originals, judges).items():
         code = f"inversion.{name}"
         value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
-        known = value if chance is None else chance[code]
+        known = chance.get(code, value)
         note = judges.about
         better = high < known if name == "perceptual" else low > known
         if role == "attack" and not better:
-            note = f"no better than the mean image; {note}"
+            note = f"no better than without a release; {note}"
         out.append(
             Finding(code=code, release=release, target="image", attacker=attacker, role=role, value=value, low=low,
                     high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
