@@ -178,6 +178,7 @@ def test_an_audit_with_inversion_writes_figures_pictures_and_a_report(tmp_path):
     page = html.write(tmp_path).read_text()
     assert "Inversion: what is redrawn from a release" in page
     assert "the worst tested decoder" in page
+    assert "Audit of 1 protected release: hiding the picture itself" in page
     assert (tmp_path / "pictures" / "inversion.png").exists()
 
 

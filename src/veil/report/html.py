@@ -426,7 +426,8 @@ def _figure(finding: Finding) -> str:
 
 def _title(document: Document) -> str:
     methods = sum(release.role == "method" for release in document.releases)
-    names = _listed(document.data.private) or "no private attribute"
+    redrawn = any(_is_inversion(f) for f in document.findings)
+    names = _listed(document.data.private) or ("the picture itself" if redrawn else "no private attribute")
     if not methods:
         return f"Audit of unprotected data: what it tells of {names}"
     return f"Audit of {methods} protected release{'s' * (methods != 1)}: hiding {names}"
@@ -585,7 +586,7 @@ def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
             small = "" if worst is None else interval(code, worst.low, worst.high)
             cells.append(replace(cell, small=small))
         rows.append((release, cells))
-    rows.append((replace(document.releases[0], name="without releases", role="baseline"), _chances(found, codes)))
+    rows.append((replace(document.releases[0], name="without releases", role="control"), _chances(found, codes)))
     summary = Table(title="", groups=(), columns=[metric(code).short for code in codes], rows=rows)
     every = [
         replace(table, title=metric(code).short)
