@@ -172,19 +172,22 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         f"{platform.machine()}; {'quick' if options.quick else options.effort} decoders. Figures are means over the",
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
         "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
-        "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without releases.",
+        "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
+        "releases. Rows that are not here have not been run.",
     ]
     for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
-        first = [r for name in ("fc unprotected", "fc default") for r in read(out, data, name, seeds)]
+        first = [r for cut in CUTS for kind in KINDS for r in read(out, data, f"{cut} {kind}", seeds)]
         if not first:
             continue
+        single = [f"{where} {kind}" for where in ("fc", "single") for kind in KINDS]
         lines += [
             "", f"## {title}", "",
             f"Labels: {', '.join(LABELS[data])}. Judged by: {first[0]['judges']}. People in the test split: "
             f"{first[0]['people']:,}.",
-            "", "Table 1, at fc:", "", f"| representation, decoder {head}", rule,
+            "", "Table 1, at fc, by decoder; and what is got without releases:", "",
+            f"| representation, decoder {head}", rule,
         ]  # fmt: skip
-        for name in (*(f"fc {kind}" for kind in KINDS), *(f"single {kind}" for kind in KINDS)):
+        for name in single:
             found = read(out, data, name, seeds)
             shown = name.replace("single", f"{SINGLE[data]} alone,").replace("fc ", "all labels, ")
             for attacker in (*attacks.DECODERS, attacks.MORE_DATA):
