@@ -30,7 +30,8 @@ from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.methods import METHODS, mi, substitution
-from veil.release import Release, to_input
+from veil.nets import to_input
+from veil.release import Release
 from veil.report.plots import INK, METHOD, MUTED, RULE
 
 FRACTIONS = (5494 / 7494, 0.0, 1000 / 7494, 1000 / 7494)
@@ -258,7 +259,7 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
     left.axhline(1 / 30, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
     left.set(xlabel="lam", ylabel="balanced accuracy of fresh networks", ylim=(0, 1.03), xlim=(-0.1, LAMS[-1] + 0.45))
     left.set_title("mi", loc="left", fontsize=10)
-    for codes, hide in CODES:
+    for number, (codes, hide) in enumerate(CODES):
         found = rows_of(out, f"substitution {codes} {hide:g}", seeds)
         if not found:
             continue
@@ -270,7 +271,8 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
             x, value, yerr=[[value - low], [high - value]], color=METHOD, marker="o", markersize=4, capsize=2
         )
         right.plot(x, bound, color=INK, marker="v", markersize=5)
-        right.annotate(f"{codes}, {hide:g}", (x, bound), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        place = (5, 4) if number % 2 == 0 else (5, -10)  # two may coincide
+        right.annotate(f"{codes}, {hide:g}", (x, bound), xytext=place, textcoords="offset points", fontsize=8)
     right.axhline(1 / 30, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
     right.set(
         xlabel="entropy of the codes, bits",

@@ -24,6 +24,7 @@ from veil.engine import Run
 from veil.errors import InputError
 from veil.methods import METHODS, aia
 from veil.methods.baselines import input_release
+from veil.nets import to_input
 from veil.release import (
     Contract,
     Release,
@@ -32,7 +33,6 @@ from veil.release import (
     keyed_normal,
     keyed_uniform,
     new_key,
-    to_input,
 )
 
 KEY = bytes(range(32))

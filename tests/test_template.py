@@ -23,7 +23,8 @@ from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
 from veil.methods import aia, template
-from veil.release import Release, add_noise, keyed_normal, to_input
+from veil.nets import to_input
+from veil.release import Release, add_noise, keyed_normal
 
 KEY = bytes(range(32))
 SHORT = template.Config(batch=16, guess=16, steps_guess=2, folds=2, adversaries=2, steps=2)

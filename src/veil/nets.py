@@ -12,10 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
@@ -23,6 +25,20 @@ from veil.errors import InputError
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of red, green and blue that torchvision's weights expect."""
+
+
+def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
+    """uint8 ``(B, H, W[, 3])`` -> float32 ``(B, C, H, W)`` in [0, 1]; float32 ``(B, d)`` as it is."""
+    if kind == "vectors":
+        return torch.from_numpy(np.array(x, np.float32))
+    t = torch.from_numpy(x.astype(np.float32) / np.float32(255))
+    return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
+
+
+def to_pixels(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """float32 ``(B, C, H, W)`` in [0, 1] -> uint8 ``(B, *shape)``, the inverse of :func:`to_input`."""
+    pixels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 1, -1)).reshape(len(values), *shape)
 
 
 def mlp(sizes: Sequence[int], *, normalise: bool = True, dropout: float = 0.0) -> nn.Sequential:

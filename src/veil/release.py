@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from veil._version import __version__
 from veil.errors import InputError
+from veil.nets import to_input, to_pixels
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -498,20 +499,6 @@ def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, Non
                 yield waiting.popleft().result()
     finally:
         torch.set_num_threads(threads)
-
-
-def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
-    """uint8 ``(B, H, W[, 3])`` -> float32 ``(B, C, H, W)`` in [0, 1]; float32 ``(B, d)`` as it is."""
-    if kind == "vectors":
-        return torch.from_numpy(np.array(x, np.float32))
-    t = torch.from_numpy(x.astype(np.float32) / np.float32(255))
-    return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
-
-
-def to_pixels(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """float32 ``(B, C, H, W)`` in [0, 1] -> uint8 ``(B, *shape)``, the inverse of :func:`to_input`."""
-    pixels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(pixels, 1, -1)).reshape(len(values), *shape)
 
 
 def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -49,8 +49,7 @@ from veil.engine import Player, Run, perceptual
 from veil.engine.run import Diverged, has_bf16, seeded
 from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
-from veil.nets import ImageDiscriminator, MirrorDecoder, mlp
-from veil.release import to_input, to_pixels
+from veil.nets import ImageDiscriminator, MirrorDecoder, mlp, to_input, to_pixels
 
 Redraw = Callable[[NDArray[Any]], NDArray[Any]]
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from veil.engine.augment import augment
 from veil.engine.run import Player, Run, one_cycle, seeded
 from veil.losses import supervised_contrastive
-from veil.nets import PerceptualNetwork, Vgg16, load_torchvision
-from veil.release import to_input
+from veil.nets import PerceptualNetwork, Vgg16, load_torchvision, to_input
 
 BATCH = 96
 _TEMPERATURE = 0.2

@@ -55,8 +55,8 @@ from veil.losses import (
 )
 from veil.methods import template
 from veil.methods.protocol import too_small
-from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp
-from veil.release import Contract, Release, new_key, normalised_noise, to_input
+from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
+from veil.release import Contract, Release, new_key, normalised_noise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,8 @@ from veil.errors import InputError
 from veil.losses import cross_entropy, perceptual_distance, pixel_error
 from veil.methods.protocol import too_small
 from veil.methods.template import people
-from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision
-from veil.release import Contract, Release, new_key, normalised_noise, to_input
+from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, to_input
+from veil.release import Contract, Release, new_key, normalised_noise
 
 
 @dataclass(frozen=True, kw_only=True)

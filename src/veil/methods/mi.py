@@ -51,7 +51,8 @@ from veil.engine.run import Diverged, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import too_small
-from veil.release import Contract, Release, to_input
+from veil.nets import to_input
+from veil.release import Contract, Release
 
 
 @dataclass(frozen=True, kw_only=True)

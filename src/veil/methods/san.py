@@ -54,8 +54,8 @@ from veil.errors import InputError
 from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
 from veil.methods.protocol import too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, SixConvolutions
-from veil.release import Contract, Release, to_input
+from veil.nets import ResidualEncoder, SixConvolutions, to_input
+from veil.release import Contract, Release
 
 
 @dataclass(frozen=True, kw_only=True)

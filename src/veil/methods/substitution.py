@@ -46,8 +46,8 @@ from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, mlp
-from veil.release import Contract, Release, new_key, to_input
+from veil.nets import ResidualEncoder, mlp, to_input
+from veil.release import Contract, Release, new_key
 
 Floats = NDArray[np.floating[Any]]
 
