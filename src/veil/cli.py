@@ -663,7 +663,7 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
     if pictures:
         table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
         codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
-        for heading in ("release", "decoder", *(code.removeprefix("inversion.") for code in codes)):
+        for heading in ("release", "decoder", *(code.removeprefix("inversion.").replace("_", " ") for code in codes)):
             table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
         for name, each in pictures.items():
             decoder = next(f.attacker for f in each.values())
