@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from veil import metrics, pipeline
+from probes import mean
+from veil import pipeline
 from veil.audit import inversion as attacks
 from veil.audit.intervals import mcc_interval
 from veil.data import build
@@ -115,12 +116,10 @@ def kept(pack: Pack, label: str, p: Any, seed: int) -> tuple[float, float, float
     test = pack.rows("test")
     y = pack.label(label)[test]
     known = y >= 0
-    value, low, high = mcc_interval(
+    return mcc_interval(
         y[known], p[known].argmax(1), pack.label("identity")[test][known], classes=len(pack.classes[label]), seed=seed,
         replicates=300,
     )  # fmt: skip
-    assert value == metrics.mcc(y[known], p[known].argmax(1), classes=len(pack.classes[label]))
-    return value, low, high
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -142,10 +141,7 @@ def figure(row: dict[str, Any], code: str, attacker: str | None = None) -> dict[
 def averaged(figures: Sequence[dict[str, Any] | None], digits: int = 3) -> str:
     """Mean over the seeds, with the mean limits of their intervals."""
     there = [f for f in figures if f is not None]
-    if not there:
-        return "none"
-    value, low, high = (float(np.mean([f[k] for f in there])) for k in ("value", "low", "high"))
-    return f"{value:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
+    return mean(there, digits) if there else "none"
 
 
 def mean_mcc(found: Sequence[dict[str, Any]]) -> str:

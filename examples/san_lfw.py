@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from probes import mean
 from tables import picked
 from veil import pipeline
 from veil.audit import findings as files
@@ -84,19 +85,15 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
 
             def of(code: str, attacker: str | None = None, own: list[dict[str, Any]] = own) -> str:
                 found = [f for f in own if f["code"] == code and attacker in (None, f["attacker"])]
-                return cell(found[0]) if found else ""
+                return mean(found[:1]) if found else ""
 
             cells = [of("attribute.transfer_balanced_accuracy", a) for a in transfer.CLASSIFIERS]
-            cells.append(cell(picked(document, name, "attribute.balanced_accuracy", "gender")))
+            cells.append(mean([picked(document, name, "attribute.balanced_accuracy", "gender")]))
             cells += [of(c) for c in ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim")]
             lines.append(f"| {seed} | {name} | {' | '.join(cells)} |")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, ""]))
     print(path)
-
-
-def cell(found: dict[str, Any]) -> str:
-    return f"{found['value']:.3f} ({found['low']:.3f} - {found['high']:.3f})"
 
 
 def main() -> None:

@@ -156,8 +156,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         document = files.read(out / f"lfw-{seed}" / "audit")
 
         def cell(release: str, code: str, target: str, document: dict[str, Any] = document) -> str:
-            found = picked(document, release, code, target)
-            return f"{found['value']:.3f} ({found['low']:.3f} - {found['high']:.3f})"
+            return mean([picked(document, release, code, target)])
 
         def one(code: str, document: dict[str, Any] = document) -> dict[str, Any]:
             return next(f for f in document["findings"] if (f["release"], f["code"]) == ("Substitution", code))

@@ -35,6 +35,11 @@ def to_input(x: NDArray[Any], kind: Literal["images", "vectors"]) -> Tensor:
     return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2)
 
 
+def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of images stored as ``(H, W[, 3])``."""
+    return (3 if len(shape) == 3 else 1), int(shape[0]), int(shape[1])
+
+
 def to_pixels(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """float32 ``(B, C, H, W)`` in [0, 1] -> uint8 ``(B, *shape)``, the inverse of :func:`to_input`."""
     pixels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)

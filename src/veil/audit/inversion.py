@@ -49,7 +49,7 @@ from veil.engine import Player, Run, perceptual
 from veil.engine.run import Diverged, has_bf16, seeded
 from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
-from veil.nets import ImageDiscriminator, MirrorDecoder, mlp, to_input, to_pixels
+from veil.nets import ImageDiscriminator, MirrorDecoder, map_shape, mlp, to_input, to_pixels
 
 Redraw = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -247,14 +247,23 @@ def strong(problem: Inversion) -> Redraw:
     return _network(problem, strong=True)
 
 
+def _convolved(releases: Problem) -> bool:
+    """Whether releases are images or maps, at any effort."""
+    return releases.x.ndim > 2 or releases.feature_map is not None
+
+
+def _view(releases: Problem) -> Embed:
+    return image_view(releases) if _convolved(releases) else Standardiser.fit(flat(releases.x))
+
+
 def _network(problem: Inversion, *, strong: bool) -> Redraw:
     releases = problem.releases
     steps = releases.pick(*_STEPS["strong" if strong else "weak"])
-    view = image_view(releases) if releases.x.ndim > 2 or releases.feature_map else Standardiser.fit(flat(releases.x))
+    view = _view(releases)
     if problem.originals.dtype != np.uint8:
         return _vectors(problem, view, steps)
     shape = problem.originals.shape[1:]
-    image = (3 if len(shape) == 3 else 1, shape[0], shape[1])
+    image = map_shape(shape)
     run = Run(seed=releases.seed)
     with seeded(run.seed, "inversion", "strong" if strong else "weak"):
         network = run.place(MirrorDecoder(view(releases.x[:1]).shape[1:], *image))
@@ -605,8 +614,7 @@ def _features(
     looks = Judges(looks=None, matcher=None, about="")
     problem = _problem(x, pack, rows, calibrate, looks, feature_map, effort, seed)
     releases = problem.releases
-    images = x.ndim > 2 or feature_map is not None
-    view = image_view(releases) if images else Standardiser.fit(flat(releases.x))
+    images, view = _convolved(releases), _view(releases)
     maps: dict[str, Embed] = {}
     ridge = linear(replace(problem, originals=y, originals_validation=check))
     maps["linear features"] = ridge

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
+from veil.nets import map_shape
 from veil.release import Contract, Release, new_key
 
 
@@ -169,7 +170,7 @@ def input_release(pack: Pack) -> Release:
     shape = tuple(int(n) for n in pack.x.shape[1:])
     feature_map = None
     if pack.kind == "images":
-        feature_map = (3 if len(shape) == 3 else 1, shape[0], shape[1])
+        feature_map = map_shape(shape)
     contract = Contract(
         kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map, crop=pack.meta.get("crop")
     )

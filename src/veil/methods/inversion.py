@@ -49,9 +49,9 @@ from veil.engine.augment import relight, warp
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy, perceptual_distance, pixel_error
-from veil.methods.protocol import too_small
+from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
-from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, to_input
+from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, map_shape, to_input
 from veil.release import Contract, Release, new_key, normalised_noise
 
 
@@ -116,9 +116,7 @@ class Config:
             "batch": 2,
         }
         problems = too_small(self, least)
-        for name, allowed in (("depth", tuple(ResNet.blocks)), ("cut", ResNet.stages), ("norm", ("group", "batch"))):
-            if getattr(self, name) not in allowed:
-                problems.append(f"{name}: must be one of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}")
+        problems += not_among(self, {"depth": tuple(ResNet.blocks), "cut": ResNet.stages, "norm": ("group", "batch")})
         if not 0 < self.public < 1:
             problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
         if self.weights and self.norm != "batch":
@@ -201,11 +199,6 @@ def _place(config: Config) -> int:
     return ResNet.stages.index(config.cut) + 1
 
 
-def _image(shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W) of images ``(H, W[, 3])``."""
-    return (3 if len(shape) == 3 else 1), shape[0], shape[1]
-
-
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +227,7 @@ class Training:
     ) -> None:
         self.config, self.run, self.x, self.sizes = config, run, x, list(sizes)
         self.private, self.public, self.labels = private, public, labels
-        image = _image(x.shape[1:])
+        image = map_shape(x.shape[1:])
         with seeded(run.seed, "inversion", "networks"):
             self.encoder = Encoder(config)
             with torch.no_grad():
@@ -404,7 +397,7 @@ def fit(
         raise InputError(f"inversion: reads the input itself and takes no base, got a release of {base.method!r}")
     if pack.kind != "images":
         raise InputError("inversion: needs a pack of images, got vectors; method template protects vectors")
-    kept = list(dict.fromkeys([utility, *(name.strip() for name in config.labels.split(",") if name.strip())]))
+    kept = list(dict.fromkeys([utility, *listed(config.labels)]))
     if "identity" in kept:
         raise InputError(
             "utility: this method keeps labels, got 'identity'; name a label (more with labels=...), or use method aia"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_type_hints
 
@@ -98,6 +98,20 @@ def too_small(config: Any, least: Mapping[str, float]) -> list[str]:
         for name, value in least.items()
         if not getattr(config, name) >= value
     ]
+
+
+def not_among(config: Any, allowed: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What a method's ``Config`` says of settings that are none of their allowed values; nothing of the others."""
+    return [
+        f"{name}: must be one of {', '.join(map(str, values))}, got {getattr(config, name)!r}"
+        for name, values in allowed.items()
+        if getattr(config, name) not in values
+    ]
+
+
+def listed(text: str) -> list[str]:
+    """The names of a setting that holds several, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _parsed(name: str, text: str, kind: Any) -> Any:

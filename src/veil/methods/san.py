@@ -52,7 +52,7 @@ from veil.engine.augment import augment
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
-from veil.methods.protocol import too_small
+from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
 from veil.nets import ResidualEncoder, SixConvolutions, to_input
 from veil.release import Contract, Release
@@ -101,13 +101,12 @@ class Config:
             "batch": 4,
         }
         problems = too_small(self, least)
-        for name, allowed in (
-            ("prototype", ("opposite", "neutral", "same")),
-            ("pixels", ("entropy", "absolute")),
-            ("match", ("mean", "same")),
-        ):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                problems.append(f"{name}: must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        choices = {
+            "prototype": ("opposite", "neutral", "same"),
+            "pixels": ("entropy", "absolute"),
+            "match": ("mean", "same"),
+        }
+        problems += not_among(self, choices)
         if self.strength > 1:
             problems.append(f"strength: must lie in [0, 1], got {self.strength!r}")
         if not 0 <= self.aligned < 1:
@@ -177,7 +176,7 @@ class Protector(nn.Module):
 
 def partners(config: Config, private: Sequence[str]) -> Tensor:
     """Weights ``(J, J)`` of the prototypes for releases of each joint class of attributes of two classes each."""
-    changed = [name.strip() for name in config.change.split(",") if name.strip()] or list(private)
+    changed = listed(config.change) or list(private)
     unknown = [name for name in changed if name not in private]
     if unknown:
         raise InputError(f"change: must be private attributes ({', '.join(private)}), got {unknown[0]!r}")

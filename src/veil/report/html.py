@@ -562,12 +562,11 @@ def _transfer_table(document: Document) -> Table | None:
                 cells.append(cell if worst is None else replace(cell, small=worst.attacker))
         cells += [_value(next((f for f in own if f.code == code), None), "itself") for code in codes]
         rows.append((release, cells))
-    groups = [(f"Worst attack on {target}", 2) for target in private] + [
-        ("Matching by a matcher of originals", 2)
-    ] * any(code.startswith("verification") for code in codes)
-    groups += [("Looks", len(codes) - 2)] * ("utility.ssim" in codes)
+    matching = sum(code.startswith("verification.") for code in codes)
+    groups = [(f"Worst attack on {target}", 2) for target in private]
+    groups += [("Matching by a matcher of originals", matching), ("Looks", len(codes) - matching)]
     heads = ["Trained on originals", "Trained on releases"] * len(private) + [metric(code).short for code in codes]
-    return Table(title="", groups=groups, columns=heads, rows=rows)
+    return Table(title="", groups=[g for g in groups if g[1]], columns=heads, rows=rows)
 
 
 def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
@@ -680,10 +679,8 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             if (f.code in shown and f.target in document.data.private) or (_is_inversion(f) and f.code in METRICS):
                 return True
             return f.worst and f.code in (POOLED, TRANSFER, *LINKAGE)
-        if f.role == "utility" and f.code in _LOOKS:
-            return True
         if f.role == "utility":
-            return f.code in METRICS and (f.target in document.data.utility or "|" in f.target)
+            return f.code in _LOOKS or (f.code in METRICS and (f.target in document.data.utility or "|" in f.target))
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)
 
     return [
