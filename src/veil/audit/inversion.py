@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +54,7 @@ from veil.nets import ImageDiscriminator, MirrorDecoder, map_shape, mlp, to_inpu
 Redraw = Callable[[NDArray[Any]], NDArray[Any]]
 
 _MEASURED = 2000  # images of the test split that are redrawn and judged
-_LINEAR = 4000  # rows that the linear decoder learns from
+_LINEAR = (1500, 4000, 4000)  # rows that the linear decoder learns from, for each effort
 _BATCH = 64
 _STEPS_PERCEPTUAL = 150
 _STEPS = {"weak": (250, 800, 2500), "strong": (350, 1200, 4000), "features": (300, 800, 2500)}  # for each effort
@@ -91,6 +91,15 @@ class Judges:
     looks: nn.Module | None
     matcher: Embed | None
     about: str
+    _known: dict[bytes, Floats] = field(default_factory=dict, repr=False)
+
+    def features(self, originals: NDArray[Any]) -> Floats:
+        """The matcher's features ``(n, d)`` of originals; kept, for every decoder of every release is judged by them."""
+        assert self.matcher is not None
+        name = hashlib.blake2b(np.ascontiguousarray(originals).data, digest_size=16).digest()
+        if name not in self._known:
+            self._known[name] = self.matcher(originals)
+        return self._known[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +211,7 @@ def linear(problem: Inversion) -> Redraw:
 
     The ridge is the one of the least error on validation data.
     """
-    n = min(len(problem.originals), _LINEAR)
+    n = min(len(problem.originals), problem.releases.pick(*_LINEAR))
     rows = np.sort(np.random.default_rng(problem.releases.seed).permutation(len(problem.originals))[:n])
     view = Standardiser.fit(flat(problem.releases.x[rows]))
     x, y = view(problem.releases.x[rows]).astype(np.float64), flat(problem.originals[rows]).astype(np.float64)
@@ -350,15 +359,25 @@ MORE_DATA = "strong decoder, more data"
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def alike(drawn: NDArray[Any], originals: NDArray[Any], judges: Judges) -> dict[str, NDArray[np.float64]]:
-    """How alike each original ``(n, ...)`` and what was redrawn of it are: ``(n,)`` for each figure."""
+def alike(
+    drawn: NDArray[Any], originals: NDArray[Any], judges: Judges, features: Floats | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """How alike each original ``(n, ...)`` and what was redrawn of it are: ``(n,)`` for each figure.
+
+    Args:
+        drawn: What was redrawn.
+        originals: Of what.
+        judges: Who compares.
+        features: The matcher's, of what was redrawn, where they are known.
+    """
     if originals.dtype != np.uint8:
         return {"similarity": _cosine(flat(drawn), flat(originals))}
     figures = {"ssim": metrics.ssim(drawn, originals), "psnr": metrics.psnr(drawn, originals)}
     if judges.looks is not None:
         figures["perceptual"] = _perceptual(judges.looks, drawn, originals)
     if judges.matcher is not None:
-        figures["face_similarity"] = _cosine(judges.matcher(drawn), judges.matcher(originals))
+        features = judges.matcher(drawn) if features is None else features
+        figures["face_similarity"] = _cosine(features, judges.features(originals))
     return figures
 
 
@@ -484,9 +503,7 @@ def invert(
     if worst is not None and pictures is not None:
         np.save(picture(pictures, release), decoders[worst](x[shown(pack)]))
     if judges.matcher is not None:
-        found += _features(
-            x, pack, judges.matcher, test, train_rows, calibrate, feature_map, effort, seed=seed, **common
-        )
+        found += _features(x, pack, judges, test, train_rows, calibrate, feature_map, effort, seed=seed, **common)
     return found
 
 
@@ -542,8 +559,10 @@ def _figures(
 ) -> list[Finding]:  # fmt: skip
     """Findings of what was redrawn of the test images; ``chance`` is what is got without releases, by code."""
     originals = np.asarray(pack.x[test.rows])
+    images = originals.dtype == np.uint8
+    features = flat(drawn) if not images else None if judges.matcher is None else judges.matcher(drawn)
     out = []
-    for name, values in alike(drawn, originals, judges).items():
+    for name, values in alike(drawn, originals, judges, features).items():
         code = f"inversion.{name}"
         value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
         known = chance.get(code, value)
@@ -555,25 +574,26 @@ def _figures(
             Finding(code=code, release=release, target="image", attacker=attacker, role=role, value=value, low=low,
                     high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
         )  # fmt: skip
-    out.append(_rank1(drawn, originals, pack, test, judges, attacker, role, seed, level, release, worst))
+    out.append(_rank1(features, pack, test, judges, attacker, role, seed, level, release, worst))
     return out
 
 
 def _rank1(
-    drawn: NDArray[Any], originals: NDArray[Any], pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
-    seed: int, level: float, release: str, worst: bool,
+    features: Floats | None, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str, seed: int,
+    level: float, release: str, worst: bool,
 ) -> Finding:  # fmt: skip
     """How often a redrawn image's person comes first among another image of everybody."""
     common: dict[str, Any] = {
         "code": "inversion.rank1", "release": release, "target": "identity", "attacker": attacker, "role": role,
         "level": level,
     }  # fmt: skip
-    embed = flat if originals.dtype != np.uint8 else judges.matcher
     probes = np.flatnonzero(test.own >= 0)
-    if embed is None or len(test.gallery) < 2 or not len(probes):
+    if features is None or len(test.gallery) < 2 or not len(probes):
         why = "needs a matcher, two people, and one of two images"
         return Finding(n=0, status="not_applicable", note=why, **common)
-    hits = firsts(embed(drawn[probes]), embed(np.asarray(pack.x[test.gallery])), test.own[probes])
+    others = np.asarray(pack.x[test.gallery])
+    gallery = judges.features(others) if pack.kind == "images" else flat(others)
+    hits = firsts(features[probes], gallery, test.own[probes])
     assert test.groups is not None
     value, low, high = rate_interval(hits, test.groups[probes], seed=seed, level=level)
     return Finding(
@@ -604,15 +624,13 @@ def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, seed: int, l
 
 
 def _features(
-    x: NDArray[Any], pack: Pack, matcher: Embed, test: _Test, rows: NDArray[np.int64], calibrate: NDArray[np.int64],
+    x: NDArray[Any], pack: Pack, judges: Judges, test: _Test, rows: NDArray[np.int64], calibrate: NDArray[np.int64],
     feature_map: tuple[int, int, int] | None, effort: str, *, release: str, seed: int, level: float,
 ) -> list[Finding]:  # fmt: skip
     """The feature-level attack (Eq. 10): a map from releases to the matcher's features, judged by cosine."""
-    y = matcher(np.asarray(pack.x[rows]))
-    y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
-    truth, check = matcher(np.asarray(pack.x[test.rows])), matcher(np.asarray(pack.x[calibrate]))
-    looks = Judges(looks=None, matcher=None, about="")
-    problem = _problem(x, pack, rows, calibrate, looks, feature_map, effort, seed)
+    y, truth, check = (judges.features(np.asarray(pack.x[some])) for some in (rows, test.rows, calibrate))
+    y = y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
+    problem = _problem(x, pack, rows, calibrate, judges, feature_map, effort, seed)
     releases = problem.releases
     images, view = _convolved(releases), _view(releases)
     maps: dict[str, Embed] = {}
