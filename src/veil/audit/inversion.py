@@ -94,7 +94,7 @@ class Judges:
     _known: dict[bytes, Floats] = field(default_factory=dict, repr=False)
 
     def features(self, originals: NDArray[Any]) -> Floats:
-        """The matcher's features ``(n, d)`` of originals; kept, for every decoder of every release is judged by them."""
+        """The matcher's features ``(n, d)`` of originals, kept: every decoder of every release is judged by them."""
         assert self.matcher is not None
         name = hashlib.blake2b(np.ascontiguousarray(originals).data, digest_size=16).digest()
         if name not in self._known:
