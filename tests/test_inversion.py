@@ -17,6 +17,7 @@ from veil.audit import inversion as attacks
 from veil.audit.findings import Finding
 from veil.data.pack import Pack
 from veil.engine import Run, perceptual
+from veil.engine.run import Diverged
 from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
 from veil.methods import inversion
@@ -209,6 +210,21 @@ def test_a_matcher_of_an_onnx_file(tmp_path):
         attacks.OnnxMatcher(tmp_path / "bad.onnx")
 
 
+def test_people_on_a_map():
+    """Releases that tell the person lie together on the map; nothing is drawn where nobody has two images."""
+    pack = small_pack()
+    who = pack.label("identity").astype(np.float32)
+    x = np.stack([np.cos(who), np.sin(who), who % 7], 1) + np.random.default_rng(0).normal(size=(len(who), 3)) / 100
+    found = attacks.people_map(x.astype(np.float32), pack, seed=0, people=4)
+    assert found == attacks.people_map(x.astype(np.float32), pack, seed=0, people=4)
+    at, person = np.stack([found["x"], found["y"]], 1), np.array(found["person"])
+    assert np.bincount(person).tolist() == [4] * 4
+    spread = [at[person == p].std() for p in range(4)]
+    assert max(spread) < np.stack([at[person == p].mean(0) for p in range(4)]).std()
+    alone = Pack.from_arrays(np.asarray(pack.x[:40]), {"identity": [str(i) for i in range(40)]}, seed=1)
+    assert attacks.people_map(np.ones((40, 2), np.float32), alone, seed=0) == {}
+
+
 # Networks
 
 
@@ -391,6 +407,34 @@ def test_it_keeps_labels_and_ships_no_path(tmp_path):
     front, back = (set(m.network.state_dict()) for m in (release.encoder, release.classifier))
     assert front
     assert not front & back
+
+
+def test_the_same_network_cut_elsewhere(tmp_path):
+    """Representations differ with the cut, what the server says of them does not."""
+    alone = replace(SHORT, mu1=0.0, mu2=0.0)
+    release, x = fit(alone), faces_pack().x[:6]
+    said = release.predict(release.transform(x))["smile"]
+    for cut, shape in (("conv1", (64, 8, 8)), ("layer3", (256, 2, 2)), ("pool", None)):
+        other = inversion.recut(release, cut)
+        assert other.contract.feature_map == shape
+        other.save(tmp_path / cut)
+        np.testing.assert_allclose(other.predict(other.transform(x))["smile"], said, atol=1e-5)
+    for kept, why in ((SHORT, "heard of a decoder"), (replace(alone, capacity=4.0), "adds noise")):
+        with pytest.raises(InputError, match=f"recut: the release must be unprotected, got one that {why}"):
+            inversion.recut(fit(kept), "conv1")
+    with pytest.raises(InputError, match="cut: must be one of"):
+        inversion.recut(release, "layer4")
+
+
+def test_without_an_adversary_everybody_is_learned_from(monkeypatch):
+    seen = []
+    monkeypatch.setattr(inversion, "Training", lambda *a: seen.append(a[3:5]) or (_ for _ in ()).throw(Diverged("x")))
+    for config in (replace(SHORT, capacity=4.0, mu1=0.0, mu2=0.0), SHORT):
+        with pytest.raises(Diverged):
+            fit(config)
+    (everybody, nobody), (private, public) = seen
+    assert len(nobody) == 0
+    assert len(everybody) == len(private) + len(public) > len(private) > 0
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,17 @@ def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
     assert not [name for name in got.sections if "alarm" in name]
 
 
+def test_people_on_a_map(tmp_path: Path) -> None:
+    document = build()
+    document["findings"].append(finding("inversion.ssim", "AIA deep", "image", "strong decoder", 0.4))
+    document["maps"] = [{"release": "AIA", "x": [0, 1.5, 2], "y": [0, 1, 2], "person": [0, 0, 1]}]
+    got = page(tmp_path, document)
+    assert "Where people lie" in got.text("inversion")
+    assert "map-1" in got.ids()
+    drawn = json.loads(got.scripts[-2])["figures"]["map-1"]
+    assert "person 2" in json.dumps(drawn)
+
+
 def test_no_release_is_called_private(tmp_path: Path) -> None:
     document = build(releases=[*RELEASES, ("Perfect", "method", 0.5, 0.94)])
     text = page(tmp_path, document).text("verdict").lower()
@@ -642,6 +653,8 @@ def _set(path: str, value: object) -> Callable[[Json], None]:
         (_set("data.private", "gender"), "data.private must be a list, got 'gender'"),
         (_set("data.private", [1]), "data.private must be a list of texts, got [1]"),
         (_set("data.splits.attack", 3), "data.splits.attack must be an object, got 3"),
+        (_set("maps", [{"release": "AIA", "x": [1], "y": ["2"]}]), "maps[0].y must be a list of finite numbers, got"),
+        (_set("maps", [{"release": "AIA", "x": [1], "y": [2]}]), "maps[0].person must be as many as x (1) and y (1)"),
         (_set("data.labels.gender.counts.test", ["1"]), "data.labels.gender.counts.test must be a list of whole"),
         (_set("releases", {}), "releases must be a list, got {}"),
         (_set("releases.1.name", "Input"), "releases[1].name must be unique, got 'Input'"),

@@ -313,7 +313,11 @@ def audit_pack(
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=Path(work)),
         )  # fmt: skip
-        sheets = [] if invert is None else _redrawn(pack, out, [s.name for s in subjects], Path(work))
+        sheets, maps = [], []
+        if invert is not None:
+            sheets = _redrawn(pack, out, [s.name for s in subjects], Path(work))
+            drawn = {s.name: inversion.people_map(s.x, pack, seed=seed) for s in subjects}
+            maps = [{"release": name, **points} for name, points in drawn.items() if points]
     unprotected: dict[str, Any] = {
         "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None, "role": "input",
         "config": {}, "note": "the unprotected input",
@@ -327,6 +331,7 @@ def audit_pack(
         findings=found,
         pictures=_pictures(pack, out, entries) + sheets + _releases_shown(pack, out, entries, private, found),
         curves=_curves(out, entries),
+        maps=maps,
     )
     files.write(out, document)
     return found

@@ -22,7 +22,7 @@ from veil.errors import InputError
 
 SCHEMA = 1
 NAME = "findings.json"
-KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves")
+KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves", "maps")
 ROLES = ("attack", "utility", "control", "bound")
 STATUSES = ("ok", "not_applicable", "did_not_converge")
 CODES = {
@@ -212,6 +212,7 @@ def document(
     findings: Sequence[Finding],
     pictures: Sequence[Mapping[str, Any]] = (),
     curves: Sequence[Mapping[str, Any]] = (),
+    maps: Sequence[Mapping[str, Any]] = (),
     created: str | None = None,
 ) -> dict[str, Any]:
     """The document that :func:`write` takes; ``created`` is today's date (UTC, ISO 8601) by default.
@@ -235,6 +236,7 @@ def document(
         "findings": [asdict(finding) for finding in findings],
         "pictures": [dict(picture) for picture in pictures],
         "curves": [dict(curve) for curve in curves],
+        "maps": [dict(one) for one in maps],
     }
 
 
@@ -261,12 +263,13 @@ def _check(document: Any) -> None:
         raise ValueError("not a file of findings: it has no schema")
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema must be {SCHEMA}, got {document['schema']!r}; another version of Veil wrote it")
+    document.setdefault("maps", [])  # which files of an earlier version have not
     missing = [key for key in KEYS if key not in document]
     if missing:
         raise ValueError(f"not a whole file of findings: {', '.join(missing)} missing")
     if not isinstance(document["data"], dict):
         raise ValueError("its 'data' must be an object")
-    for key in ("releases", "findings", "pictures", "curves"):
+    for key in ("releases", "findings", "pictures", "curves", "maps"):
         if not isinstance(document[key], list) or not all(isinstance(entry, dict) for entry in document[key]):
             raise ValueError(f"its {key!r} must be a list of objects")
     names = {field.name for field in fields(Finding)}

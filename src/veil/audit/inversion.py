@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from veil import metrics
@@ -621,6 +623,34 @@ def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, seed: int, l
     )
     note = f"within {scatter.within:.6g}, between {scatter.between:.6g}, {len(people.count):,} people"
     return [Finding(value=value, low=low, high=high, chance=0.0, note=note, **common)]
+
+
+def people_map(x: NDArray[Any], pack: Pack, *, seed: int, people: int = 8, each: int = 30) -> dict[str, list[Any]]:
+    """t-SNE (van der Maaten and Hinton 2008) of releases of those test people who have the most images.
+
+    Args:
+        x: Releases of all rows of the pack.
+        pack: People and splits.
+        seed: Seeds the projection.
+        people: How many.
+        each: Images of a person, at most.
+
+    Returns:
+        ``x``, ``y`` and ``person``, 0 .. people - 1, of each release; nothing where no two people have two images.
+    """
+    if "identity" not in pack.labels:
+        return {}
+    rows = pack.rows("test", known=("identity",))
+    found, counts = np.unique(pack.label("identity")[rows], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:people]
+    chosen = [rows[pack.label("identity")[rows] == who][:each] for who in found[order[counts[order] > 1]]]
+    if len(chosen) < 2:
+        return {}
+    values = flat(np.asarray(x[np.concatenate(chosen)])).astype(np.float64)
+    values = PCA(min(50, *values.shape), random_state=seed).fit_transform(values)
+    at = TSNE(perplexity=min(15, len(values) / 4), init="random", random_state=seed).fit_transform(values)
+    person = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
+    return {"x": np.round(at[:, 0], 3).tolist(), "y": np.round(at[:, 1], 3).tolist(), "person": person.tolist()}
 
 
 def _features(

@@ -19,6 +19,7 @@ Where this file departs from the text, or the text leaves a choice open:
   relative to that, not to the paper's units. ``bounded=false`` (preset ``paper``) takes min away; errors are bounded
   then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
 - The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
+  Without an adversary all of them are private data.
 - ``capacity`` (ours, and the default in place of the adversary): r has length 1, gets keyed Gaussian noise, and length
   1 again, in training and in releases. k values with noise of norm s relative to theirs carry at most
   (k / 2) log2(1 + 1 / s^2) bits (Shannon 1948: k Gaussian channels of that power), whatever decoder reads them; s is
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -405,7 +406,7 @@ def fit(
     for name in kept:
         pack.require(private=[], utility=name, among=["protect"])
     run = run or Run(seed=seed)
-    x1, x2 = _parts(config, pack, run.seed)
+    x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
     sizes = [len(pack.classes[name]) for name in kept]
     training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], sizes)
     run.enter(*training.players)
@@ -415,7 +416,7 @@ def fit(
         kind="images",
         shape=tuple(pack.x.shape[1:]),
         k=math.prod(shape),
-        feature_map=(shape[0], shape[1], shape[2]) if len(shape) == 3 else None,
+        feature_map=_as_map(shape),
         noise=training.noise,
         crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
         keeps={name: tuple(pack.classes[name]) for name in kept},
@@ -436,6 +437,41 @@ def fit(
         },
         key=(key or new_key()) if contract.keyed else None,
     )
+
+
+def recut(release: Release, cut: str) -> Release:
+    """The same network, cut elsewhere: what was learned without noise and without an adversary does not depend on it.
+
+    Args:
+        release: One of this method.
+        cut: A stage of :class:`veil.nets.ResNet`.
+
+    Raises:
+        InputError: If the release adds noise, heard of a decoder in training, or there is no such cut.
+    """
+    if release.method != "inversion":
+        raise InputError(f"recut: needs a release of method inversion, got one of {release.method!r}")
+    config = Config(**release.config)
+    if config.capacity or config.adversarial:
+        why = "adds noise" if config.capacity else "heard of a decoder in training"
+        raise InputError(f"recut: the release must be unprotected, got one that {why}: it belongs to its cut")
+    assert release.classifier is not None
+    config = replace(config, cut=cut)  # type: ignore[arg-type]  # which says what is wrong with it
+    weights = {**release.encoder.state_dict(), **release.classifier.state_dict()}
+    encoder = Encoder(config)
+    with torch.no_grad():
+        shape = tuple(encoder.network(torch.zeros(1, *map_shape(release.contract.shape))).shape[1:])
+    classifier = Classifier(config, shape, sum(len(names) for names in release.contract.keeps.values()))
+    for half in (encoder, classifier):
+        half.load_state_dict({name: weights[name] for name in half.state_dict()})
+    contract = replace(release.contract, k=math.prod(shape), feature_map=_as_map(shape))
+    return replace(
+        release, config=asdict(config), contract=contract, encoder=encoder.eval(), classifier=classifier.eval()
+    )
+
+
+def _as_map(shape: Sequence[int]) -> tuple[int, int, int] | None:
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
 
 def _parts(config: Config, pack: Pack, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -240,6 +240,16 @@ class Curves:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Map:
+    """Releases of some people on a plane, (x, y) and the number of the person of each."""
+
+    release: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    person: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """A checked ``findings.json``."""
 
@@ -252,6 +262,7 @@ class Document:
     findings: tuple[Finding, ...]
     pictures: tuple[Picture, ...]
     curves: tuple[Curves, ...]
+    maps: tuple[Map, ...]
 
     def select(
         self, *, role: str, release: str | None = None, target: str | None = None, code: str | None = None
@@ -413,6 +424,12 @@ class _Table:
             self.refuse(self.place(key), "a list of texts", values)
         return tuple(str(value) for value in values)
 
+    def reals(self, key: str) -> tuple[float, ...]:
+        values = self.items(key)
+        if any(isinstance(v, bool) or not isinstance(v, int | float) or not _finite(v) for v in values):
+            self.refuse(self.place(key), "a list of finite numbers", values)
+        return tuple(float(value) for value in values if isinstance(value, int | float))
+
     def wholes(self, key: str) -> tuple[int, ...]:
         values = self.items(key)
         if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
@@ -454,7 +471,19 @@ def _document(top: _Table) -> Document:
             Curves(file=t.text("file", required=True), release=t.text("release", required=True))
             for t in top.tables("curves")
         ),
+        maps=tuple(_map(table) for table in top.tables("maps")),
     )
+
+
+def _map(table: _Table) -> Map:
+    found = Map(
+        release=table.text("release", required=True), x=table.reals("x"), y=table.reals("y"),
+        person=table.wholes("person"),
+    )  # fmt: skip
+    if not len(found.x) == len(found.y) == len(found.person):
+        rule = f"as many as x ({len(found.x)}) and y ({len(found.y)})"
+        table.refuse(table.place("person"), rule, len(found.person))
+    return found
 
 
 def _release(table: _Table) -> Release:

@@ -43,6 +43,7 @@ from veil.report import (
 PLANE_WIDTHS = (320, 480, 680)
 """The widths in pixels that the plane's labels are placed for; the page takes the widest that fits."""
 CURVE_WIDTHS = (320,)
+MAP_WIDTHS = (250,)
 _MOST_CLASSES = 20
 _STATUS_WORDS = {"did_not_converge": "did not converge", "not_applicable": "not applicable"}
 
@@ -102,6 +103,7 @@ def render(document: Document, out: Path) -> str:
         "others": _others(document),
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
         "curves": _curves(document, out, figures),
+        "maps": _maps(document, figures),
         "labels": _label_tables(document),
         "splits": _split_rows(document),
         "certified": any(finding.role == "bound" for finding in document.findings),
@@ -768,6 +770,18 @@ def _curves(document: Document, out: Path, figures: dict[str, Figure]) -> list[d
             figures[name] = Figure(variants=drawn, paper=CURVE_WIDTHS[0])
             panels.append({"id": name, "stage": stage})
         found.append({"release": release, "panels": panels, "fault": fault})
+    return found
+
+
+def _maps(document: Document, figures: dict[str, Figure]) -> list[dict[str, str]]:
+    """Where people lie among each release, as figures."""
+    found = []
+    for i, one in enumerate(document.maps, 1):
+        name = f"map-{i}"
+        figures[name] = Figure(
+            variants=[(w, plots.people(one.x, one.y, one.person, width=w)) for w in MAP_WIDTHS], paper=MAP_WIDTHS[0]
+        )
+        found.append({"id": name, "release": one.release})
     return found
 
 

@@ -204,6 +204,33 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
     return figure
 
 
+def people(x: Sequence[float], y: Sequence[float], person: Sequence[int], *, width: int = 250) -> go.Figure:
+    """Points of some people on a plane without units; each person has a colour, and from the ninth on another mark."""
+    symbols = ("circle", "diamond", "square", "cross")
+    figure = go.Figure()
+    for who in sorted(set(person)):
+        rows = [i for i, p in enumerate(person) if p == who]
+        colour, symbol = PLAYERS[who % len(PLAYERS)], symbols[who // len(PLAYERS) % len(symbols)]
+        figure.add_trace(
+            go.Scatter(
+                x=[x[i] for i in rows],
+                y=[y[i] for i in rows],
+                mode="markers",
+                marker={"color": colour, "size": 6, "symbol": symbol, "opacity": 0.85},
+                hovertext=f"person {who + 1}",
+                hoverinfo="text",
+            )
+        )
+    bare = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": True, "linecolor": RULE}
+    figure.update_layout(
+        **_base(width, width),
+        margin={"l": 4, "r": 4, "t": 4, "b": 4},
+        xaxis={**bare, "mirror": True, "range": list(_range([tuple(x)]))},
+        yaxis={**bare, "mirror": True, "range": list(_range([tuple(y)]))},
+    )
+    return figure
+
+
 def player_colours(players: Iterable[str]) -> dict[str, str]:
     """A colour for each player, by its place among the sorted names: the same in every figure of a report."""
     return {name: PLAYERS[i % len(PLAYERS)] for i, name in enumerate(sorted(set(players)))}
