@@ -205,7 +205,7 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
     assert text.count("| layer1, ") == text.count("| fc, ") == 3
     assert "| mean image |" in text
     with Image.open(figures / "inversion-cuts.png") as sheet:
-        assert sheet.height == 2 * (7 * (64 + 4) + 4)  # originals, and six rows of what was redrawn
+        assert sheet.height == 2 * (7 * (example.SIZE + 4) + 4)  # originals, and six rows of what was redrawn
     before = results.read_bytes()
     monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
     example.main()
