@@ -140,6 +140,10 @@ def pack(
     crop: Annotated[
         str | None, typer.Option(help="Left,top,right,bottom as fractions of the image; the layout's own by default.")
     ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="CSV file that says where eyes are; faces are then aligned by them, in place of a crop."),
+    ] = None,
     fractions: Annotated[
         str, typer.Option(help="Shares of the splits protect,attack,calibrate,test.")
     ] = "0.45,0.20,0.10,0.25",
@@ -165,6 +169,7 @@ def pack(
             labels=labels,
             seed=seed,
             crop=None if crop is None else _floats("crop", crop),
+            landmarks=landmarks,
             fractions=_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),

@@ -417,7 +417,7 @@ def fit(
         k=math.prod(shape),
         feature_map=(shape[0], shape[1], shape[2]) if len(shape) == 3 else None,
         noise=training.noise,
-        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        **pack.framing,
         keeps={name: tuple(pack.classes[name]) for name in kept},
     )
     files = {"weights": "", "perceptual_weights": ""}  # a release holds no paths; what was loaded is in ``made``
