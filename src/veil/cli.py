@@ -312,6 +312,10 @@ def apply(
     row_numbers: Annotated[
         bool, typer.Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
     ] = False,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="CSV file that says where eyes are in a folder's images, if the release needs them aligned."),
+    ] = None,
     images: Annotated[
         bool,
         typer.Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata."),
@@ -334,6 +338,7 @@ def apply(
             column=column,
             told=told or [],
             row_numbers=row_numbers,
+            landmarks=landmarks,
             images=images,
             resume=resume,
             force=force,
