@@ -350,19 +350,18 @@ def _align(image: Image.Image, size: int, eyes: Eyes, width: int, height: int) -
     corner = left - EYES[0][0] * across - EYES[0][1] * down
     scale = np.array([image.width / width, image.height / height])
     # Pillow's transform looks at 4 x 4 pixels around each place, however far apart the places are: it must not shrink.
-    # What is much too large is first averaged, to some three pixels for one, like reducing_gap in a plain resize;
+    # So what is much too large is averaged first, to three pixels or more for one, like reducing_gap in a plain resize.
     factor = max(1, int(math.hypot(*(across * scale)) / size / 3))
     if factor > 1:
         image = image.reduce(factor)
         scale /= factor
     across, down, corner = across * scale, down * scale, corner * scale
-    # the turned square is drawn with at least as many pixels as it has here, and shrunk by the filter of all images.
+    # Then the turned square is drawn with at least as many pixels as it has here, and shrunk as other images are.
     drawn = size * max(1, math.ceil(round(max(math.hypot(*across), math.hypot(*down)) / size, 6)))
     corners = np.stack([corner, corner + across, corner + down, corner + across + down])
     low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
-    columns, rows = (
-        np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, image.size, strict=True)
-    )  # indices beyond the border are those at the border
+    # Beyond the border the indices are those at the border.
+    columns, rows = (np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, image.size, strict=True))
     around = Image.fromarray(np.asarray(image)[np.ix_(rows, columns)])
     (a, d), (b, e), (c, f) = (v.tolist() for v in (across / drawn, down / drawn, corner - low))
     turned = around.transform(
