@@ -30,6 +30,7 @@ from veil import apply as module
 from veil import cli, outputs
 from veil.apply import apply, read_vectors
 from veil.data import build, decode
+from veil.data.decode import Eyes
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.data.vectors import VectorFile
@@ -696,6 +697,138 @@ def test_what_was_done_before_the_disk_was_full_is_kept(tmp_path: Path, monkeypa
 
 
 # -- image files ------------------------------------------------------------------------------------------------------
+
+# -- aligned faces ----------------------------------------------------------------------------------------------------
+
+
+EYES = {"b/2.png": Eyes(5, 6, 9, 7), "a/1.png": Eyes(4, 9, 6, 2), "c.png": Eyes(1, 3, 15, 3), "e.png": Eyes(5, 5, 6, 5)}
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Path:
+    return _landmarks(tmp_path / "eyes.csv", EYES)
+
+
+def _landmarks(path: Path, eyes: dict[str, Eyes]) -> Path:
+    rows = [f"{name},{e.left_x},{e.left_y},{e.right_x},{e.right_y}" for name, e in eyes.items()]
+    path.write_text("\n".join(["path,left_eye_x,left_eye_y,right_eye_x,right_eye_y", *rows]))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+@pytest.mark.parametrize("row_numbers", [False, True])
+def test_faces_are_aligned_as_in_the_training_pack(
+    album: Path, eyes: Path, tmp_path: Path, suffix: str, row_numbers: bool
+) -> None:
+    release, out = images_release(aligned=True), tmp_path / f"out{suffix}"
+    assert apply(release, album, out, landmarks=eyes, row_numbers=row_numbers) == (4, 3)
+    names, values = _read(out)
+    packed = build.pack("folder", album, tmp_path / "pack", size=SIZE, landmarks=eyes)
+    assert packed.sources.tolist() == ["c.png", "e.png", "a/1.png", "b/2.png"]
+    assert names == (["0", "1", "2", "4"] if row_numbers else packed.sources.tolist())
+    np.testing.assert_array_equal(values, release.transform(np.asarray(packed.x)))
+    with (tmp_path / f"out{suffix}.skipped.csv").open() as file:
+        reasons = {row["source"]: row["reason"] for row in csv.DictReader(file)}
+    lost = "no row in eyes.csv, which tells where eyes are"
+    assert reasons == dict.fromkeys(["3", "5", "6"] if row_numbers else ["b/1.png", "b/broken.png", "d/x.png"], lost)
+
+
+def test_landmarks_are_asked_for_where_faces_were_aligned_and_nowhere_else(
+    album: Path, people: Path, eyes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.npz"
+    for release, options in ((images_release(aligned=True), {}), (picture_release(aligned=True), {"images": True})):
+        target = tmp_path / "out" if options else out
+        assert _refused(release, album, target, **options) == (
+            f"{album}: the release was fitted on aligned faces, so a file of landmarks must say where eyes are, "
+            "got none"
+        )
+        assert _refused(replace(release, contract=replace(release.contract, aligned=False)), album, target,
+                        landmarks=eyes, **options) == (
+            f"landmarks {eyes}: must not be given, as the release was not fitted on aligned faces"
+        )  # fmt: skip
+    vectors = put(tmp_path / "in.npy", np.ones((3, D), np.float32))
+    assert "only a folder of images is aligned, got a file" in _refused(vectors_release(), vectors, out, landmarks=eyes)
+    assert "only a folder of images is aligned, got a pack" in _refused(vectors_release(), people, out, landmarks=eyes)
+    eyes.write_text("path,left_eye_x\n")
+    assert "its header must name the column left_eye_y once" in _refused(
+        images_release(aligned=True), album, out, landmarks=eyes
+    )
+    assert _left(tmp_path) == ["eyes.csv", "in.npy"]
+    # A pack is aligned already.
+    packed = tmp_path / "pack"
+    build.pack("folder", album, packed, size=SIZE, landmarks=_landmarks(eyes, EYES))
+    assert apply(images_release(aligned=True), packed, out) == (4, 0)
+
+
+def test_image_files_of_aligned_faces_are_their_squares(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    _smooth(60, 44, "RGB").save(source / "a.png")
+    _smooth(60, 44, "RGB").save(source / "turned.tif", tiffinfo={Tag.Orientation: 6})  # upright it is 44 by 60
+    _smooth(60, 44, "L").save(source / "large.png")
+    _smooth(60, 44, "L").save(source / "small.bmp")
+    _smooth(60, 44, "L").save(source / "none.bmp")
+    eyes = {
+        "a.png": (Eyes(20, 20, 26, 28), 30),  # 6 across and 8 down: 10 apart
+        "turned.tif": (Eyes(20, 50, 29, 50), 27),
+        "large.png": (Eyes(2, 20, 58, 20), 44),  # its square is larger than the file
+        "small.bmp": (Eyes(20, 20, 20.35, 20), 1),
+    }
+    landmarks = _landmarks(tmp_path / "eyes.csv", {name: e for name, (e, _) in eyes.items()})
+    release = picture_release(3, aligned=True)
+    assert apply(release, source, out, images=True, landmarks=landmarks) == (4, 1)
+    assert _tree(out) == sorted(eyes)
+    for name, (places, side) in eyes.items():
+        x = decode.decode((source / name).read_bytes(), SIZE, 3, eyes=places)
+        want = Image.fromarray(release.transform(x[None])[0]).resize((side, side), Image.Resampling.LANCZOS)
+        with Image.open(out / name) as image:
+            assert image.size == (side, side), name
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(want), err_msg=name)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_is_not_resumed_with_other_landmarks(many: Path, tmp_path: Path) -> None:
+    places = {path.relative_to(many).as_posix(): Eyes(3, 4, 5, 4) for path in sorted(many.rglob("*.png"))}
+    release, out = images_release(aligned=True), tmp_path / "out.npz"
+    landmarks = _landmarks(tmp_path / "eyes.csv", places)
+
+    def stop(done: int, *_: object) -> None:
+        if done > 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply(release, many, out, landmarks=landmarks, progress=stop)
+    whole = landmarks.read_text()
+    _landmarks(landmarks, {name: replace(e, left_x=2) for name, e in places.items()})
+    message = _refused(release, many, out, landmarks=landmarks, resume=True)
+    assert "was begun with another file of landmarks; force to start anew" in message
+    landmarks.write_text(whole)
+    n, skipped = apply(release, many, out, landmarks=landmarks, resume=True)
+    assert (n, skipped) == (29, 1)
+    assert _read(out)[0] == [name for name in places if name != "0/03.png"]
+
+
+def test_the_command_takes_landmarks(
+    album: Path, eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Release, "load", staticmethod(lambda *_, **__: picture_release(aligned=True)))
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def command(*options: object) -> tuple[int, str]:
+        arguments = ["veil", "apply", "release", album, tmp_path / "out", "--images", *options]
+        monkeypatch.setattr(sys, "argv", [str(a) for a in arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        shown = capsys.readouterr()
+        return int(caught.value.code or 0), shown.out + shown.err
+
+    status, shown = command()
+    assert (status, shown.count("\n"), "a file of landmarks must say where eyes are" in shown) == (2, 1, True)
+    status, shown = command("--landmarks", eyes)
+    assert (status, "4 images; 3 skipped, listed in" in shown.replace("\n", " ")) == (0, True)
+    assert _tree(tmp_path / "out") == sorted(EYES)
+
 
 SECRET = "Jane Doe"
 MARKS = [SECRET.encode(), b"Exif", b"ICC_PROFILE", b"acsp", b"ns.adobe.com", b"xmpmeta"]  # acsp: of any ICC profile

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from veil.data import decode
-from veil.data.decode import DecodeError
+from veil.data.decode import DecodeError, Eyes
 from veil.errors import InputError
 
 INVERSE = {  # what a camera stores, so that the orientation turns it upright again
@@ -96,6 +96,66 @@ def test_images_are_turned_upright(format, orientation):
     # The crop is one of the upright image: its lower left quarter.
     low = decode.decode(data, 16, 1, (0.05, 0.55, 0.45, 0.95))
     assert np.allclose(low, 160, atol=1)
+
+
+def test_eyes_that_lie_where_they_should_change_nothing():
+    """Of an image whose square is the output, pixel for pixel, each pixel stays."""
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    eyes = Eyes(20 - 0.5, 0.42 * 60 - 0.5, 40 - 0.5, 0.42 * 60 - 0.5)
+    assert eyes.side == pytest.approx(60)
+    assert (decode.decode(encoded(image, "PNG"), 60, 3, eyes=eyes) == image).all()
+    # Shrunk it is what the plain way gives: the same filter.
+    small = decode.decode(encoded(image, "PNG"), 30, 3, eyes=eyes).astype(int)
+    assert np.abs(small - decode.decode(encoded(image, "PNG"), 30, 3)).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_eyes_are_those_of_the_upright_image(format, orientation):
+    """Quarters around the middle; the middle of the eyes is put there, and the face stands on its side."""
+    upright = Image.fromarray(quarters(96, 160))
+    stored = upright if INVERSE[orientation] is None else upright.transpose(INVERSE[orientation])
+    data = encoded(stored, format, exif=rotated(orientation), **({"quality": 95} if format == "JPEG" else {}))
+    # Each output pixel is one of the file's: down the output is to the left in the file, across it down.
+    got = decode.decode(data, 30, 1, eyes=Eyes(79.5, 42.5, 79.5, 52.5)).astype(int)
+    line = round(0.42 * 30)
+    assert np.allclose([got[line // 2, 7], got[line // 2, 22], got[22, 7], got[22, 22]], [100, 220, 40, 160], atol=2)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.3, 1.2])
+@pytest.mark.parametrize("size", [16, 50, 150])
+def test_aligning_does_not_alias(size, turn):
+    """Stripes one pixel wide are flat grey at a smaller scale, however they lie."""
+    stripes = np.tile(np.array([0, 255], np.uint8), (600, 300))
+    way = 60 * np.array([np.cos(turn), np.sin(turn)])
+    (ax, ay), (bx, by) = (np.array([300, 285]) + s * way for s in (-1, 1))
+    got = decode.decode(encoded(stripes, "PNG"), size, 1, eyes=Eyes(ax, ay, bx, by))
+    assert abs(got.mean() - 127.5) < 1
+    assert got.std() < 2  # of 127.5 in the file
+
+
+def test_beyond_the_border_its_pixels_are_repeated():
+    image = np.repeat(np.arange(100, 140, dtype=np.uint8)[:, None], 40, axis=1)
+    got = decode.decode(encoded(image, "PNG"), 64, 1, eyes=Eyes(0, 10, 39, 10)).astype(int)
+    scale = 3 * 39 / 64  # pixels of the file in one of the output
+    want = np.clip(100 + 10 + (np.arange(64) + 0.5 - 0.42 * 64) * scale, 100, 139)
+    assert np.abs(got - want[:, None]).max() < 2
+    assert (got[:, 0] == got[:, 63]).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("eyes", "words"),
+    [
+        (Eyes(-0.6, 5, 30, 5), r"its left eye -0.6, 5 lies outside of its 64 x 32 pixels"),
+        (Eyes(3, 5, 30, 32), r"its right eye 30, 32 lies outside of its 64 x 32 pixels"),
+        (Eyes(3, 5, float("nan"), 5), r"its right eye nan, 5 lies outside"),
+        (Eyes(3, 5, 3, 5), r"its eyes are 0 pixels apart"),
+    ],
+)
+def test_eyes_that_cannot_be(format, eyes, words):
+    with pytest.raises(DecodeError, match=words):
+        decode.decode(encoded(quarters(32, 64), format), 16, 1, eyes=eyes)
 
 
 def test_damaged_exif_does_not_lose_the_image():

@@ -41,12 +41,22 @@ SHORT |= {"steps_decoder": 2, "steps_perceptual": 2, "steps_classifier": 2, "ste
 SHORT |= {"people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
 
 
+CROP = (0.1, 0.2, 0.9, 1.0)
+
+
+@cache
+def framed_pack() -> Pack:
+    """Faces that say how they were cut from their pictures."""
+    pack = faces_pack()
+    return replace(pack, meta={**pack.meta, "crop": list(CROP), "aligned": [[1 / 3, 0.42], [2 / 3, 0.42]]})
+
+
 @cache
 def made(method: str, preset: str | None = None, kind: str = "images", **settings: object) -> Release:
     """A release of any method after a step or two."""
     known = {f.name for f in fields(METHODS[method].config)}
     config = METHODS[method].configured(preset, {**{k: v for k, v in SHORT.items() if k in known}, **settings})
-    pack = faces_pack() if kind == "images" else vectors_pack()
+    pack = framed_pack() if kind == "images" else vectors_pack()
     base = made("aia", "paper", kind) if method in ("leace", "random") else None
     return METHODS[method].fit(
         config, pack, private=["gender"], utility="smile" if method == "inversion" else "identity",
@@ -86,6 +96,8 @@ def test_every_method_keeps_the_contract(tmp_path, method, preset, kind):
     pack = faces_pack() if kind == "images" else vectors_pack()
     assert (release.method, release.contract.kind) == (method, kind)
     assert release.contract.shape == pack.x.shape[1:]
+    framing = (CROP, True) if kind == "images" else (None, False)
+    assert (release.contract.crop, release.contract.aligned) == framing
     assert release.made["private"] == ["gender"]
     assert release.made["data"] == pack.fingerprint
     out = release.transform(inputs(release))
@@ -127,6 +139,15 @@ def test_save_leaves_nothing_else_and_load_takes_a_string(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["release.json", "weights.safetensors"]
     assert Release.load(str(tmp_path / "r"), key=str(tmp_path / "r.key")).key == KEY
+
+
+def test_releases_from_before_alignment_load(tmp_path):
+    path = saved(tmp_path)
+    contract = dict(card(path)["contract"])
+    assert contract.pop("aligned") is True
+    edit(path, contract=contract)
+    again = Release.load(path)
+    assert again.contract == replace(made("aia", "paper").contract, aligned=False)
 
 
 def test_decoder_ships_only_when_asked_for(tmp_path):
@@ -611,7 +632,7 @@ def test_onnx_of_random_values_is_refused(tmp_path):
 def test_contract_survives_json():
     contract = Contract(
         kind="images", shape=(32, 32, 3), k=10, feature_map=(1, 2, 5), noise=0.5, crop=(0.0, 0.1, 1.0, 0.9),
-        direction=True, classes={"gender": ("female", "male"), "age": ("old",)}, asks=True,
+        aligned=True, direction=True, classes={"gender": ("female", "male"), "age": ("old",)}, asks=True,
     )  # fmt: skip
     plain = json.loads(json.dumps({f.name: getattr(contract, f.name) for f in fields(contract)}))
     assert Contract.read(plain) == contract

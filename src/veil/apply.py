@@ -27,9 +27,10 @@ from safetensors.torch import save as to_bytes
 from veil import outputs
 from veil._version import __version__
 from veil.data import build, decode
+from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, clean
-from veil.data.pack import SPLITS, Pack, class_name, few, flat
+from veil.data.pack import SPLITS, Pack, class_name, few, flat, sha256
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
@@ -82,6 +83,7 @@ def apply(
     column: str | None = None,
     told: Sequence[str] = (),
     row_numbers: bool = False,
+    landmarks: str | Path | None = None,
     images: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -94,7 +96,8 @@ def apply(
     sees what it would in a pack: the crop of the training pack, cut to its largest centred square, at the contract's
     size. Its release is resized (Lanczos) to the pixels that the crop has in the file, and where there is none to the
     file's own size, and so stretched where these are not square. What lies outside the crop is **not** written: it
-    would give away who is seen.
+    would give away who is seen. Of an aligned face the aligned square is written, and not turned back: as large as it
+    is in the file (three times the eyes' distance), but at least 1 pixel and at most the file's shorter side.
 
     Args:
         release: With its key, if it is keyed.
@@ -108,6 +111,8 @@ def apply(
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
         row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
+        landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
+            on aligned faces, which need it, and for no others. Images without a row are skipped.
         images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
         resume: Go on with a run of the same release, source and target that was killed.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
@@ -119,9 +124,9 @@ def apply(
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
-            a told class is not one of the release's, or a run to resume had another release, source or target; if a
-            file to be written exists; or, with ``images``, if the release gives vectors, or ``out`` and ``source`` lie
-            one in the other.
+            a told class is not one of the release's, landmarks are malformed, missing or not called for, or a run to
+            resume had another release, source or target; if a file to be written exists; or, with ``images``, if the
+            release gives vectors, or ``out`` and ``source`` lie one in the other.
     """
     source, out = Path(source), Path(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
@@ -130,10 +135,11 @@ def apply(
     else:
         _check_target(source, out, pack, force)
     _check_told(release, source, pack, told)
+    eyes = _landmarks(release, source, pack, landmarks)
     if pack is not None:
         rows = _from_pack(release, pack, source, told, row_numbers)
     elif source.is_dir():
-        rows = _from_images(release, source, row_numbers)
+        rows = _from_images(release, source, row_numbers, eyes)
     else:
         rows = _from_vectors(release, source, column, told, row_numbers, named=out.suffix != ".npy")
     # Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
@@ -142,6 +148,7 @@ def apply(
         "source": rows.fingerprint,
         "column of vectors": column or "",
         "choice of told labels": ", ".join(told),
+        "file of landmarks": "" if eyes is None else sha256(eyes.path),
         "release": _fingerprint(release),
         "kind of target": "image files" if images else out.suffix or "pack",
         "way to name rows": "numbers" if row_numbers else "names",
@@ -153,7 +160,7 @@ def apply(
     try:
         with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
             if images:
-                _write_images(release, source, rows, out, parts, progress)
+                _write_images(release, source, rows, out, parts, eyes, progress)
             else:
                 _write_parts(partial(_released, release), rows, parts, progress)
             n, skipped = parts.totals()
@@ -244,6 +251,24 @@ def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequenc
             raise InputError(f"told: must be a private label that the release can be told ({there}), got {name!r}")
 
 
+def _landmarks(release: Release, source: Path, pack: Pack | None, landmarks: str | Path | None) -> Landmarks | None:
+    """The file of landmarks, read, where the release needs one; refuses one too many or too few."""
+    album = pack is None and source.is_dir()
+    if landmarks is None:
+        if album and release.contract.aligned:
+            raise InputError(
+                f"{source}: the release was fitted on aligned faces, so a file of landmarks must say where eyes are, "
+                "got none"
+            )
+        return None
+    if not album:
+        got = "a file" if pack is None else "a pack"
+        raise InputError(f"landmarks {landmarks}: only a folder of images is aligned, got {got}")
+    if not release.contract.aligned:
+        raise InputError(f"landmarks {landmarks}: must not be given, as the release was not fitted on aligned faces")
+    return read_landmarks(landmarks)
+
+
 def _fingerprint(release: Release) -> str:
     """Changes with all that a release depends on, its key included, which does not follow from it."""
     weights = {name: value.detach().cpu().contiguous() for name, value in release.encoder.state_dict().items()}
@@ -301,7 +326,13 @@ def _together(parts: Sequence[Part]) -> Part:
 
 
 def _write_images(
-    release: Release, source: Path, rows: _Source, out: Path, parts: Parts, progress: Progress | None
+    release: Release,
+    source: Path,
+    rows: _Source,
+    out: Path,
+    parts: Parts,
+    landmarks: Landmarks | None,
+    progress: Progress | None,
 ) -> None:
     """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes."""
     each = parts.each
@@ -316,7 +347,7 @@ def _write_images(
     with warnings.catch_warnings():
         # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        _write_parts(partial(_redrawn, release, source, out, parts), rows, parts, progress)
+        _write_parts(partial(_redrawn, release, source, out, parts, landmarks), rows, parts, progress)
 
 
 def _size(path: Path) -> np.float32:
@@ -327,7 +358,9 @@ def _size(path: Path) -> np.float32:
         return np.float32(-1)
 
 
-def _redrawn(release: Release, source: Path, out: Path, parts: Parts, batch: _Batch) -> Part:
+def _redrawn(
+    release: Release, source: Path, out: Path, parts: Parts, landmarks: Landmarks | None, batch: _Batch
+) -> Part:
     """Writes the image files of a batch; the part's values are their sizes."""
     names: list[str] = []
     sizes: list[int] = []
@@ -335,10 +368,9 @@ def _redrawn(release: Release, source: Path, out: Path, parts: Parts, batch: _Ba
     pixels = release.transform(batch.x) if len(batch.names) else ()
     for name, path, image in zip(batch.names.to_pylist(), batch.paths, pixels, strict=True):
         try:
-            form, (width, height) = decode.header(decode.read(source / path))
-            left, top, right, bottom = release.contract.crop or (0, 0, 1, 1)
-            size = max(1, round((right - left) * width)), max(1, round((bottom - top) * height))
-            data = outputs.encode(image, form, size)
+            form, upright = decode.header(decode.read(source / path))
+            eyes = None if landmarks is None else landmarks.of(name)[0]
+            data = outputs.encode(image, form, _extent(release, eyes, *upright))
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))
             continue
@@ -347,6 +379,15 @@ def _redrawn(release: Release, source: Path, out: Path, parts: Parts, batch: _Ba
         names.append(name)
         sizes.append(len(data))
     return Part(names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped)
+
+
+def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int) -> tuple[int, int]:
+    """Width and height, in pixels of its file, of the part of an image that is released."""
+    if eyes is not None:
+        side = min(max(1, round(eyes.side)), width, height)
+        return side, side
+    left, top, right, bottom = release.contract.crop or (0, 0, 1, 1)
+    return max(1, round((right - left) * width)), max(1, round((bottom - top) * height))
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -373,18 +414,20 @@ def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], 
     return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
 
 
-def _from_images(release: Release, source: Path, row_numbers: bool) -> _Source:
+def _from_images(release: Release, source: Path, row_numbers: bool, landmarks: Landmarks | None) -> _Source:
     """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
     c = release.contract
     _check_kind(release, source, "images")
     found, _ = walk(source)
 
+    def items(first: int) -> Iterator[Item]:
+        for number, (name, problem) in enumerate(found[first:], first):
+            eyes, lost = (None, "") if landmarks is None else landmarks.of(clean(name))
+            label = str(number) if row_numbers else clean(name)
+            yield Item(label, None if problem else source / name, problem=problem or lost, eyes=eyes)
+
     def batches(first: int) -> Generator[_Batch, None, None]:
-        items = (
-            Item(str(number) if row_numbers else clean(name), None if problem else source / name, problem=problem)
-            for number, (name, problem) in enumerate(found[first:], first)
-        )
-        with closing(build.arrays(items, c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
+        with closing(build.arrays(items(first), c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
             row = first
             while some := list(islice(decoded, BATCH["images"])):
                 good = [(item.source, array) for item, array, _ in some if array is not None]

@@ -140,6 +140,10 @@ def pack(
     crop: Annotated[
         str | None, typer.Option(help="Left,top,right,bottom as fractions of the image; the layout's own by default.")
     ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="CSV file that says where eyes are; faces are then aligned by them, in place of a crop."),
+    ] = None,
     fractions: Annotated[
         str, typer.Option(help="Shares of the splits protect,attack,calibrate,test.")
     ] = "0.45,0.20,0.10,0.25",
@@ -165,6 +169,7 @@ def pack(
             labels=labels,
             seed=seed,
             crop=None if crop is None else _floats("crop", crop),
+            landmarks=landmarks,
             fractions=_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),
@@ -307,6 +312,10 @@ def apply(
     row_numbers: Annotated[
         bool, typer.Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
     ] = False,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="CSV file that says where eyes are in a folder's images, if the release needs them aligned."),
+    ] = None,
     images: Annotated[
         bool,
         typer.Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata."),
@@ -329,6 +338,7 @@ def apply(
             column=column,
             told=told or [],
             row_numbers=row_numbers,
+            landmarks=landmarks,
             images=images,
             resume=resume,
             force=force,

@@ -58,6 +58,7 @@ class Contract:
         noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
+        aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
@@ -74,6 +75,7 @@ class Contract:
     noise: float = 0.0
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
+    aligned: bool = False
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from veil._version import __version__
 from veil.data import decode, splits
 from veil.data.decode import Box
+from veil.data.landmarks import Landmarks, plain, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import Item, Listing, Options, Pair
 from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
@@ -52,6 +53,7 @@ def pack(
     labels: str | Path | None = None,
     seed: int = 0,
     crop: Box | None = None,
+    landmarks: str | Path | None = None,
     fractions: Sequence[float] = splits.FRACTIONS,
     force: bool = False,
     progress: Progress | None = None,
@@ -70,6 +72,9 @@ def pack(
         labels: A CSV or Parquet file of labels, where the layout takes one.
         seed: Of the splits, and of layouts that draw their images.
         crop: Left, top, right, bottom as fractions of the upright image; None for the layout's own, or the images' own.
+        landmarks: A CSV file that says where the eyes are (:mod:`veil.data.landmarks`), in place of a crop: each image
+            is turned, scaled and shifted so that they lie at :data:`veil.data.decode.EYES`. Images without a row are
+            skipped.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
@@ -78,7 +83,8 @@ def pack(
         settings: The layout's own settings.
 
     Raises:
-        InputError: The source or an option does not fit, nothing could be packed, or the target cannot be written.
+        InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target
+            cannot be written.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r}: must be one of {', '.join(LAYOUTS)}")
@@ -103,6 +109,7 @@ def pack(
         channels=channels,
         seed=seed,
         crop=crop,
+        landmarks=landmarks,
         fractions=fractions,
         force=force,
         progress=progress,
@@ -120,6 +127,7 @@ def write(
     channels: int = 1,
     seed: int = 0,
     crop: Box | None = None,
+    landmarks: str | Path | None = None,
     fractions: Sequence[float] = splits.FRACTIONS,
     force: bool = False,
     progress: Progress | None = None,
@@ -139,10 +147,16 @@ def write(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")
     splits.check_fractions(fractions)
-    box = listing.crop
+    if crop is not None and landmarks is not None:
+        raise InputError(f"landmarks: a face is aligned or cropped, got {landmarks} and the crop {tuple(crop)}")
+    box, eyes = listing.crop, None
+    used: set[str] = set()
     if crop is not None:
         box = decode.check_crop(crop)
         listing = replace(listing, items=(replace(item, crop=None) for item in listing.items))
+    elif landmarks is not None:
+        box, eyes = None, read_landmarks(landmarks)
+        listing = replace(listing, items=_with_eyes(listing, eyes, used))
     folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +171,7 @@ def write(
             "size": size if listing.kind == "images" else None,
             "channels": channels if listing.kind == "images" else None,
             "crop": list(box) if box is not None and listing.kind == "images" else None,
+            "aligned": None if eyes is None else [list(place) for place in decode.EYES],
             "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
             "seed": seed,
             "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
@@ -167,6 +182,8 @@ def write(
         meta["splits"] = {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)}
         meta["classes"] = _write_labels(folder, rows, split)
         _write_pairs(folder, rows, listing.pairs)
+        if eyes is not None and len(used) < len(eyes.eyes):
+            rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
         meta["notes"] = [*listing.notes, *rows.notes]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
         meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
@@ -207,6 +224,19 @@ def arrays(
         pool.shutdown(cancel_futures=True)
 
 
+def _with_eyes(listing: Listing, landmarks: Landmarks, used: set[str]) -> Iterator[Item]:
+    """The items with their eyes in place of a crop, those without a row with that as their problem; fills ``used``."""
+    for item in listing.items:
+        if isinstance(item.data, np.ndarray):
+            raise InputError(
+                f"landmarks {landmarks.path}: only encoded images are aligned, and {item.source!r} is an array"
+            )
+        eyes, problem = landmarks.of(item.source)
+        if eyes is not None:
+            used.add(plain(item.source))
+        yield replace(item, crop=None, eyes=eyes, problem=item.problem or problem)
+
+
 def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
     """Items in lists small enough, in number and in bytes, to have some of them in memory at once."""
     chunk: list[Item] = []
@@ -233,7 +263,7 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        return light, decode.decode(encoded, size, channels, item.crop or crop), ""
+        return light, decode.decode(encoded, size, channels, item.crop or crop, item.eyes), ""
     except decode.DecodeError as error:
         return light, None, str(error)
 

@@ -3,7 +3,8 @@
 JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of its scales n/8 at which the crop still
 has the target's size, and for grey images the brightness alone. PNG, BMP, WebP, TIFF and GIF (first frame) go through
 Pillow. The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is
-not square then (it is never stretched), and resized with an antialiased Lanczos filter.
+not square then (it is never stretched), and resized with an antialiased Lanczos filter. Where its eyes are known, it is
+turned, scaled and shifted instead, so that they lie where those of all faces do.
 
 Grey is ITU-R 601 luma. Transparency is put on white. 16-bit samples keep their upper 8 bits; samples of 32 bits have no
 fixed range and are refused. Colour profiles are not applied.
@@ -52,6 +53,36 @@ class Pixels:
         return left, top, right, bottom
 
 
+EYES = ((1 / 3, 0.42), (2 / 3, 0.42))
+"""Where the left and the right eye of an aligned face lie: across and down, as fractions of its square's side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """The eyes of a face, in pixels of the upright image; (0, 0) is the middle of its upper left pixel.
+
+    The left eye is the one on the left of the picture when the face is upright, which is the person's right eye.
+    """
+
+    left_x: float
+    left_y: float
+    right_x: float
+    right_y: float
+
+    @property
+    def side(self) -> float:
+        """Side, in the same pixels, of the square that the aligned face fills: three times the eyes' distance."""
+        return math.hypot(self.right_x - self.left_x, self.right_y - self.left_y) / (EYES[1][0] - EYES[0][0])
+
+    def check(self, width: int, height: int) -> None:
+        """Raises DecodeError where an eye lies outside of an image of that size, or the square is below a pixel."""
+        for name, x, y in (("left", self.left_x, self.left_y), ("right", self.right_x, self.right_y)):
+            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+                raise DecodeError(f"its {name} eye {x:g}, {y:g} lies outside of its {width} x {height} pixels")
+        if self.side < 1:
+            raise DecodeError(f"its eyes are {self.side / 3:.2g} pixels apart; a third of a pixel is the least")
+
+
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
@@ -91,7 +122,9 @@ def read(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, size: int, channels: int, crop: Box | Pixels | None = None) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, size: int, channels: int, crop: Box | Pixels | None = None, eyes: Eyes | None = None
+) -> NDArray[np.uint8]:
     """One image as uint8 ``(size, size)`` (``channels`` 1) or ``(size, size, 3)``.
 
     Args:
@@ -99,19 +132,26 @@ def decode(data: bytes, size: int, channels: int, crop: Box | Pixels | None = No
         size: Side of the result in pixels.
         channels: 1 (grey) or 3 (RGB).
         crop: Left, top, right and bottom as fractions of the upright image, or in its pixels; None for all of it.
+        eyes: Where the eyes are, in place of a crop: the image is turned, scaled and shifted so that they lie at
+            :data:`EYES`. What the square has beyond the image's border repeats the pixels at the border.
 
     Raises:
-        DecodeError: The data are no image of a known format, damaged, or beyond a limit.
+        DecodeError: The data are no image of a known format, damaged, or beyond a limit; or an eye lies outside.
     """
+    assert crop is None or eyes is None, "a face is cropped or aligned"
     _check_bytes(len(data))
     try:
         jpeg = data[:3] == b"\xff\xd8\xff"
         if jpeg:
-            image, box = _jpeg(data, size, channels, crop)
+            image, width, height = _jpeg(data, size, channels, crop if eyes is None else eyes)
         else:
             image = _other(data, channels)
-            box = _box(crop, *image.size)
-        return np.asarray(_crop_and_resize(image, size, box))
+            width, height = image.size
+            if eyes is not None:
+                eyes.check(width, height)
+        if eyes is not None:
+            return np.asarray(_align(image, size, eyes, width, height))
+        return np.asarray(_crop_and_resize(image, size, _box(crop, width, height)))
     except DecodeError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise anything: SyntaxError, struct.error, KeyError, ...
@@ -175,17 +215,29 @@ def _box(crop: Box | Pixels | None, width: int, height: int) -> Box:
     return crop.box(width, height) if isinstance(crop, Pixels) else crop
 
 
-def _jpeg(data: bytes, size: int, channels: int, crop: Box | Pixels | None) -> tuple[Image.Image, Box]:
-    """The upright JPEG, at the smallest scale at which the crop's square still has ``size`` pixels a side; the crop."""
+def _side(part: Box | Pixels | Eyes | None, width: int, height: int) -> float:
+    """The side, in pixels, of the square that is cut out of an upright image of that size."""
+    if isinstance(part, Eyes):
+        part.check(width, height)
+        return part.side
+    left, top, right, bottom = _box(part, width, height)
+    return min((right - left) * width, (bottom - top) * height)
+
+
+def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | None) -> tuple[Image.Image, int, int]:
+    """The upright JPEG, at the smallest scale at which the part's square still has ``size`` pixels a side.
+
+    Also the upright width and height that it has in the file.
+    """
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(width, height)
     turn = _orientation(data)
     wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
-    box = _box(crop, wide, high)
+    side = _side(part, wide, high)
     if space in ("CMYK", "YCCK"):
         # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones.
-        return _upright(_to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels), turn), box
-    side = min((box[2] - box[0]) * wide, (box[3] - box[1]) * high)
+        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels)
+        return _upright(image, turn), wide, high
     scale = min(1.0, size / side)
     array = simplejpeg.decode_jpeg(
         data,
@@ -193,7 +245,7 @@ def _jpeg(data: bytes, size: int, channels: int, crop: Box | Pixels | None) -> t
         min_height=math.ceil(height * scale),
         min_width=math.ceil(width * scale),
     )
-    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn), box
+    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn), wide, high
 
 
 def _orientation(data: bytes) -> int:
@@ -283,3 +335,36 @@ def _crop_and_resize(image: Image.Image, size: int, box: Box) -> Image.Image:
     # A sum of floats may pass the edge by a rounding error, which Pillow refuses.
     square = (left, top, min(left + side, image.size[0]), min(top + side, image.size[1]))
     return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)
+
+
+def _align(image: Image.Image, size: int, eyes: Eyes, width: int, height: int) -> Image.Image:
+    """The square that has the eyes at :data:`EYES`, at ``size`` pixels a side.
+
+    ``image`` is the upright image of ``width`` x ``height`` pixels, perhaps at a smaller scale.
+    """
+    # Pillow counts from the corner of the first pixel, landmarks from its middle.
+    left = np.array([eyes.left_x, eyes.left_y]) + 0.5
+    right = np.array([eyes.right_x, eyes.right_y]) + 0.5
+    across = (right - left) / (EYES[1][0] - EYES[0][0])  # the square's upper edge; the one on its left goes down
+    down = np.array([-across[1], across[0]])
+    corner = left - EYES[0][0] * across - EYES[0][1] * down
+    scale = np.array([image.width / width, image.height / height])
+    # Pillow's transform looks at 4 x 4 pixels around each place, however far apart the places are: it must not shrink.
+    # So what is much too large is averaged first, to three pixels or more for one, like reducing_gap in a plain resize.
+    factor = max(1, int(math.hypot(*(across * scale)) / size / 3))
+    if factor > 1:
+        image = image.reduce(factor)
+        scale /= factor
+    across, down, corner = across * scale, down * scale, corner * scale
+    # Then the turned square is drawn with at least as many pixels as it has here, and shrunk as other images are.
+    drawn = size * max(1, math.ceil(round(max(math.hypot(*across), math.hypot(*down)) / size, 6)))
+    corners = np.stack([corner, corner + across, corner + down, corner + across + down])
+    low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
+    # Beyond the border the indices are those at the border.
+    columns, rows = (np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, image.size, strict=True))
+    around = Image.fromarray(np.asarray(image)[np.ix_(rows, columns)])
+    (a, d), (b, e), (c, f) = (v.tolist() for v in (across / drawn, down / drawn, corner - low))
+    turned = around.transform(
+        (drawn, drawn), Image.Transform.AFFINE, (a, b, c, d, e, f), resample=Image.Resampling.BICUBIC
+    )
+    return turned if drawn == size else turned.resize((size, size), Image.Resampling.LANCZOS)

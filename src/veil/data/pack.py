@@ -3,8 +3,8 @@
 ``PACK/images.npy`` (uint8, ``(N, H, W)`` or ``(N, H, W, 3)``) or ``PACK/vectors.npy`` (float32, ``(N, d)``);
 ``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
 unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
-could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, decoder, class names, SHA-256 of
-the files).
+could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, places of aligned eyes, decoder,
+class names, SHA-256 of the files).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,17 @@ SCHEMA = 1
 SPLITS = splits.SPLITS
 RESERVED = ("source", "split")
 """Columns of ``labels.parquet`` that are no labels."""
+
+
+class Framing(TypedDict):
+    """How a pack's images were cut from their pictures, as a release's contract keeps it for files to come.
+
+    ``crop`` is left, top, right and bottom as fractions of the picture, or None; ``aligned`` says whether each face was
+    turned, scaled and shifted by its eyes instead.
+    """
+
+    crop: tuple[float, float, float, float] | None
+    aligned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,15 @@ class Pack:
     @property
     def kind(self) -> Literal["images", "vectors"]:
         return "vectors" if self.x.dtype == np.float32 else "images"
+
+    @property
+    def framing(self) -> Framing:
+        """How the images were cut from their pictures; of packs made in memory nothing is known."""
+        crop = self.meta.get("crop")
+        return Framing(
+            crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+            aligned=self.meta.get("aligned") is not None,
+        )
 
     @property
     def fingerprint(self) -> str:

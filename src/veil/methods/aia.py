@@ -601,8 +601,7 @@ def _contract(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")
     if shape[0] % multiple or shape[1] % multiple:
         raise InputError(f"aia: height and width must be divisible by {multiple}, got {shape}")
-    crop = pack.meta.get("crop")
     if deep:
-        return Contract(kind="images", shape=shape, k=k, noise=config.noise, crop=crop, classes=classes)
+        return Contract(kind="images", shape=shape, k=k, noise=config.noise, classes=classes, **pack.framing)
     feature_map = (12, shape[0] // 4, shape[1] // 4)
-    return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, crop=crop)
+    return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, **pack.framing)

@@ -171,9 +171,7 @@ def input_release(pack: Pack) -> Release:
     feature_map = None
     if pack.kind == "images":
         feature_map = map_shape(shape)
-    contract = Contract(
-        kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map, crop=pack.meta.get("crop")
-    )
+    contract = Contract(kind=pack.kind, shape=shape, k=int(np.prod(shape)), feature_map=feature_map, **pack.framing)
     return Release(method="input", config={}, contract=contract, encoder=Flatten())
 
 

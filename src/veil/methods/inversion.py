@@ -418,7 +418,7 @@ def fit(
         k=math.prod(shape),
         feature_map=_as_map(shape),
         noise=training.noise,
-        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        **pack.framing,
         keeps={name: tuple(pack.classes[name]) for name in kept},
     )
     files = {"weights": "", "perceptual_weights": ""}  # a release holds no paths; what was loaded is in ``made``

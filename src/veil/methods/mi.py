@@ -461,7 +461,7 @@ def fit(
         k=math.prod(shape),
         image=shape,
         support=support,
-        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        **pack.framing,
     )
     return Release(
         method="mi",

@@ -378,7 +378,7 @@ def fit(
         shape=shape,
         k=math.prod(shape),
         image=shape,
-        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        **pack.framing,
         classes=classes,
         asks=True,
     )
@@ -417,7 +417,7 @@ def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> 
         if found < config.aligned:
             problems.append(
                 f"san: faces must be aligned, so that the average face has at least {config.aligned:g} of an image's "
-                f"variance, got {found:.3f}; align them (eyes at the same places), or lower aligned"
+                f"variance, got {found:.3f}; align them (pack them with landmarks of the eyes), or lower aligned"
             )
     partners(config, private)
     if problems:

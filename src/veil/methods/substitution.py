@@ -472,7 +472,7 @@ def fit(
         image=image,
         support=p.shape[1],
         draw=config.draw,
-        crop=tuple(pack.meta["crop"]) if pack.meta.get("crop") else None,
+        **pack.framing,
     )
     leak = {name: _leak(p, pack.label(name)[rows], len(pack.classes[name])) for name in private}
     share = p.mean(0)

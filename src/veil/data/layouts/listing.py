@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from veil.data.decode import Box, Pixels
+from veil.data.decode import Box, Eyes, Pixels
 from veil.errors import InputError
 
 Pair = tuple[str, str, bool, int]
@@ -29,6 +29,7 @@ class Item:
         split: One of ``veil.data.pack.SPLITS`` where the data set prescribes it, for all items or for none.
         problem: Why this item cannot be packed; it is then listed in ``skipped.csv`` and counted.
         crop: This encoded image's own crop; it takes the place of the listing's, but not of the user's.
+        eyes: Where this encoded image's eyes are, where the user gives them; it is then aligned in place of cropped.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Item:
     split: str | None = None
     problem: str = ""
     crop: Pixels | None = None
+    eyes: Eyes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
