@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from veil._version import __version__
 from veil.data import decode, splits
 from veil.data.decode import Box
-from veil.data.landmarks import Landmarks, plain, read_landmarks
+from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import Item, Listing, Options, Pair
 from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
+from veil.data.sidecar import plain
 from veil.errors import InputError
 
 Progress = Callable[[int, int | None, int], None]
