@@ -15,14 +15,14 @@ from PIL import Image
 from veil import cli
 from veil.data import build, stylised
 from veil.data.decode import EYES, Eyes, Pixels
-from veil.data.landmarks import COLUMNS, read_landmarks
+from veil.data.landmarks import PLACES, read_landmarks
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.methods import san
 from veil.methods.san import sharpness
 
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(("path", *PLACES))
 
 
 def table(path: Path, eyes: dict[str, Eyes]) -> Path:
