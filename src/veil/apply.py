@@ -26,7 +26,7 @@ from safetensors.torch import save as to_bytes
 
 from veil import outputs
 from veil._version import __version__
-from veil.data import build, decode
+from veil.data import build, decode, sidecar
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, clean
@@ -46,7 +46,7 @@ Progress = Callable[[int, int | None, int], None]
 class _Batch:
     """Rows of one part: names ``(m,)``, inputs and told classes of those that can be released; and the others.
 
-    Images of a folder also have their paths in it ``(m,)``, which names need not be.
+    Images also have their paths in the source ``(m,)``, which names need not be.
     """
 
     names: pa.Array
@@ -84,6 +84,7 @@ def apply(
     told: Sequence[str] = (),
     row_numbers: bool = False,
     landmarks: str | Path | None = None,
+    hide: str | Path | None = None,
     images: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -113,6 +114,8 @@ def apply(
         row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
         landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
             on aligned faces, which need it, and for no others. Images without a row are skipped.
+        hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
+            columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
         resume: Go on with a run of the same release, source and target that was killed.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
@@ -124,9 +127,9 @@ def apply(
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
-            a told class is not one of the release's, landmarks are malformed, missing or not called for, or a run to
-            resume had another release, source or target; if a file to be written exists; or, with ``images``, if the
-            release gives vectors, or ``out`` and ``source`` lie one in the other.
+            a told class is not one of the release's, landmarks or choices are malformed, missing or not called for, or
+            a run to resume had another release, source or target; if a file to be written exists; or, with ``images``,
+            if the release gives vectors, or ``out`` and ``source`` lie one in the other.
     """
     source, out = Path(source), Path(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
@@ -136,6 +139,7 @@ def apply(
         _check_target(source, out, pack, force)
     _check_told(release, source, pack, told)
     eyes = _landmarks(release, source, pack, landmarks)
+    choices = None if hide is None else _choices(release, Path(hide))
     if pack is not None:
         rows = _from_pack(release, pack, source, told, row_numbers)
     elif source.is_dir():
@@ -149,6 +153,7 @@ def apply(
         "column of vectors": column or "",
         "choice of told labels": ", ".join(told),
         "file of landmarks": "" if eyes is None else sha256(eyes.path),
+        "choice of what to hide": "" if hide is None else sha256(Path(hide)),
         "release": _fingerprint(release),
         "kind of target": "image files" if images else out.suffix or "pack",
         "way to name rows": "numbers" if row_numbers else "names",
@@ -160,9 +165,9 @@ def apply(
     try:
         with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
             if images:
-                _write_images(release, source, rows, out, parts, eyes, progress)
+                _write_images(release, source, rows, out, parts, eyes, choices, progress)
             else:
-                _write_parts(partial(_released, release), rows, parts, progress)
+                _write_parts(partial(_released, release, choices), rows, parts, progress)
             n, skipped = parts.totals()
             if n == 0:
                 first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
@@ -269,6 +274,31 @@ def _landmarks(release: Release, source: Path, pack: Pack | None, landmarks: str
     return read_landmarks(landmarks)
 
 
+def _choices(release: Release, path: Path) -> Choices:
+    """Which attributes are hidden in which images."""
+    if not release.contract.chooses:
+        raise InputError(f"hide {path}: must not be given, as the release leaves nothing to choose")
+    names, found = tuple(release.contract.classes), {}
+    for line, image, cells in sidecar.read(path, ("hide",), "the file of choices"):
+        found[image] = frozenset(name.strip() for name in cells["hide"].split(";") if name.strip())
+        if unknown := sorted(found[image] - set(names)):
+            raise InputError(f"{line}: hide must name some of {', '.join(names)}, got {unknown[0]!r}")
+    return Choices(names=names, hidden=found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Attributes that can be hidden, and which of them are, by the image's path; all where an image is not there."""
+
+    names: tuple[str, ...]
+    hidden: Mapping[str, frozenset[str]]
+
+    def of(self, paths: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+        """For each attribute ``(m,)``, whether it is hidden in the images of these paths."""
+        each = [self.hidden.get(sidecar.plain(clean(path)), frozenset(self.names)) for path in paths]
+        return {name: np.array([name in some for some in each], bool) for name in self.names}
+
+
 def _fingerprint(release: Release) -> str:
     """Changes with all that a release depends on, its key included, which does not follow from it."""
     weights = {name: value.detach().cpu().contiguous() for name, value in release.encoder.state_dict().items()}
@@ -307,10 +337,11 @@ def _write_parts(released: Callable[[_Batch], Part], rows: _Source, parts: Parts
             written.result()
 
 
-def _released(release: Release, batch: _Batch) -> Part:
+def _released(release: Release, choices: Choices | None, batch: _Batch) -> Part:
     values = np.empty((0, release.contract.k), np.float32)
     if len(batch.names):
-        values = flat(release.transform(batch.x, told=batch.told or None))
+        hide = None if choices is None else choices.of(batch.paths)
+        values = flat(release.transform(batch.x, told=batch.told or None, hide=hide))
     return Part(names=batch.names, values=values, skipped=batch.skipped)
 
 
@@ -332,6 +363,7 @@ def _write_images(
     out: Path,
     parts: Parts,
     landmarks: Landmarks | None,
+    choices: Choices | None,
     progress: Progress | None,
 ) -> None:
     """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes."""
@@ -347,7 +379,7 @@ def _write_images(
     with warnings.catch_warnings():
         # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        _write_parts(partial(_redrawn, release, source, out, parts, landmarks), rows, parts, progress)
+        _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices), rows, parts, progress)
 
 
 def _size(path: Path) -> np.float32:
@@ -359,13 +391,20 @@ def _size(path: Path) -> np.float32:
 
 
 def _redrawn(
-    release: Release, source: Path, out: Path, parts: Parts, landmarks: Landmarks | None, batch: _Batch
+    release: Release,
+    source: Path,
+    out: Path,
+    parts: Parts,
+    landmarks: Landmarks | None,
+    choices: Choices | None,
+    batch: _Batch,
 ) -> Part:
     """Writes the image files of a batch; the part's values are their sizes."""
     names: list[str] = []
     sizes: list[int] = []
     skipped = list(batch.skipped)
-    pixels = release.transform(batch.x) if len(batch.names) else ()
+    hide = None if choices is None else choices.of(batch.paths)
+    pixels = release.transform(batch.x, hide=hide) if len(batch.names) else ()
     for name, path, image in zip(batch.names.to_pylist(), batch.paths, pixels, strict=True):
         try:
             form, upright = decode.header(decode.read(source / path))
@@ -409,7 +448,8 @@ def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], 
             codes = {
                 name: _codes(release, source, name, words(name, pack.labels[name][start:end]), start) for name in told
             }
-            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]), told=codes)
+            paths = [str(source) for source in pack.sources[start:end]] if pack.kind == "images" else []
+            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]), told=codes, paths=paths)
 
     return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
 

@@ -316,6 +316,10 @@ def apply(
         Path | None,
         typer.Option(help="CSV file that says where eyes are in a folder's images, if the release needs them aligned."),
     ] = None,
+    hide: Annotated[
+        Path | None,
+        typer.Option(help="CSV file that says what to hide in which images, if the release lets you choose."),
+    ] = None,
     images: Annotated[
         bool,
         typer.Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata."),
@@ -339,6 +343,7 @@ def apply(
             told=told or [],
             row_numbers=row_numbers,
             landmarks=landmarks,
+            hide=hide,
             images=images,
             resume=resume,
             force=force,

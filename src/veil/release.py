@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +62,7 @@ class Contract:
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
+        chooses: Whether it may be chosen for each input which of those attributes are hidden.
         keeps: Labels that the release's own classifier reads, and their class names; none where it has no classifier.
     """
 
@@ -79,6 +80,7 @@ class Contract:
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False
+    chooses: bool = False
     keeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
@@ -132,7 +134,12 @@ class Release:
             raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
 
     def transform(
-        self, x: NDArray[Any], *, told: Mapping[str, NDArray[Any]] | None = None, batch: int | None = None
+        self,
+        x: NDArray[Any],
+        *,
+        told: Mapping[str, NDArray[Any]] | None = None,
+        hide: Mapping[str, NDArray[Any]] | None = None,
+        batch: int | None = None,
     ) -> NDArray[Any]:
         """Release inputs.
 
@@ -140,6 +147,8 @@ class Release:
             x: uint8 ``(N, H, W[, 3])`` or float32 ``(N, d)``, as :attr:`contract` says.
             told: ``(N,)`` class codes for some of the contract's ``told``, -1 where unknown; the encoder then need
                 not guess them.
+            hide: ``(N,)`` true where an attribute is to be hidden, for some of the contract's ``classes``, and of the
+                others none, where the contract says that this can be chosen. None: as the release was trained.
             batch: Rows at a time; :data:`BATCH` if None. Memory does not grow with N beyond the result.
 
         Returns:
@@ -147,16 +156,16 @@ class Release:
 
         Raises:
             InputError: On another shape or dtype, non-finite vectors, zero vectors where only the direction counts, a
-                label that cannot be told, or a missing key.
+                label that cannot be told or chosen, or a missing key.
         """
-        allowed = self._allowed(told, len(x)) if told else None
+        asked = self._asked(told, hide, len(x))
         self._need_key()
         out = self.contract.empty(len(x))
         size = batch or BATCH[self.contract.kind]
 
         def one(start: int) -> NDArray[Any]:
             part = slice(start, start + size)
-            return self._release(x[part], start, None if allowed is None else allowed[part])
+            return self._release(x[part], start, [None if t is None else t[part] for t in asked])
 
         if 0 < len(x) <= size:
             return one(0)
@@ -179,7 +188,7 @@ class Release:
         out = np.empty(len(x), np.int64)
         for start in range(0, len(x), size):
             part = self._checked(x[start : start + size], start)
-            out[start : start + size] = self._code(part, self._clean(part, None))
+            out[start : start + size] = self._code(part, self._clean(part, ()))
         return out
 
     @property
@@ -192,27 +201,26 @@ class Release:
         """Release one batch after another; nothing is held back."""
         self._need_key()
         for x in batches:
-            yield self._release(x, first_row, None)
+            yield self._release(x, first_row, ())
             first_row += len(x)
 
     def _need_key(self) -> None:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
 
-    def _release(self, x: NDArray[Any], first_row: int, allowed: Tensor | None) -> NDArray[Any]:
+    def _release(self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None]) -> NDArray[Any]:
         x = self._checked(x, first_row)
-        values = self._clean(x, allowed)
+        values = self._clean(x, asked)
         if self.contract.support:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
         return self._keyed(x, values) if self.contract.keyed else values
 
-    def _clean(self, x: NDArray[Any], allowed: Tensor | None) -> NDArray[np.float32]:
+    def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None]) -> NDArray[np.float32]:
         """What the encoder gives, before anything keyed."""
         with torch.no_grad():
-            inputs = to_input(x, self.contract.kind)
-            out: Tensor = self.encoder(inputs) if allowed is None else self.encoder(inputs, allowed)
+            out: Tensor = self.encoder(to_input(x, self.contract.kind), *asked)
         return out.float().numpy()
 
     def _code(self, x: NDArray[Any], log_p: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -222,6 +230,30 @@ class Release:
             return likeliest
         assert self.key is not None
         return chosen(log_p, keyed_uniform(x, 1, self.key))
+
+    def _asked(
+        self, told: Mapping[str, NDArray[Any]] | None, hide: Mapping[str, NDArray[Any]] | None, n: int
+    ) -> list[Tensor | None]:
+        """What the encoder takes beside the inputs: the mask of classes that may be, and what is to be hidden."""
+        asked = [self._allowed(told, n) if told else None]
+        if hide is not None:
+            return [*asked, self._hidden(hide, n)]
+        return asked if told else []
+
+    def _hidden(self, hide: Mapping[str, NDArray[Any]], n: int) -> Tensor:
+        """Which attributes ``(n, A)`` are to be hidden."""
+        if not self.contract.chooses:
+            raise InputError(f"hide: must not be given, as this release of {self.method} leaves nothing to choose")
+        names = list(self.contract.classes)
+        hidden = np.zeros((n, len(names)), bool)
+        for name, values in hide.items():
+            if name not in names:
+                raise InputError(f"hide: must be one of {', '.join(names)}, got {name!r}")
+            values = np.asarray(values)
+            if values.shape != (n,) or values.dtype != bool:
+                raise InputError(f"hide: {name} must be {n} booleans, got {values.dtype} of shape {values.shape}")
+            hidden[:, names.index(name)] = values
+        return torch.from_numpy(hidden)
 
     def _allowed(self, told: Mapping[str, NDArray[Any]], n: int) -> Tensor:
         """Mask ``(n, Z)`` of the joint classes that agree with what is told."""
