@@ -288,7 +288,19 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
         (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
-        (["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"], "are for --inversion"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--perceptual", "w.pth"], "--perceptual is for --inversion"),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"],
+            "matcher: compares redrawn faces (by inversion) or, where identity is used, releases that are images",
+        ),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--classifier", "gender=c.onnx"],
+            "classifier: reads releases that are images like the unprotected originals, and there are none to show to",
+        ),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--classifier", "c.onnx"],
+            "must be LABEL=FILE, got 'c.onnx'",
+        ),
         (["audit", "--vectors", "/nowhere.npz", "--inversion"], "so a PACK that holds them must be named"),
         (["audit", "PEOPLE", "OUT", "--private", "height"], "label 'height'"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--effort", "huge"], "effort: must be one of quick"),

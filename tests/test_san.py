@@ -147,7 +147,7 @@ def turned_pack() -> tuple[Pack, np.ndarray]:
 
 def test_classifiers_of_originals_are_taken_in_and_say_so():
     pack, turned = turned_pack()
-    shown = [transfer.Shown(name=n, x=x) for n, x in (("Input", np.asarray(pack.x)), ("Turned", turned))]
+    shown = {"Input": np.asarray(pack.x), "Turned": turned}
     options = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
     found = transfer.classified(np.asarray(pack.x), shown, pack, "side", **options)
     worst = {name: next(f for f in each if f.worst) for name, each in found.items()}
