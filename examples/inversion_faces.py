@@ -31,6 +31,7 @@ from veil.audit import inversion as attacks
 from veil.audit.intervals import mcc_interval
 from veil.data import build
 from veil.data.pack import Pack
+from veil.engine.onnxfile import OnnxNetwork
 from veil.methods import inversion
 from veil.release import Release
 
@@ -88,8 +89,8 @@ def one_seed(pack: Pack, data: str, out: Path, seed: int, options: argparse.Name
         if path.exists():
             continue
         judges = judges or attacks.judges(
-            pack, attacks.Options(matcher=options.matcher, perceptual=options.perceptual), attack_on=("attack",),
-            seed=seed, effort=effort,
+            pack, attacks.Options(perceptual=options.perceptual), attack_on=("attack",), seed=seed, effort=effort,
+            matcher=None if options.matcher is None else OnnxNetwork(options.matcher),
         )  # fmt: skip
         start = time.perf_counter()
         labels = row.labels or LABELS[data]

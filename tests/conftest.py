@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +56,38 @@ def vectors_pack(people: int = 400, images: int = 3, d: int = 16, seed: int = 0)
         "age": np.array(["old", "young"])[age[who]],
     }
     return Pack.from_arrays(x.astype(np.float32), labels)
+
+
+def onnx_file(
+    path: Path,
+    *nodes: tuple[str, Sequence[str], Mapping[str, Any]],
+    shape: Sequence[Any],
+    kind: str = "FLOAT",
+    **weights: Any,
+) -> Path:
+    """A tiny ONNX model: nodes ``(operator, further inputs, attributes)`` one after the other, from ``x`` to ``y``."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, numbers = onnx.helper, getattr(onnx.TensorProto, kind)
+    names = ["x", *(f"h{i}" for i in range(1, len(nodes))), "y"]
+    graph = helper.make_graph(
+        [
+            helper.make_node(op, [names[i], *more], [names[i + 1]], **options)
+            for i, (op, more, options) in enumerate(nodes)
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", numbers, list(shape))],
+        [helper.make_tensor_value_info("y", numbers, None)],
+        [onnx.numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+def brightness_file(path: Path, weights: Sequence[Sequence[float]] = ((-1.0, 1.0),)) -> Path:
+    """A classifier of grey images: the second class where the mean is above the middle of the range."""
+    mean = ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0})
+    return onnx_file(path, mean, ("MatMul", ("w",), {}), shape=["B", 1, 4, 4], w=weights)
 
 
 @pytest.fixture(scope="session")

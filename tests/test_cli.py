@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from conftest import brightness_file, onnx_file
 from veil import cli, pipeline
 from veil._version import __version__
-from veil.audit import run
+from veil.audit import run, transfer
 from veil.audit.attackers import EFFORTS
 from veil.audit.findings import Finding
 from veil.data.layouts import LAYOUTS
@@ -242,6 +243,55 @@ def test_an_audit_says_what_it_lacks(veil: Veil, strangers: Path, people: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("brief")
+def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matcher that is followed in training, and one and a classifier that releases are shown to."""
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    monkeypatch.setattr(transfer, "siamese", lambda problem: lambda x: x.reshape(len(x), -1).astype(np.float32))
+    pack, release, out = tmp_path / "pack", tmp_path / "redrawn", tmp_path / "audit"
+    assert veil("pack", "stylised", "identities=60,images=3", pack, "--size", 16).status == 0
+    classes = json.loads((pack / "pack.json").read_text())["classes"]["gender"]
+    pixels = onnx_file(tmp_path / "pixels.onnx", ("Flatten", (), {}), shape=["B", 1, 8, 8])
+    light = brightness_file(tmp_path / "light.onnx")
+    short = [f"{name}=2" for name in ("steps_classifier", "steps_matcher", "steps")]
+    settings = [part for pair in (*short, "batch=8", "aligned=0", f"matcher={pixels}") for part in ("--set", pair)]
+    assert veil("fit", "san", pack, release, "--private", "gender", *settings).status == 0
+    done = veil(
+        "audit", pack, out, "--private", "gender", "--release", f"SAN={release}", "--effort", "quick", "--jobs", 1,
+        "--matcher", pixels, "--classifier", f"gender={light}", "--baseline", "none",
+    )  # fmt: skip
+    assert (done.status, done.err) == (0, "")
+    found = json.loads((out / "findings.json").read_text())["findings"]
+    for name in ("Input", "SAN"):
+        each = {(f["code"], f["attacker"]): f for f in found if f["release"] == name}
+        read = each["attribute.transfer_balanced_accuracy", "light.onnx"]
+        assert "a file of the user's" in read["note"]
+        for code in ("verification.transfer_auc", "verification.mixed_auc"):
+            assert {a for c, a in each if c == code} == {"siamese, of originals", "pixels.onnx"}
+        assert each["verification.transfer_auc", "pixels.onnx"]["status"] == "ok"
+    x = Pack.open(pack)
+    rows = x.rows("test")
+    mean = np.asarray(x.x)[rows].mean((1, 2)) > 127.5
+    y = x.label("gender")[rows]
+    exact = np.mean([(mean[y == code] == code).mean() for code in range(len(classes))])
+    shown = next(f for f in found if f["attacker"] == "light.onnx" and f["release"] == "Input")
+    assert shown["value"] == pytest.approx(exact, abs=0.05)  # the file's size is another, so means differ a little
+    assert veil("report", out).status == 0
+    page = (out / "report.html").read_text()
+    section = page[page.index('<section id="transfer">') :]
+    section = section[: section.index("</section>")]
+    assert "Every classifier and matcher that knows only originals" in section
+    for words in (
+        "Reading gender: balanced accuracy",
+        "light.onnx",
+        "pixels.onnx",
+        "a file of the user",
+        "Matching by ",
+    ):
+        assert words in section
+    assert 'id="others"' not in page or "light.onnx" not in page[page.index('id="others"') :]
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +338,19 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
         (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
-        (["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"], "are for --inversion"),
+        (["audit", "PEOPLE", "OUT", "--private", "gender", "--perceptual", "w.pth"], "--perceptual is for --inversion"),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"],
+            "matcher: compares redrawn faces (by inversion) or, where identity is used, releases that are images",
+        ),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--classifier", "gender=c.onnx"],
+            "classifier: reads releases that are images like the unprotected originals, and there are none to show to",
+        ),
+        (
+            ["audit", "PEOPLE", "OUT", "--private", "gender", "--classifier", "c.onnx"],
+            "must be LABEL=FILE, got 'c.onnx'",
+        ),
         (["audit", "--vectors", "/nowhere.npz", "--inversion"], "so a PACK that holds them must be named"),
         (["audit", "PEOPLE", "OUT", "--private", "height"], "label 'height'"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--effort", "huge"], "effort: must be one of quick"),

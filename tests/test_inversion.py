@@ -17,6 +17,7 @@ from veil.audit import inversion as attacks
 from veil.audit.findings import Finding
 from veil.data.pack import Pack
 from veil.engine import Run, perceptual
+from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Diverged
 from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
@@ -200,14 +201,14 @@ def test_a_matcher_of_an_onnx_file(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Flatten", ["x"], ["y"])], "g", [image], [out])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, str(tmp_path / "m.onnx"))
-    matcher = attacks.OnnxMatcher(tmp_path / "m.onnx")
+    matcher = OnnxNetwork(tmp_path / "m.onnx")
     grey = matcher(np.full((2, 16, 16), 255, np.uint8))
     np.testing.assert_allclose(grey, np.ones((2, 192)))
     colours = matcher(np.broadcast_to(np.array([0, 255, 0], np.uint8), (1, 8, 8, 3)))
     np.testing.assert_allclose(colours.reshape(3, 64), np.array([-1, 1, -1])[:, None] * np.ones(64))
     (tmp_path / "bad.onnx").write_bytes(b"no")
     with pytest.raises(InputError, match=r"bad\.onnx: not a readable ONNX file"):
-        attacks.OnnxMatcher(tmp_path / "bad.onnx")
+        OnnxNetwork(tmp_path / "bad.onnx")
 
 
 def test_people_on_a_map():

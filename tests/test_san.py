@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import faces_pack, vectors_pack
+from conftest import faces_pack, onnx_file, vectors_pack
 from veil import pipeline
 from veil.audit import attackers, transfer
 from veil.data.pack import Pack
 from veil.engine import Run
+from veil.engine.onnxfile import OnnxNetwork
 from veil.errors import InputError
 from veil.methods import san
 from veil.methods.san import Config, partners, prototypes, sharpness
+from veil.nets import to_input
+from veil.release import Release
 
 SHORT = Config(batch=8, steps_classifier=2, steps_matcher=2, steps=2, aligned=0.0)
 
@@ -129,6 +134,63 @@ def test_data_that_does_not_fit():
         fit(private=())
 
 
+# A matcher of an ONNX file
+
+
+def linear_matcher(path: Path) -> Path:
+    """Ten random linear features of 8x8 grey pixels, of zero mean so that light does not count."""
+    weights = np.random.default_rng(0).normal(size=(64, 10))
+    return onnx_file(
+        path, ("Flatten", (), {}), ("MatMul", ("w",), {}), shape=["B", 1, 8, 8], w=weights - weights.mean(0)
+    )
+
+
+def test_the_matcher_follows_that_of_a_file(tmp_path):
+    """After some steps the run's matcher gives the file's features of people it has not seen; untrained it does not."""
+    pack = faces_pack()
+    teacher = OnnxNetwork(linear_matcher(tmp_path / "linear.onnx"))
+    rows = pack.rows("protect")
+    joint = pack.label("gender")[rows]
+    config = replace(SHORT, batch=32, steps_matcher=60)
+    protector = san.Protector(config, fit().contract, prototypes(pack.x, rows, joint, 2))
+    run = Run(seed=0, precision="fp32")
+    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector, teacher)
+    run.enter(*training.players)
+    others = pack.x[pack.rows("test")]
+    truth = torch.from_numpy(teacher(others))
+
+    def follows() -> tuple[float, float]:
+        """The mean cosine, as it is and less what all faces share."""
+        with torch.no_grad():
+            mine = training.features(to_input(others, "images"))
+        unit = torch.nn.functional.normalize(truth, dim=1)
+        pairs = ((mine, unit), (mine - mine.mean(0), unit - unit.mean(0)))
+        return tuple(torch.cosine_similarity(a, b).mean().item() for a, b in pairs)
+
+    untrained = follows()
+    for step in run.stage("matcher", config.steps_matcher):
+        training.matcher_step(step)
+    trained = follows()
+    logged = [loss for _, _, player, loss in run.curves if player == "matcher"]
+    assert min(trained) > 0.7
+    assert max(untrained) < 0.3
+    assert np.mean(logged[-5:]) < np.mean(logged[:5]) - 0.3
+
+
+def test_a_release_ships_no_path_of_the_matcher(tmp_path):
+    path = linear_matcher(tmp_path / "linear.onnx")
+    release = fit(replace(SHORT, matcher=str(path)))
+    assert release.made["matcher"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert release.config["matcher"] == ""
+    folder = release.save(tmp_path / "r")
+    assert str(tmp_path) not in (folder / "release.json").read_text()
+    x = np.asarray(faces_pack().x[:4])
+    np.testing.assert_array_equal(Release.load(folder).transform(x), release.transform(x))
+    assert "matcher" not in fit().made
+    with pytest.raises(InputError, match=r"/nowhere\.onnx: cannot be read"):
+        fit(replace(SHORT, matcher="/nowhere.onnx"))
+
+
 # Transfer
 
 
@@ -147,7 +209,7 @@ def turned_pack() -> tuple[Pack, np.ndarray]:
 
 def test_classifiers_of_originals_are_taken_in_and_say_so():
     pack, turned = turned_pack()
-    shown = [transfer.Shown(name=n, x=x) for n, x in (("Input", np.asarray(pack.x)), ("Turned", turned))]
+    shown = {"Input": np.asarray(pack.x), "Turned": turned}
     options = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
     found = transfer.classified(np.asarray(pack.x), shown, pack, "side", **options)
     worst = {name: next(f for f in each if f.worst) for name, each in found.items()}

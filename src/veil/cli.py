@@ -402,7 +402,17 @@ def audit(
     ] = False,
     matcher: Annotated[
         Path | None,
-        typer.Option(help="ONNX face matcher that judges redrawn faces; one is trained on the attack split if none."),
+        typer.Option(
+            help="ONNX face matcher: it judges redrawn faces in place of one that is trained on the attack split, and "
+            "compares releases that are images, beside one."
+        ),
+    ] = None,
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LABEL=FILE.onnx: a classifier of a private label that releases that are images are shown to; it "
+            "gives a logit for each of the label's classes, in their order in pack.json; repeat for several."
+        ),
     ] = None,
     perceptual: Annotated[
         Path | None, typer.Option(help="File of torchvision's VGG-16 weights, for perceptual distances.")
@@ -425,8 +435,9 @@ def audit(
         raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
     if invert and source is None:
         raise InputError("audit: --inversion redraws unprotected originals, so a PACK that holds them must be named")
-    if not invert and (matcher or perceptual):
-        raise InputError("audit: --matcher and --perceptual are for --inversion, which was not asked for")
+    if not invert and perceptual:
+        raise InputError("audit: --perceptual is for --inversion, which was not asked for")
+    classifiers = _classifiers(classifier)
     if out is not None and folder is not None:
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
@@ -458,7 +469,9 @@ def audit(
                 attack_on=[part.strip() for part in attackers.split(",")],
                 level=level,
                 with_input=source is not None,
-                invert=Options(matcher=matcher, perceptual=perceptual) if invert else None,
+                invert=Options(perceptual=perceptual) if invert else None,
+                matcher=matcher,
+                classifiers=classifiers,
                 command=_command(),
                 progress=bars.count("audit"),
             )
@@ -570,6 +583,17 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
         if not equals or not name:
             raise InputError(f"--set: must be NAME=VALUE, got {pair!r}")
         out[name.strip()] = value.strip()
+    return out
+
+
+def _classifiers(pairs: list[str] | None) -> dict[str, list[Path]]:
+    """From LABEL=FILE to each label's files."""
+    out: dict[str, list[Path]] = {}
+    for pair in pairs or []:
+        label, _, path = pair.partition("=")
+        if not label or not path:
+            raise InputError(f"--classifier: must be LABEL=FILE, got {pair!r}")
+        out.setdefault(label, []).append(Path(path))
     return out
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
-from veil.audit import inversion
+from veil.audit import inversion, transfer
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
 from veil.data import build
@@ -264,6 +264,8 @@ def audit_pack(
     level: float = 0.95,
     with_input: bool = True,
     invert: inversion.Options | None = None,
+    matcher: str | Path | None = None,
+    classifiers: Mapping[str, Sequence[str | Path]] | None = None,
     command: str = "",
     progress: AuditProgress | None = None,
 ) -> list[Finding]:
@@ -284,6 +286,10 @@ def audit_pack(
         with_input: Attack the unprotected input too. Without it an audit has no reference: only for one that adds to
             another audit of the same pack.
         invert: Also redraw the pack's images, or vectors, from every release.
+        matcher: ONNX file of a face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``. It compares
+            releases that are images, beside a matcher that is trained, and judges redrawn faces, in place of one.
+        classifiers: For private labels ONNX files of classifiers that releases that are images are shown to: images as
+            for the matcher to a logit for each of the label's classes, in the order of ``pack.classes``.
         command: How to repeat this, for the report.
         progress: Told jobs done, jobs in all and what was done last.
 
@@ -294,6 +300,11 @@ def audit_pack(
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
+    networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
+    transfer.opened(  # before anything heavy starts, so that a mistake is told at once
+        pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
+        inverted=invert is not None, **networks,
+    )  # fmt: skip
     controls = [
         Entry(
             name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
@@ -311,7 +322,7 @@ def audit_pack(
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
-            invert=None if invert is None else replace(invert, pictures=Path(work)),
+            invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
         )  # fmt: skip
         sheets, maps = [], []
         if invert is not None:
@@ -335,6 +346,13 @@ def audit_pack(
     )
     files.write(out, document)
     return found
+
+
+def _pass_for(entry: Entry, pack: Pack) -> bool:
+    """Whether an entry's releases will be images, of any number of values, that could pass for the pack's."""
+    if entry.release is None or entry.release.contract.support:
+        return False
+    return transfer.pass_for(entry.release.contract.empty(0), pack.x)
 
 
 def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
@@ -48,6 +47,7 @@ from veil.audit.intervals import cluster_bootstrap, rate_interval
 from veil.audit.linkage import firsts
 from veil.data.pack import Pack, flat
 from veil.engine import Player, Run, perceptual
+from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Diverged, has_bf16, seeded
 from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
@@ -69,13 +69,10 @@ class Options:
     """What an audit by inversion may be given.
 
     Attributes:
-        matcher: ONNX file of a face matcher: float32 ``(B, 3, H, W)`` in [-1, 1], RGB, to ``(B, d)``. None: one is
-            trained on the ``attack`` split.
         perceptual: File of torchvision's VGG-16 weights. None: a network is trained on the ``attack`` split.
         pictures: Folder for what the worst decoders redraw of :func:`shown` images, ``RELEASE.npy``; None for none.
     """
 
-    matcher: Path | None = None
     perceptual: Path | None = None
     pictures: Path | None = None
 
@@ -124,8 +121,24 @@ class Inversion:
 # -- judges -----------------------------------------------------------------------------------------------------------
 
 
-def judges(pack: Pack, options: Options, *, attack_on: Sequence[str], seed: int, effort: str) -> Judges:
+def judges(
+    pack: Pack,
+    options: Options,
+    *,
+    attack_on: Sequence[str],
+    seed: int,
+    effort: str,
+    matcher: OnnxNetwork | None = None,
+) -> Judges:
     """Load or train them, once for all releases of an audit.
+
+    Args:
+        pack: Originals and people.
+        options: A file for perceptual distances.
+        attack_on: Splits that they train on.
+        seed: Seeds their training.
+        effort: ``"quick"``, ``"standard"`` or ``"strong"``.
+        matcher: A face matcher; one is trained if None.
 
     Raises:
         InputError: If a file that is named does not serve.
@@ -141,10 +154,8 @@ def judges(pack: Pack, options: Options, *, attack_on: Sequence[str], seed: int,
         learner = perceptual.player(run, 3 if pack.x.ndim == 4 else 1, _STEPS_PERCEPTUAL)
         looks = Run.collect(perceptual.learn(run, learner, pack.x, rows, _STEPS_PERCEPTUAL))
         words = "perceptual distances by a network trained on attack without labels"
-    if options.matcher is not None:
-        return Judges(
-            looks=looks, matcher=OnnxMatcher(options.matcher), about=f"matcher {options.matcher.name}; {words}"
-        )
+    if matcher is not None:
+        return Judges(looks=looks, matcher=matcher, about=f"matcher {matcher.name}; {words}")
     if "identity" not in pack.labels:
         return Judges(looks=looks, matcher=None, about=words)
     known, check = pack.rows(*attack_on, known=("identity",)), pack.rows("calibrate", known=("identity",))
@@ -154,55 +165,10 @@ def judges(pack: Pack, options: Options, *, attack_on: Sequence[str], seed: int,
         classes=len(pack.classes["identity"]), seed=seed + 1, effort=effort,
     )  # fmt: skip
     try:
-        matcher = siamese(problem)
+        trained = siamese(problem)
     except InputError as error:
         return Judges(looks=looks, matcher=None, about=f"no matcher ({error}); {words}")
-    return Judges(looks=looks, matcher=matcher, about=f"matcher: siamese, trained on originals of attack; {words}")
-
-
-class OnnxMatcher:
-    """A face matcher of an ONNX file; images are brought to its size and to RGB in [-1, 1].
-
-    Raises:
-        InputError: If the file, or the extra ``onnx``, is missing, or it does not take and give what it should.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        shape, self.features = self._described()
-        if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
-            raise InputError(f"{path}: a matcher must take images (B, 3, H, W), got {shape}")
-        self.size = (int(shape[3]), int(shape[2]))
-
-    def _session(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError("a matcher of an ONNX file needs the extra 'onnx': pip install 'veil[onnx]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # whatever is wrong with a stranger's file ends here, in one line
-            raise InputError(f"{self.path}: not a readable ONNX file ({type(error).__name__})") from error
-
-    def _described(self) -> tuple[list[Any], Any]:
-        session = self._session()
-        return list(session.get_inputs()[0].shape), session.get_outputs()[0].shape[-1]
-
-    def __call__(self, x: NDArray[Any]) -> Floats:
-        """uint8 ``(n, H, W[, 3])`` -> float32 ``(n, d)``."""
-        session = self._session()
-        name = session.get_inputs()[0].name
-        parts = []
-        for part in np.array_split(x, -(-len(x) // 64)):
-            images = [
-                np.asarray(Image.fromarray(i).convert("RGB").resize(self.size, Image.Resampling.BILINEAR)) for i in part
-            ]
-            values = (np.stack(images).astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
-            parts.append(session.run(None, {name: values})[0])
-        out: Floats = np.concatenate(parts).astype(np.float32)
-        return out
+    return Judges(looks=looks, matcher=trained, about=f"matcher: siamese, trained on originals of attack; {words}")
 
 
 # -- decoders ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +125,8 @@ def audit(
     level: float = 0.95,
     together: bool = True,
     invert: inversion.Options | None = None,
+    matcher: str | Path | None = None,
+    classifiers: Mapping[str, Sequence[str | Path]] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Finding]:
     """Attack and use every subject; all findings, worst attackers marked.
@@ -141,13 +144,24 @@ def audit(
         level: Coverage of intervals, both sides together.
         together: Also attack pools of one person's releases and link releases to the input, where identities are known.
         invert: Also redraw the pack's ``x`` from releases, with these options.
+        matcher: ONNX file of a face matcher (:class:`veil.engine.onnxfile.OnnxNetwork`), which compares releases that
+            are images, beside one that is trained, and judges redrawn faces, in place of it.
+        classifiers: For private labels ONNX files of classifiers, which are shown releases that are images; they give
+            a logit for each of the label's classes, in their order in the pack.
         progress: Called as ``progress(done, total, what)``.
 
     Raises:
-        InputError: For an unknown label, effort or split, an empty class, or subjects that do not fit the pack.
+        InputError: For an unknown label, effort or split, an empty class, subjects that do not fit the pack, or a file
+            that does not serve.
     """
     private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
     _check(subjects, pack, private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
+    reference = next((s for s in subjects if s.role == "input"), None)
+    shown = {s.name: s.x for s in subjects if s.codes is None and reference and transfer.pass_for(s.x, reference.x)}
+    files = transfer.opened(
+        pack, private=private, utility=utility, matcher=matcher, classifiers=classifiers, shown=len(shown) > 1,
+        inverted=invert is not None,
+    )  # fmt: skip
     labels = [name for name in utility if name != "identity"]
     queue = [
         job
@@ -165,18 +179,17 @@ def audit(
     tasks = []
     if "identity" in utility:
         tasks += [delayed(_match)(s, pack, tuple(private), tuple(attack_on), effort, seed, level) for s in subjects]
-    reference = next((s for s in subjects if s.role == "input"), None)
     if together and reference is not None and "identity" in pack.labels:
         others = [s for s in subjects if s is not reference]
         tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
     if invert is not None:
-        who = _single(delayed(inversion.judges)(pack, invert, attack_on=attack_on, seed=seed, effort=effort))
+        options: dict[str, Any] = {"attack_on": attack_on, "seed": seed, "effort": effort, "matcher": files.matcher}
+        who = _single(delayed(inversion.judges)(pack, invert, **options))
         tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
-    shown = [s for s in subjects if s.codes is None and reference is not None and _same_form(s.x, reference.x)]
     if reference is not None and len(shown) > 1:
         tasks += [
-            delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level)
-            for name in (*private, *(("identity",) * ("identity" in utility)))
+            delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
+            for name in dict.fromkeys((*private, *(("identity",) * ("identity" in utility))))
         ]
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
     outcomes: list[_Outcome] = []
@@ -623,34 +636,28 @@ def _invert(
     return subject.name, "inversion", found
 
 
-def _same_form(x: NDArray[Any], originals: NDArray[Any]) -> bool:
-    """Whether releases are images that could pass for originals."""
-    return x.ndim > 2 and x.dtype == originals.dtype and x.shape == originals.shape
-
-
 def _transfer(
     reference: Subject,
-    subjects: Sequence[Subject],
+    releases: Mapping[str, NDArray[Any]],
     pack: Pack,
     target: str,
     attack_on: tuple[str, ...],
     effort: str,
     seed: int,
     level: float,
+    files: transfer.Files,
 ) -> list[tuple[str, str, list[Finding]]]:
     """What classifiers of a label, or matchers, that know originals alone make of releases; and how alike they look."""
-    shown = [transfer.Shown(name=s.name, x=s.x) for s in subjects]
     options: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
-    if target == "identity":
-        found = transfer.matched(reference.x, shown, pack, **options)
+    if target != "identity":
+        given = files.classifiers.get(target, ())
+        found = transfer.classified(reference.x, releases, pack, target, files=given, **options)
     else:
-        found = transfer.classified(reference.x, shown, pack, target, **options)
-    likeness = {
-        s.name: transfer.likeness(reference.x, s, pack, seed=seed, level=level)
-        for s in shown
-        if s.name != reference.name and target == "identity"
-    }
-    return [(s.name, "transfer", found.get(s.name, []) + likeness.get(s.name, [])) for s in shown]
+        found = transfer.matched(reference.x, releases, pack, file=files.matcher, **options)
+        for name, x in releases.items():
+            if name != reference.name:
+                found[name] += transfer.likeness(reference.x, x, pack, release=name, seed=seed, level=level)
+    return [(name, "transfer", figures) for name, figures in found.items()]
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

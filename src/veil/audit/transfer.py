@@ -1,15 +1,17 @@
 """Transfer: what attackers, and matchers, that know only originals make of releases that are images.
 
 Releases that look like ordinary faces meet systems that were never told of them: classifiers and matchers trained on
-originals. They show what a protector does to such systems, off the shelf; the other attackers of the audit, trained on
-releases, show what it does to somebody who knows it. A release that turns a class around takes in the former alone:
-their figure falls below chance, and whoever knows that reads its opposite.
+originals, and those of ONNX files that the user names. They show what a protector does to such systems, off the shelf;
+the other attackers of the audit, trained on releases, show what it does to somebody who knows it. A release that turns
+a class around takes in the former alone: their figure falls below chance, and whoever knows that reads its opposite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,28 +19,109 @@ from numpy.typing import NDArray
 
 from veil import metrics
 from veil.audit import verification
-from veil.audit.attackers import ATTACKERS, DidNotConverge, Problem, Score, decision, siamese
+from veil.audit.attackers import ATTACKERS, DidNotConverge, Embed, Problem, Score, decision, siamese
 from veil.audit.findings import Finding
 from veil.audit.intervals import balanced_accuracy_interval, rate_interval
 from veil.data.pack import Pack
+from veil.engine.onnxfile import OnnxNetwork
 from veil.errors import InputError
 
 CLASSIFIERS = ("RBF SVM", "six convolutions", "residual CNN", "plain CNN")
 """Attackers of :data:`veil.audit.attackers.ATTACKERS` that learn from originals."""
 MATCHER = "siamese, of originals"
+_MATCHED = ("verification.transfer_auc", "verification.mixed_auc")
+_THEIRS = "a file of the user's"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """Images ``(N, H, W[, 3])`` that originals of the same shape were released as."""
+class Files:
+    """Networks of ONNX files that the user names; findings call them by their files' names.
 
-    name: str
-    x: NDArray[Any]
+    Attributes:
+        matcher: A face matcher.
+        classifiers: For each label its classifiers; they give logits in the order of the label's classes in the pack.
+    """
+
+    matcher: OnnxNetwork | None = None
+    classifiers: Mapping[str, Sequence[OnnxNetwork]] = field(default_factory=dict)
+
+
+def opened(
+    pack: Pack,
+    *,
+    private: Sequence[str],
+    utility: Sequence[str],
+    matcher: str | Path | None,
+    classifiers: Mapping[str, Sequence[str | Path]] | None,
+    shown: bool,
+    inverted: bool,
+) -> Files:
+    """Open the files that an audit was given, before anything heavy starts.
+
+    Args:
+        pack: Labels and their classes.
+        private: Labels that are attacked.
+        utility: Labels that are used.
+        matcher: File of a face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``.
+        classifiers: For labels their files: images as for the matcher to logits ``(B, Z)``.
+        shown: Whether transfer is measured: there are releases that :func:`pass_for` originals.
+        inverted: Whether originals are redrawn.
+
+    Raises:
+        InputError: Where a file does not serve, or nothing would use it; all problems in one line.
+    """
+    classifiers = {name: list(paths) for name, paths in (classifiers or {}).items()}
+    problems = []
+    labels = [name for name in private if name != "identity"]
+    for name, paths in classifiers.items():
+        if name not in labels:
+            known = ", ".join(labels) or "none is"
+            problems.append(f"classifier: must be of a label that is attacked ({known}), got {name!r}")
+        if len({Path(path).name for path in paths}) < len(paths):
+            problems.append(f"classifiers of {name!r}: the names of their files must differ, got {_listed(paths)}")
+    given = [path for paths in classifiers.values() for path in paths]
+    if given and not shown:
+        problems.append(
+            "classifier: reads releases that are images like the unprotected originals, and there are none to show to "
+            f"{_listed(given)}"
+        )
+    faces = (inverted and pack.kind == "images") or (shown and "identity" in (*private, *utility))
+    if matcher is not None and not faces:
+        problems.append(
+            "matcher: compares redrawn faces (by inversion) or, where identity is used, releases that are images like "
+            f"the unprotected originals, and there are none to show to {matcher}"
+        )
+    if problems:
+        raise InputError("; ".join(problems))
+    files = Files(
+        matcher=None if matcher is None else OnnxNetwork(matcher),
+        classifiers={name: tuple(OnnxNetwork(path) for path in paths) for name, paths in classifiers.items()},
+    )
+    for name, networks in files.classifiers.items():
+        classes = pack.classes[name]
+        problems += [
+            f"{network.path}: must give a logit for each class of {name!r} ({', '.join(classes)}), so {len(classes)}, "
+            f"got {network.width}"
+            for network in networks
+            if network.width != len(classes)
+        ]
+    if problems:
+        raise InputError("; ".join(problems))
+    return files
+
+
+def _listed(paths: Sequence[str | Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def pass_for(x: NDArray[Any], originals: NDArray[Any]) -> bool:
+    """Whether releases ``(n, ...)`` are images that could pass for originals ``(N, H, W[, 3])``."""
+    return x.ndim > 2 and x.dtype == originals.dtype and x.shape[1:] == originals.shape[1:]
 
 
 def classified(
     originals: NDArray[Any],
-    releases: Sequence[Shown],
+    releases: Mapping[str, NDArray[Any]],
     pack: Pack,
     target: str,
     *,
@@ -46,20 +129,23 @@ def classified(
     effort: str,
     seed: int,
     level: float,
+    files: Sequence[OnnxNetwork] = (),
 ) -> dict[str, list[Finding]]:
     """What classifiers that learned a label from originals read from releases, for each of them.
 
-    Thresholds are set on originals, too. The classifier that reads the ``calibrate`` originals best is marked.
+    Thresholds are set on originals, too; nothing is fitted to the user's own classifiers, which say the class of their
+    largest logit. The classifier that reads the ``calibrate`` originals best is marked.
 
     Args:
         originals: uint8 images ``(N, H, W[, 3])``.
-        releases: Of the same shape; the originals may be among them.
+        releases: By name, of the same shape; the originals may be among them.
         pack: Labels and splits.
         target: The label.
         attack_on: Splits whose originals they learn from.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         seed: Seeds classifiers and bootstrap.
         level: Coverage of the intervals.
+        files: The user's own.
     """
     y, classes = pack.label(target), len(pack.classes[target])
     train, check, test = (pack.rows(*s, known=(target,)) for s in (tuple(attack_on), ("calibrate",), ("test",)))
@@ -68,58 +154,71 @@ def classified(
         x=originals[train], y=y[train], x_validation=originals[check], y_validation=y[check], classes=classes,
         seed=seed, effort=effort,
     )  # fmt: skip
-    fitted: dict[str, tuple[Score, NDArray[Any]]] = {}
-    failed: dict[str, str] = {}
-    for name in CLASSIFIERS:
+    said: dict[str, dict[str, NDArray[np.int64]]] = {}
+    quality: dict[str, float] = {}
+    failed: dict[str, tuple[str, str]] = {}
+    for name, attack in (*((n, ATTACKERS[n]) for n in CLASSIFIERS), *((f.name, _given(f)) for f in files)):
         try:
-            score = ATTACKERS[name](problem)
-            fitted[name] = (score, score(problem.x_validation))
+            score = attack(problem)
+            seen = score(problem.x_validation)
+            decide = decision(seen, y[check], classes) if name in CLASSIFIERS else _largest
+            said[name] = {release: decide(score(x[test])) for release, x in releases.items()}
+            quality[name] = metrics.balanced_accuracy(y[check], decide(seen), classes=classes)
         except DidNotConverge as error:
-            failed[name] = str(error)
-    decide = {name: decision(seen, y[check], classes) for name, (_, seen) in fitted.items()}
-    quality = {
-        name: metrics.balanced_accuracy(y[check], decide[name](seen), classes=classes)
-        for name, (_, seen) in fitted.items()
-    }
+            failed[name] = "did_not_converge", str(error)
+        except InputError as error:
+            failed[name] = "not_applicable", str(error)
     best = max(quality, key=lambda name: quality[name], default=None)
     common: dict[str, Any] = {
         "code": "attribute.transfer_balanced_accuracy", "target": target, "role": "attack", "level": level,
-        "chance": 1 / classes,
+        "chance": 1 / classes, "n": len(test),
     }  # fmt: skip
     found: dict[str, list[Finding]] = {}
     for release in releases:
         figures = []
-        for name, (score, _) in fitted.items():
-            predicted = decide[name](score(release.x[test]))
+        for name, predicted in said.items():
             value, low, high = balanced_accuracy_interval(
-                y[test], predicted, people, classes=classes, seed=seed, level=level
+                y[test], predicted[release], people, classes=classes, seed=seed, level=level
             )
-            turned = "below chance: its opposite is right more often" if high < 1 / classes else ""
+            notes = ["below chance: its opposite is right more often"] * (high < 1 / classes)
+            notes += [_THEIRS] * (name not in CLASSIFIERS)
             figures.append(
-                Finding(release=release.name, attacker=name, value=value, low=low, high=high, n=len(test),
-                        worst=name == best, note=turned, **common)
+                Finding(release=release, attacker=name, value=value, low=low, high=high, worst=name == best,
+                        note="; ".join(notes), **common)
             )  # fmt: skip
         figures += [
-            Finding(release=release.name, attacker=name, n=len(test), status="did_not_converge", note=why, **common)
-            for name, why in failed.items()
+            Finding(release=release, attacker=name, status=status, note=why, **common)
+            for name, (status, why) in failed.items()
         ]
-        found[release.name] = figures
+        found[release] = figures
     return found
+
+
+def _given(network: OnnxNetwork) -> Callable[[Problem], Score]:
+    """The user's classifier as an attacker that has learned already."""
+    return lambda problem: network
+
+
+def _largest(logits: NDArray[Any]) -> NDArray[np.int64]:
+    codes: NDArray[np.int64] = logits.argmax(1).astype(np.int64)
+    return codes
 
 
 def matched(
     originals: NDArray[Any],
-    releases: Sequence[Shown],
+    releases: Mapping[str, NDArray[Any]],
     pack: Pack,
     *,
     attack_on: Sequence[str],
     effort: str,
     seed: int,
     level: float,
+    file: OnnxNetwork | None = None,
 ) -> dict[str, list[Finding]]:
     """How well a matcher that learned from originals compares releases with each other, and with originals.
 
-    Arguments as for :func:`classified`; nothing where people are too few to learn from.
+    Arguments as for :func:`classified`; ``file`` is the user's own matcher, beside the trained one, which is left out
+    where people are too few to learn from. The matcher that compares the ``calibrate`` originals best is marked.
     """
     identity = pack.label("identity")
     train, check, test = (pack.rows(*s, known=("identity",)) for s in (tuple(attack_on), ("calibrate",), ("test",)))
@@ -127,42 +226,72 @@ def matched(
         x=originals[train], y=identity[train], x_validation=originals[check], y_validation=identity[check],
         classes=len(pack.classes["identity"]), seed=seed, effort=effort,
     )  # fmt: skip
-    try:
-        embed = siamese(problem)
-    except (DidNotConverge, InputError):
-        return {}
+    matchers: dict[str, Embed] = {}
+    with suppress(DidNotConverge, InputError):
+        matchers[MATCHER] = siamese(problem)
+    if file is not None:
+        matchers[file.name] = file
     pairs = verification.sample_pairs(test, identity, seed=seed, max_pairs=50_000)
-    known = np.unique(np.concatenate([pairs.a, pairs.b]))
-    place = np.searchsorted(known, pairs.a), np.searchsorted(known, pairs.b)
-    real = embed(originals[known])
+    known, (first, second) = _places(pairs)
+    moved = replace(pairs, a=first, b=second + len(known))
     found: dict[str, list[Finding]] = {}
-    for release in releases:
-        drawn = embed(release.x[known])
-        figures = []
-        for code, sides in (("verification.transfer_auc", (drawn, drawn)), ("verification.mixed_auc", (drawn, real))):
-            both = np.concatenate(sides)
-            moved = verification.Pairs(
-                a=place[0], b=place[1] + len(known), same=pairs.same, group_a=pairs.group_a, group_b=pairs.group_b
-            )
-            auc = verification.verify(
-                verification.scores(both, moved), moved, None, None, seed=seed, level=level, replicates=100, fars=()
-            )[0]
-            figure = auc.finding(release=release.name, attacker=MATCHER, worst=True)
-            figures.append(replace(figure, code=code))
-        found[release.name] = figures
-    return found
+    quality: dict[str, float] = {}
+    for name, embed in matchers.items():
+        found[name] = []
+        try:
+            real = embed(originals[known])
+            for release, x in releases.items():
+                drawn = embed(x[known])
+                for code, other in zip(_MATCHED, (drawn, real), strict=True):
+                    alike = verification.scores(np.concatenate([drawn, other]), moved)
+                    figure = verification.verify(
+                        alike, moved, None, None, seed=seed, level=level, replicates=100, fars=()
+                    )[0].finding(release=release, attacker=name)
+                    notes = [figure.note] * bool(figure.note) + [_THEIRS] * (embed is file)
+                    found[name].append(replace(figure, code=code, note="; ".join(notes)))
+            quality[name] = _quality(embed, originals, check, identity, seed) if len(matchers) > 1 else 0.0
+        except InputError as error:
+            common: dict[str, Any] = {"target": "identity", "attacker": name, "role": "utility", "level": level}
+            found[name] = [
+                Finding(code=code, release=release, n=len(pairs), status="not_applicable", note=str(error), **common)
+                for release in releases
+                for code in _MATCHED
+            ]
+    best = max(quality, key=lambda name: quality[name], default=None)
+    figures = [replace(f, worst=f.attacker == best and f.status == "ok") for each in found.values() for f in each]
+    return {release: [f for f in figures if f.release == release] for release in releases}
 
 
-def likeness(originals: NDArray[Any], release: Shown, pack: Pack, *, seed: int, level: float) -> list[Finding]:
-    """SSIM and PSNR of releases to their originals, on ``test``."""
+def _places(pairs: verification.Pairs) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The rows that pairs are of, and the places of both sides among them."""
+    known = np.unique(np.concatenate([pairs.a, pairs.b]))
+    return known, (np.searchsorted(known, pairs.a), np.searchsorted(known, pairs.b))
+
+
+def _quality(
+    embed: Embed, originals: NDArray[Any], rows: NDArray[np.int64], identity: NDArray[np.int64], seed: int
+) -> float:
+    """AUC of a matcher on pairs of originals; 0 where there are none of both kinds."""
+    pairs = verification.sample_pairs(rows, identity, seed=seed + 1, max_pairs=50_000)
+    known, (a, b) = _places(pairs)
+    if not len(known):
+        return 0.0
+    alike = verification.scores(embed(originals[known]), replace(pairs, a=a, b=b))
+    return float(np.nan_to_num(metrics.auc(alike, pairs.same)))
+
+
+def likeness(
+    originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, seed: int, level: float
+) -> list[Finding]:
+    """SSIM and PSNR of releases ``x`` to their originals, on ``test``."""
     rows = pack.rows("test")
     people = pack.label("identity")[rows] if "identity" in pack.labels else None
-    a, b = release.x[rows], np.asarray(originals[rows])
+    a, b = x[rows], np.asarray(originals[rows])
     out = []
     for code, values in (("utility.ssim", metrics.ssim(a, b)), ("utility.psnr", metrics.psnr(a, b))):
         value, low, high = rate_interval(values, people, seed=seed, level=level)
         out.append(
-            Finding(code=code, release=release.name, target="image", attacker="pixels", role="utility", value=value,
+            Finding(code=code, release=release, target="image", attacker="pixels", role="utility", value=value,
                     low=low, high=high, level=level, n=len(rows), chance=0.0, worst=True)
         )  # fmt: skip
     return out

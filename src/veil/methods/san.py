@@ -28,6 +28,9 @@ Where the text (its abstract is what we have, with the authors' code and a later
   for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`).
 - The class of an image, which says which prototype is opposite, is told where it is known, else the frozen classifier
   guesses it. It ships inside the release.
+- The matcher is the run's own, or (``matcher``) the one of an ONNX file. A file gives no gradient, which J_M needs: in
+  stage 2 the run's matcher then learns, in place of telling people apart, to give the file's features of images in
+  random views (distillation: it minimises 1 - cosine); J_M keeps those features as far as it follows.
 - Several attributes of two classes each: prototypes of joint classes; the opposite is opposite in all of ``change``.
 - Prototypes mean nothing where faces are not aligned: packs whose average face is too blurred are refused.
 """
@@ -49,12 +52,13 @@ from veil.data.pack import Pack
 from veil.data.sampling import Couples
 from veil.engine import Player, Run, Step
 from veil.engine.augment import augment
+from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, SixConvolutions, to_input
+from veil.nets import ResidualEncoder, SixConvolutions, to_input, to_pixels
 from veil.release import Contract, Release
 
 
@@ -70,6 +74,9 @@ class Config:
     """Attributes whose class releases change, separated by commas; all private ones if empty."""
     pixels: Literal["entropy", "absolute"] = "entropy"
     """J_D: binary cross-entropy, or mean absolute error."""
+    matcher: str = ""
+    """File of an ONNX face matcher; the run's own learns to give its features, and is frozen then. One of its own if
+    empty."""
     match: Literal["mean", "same"] = "mean"
     """J_M on both redrawn images, or on the one beside the same prototype."""
     weigh_class: float = 1.0
@@ -220,20 +227,23 @@ class Training:
         joint: ``(n,)`` joint class of each.
         who: ``(n,)`` person of each.
         protector: What will ship.
+        teacher: What the matcher learns to follow; without one it learns to tell people apart.
     """
 
     def __init__(
         self, config: Config, run: Run, x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.int64],
-        who: NDArray[np.int64], protector: Protector,
+        who: NDArray[np.int64], protector: Protector, teacher: OnnxNetwork | None = None,
     ) -> None:  # fmt: skip
         self.config, self.run, self.x, self.rows, self.who = config, run, x, rows, who
+        self.teacher = teacher
         self.joint, self.protector = run.tensor(joint), protector
         self.couples = Couples(np.arange(len(rows)), who, joint)
         channels, height, width = protector.prototypes.shape[1:]
         multiple = ResidualEncoder.multiple
         self.padding = (-height % multiple, -width % multiple)
         with seeded(run.seed, "san", "networks"):
-            matcher = ResidualEncoder(channels, height + self.padding[0], width + self.padding[1], 128)
+            features = 128 if teacher is None else teacher.width
+            matcher = ResidualEncoder(channels, height + self.padding[0], width + self.padding[1], features)
             fresh = [
                 SixConvolutions(channels, min(height, width), len(protector.prototypes)) for _ in range(config.rounds)
             ]
@@ -285,7 +295,7 @@ class Training:
         return out.float().sigmoid()
 
     def features(self, x: Tensor) -> Tensor:
-        """The matcher's unit features ``(B, 128)``."""
+        """The matcher's unit features ``(B, d)``."""
         with self.run.autocast():
             out: Tensor = self.matcher.module(F.pad(x, (0, self.padding[1], 0, self.padding[0]), mode="replicate"))
         return F.normalize(out.float(), dim=1)
@@ -307,9 +317,14 @@ class Training:
         self.run.update(classifier, cross_entropy(self.said(classifier, x), z, weights))
 
     def matcher_step(self, step: Step) -> None:
-        """Supervised contrastive loss of the people."""
+        """Supervised contrastive loss of the people; with a teacher, 1 - cosine to its features."""
         places = self.drawn(step)
         x = augment(self.images(places), step.uniform).contiguous(memory_format=torch.channels_last)
+        if self.teacher is not None:
+            shown = to_pixels(x.cpu().numpy(), self.x.shape[1:])
+            truth = self.run.tensor(self.teacher(shown))
+            self.run.update(self.matcher, 1 - F.cosine_similarity(self.features(x), truth).mean())
+            return
         who = self.run.gather(self.run.tensor(self.who[places]))
         self.run.update(self.matcher, supervised_contrastive(self.run.gather(self.features(x)), who, 0.1))
 
@@ -362,12 +377,14 @@ def fit(
         base: Must be None: this method reads the input itself.
 
     Raises:
-        InputError: With all problems of data and labels in one line, or where faces are not aligned.
+        InputError: With all problems of data and labels in one line, where faces are not aligned, or for a matcher's
+            file that does not serve.
     """
     if base is not None:
         raise InputError(f"san: reads the input itself and takes no base, got a release of {base.method!r}")
     _check(config, pack, private, utility)
     run = run or Run(seed=seed)
+    teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
     codes = [pack.label(name)[rows] for name in private]
     joint = np.ravel_multi_index(codes, [2] * len(private)).astype(np.int64)
@@ -384,15 +401,21 @@ def fit(
     )
     with seeded(run.seed, "san", "protector"):
         protector = Protector(config, contract, prototypes(pack.x, rows, joint, 2 ** len(private)))
-    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector)
+    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector, teacher)
     run.enter(*training.players)
     training.train()
     return Release(
         method="san",
-        config=asdict(config),
+        config=asdict(config) | {"matcher": ""},  # a release holds no paths; what was loaded is in ``made``
         contract=contract,
         encoder=run.collect(protector),
-        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": run.seed,
+            "data": pack.fingerprint,
+            **({} if teacher is None else {"matcher": teacher.digest}),
+        },
     )
 
 

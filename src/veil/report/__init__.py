@@ -60,7 +60,7 @@ METRICS: Mapping[str, Metric] = {
     ATTACK: Metric(title="balanced accuracy", short="Balanced accuracy", style="percent"),
     "attribute.auc": Metric(title="AUC", short="AUC", style="fraction"),
     GAIN: Metric(title="normalised gain", short="Normalised gain", style="percent"),
-    TRANSFER: Metric(title="balanced accuracy", short="Trained on originals", style="percent"),
+    TRANSFER: Metric(title="balanced accuracy", short="Knows only originals", style="percent"),
     POOLED: Metric(title="balanced accuracy", short="Mean of several releases", style="percent"),
     "attribute.pooled_auc": Metric(title="AUC", short="Mean of several releases, AUC", style="fraction"),
     "verification.auc": Metric(title="AUC", short="AUC", style="fraction"),

@@ -98,7 +98,7 @@ def render(document: Document, out: Path) -> str:
         "areas": _attacker_tables(document, "attribute.auc"),
         "matchers": _matcher_tables(document),
         "together": _together_table(document),
-        "transfer": _transfer_table(document),
+        "transfer": _transfer_tables(document),
         "inversion": _inversion_tables(document),
         "others": _others(document),
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
@@ -545,8 +545,8 @@ def _together_table(document: Document) -> Table | None:
 _LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
 
 
-def _transfer_table(document: Document) -> Table | None:
-    """Classifiers that know only originals beside those that know releases; matching and looks."""
+def _transfer_tables(document: Document) -> tuple[Table, list[Table]] | None:
+    """Classifiers that know only originals beside those that know releases, matching and looks; then each by itself."""
     private = [p for p in document.data.private if document.select(role="attack", target=p, code=TRANSFER)]
     codes = [code for code in _LOOKS if any(f.code == code for f in document.findings)]
     if not private and not codes:
@@ -562,13 +562,27 @@ def _transfer_table(document: Document) -> Table | None:
                 worst = document.attack(release.name, target, code)
                 cell = _value(worst)
                 cells.append(cell if worst is None else replace(cell, small=worst.attacker))
-        cells += [_value(next((f for f in own if f.code == code), None), "itself") for code in codes]
+        for code in codes:
+            tried = [f for f in own if f.code == code]
+            picked = next((f for f in tried if f.worst and f.ok), None)
+            cells.append(_value(picked, _why_absent(tried) if tried else "itself"))
         rows.append((release, cells))
     matching = sum(code.startswith("verification.") for code in codes)
     groups = [(f"Worst attack on {target}", 2) for target in private]
-    groups += [("Matching by a matcher of originals", matching), ("Looks", len(codes) - matching)]
-    heads = ["Trained on originals", "Trained on releases"] * len(private) + [metric(code).short for code in codes]
-    return Table(title="", groups=[g for g in groups if g[1]], columns=heads, rows=rows)
+    names = dict.fromkeys(f.attacker for f in document.findings if f.code in codes[:matching] and f.worst)
+    groups += [(f"Matching by {', '.join(names) or 'no matcher'}", matching), ("Looks", len(codes) - matching)]
+    heads = ["Knows only originals", "Trained on releases"] * len(private) + [metric(code).short for code in codes]
+    summary = Table(title="", groups=[g for g in groups if g[1]], columns=heads, rows=rows)
+    every = [(TRANSFER, target, f"Reading {target}: balanced accuracy") for target in private]
+    every += [(code, "identity", f"Matching: {metric(code).short}") for code in codes[:matching]]
+    tables = []
+    for code, target, title in every:
+        found = [f for f in document.findings if (f.code, f.target) == (code, target)]
+        table = _by_attacker(document, found, heat=code == TRANSFER)
+        if table is not None and len(table.columns) > 1:
+            shown = {f.release for f in found}
+            tables.append(replace(table, title=title, rows=[row for row in table.rows if row[0].name in shown]))
+    return summary, tables
 
 
 def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
@@ -680,7 +694,9 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             # Pools have an attacker or two, of which the picked one is shown.
             if (f.code in shown and f.target in document.data.private) or (_is_inversion(f) and f.code in METRICS):
                 return True
-            return f.worst and f.code in (POOLED, TRANSFER, *LINKAGE)
+            if f.code == TRANSFER:
+                return f.target in document.data.private
+            return f.worst and f.code in (POOLED, *LINKAGE)
         if f.role == "utility":
             return f.code in _LOOKS or (f.code in METRICS and (f.target in document.data.utility or "|" in f.target))
         return f.role == "control" or (f.code in METRICS and f.target in document.data.private)

@@ -1,0 +1,220 @@
+"""Networks of ONNX files: what they see and give, one session a process, refusals; attacks that transfer by them."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import brightness_file, onnx_file, vectors_pack
+from veil import pipeline
+from veil.audit import run, transfer
+from veil.audit.run import Subject
+from veil.data.pack import Pack
+from veil.engine import onnxfile
+from veil.engine.onnxfile import OnnxNetwork
+from veil.errors import InputError
+from veil.metrics import auc
+
+FLATTEN = ("Flatten", (), {})
+
+
+def test_grey_files_see_grey_and_sizes_are_theirs(tmp_path: Path) -> None:
+    network = OnnxNetwork(onnx_file(tmp_path / "grey.onnx", FLATTEN, shape=["B", 1, 2, 4]))
+    assert (network.name, network.width) == ("grey.onnx", 8)
+    x = np.zeros((3, 8, 8), np.uint8)
+    x[1] = 255
+    x[2, :, 4:] = 255  # right half
+    out = network(x)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out[:2], [[-1] * 8, [1] * 8])
+    np.testing.assert_allclose(out[2].reshape(2, 4)[:, [0, 3]], [[-1, 1]] * 2)
+    np.testing.assert_allclose(network(np.repeat(x[..., None], 3, 3)), out, atol=0.01)  # luminance, rounded
+    assert network(x[:0]).shape == (0, 8)
+
+
+def test_a_batch_may_be_fixed(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (70, 4, 4), dtype=np.uint8)
+    free, fixed = (OnnxNetwork(onnx_file(tmp_path / f"{n}.onnx", FLATTEN, shape=[n, 1, 4, 4])) for n in ("B", 3))
+    np.testing.assert_array_equal(fixed(x), free(x))
+    np.testing.assert_allclose(free(x), x.reshape(70, 16) / 127.5 - 1, atol=1e-6)
+
+
+def test_a_process_makes_one_session_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    made, real = [], runtime.InferenceSession
+    monkeypatch.setattr(runtime, "InferenceSession", lambda path, *a, **k: made.append(path) or real(path, *a, **k))
+    onnxfile._session.cache_clear()
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=["B", 1, 2, 2])
+    network = OnnxNetwork(path)
+    x = np.full((1, 2, 2), 255, np.uint8)
+    for sent in (network, pickle.loads(pickle.dumps(network)), pickle.loads(pickle.dumps(network)), OnnxNetwork(path)):
+        np.testing.assert_array_equal(sent(x), np.ones((1, 4)))
+    assert made == [str(path)]
+    onnx_file(path, FLATTEN, ("Neg", (), {}), shape=["B", 1, 2, 2])  # another file of that name
+    np.testing.assert_array_equal(OnnxNetwork(path)(x), -np.ones((1, 4)))
+
+
+def test_files_that_do_not_serve(tmp_path: Path) -> None:
+    def refused(message: str, *nodes: Any, **options: Any) -> None:
+        path = onnx_file(tmp_path / "f.onnx", *nodes, **options)
+        with pytest.raises(InputError, match=rf"^{path}: {message}") as caught:
+            OnnxNetwork(path)(np.zeros((1, 4, 4), np.uint8))
+        assert "\n" not in str(caught.value)
+
+    images = r"must take float32 images \(B, 3, H, W\) or \(B, 1, H, W\) of one size, got"
+    refused(rf"{images} tensor\(float\) \('B', 7\)", FLATTEN, shape=["B", 7])
+    refused(images, FLATTEN, shape=["B", 2, 4, 4])
+    refused(images, FLATTEN, shape=["B", 3, "H", "W"])
+    refused(rf"{images} tensor\(double\)", FLATTEN, shape=["B", 1, 4, 4], kind="DOUBLE")
+    refused(r"must give float32 \(B, d\), got float32 \(2, 1, 4, 4\) of B = 2", ("Neg", (), {}), shape=["B", 1, 4, 4])
+    refused("its values must be finite", FLATTEN, ("Sqrt", (), {}), shape=["B", 1, 4, 4])  # of -1
+    wrong = ("Reshape", ("s",), {})
+    refused("not a readable ONNX file|cannot be run", wrong, shape=["B", 1, 4, 4], s=[[1.0]])
+    (tmp_path / "bad.onnx").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"bad\.onnx: not a readable ONNX file"):
+        OnnxNetwork(tmp_path / "bad.onnx")
+    with pytest.raises(InputError, match=r"gone\.onnx: cannot be read \(No such file"):
+        OnnxNetwork(tmp_path / "gone.onnx")
+
+
+def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=["B", 1, 2, 2])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"f\.onnx: a network of an ONNX file needs the extra 'onnx'"):
+        OnnxNetwork(path)
+
+
+# Transfer
+
+
+def lit_pack() -> Pack:
+    """Noise of a person's own; half of the people are dark, half are light."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(80), 4)
+    own = rng.integers(0, 100, (80, 8, 8))
+    x = own[who] + rng.integers(0, 10, (320, 8, 8)) + 140 * (who % 2)[:, None, None]
+    return Pack.from_arrays(
+        x.astype(np.uint8), {"identity": [str(i) for i in who], "light": np.array(["dark", "light"])[who % 2]}
+    )
+
+
+OPTIONS: dict[str, Any] = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
+
+
+def test_a_classifier_of_a_file_reads_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean brightness is the label on originals, and its opposite on inverted images; nothing is fitted to the file."""
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    pack = lit_pack()
+    x = np.asarray(pack.x)
+    files = [OnnxNetwork(brightness_file(tmp_path / "light.onnx"))]
+    found = transfer.classified(x, {"Input": x, "Inverted": 255 - x}, pack, "light", files=files, **OPTIONS)
+    by = {(name, f.attacker): f for name, each in found.items() for f in each}
+    assert set(by) == {(n, a) for n in ("Input", "Inverted") for a in ("RBF SVM", "light.onnx")}
+    assert by["Input", "light.onnx"].value == 1
+    assert by["Inverted", "light.onnx"].value == 0
+    assert by["Input", "light.onnx"].note == "a file of the user's"
+    assert by["Inverted", "light.onnx"].note == "below chance: its opposite is right more often; a file of the user's"
+    assert by["Input", "RBF SVM"].note == ""
+    assert sum(f.worst for f in found["Input"]) == 1
+
+
+def test_a_file_that_fails_is_not_taken_for_safety(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    monkeypatch.setattr(transfer, "siamese", lambda problem: lambda x: x.reshape(len(x), -1).astype(np.float32))
+    pack = lit_pack()
+    x = np.asarray(pack.x)
+    sqrt = onnx_file(
+        tmp_path / "sqrt.onnx", ("Sqrt", (), {}), ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0}),
+        ("MatMul", ("w",), {}), shape=["B", 1, 4, 4], w=[[-1, 1]],
+    )  # fmt: skip
+    found = transfer.classified(x, {"Input": x}, pack, "light", files=[OnnxNetwork(sqrt)], **OPTIONS)
+    failed = next(f for f in found["Input"] if f.attacker == "sqrt.onnx")
+    assert (failed.status, failed.worst) == ("not_applicable", False)
+    assert "must be finite" in failed.note
+    matching = transfer.matched(x, {"Input": x}, pack, file=OnnxNetwork(sqrt), **OPTIONS)["Input"]
+    assert [(f.attacker, f.status, f.worst) for f in matching] == [
+        (name, status, name == transfer.MATCHER)
+        for name, status in ((transfer.MATCHER, "ok"), ("sqrt.onnx", "not_applicable"))
+        for _ in range(2)
+    ]
+
+
+def test_a_matcher_of_a_file_compares_beside_the_trained_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels as features: the AUC by hand; a release of one image says nothing, and a trained guess is not picked."""
+    monkeypatch.setattr(
+        transfer, "siamese", lambda problem: lambda x: np.random.default_rng(0).normal(size=(len(x), 4))
+    )
+    pack = lit_pack()
+    x = np.asarray(pack.x)
+    file = OnnxNetwork(onnx_file(tmp_path / "pixels.onnx", FLATTEN, shape=["B", 1, 8, 8]))
+    releases = {"Input": x, "Inverted": 255 - x, "Constant": np.full_like(x, 200)}
+    found = transfer.matched(x, releases, pack, file=file, **OPTIONS)
+
+    def value(release: str, code: str, attacker: str = "pixels.onnx") -> float:
+        hits = [f for f in found[release] if (f.code, f.attacker) == (f"verification.{code}", attacker)]
+        assert [f.worst for f in hits] == [attacker == "pixels.onnx"]
+        return float(hits[0].value or 0)
+
+    rows = pack.rows("test")
+    flat = x[rows].reshape(len(rows), -1) / 127.5 - 1
+    unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    a, b = np.triu_indices(len(rows), 1)
+    who = pack.label("identity")[rows]
+    exact = auc((unit @ unit.T)[a, b], who[a] == who[b])
+    assert value("Input", "transfer_auc") == pytest.approx(exact, abs=1e-6)
+    assert value("Input", "mixed_auc") == value("Input", "transfer_auc") > 0.9
+    assert value("Inverted", "transfer_auc") == pytest.approx(exact, abs=1e-6)  # a sign that both sides have
+    assert value("Inverted", "mixed_auc") == pytest.approx(1 - exact, abs=1e-6)
+    assert value("Constant", "transfer_auc") == 0.5
+    assert abs(value("Input", "transfer_auc", transfer.MATCHER) - 0.5) < 0.2
+    assert "a file of the user's" in found["Input"][-1].note
+
+
+def _audit(pack: Pack, releases: dict[str, np.ndarray], **options: Any) -> Any:
+    subjects = [Subject(name="Input", x=pack.x, role="input")]
+    subjects += [Subject(name=name, x=x, role="method") for name, x in releases.items()]
+    options = {"private": ["light"], "utility": ["identity"], "effort": "quick", "jobs": 1, **options}
+    return run.audit(subjects, pack, **options)
+
+
+def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    pack = lit_pack()
+    images, vectors = {"A": 255 - np.asarray(pack.x)}, {"A": np.zeros((len(pack), 3), np.float32)}
+    light = brightness_file(tmp_path / "light.onnx")
+    three = brightness_file(tmp_path / "three.onnx", [[0, 1, 2]])
+    twin = tmp_path / "other" / "light.onnx"
+    twin.parent.mkdir()
+    twin.write_bytes(light.read_bytes())
+
+    def refused(message: str, releases: dict[str, np.ndarray] = images, **options: Any) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            _audit(pack, releases, **options)
+        assert "\n" not in str(caught.value)
+
+    refused(
+        rf"^{three}: must give a logit for each class of 'light' \(dark, light\), so 2, got 3$",
+        classifiers={"light": [light, three]},
+    )
+    refused(r"^classifier: must be of a label that is attacked \(light\), got 'age'$", classifiers={"age": [light]})
+    refused(r"is attacked \(light\), got 'identity'", classifiers={"identity": [light]})
+    refused("the names of their files must differ, got ", classifiers={"light": [light, twin]})
+    refused(r"gone\.onnx: cannot be read", classifiers={"light": [tmp_path / "gone.onnx"]})
+    refused(r"gone\.onnx: cannot be read", matcher=tmp_path / "gone.onnx")
+    refused(
+        "^classifier: reads releases that are images like the .* to show to .*light.onnx$",
+        vectors,
+        classifiers={"light": [light]},
+    )
+    refused("^matcher: compares redrawn faces", vectors, matcher=light)
+    refused("^matcher: compares redrawn faces", utility=["light"], matcher=light)  # nothing is matched
+    with pytest.raises(InputError, match=r"^classifier: reads releases that are images"):
+        pipeline.audit_pack(
+            vectors_pack(), tmp_path / "out", [], private=["gender"], utility=["identity"],
+            classifiers={"gender": [light]},
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
