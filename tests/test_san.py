@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import faces_pack, onnx_file, vectors_pack
 from veil import pipeline
+from veil.apply import apply
 from veil.audit import attackers, transfer
+from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.engine.onnxfile import OnnxNetwork
@@ -45,14 +49,17 @@ def test_partners_by_hand():
     """Two attributes: joint classes 00, 01, 10, 11."""
     both = ("gender", "glasses")
     eye = np.eye(4)
-    assert (partners(SHORT, both).numpy() == eye[[3, 2, 1, 0]]).all()
-    assert (partners(replace(SHORT, change="glasses"), both).numpy() == eye[[1, 0, 3, 2]]).all()
-    assert (partners(replace(SHORT, prototype="same"), both).numpy() == eye).all()
-    neutral = partners(replace(SHORT, prototype="neutral", change="gender"), both).numpy()
+    assert san.changed(SHORT, both) == [True, True]
+    assert san.changed(replace(SHORT, change="glasses"), both) == [False, True]
+    assert (partners("opposite", [True, True]).numpy() == eye[[3, 2, 1, 0]]).all()
+    assert (partners("opposite", [False, True]).numpy() == eye[[1, 0, 3, 2]]).all()
+    assert (partners("opposite", [False, False]).numpy() == eye).all()
+    assert (partners("same", [True, True]).numpy() == eye).all()
+    neutral = partners("neutral", [True, False]).numpy()
     assert (neutral == np.array([[1, 0, 1, 0], [0, 1, 0, 1]] * 2) / 2).all()
-    assert (partners(replace(SHORT, prototype="neutral"), both).numpy() == 0.25).all()
+    assert (partners("neutral", [True, True]).numpy() == 0.25).all()
     with pytest.raises(InputError, match=r"change: must be private attributes \(gender, glasses\), got 'age'"):
-        partners(replace(SHORT, change="age"), both)
+        san.changed(replace(SHORT, change="age"), both)
 
 
 def test_strength_goes_from_the_input_to_what_is_redrawn():
@@ -73,6 +80,60 @@ def test_the_class_may_be_told():
     assert (told != other).any((1, 2)).all()
     guessed = release.transform(x)
     assert all((g == a).all() or (g == b).all() for g, a, b in zip(guessed, told, other, strict=True))
+
+
+def test_what_to_hide_is_chosen_for_each_image(tmp_path):
+    """Each choice is redrawn beside its own prototype: as a release is that changes just those attributes."""
+    pack, both = faces_pack(), ("gender", "glasses")
+    release = fit(replace(SHORT, choose=True), private=both)
+    release.save(tmp_path / "r")
+    release, x = Release.load(tmp_path / "r"), np.asarray(pack.x[:8])
+    told = {name: pack.label(name)[:8] for name in both}
+    joint = 2 * told["gender"] + told["glasses"]
+    gender, glasses = np.arange(8) % 2 == 0, np.arange(8) % 4 < 2
+    wanted = joint ^ (2 * gender + glasses)
+    weights = torch.eye(4)[torch.from_numpy(wanted)]
+    with torch.no_grad():
+        drawn = release.encoder.redrawn(to_input(x, "images"), weights).sigmoid().numpy()
+    out = release.transform(x, told=told, hide={"gender": gender, "glasses": glasses})
+    np.testing.assert_array_equal(out, np.round(255 * drawn[:, 0]).astype(np.uint8))
+    every = {name: np.ones(8, bool) for name in both}
+    np.testing.assert_array_equal(release.transform(x), release.transform(x, hide=every))
+    assert (release.transform(x, hide={"gender": gender}) != release.transform(x))[~gender].any()
+    for hide, words in (
+        ({"age": gender}, "hide: must be one of gender, glasses, got 'age'"),
+        ({"gender": told["gender"]}, "hide: gender must be 8 booleans, got int64 of shape (8,)"),
+        ({"gender": gender[:3]}, "hide: gender must be 8 booleans, got bool of shape (3,)"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            release.transform(x, hide=hide)
+    with pytest.raises(InputError, match="hide: must not be given, as this release of san leaves nothing to choose"):
+        fit().transform(x, hide={"gender": gender})
+
+
+def test_choices_from_a_file(tmp_path):
+    """By the path of the image; where it has no row, everything is hidden. In folders as in packs."""
+    pack, both = faces_pack(), ("gender", "glasses")
+    release = fit(replace(SHORT, choose=True), private=both)
+    x = np.asarray(pack.x[:3])
+    (tmp_path / "in").mkdir()
+    for name, image in zip("abc", x, strict=True):
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "hide.csv").write_text("path,hide\n./a.png,glasses\nb.png,\n")
+    apply(release, tmp_path / "in", tmp_path / "out", hide=tmp_path / "hide.csv", images=True)
+    hide = {"gender": np.array([False, False, True]), "glasses": np.array([True, False, True])}
+    wanted = release.transform(x, hide=hide)
+    for name, image in zip("abc", wanted, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), image)
+    build.pack("folder", tmp_path / "in", tmp_path / "pack", size=32)
+    apply(release, tmp_path / "pack", tmp_path / "out.npy", hide=tmp_path / "hide.csv")
+    np.testing.assert_allclose(255 * np.load(tmp_path / "out.npy").reshape(wanted.shape), wanted, atol=1e-3)
+    (tmp_path / "bad.csv").write_text("path,hide\na.png,gender; age\n")
+    with pytest.raises(InputError, match=r"bad\.csv: line 2: hide must name some of gender, glasses, got 'age'"):
+        apply(release, tmp_path / "in", tmp_path / "bad", hide=tmp_path / "bad.csv", images=True)
+    with pytest.raises(InputError, match="must not be given, as the release leaves nothing to choose"):
+        apply(fit(), tmp_path / "in", tmp_path / "bad", hide=tmp_path / "hide.csv", images=True)
+    assert not (tmp_path / "bad").exists()
 
 
 def test_the_schedule_freezes_classifier_and_matcher():

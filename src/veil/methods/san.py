@@ -32,11 +32,13 @@ Where the text (its abstract is what we have, with the authors' code and a later
   stage 2 the run's matcher then learns, in place of telling people apart, to give the file's features of images in
   random views (distillation: it minimises 1 - cosine); J_M keeps those features as far as it follows.
 - Several attributes of two classes each: prototypes of joint classes; the opposite is opposite in all of ``change``.
+  With ``choose`` each image of a batch is redrawn with another choice of them, and releases may choose for each image.
 - Prototypes mean nothing where faces are not aligned: packs whose average face is too blurred are refused.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -72,6 +74,8 @@ class Config:
     """How far a release goes from the input (0) to what is redrawn (1)."""
     change: str = ""
     """Attributes whose class releases change, separated by commas; all private ones if empty."""
+    choose: bool = False
+    """Learn to change any of the private attributes, so that it can be chosen for each image."""
     pixels: Literal["entropy", "absolute"] = "entropy"
     """J_D: binary cross-entropy, or mean absolute error."""
     matcher: str = ""
@@ -157,6 +161,7 @@ class Protector(nn.Module):
 
     prototypes: Tensor
     partner: Tensor
+    choices: Tensor
 
     def __init__(self, config: Config, contract: Contract, prototypes: Tensor) -> None:
         super().__init__()
@@ -165,36 +170,62 @@ class Protector(nn.Module):
         self.autoencoder = AutoEncoder(channels)
         self.classifier = SixConvolutions(channels, min(height, width), len(prototypes))
         self.register_buffer("prototypes", prototypes)  # (J, C, H, W), one of each joint class
-        self.register_buffer("partner", partners(config, list(contract.classes)))
+        private = list(contract.classes)
+        self.register_buffer("partner", partners(config.prototype, changed(config, private)))
+        every = itertools.product((False, True), repeat=len(private)) if config.choose else ()
+        mixtures = [partners(config.prototype, some) for some in every]
+        none = torch.empty(0, *self.partner.shape)
+        self.register_buffer("choices", torch.stack(mixtures) if mixtures else none, persistent=False)
 
-    def beside(self, x: Tensor, classes: Tensor) -> Tensor:
-        """Images beside the prototypes that releases of joint classes ``(B,)`` are redrawn with."""
-        prototype = torch.einsum("bj,jchw->bchw", self.partner[classes], self.prototypes)
-        return self.autoencoder(x, prototype).float().sigmoid()  # type: ignore[no-any-return]
+    def redrawn(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Logits of images ``(B, C, H, W)`` redrawn beside mixtures ``(B, J)`` of prototypes."""
+        out: Tensor = self.autoencoder(x, torch.einsum("bj,jchw->bchw", weights, self.prototypes))
+        return out
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """``(B, C, H, W)`` in [0, 1] -> releases of that shape; a mask ``(B, J)`` tells the classes that may be."""
+    def chosen(self, hide: Tensor, classes: Tensor) -> Tensor:
+        """Mixtures ``(B, J)`` for images of joint classes ``(B,)`` in which attributes ``(B, A)`` are hidden."""
+        place = 2 ** torch.arange(hide.shape[1] - 1, -1, -1, device=hide.device)
+        return self.choices[(hide * place).sum(1), classes]
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None, hide: Tensor | None = None) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> releases of that shape.
+
+        Args:
+            x: Images.
+            allowed: Mask ``(B, J)`` of the joint classes that may be.
+            hide: Mask ``(B, A)`` of the attributes to hide, where this can be chosen.
+        """
         logits = self.classifier(x).float()
         if allowed is not None:
             logits = logits.masked_fill(~allowed, float("-inf"))
-        drawn = self.beside(x, logits.argmax(1))
-        return x + self.strength * (drawn - x)
+        classes = logits.argmax(1)
+        weights = self.partner[classes] if hide is None else self.chosen(hide, classes)
+        return x + self.strength * (self.redrawn(x, weights).float().sigmoid() - x)
 
 
-def partners(config: Config, private: Sequence[str]) -> Tensor:
-    """Weights ``(J, J)`` of the prototypes for releases of each joint class of attributes of two classes each."""
-    changed = listed(config.change) or list(private)
-    unknown = [name for name in changed if name not in private]
-    if unknown:
+def changed(config: Config, private: Sequence[str]) -> list[bool]:
+    """Which attributes ``(A,)`` releases change."""
+    names = listed(config.change) or list(private)
+    if unknown := [name for name in names if name not in private]:
         raise InputError(f"change: must be private attributes ({', '.join(private)}), got {unknown[0]!r}")
-    count = 2 ** len(private)
-    codes = np.stack(np.unravel_index(np.arange(count), [2] * len(private)), 1)
-    own = np.array([name in changed for name in private])
+    return [name in names for name in private]
+
+
+def partners(prototype: Literal["opposite", "neutral", "same"], change: Sequence[bool]) -> Tensor:
+    """Weights ``(J, J)`` of the prototypes for releases of each joint class of A attributes of two classes each.
+
+    Args:
+        prototype: The kind of prototype.
+        change: ``(A,)`` which attributes releases change.
+    """
+    count = 2 ** len(change)
+    codes = np.stack(np.unravel_index(np.arange(count), [2] * len(change)), 1)
+    own = np.array(change)
     weights = np.eye(count, dtype=np.float32)
-    if config.prototype == "opposite":
+    if prototype == "opposite":
         other = np.where(own, 1 - codes, codes)
-        weights = weights[np.ravel_multi_index(tuple(other.T), [2] * len(private))]
-    elif config.prototype == "neutral":
+        weights = weights[np.ravel_multi_index(tuple(other.T), [2] * len(change))]
+    elif prototype == "neutral":
         alike = (codes[:, None, ~own] == codes[None][..., ~own]).all(2)
         weights = (alike / alike.sum(1, keepdims=True)).astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(weights))
@@ -289,10 +320,16 @@ class Training:
 
     def redrawn(self, x: Tensor, weights: Tensor) -> Tensor:
         """Images beside mixtures ``(B, J)`` of prototypes."""
-        prototype = torch.einsum("bj,jchw->bchw", weights, self.protector.prototypes)
         with self.run.autocast():
-            out: Tensor = self.protector.autoencoder(x, prototype)
+            out = self.protector.redrawn(x, weights)
         return out.float().sigmoid()
+
+    def other(self, step: Step, z: Tensor) -> Tensor:
+        """Mixtures ``(B, J)`` that images of joint classes ``(B,)`` are released beside; chosen for each, at random."""
+        if not self.config.choose:
+            return self.protector.partner[z]
+        drawn = step.rng.integers(1, len(self.protector.choices), (self.config.batch // 2, 2))
+        return self.protector.choices[self.run.tensor(self.run.share(drawn).reshape(-1)), z]
 
     def features(self, x: Tensor) -> Tensor:
         """The matcher's unit features ``(B, d)``."""
@@ -311,7 +348,7 @@ class Training:
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         if released:
             with torch.no_grad():
-                x = self.redrawn(x, self.protector.partner[z])
+                x = self.redrawn(x, self.other(step, z))
         x = augment(x, step.uniform).contiguous(memory_format=torch.channels_last)
         weights = balanced_weights(torch.bincount(self.run.gather(z), minlength=len(self.protector.prototypes)))
         self.run.update(classifier, cross_entropy(self.said(classifier, x), z, weights))
@@ -333,12 +370,10 @@ class Training:
         config = self.config
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
-        same, other = (
-            self.redrawn(x, w) for w in (F.one_hot(z, len(self.protector.partner)).float(), self.protector.partner[z])
-        )
+        target = self.other(step, z)  # of the neutral prototype: a mixture of classes
+        same, other = (self.redrawn(x, w) for w in (F.one_hot(z, len(self.protector.partner)).float(), target))
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
         classes = self.classifiers[0]
-        target = self.protector.partner[z]  # of the neutral prototype: a mixture of classes
         told = cross_entropy(self.said(classes, same), z)
         told = told - (target * F.log_softmax(self.said(classes, other), 1)).sum(1).mean()
         for classifier in self.classifiers[1 : self.known]:
@@ -398,6 +433,7 @@ def fit(
         **pack.framing,
         classes=classes,
         asks=True,
+        chooses=config.choose,
     )
     with seeded(run.seed, "san", "protector"):
         protector = Protector(config, contract, prototypes(pack.x, rows, joint, 2 ** len(private)))
@@ -442,7 +478,7 @@ def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> 
                 f"san: faces must be aligned, so that the average face has at least {config.aligned:g} of an image's "
                 f"variance, got {found:.3f}; align them (pack them with landmarks of the eyes), or lower aligned"
             )
-    partners(config, private)
+    changed(config, private)
     if problems:
         raise InputError("; ".join(problems))
 
