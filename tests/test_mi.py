@@ -95,6 +95,43 @@ def test_stage_one_learns_to_redraw():
     assert last < 0.7 * first
 
 
+def test_what_views_share_is_kept(monkeypatch):
+    """The term is 0 for equal images, no gradient reaches the network that finds views, and it is added as weighed."""
+    training = prepared(replace(SHORT, keep=3.0, steps_views=20))
+    assert [player.name for player in training.players][-1] == "perceptual"
+    for _ in training.train():
+        pass
+    x = training.images(np.arange(8))
+    assert float(training.kept(x, x)) == pytest.approx(0, abs=1e-6)
+    assert not any(p.requires_grad for p in training.found.parameters())
+    drawn = (1 - x).requires_grad_()
+    term = training.kept(drawn, x)
+    assert term > 0.01
+    term.backward()
+    assert drawn.grad.abs().sum() > 0
+    logged = {(stage, player) for _, stage, player, _ in training.run.curves}
+    assert {("perceptual", "perceptual"), ("discriminator", "view"), ("joint", "view")} <= logged
+    step = next(iter(Run(seed=5, precision="fp32").stage("s", 1)))
+    training.judge.eval()  # its spectral norms move at each look otherwise
+    losses = []
+    for keep in (0.0, 3.0):
+        training.config = replace(training.config, keep=keep)
+        monkeypatch.setattr(training.run, "update", lambda player, loss: losses.append(float(loss.detach())))
+        training.autoencoder_step(step, np.arange(8), lam=None)
+    with torch.no_grad():
+        assert losses[1] - losses[0] == pytest.approx(3 * float(training.kept(training.redrawn(x), x)), abs=1e-5)
+
+
+@pytest.mark.parametrize("views", ["drawing", "face"])
+def test_views_show_the_same(views):
+    training = prepared(replace(SHORT, keep=1.0, views=views))
+    step = next(iter(Run(seed=5, precision="fp32").stage("s", 1)))
+    x = training.images(np.arange(8))
+    first, second = training.view(x, step), training.view(x, step)
+    assert first.shape == x.shape
+    assert (first != second).any()
+
+
 def test_lam_rises_slowly(monkeypatch):
     training = prepared(replace(SHORT, steps_joint=4, lam=8.0))
     seen = []

@@ -1,4 +1,4 @@
-"""A network that tells how alike two images look: from a weight file, or trained here without any label.
+"""A network that tells how alike two images are: from a weight file, or trained here without any label.
 
 What is trained here learns to find, among a batch, the other random view of the same image (Chen et al., ICML 2020): it
 needs no label and no other data. A network trained on ImageNet knows more; name its weight file where one is at hand.
@@ -6,6 +6,7 @@ needs no label and no other data. A network trained on ImageNet knows more; name
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.engine.augment import augment
-from veil.engine.run import Player, Run, one_cycle, seeded
+from veil.engine.run import Player, Run, Step, one_cycle, seeded
 from veil.losses import supervised_contrastive
 from veil.nets import PerceptualNetwork, Vgg16, load_torchvision, to_input
 
-BATCH = 96
+View = Callable[[Tensor, Step], Tensor]
+"""From images ``(B, C, H, W)`` to random views of them, drawn from the step."""
+
+_BATCH = 96
 _TEMPERATURE = 0.2
 
 
@@ -40,18 +44,29 @@ def player(run: Run, channels: int, steps: int) -> Player:
     return Player("perceptual", network, lr=2e-3, optimizer="adamw", weight_decay=0.01, schedule=one_cycle(steps))
 
 
-def learn(run: Run, learner: Player, x: NDArray[np.uint8], rows: NDArray[np.int64], steps: int) -> nn.Module:
+def learn(
+    run: Run,
+    learner: Player,
+    x: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    steps: int,
+    *,
+    view: View = lambda x, step: augment(x, step.uniform),
+    batch: int = _BATCH,
+    temperature: float = _TEMPERATURE,
+) -> nn.Module:
     """Train the player's network on images ``x[rows]`` ``(n, H, W[, 3])``; afterwards it stays as it is.
 
-    It sees two random views of each image of a batch, and learns which belong together.
+    It sees two random views of each image of a batch, and learns which belong together: what views do not share it
+    learns to pass over.
     """
     for step in run.stage("perceptual", steps):
-        drawn = step.rng.choice(rows, min(BATCH, len(rows)), replace=False)
+        drawn = step.rng.choice(rows, min(batch, len(rows)), replace=False)
         mine = to_input(x[run.share(drawn)], "images").to(run.device)
-        views = torch.cat([augment(mine, step.uniform) for _ in range(2)]).contiguous(memory_format=torch.channels_last)
+        views = torch.cat([view(mine, step) for _ in range(2)]).contiguous(memory_format=torch.channels_last)
         with run.autocast():
             z: Tensor = learner.module(views)
         first, second = (run.gather(part) for part in torch.split(F.normalize(z.float(), dim=1), len(mine)))
         who = torch.arange(len(first), device=run.device).repeat(2)
-        run.update(learner, supervised_contrastive(torch.cat([first, second]), who, _TEMPERATURE))
+        run.update(learner, supervised_contrastive(torch.cat([first, second]), who, temperature))
     return learner.module.requires_grad_(False).eval()

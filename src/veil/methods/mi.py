@@ -24,7 +24,9 @@ Where this file departs from the text, or the text leaves a choice open:
 - "Minimising Eq. 13" means fooling D for the auto-encoder: the non-saturating -log D(x^).
 - Nothing in Eq. 12 ties x^ to x but the first weights, and runs collapse to one image. D therefore sees statistics of
   the whole batch, lam rises slowly, and a run whose images lose their variety stops with a message. ``tie`` adds a
-  squared pixel error of blurred images; it is 0 in preset ``paper``.
+  squared pixel error of blurred images, ``keep`` the distance of x^ to x in a network that has learned, without labels,
+  which random views (turned, slanted, stretched, ...) are of one image: it passes over how an image was drawn and knows
+  what it shows. Both are 0 in preset ``paper``.
 - |L_object - L_private| is also 0 for a q that has learned nothing: q takes ``ahead`` steps for each of the
   auto-encoder's. And players in turn go round in circles: over the last half of stage 3 the auto-encoder's learning
   rate falls to 0, so that q catches up and what it finds last is hidden too. Either helps; both together do most.
@@ -37,7 +39,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,11 +48,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
-from veil.engine import Player, Run, Step
+from veil.engine import Player, Run, Step, perceptual
+from veil.engine.augment import augment, warp
 from veil.engine.run import Diverged, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
-from veil.methods.protocol import too_small
+from veil.methods.protocol import not_among, too_small
 from veil.nets import to_input
 from veil.release import Contract, Release
 
@@ -63,6 +66,10 @@ class Config:
     """Weight of the mutual-information term (Eq. 12), >= 0."""
     tie: float = 0.0
     """Weight of the squared error between blurred x and x^, >= 0; the paper has none."""
+    keep: float = 0.0
+    """Weight of 1 - cosine of x and x^ in a network that finds the other view of an image, >= 0; the paper has none."""
+    views: Literal["drawing", "face"] = "drawing"
+    """Random views of that network: turned, slanted, stretched and shifted; or those of faces, mirrored and relit."""
     target: str = ""
     """Class of the first private attribute whose images are D's real samples (intertwined); all if empty."""
     substitute: bool = False
@@ -77,6 +84,8 @@ class Config:
     """Variance of the released images, as a share of the input's, below which a run stops, in [0, 1)."""
     batch: int = 128
     """Images a step."""
+    steps_views: int = 400
+    """Steps of the network that finds views, where ``keep`` asks for it."""
     steps_alone: int = 400
     """Steps of the auto-encoder alone (stage 1)."""
     steps_discriminator: int = 200
@@ -92,12 +101,12 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("lam", "tie", "steps_discriminator", "steps_joint"), 0),
-            **dict.fromkeys(("features", "ahead", "steps_alone"), 1),
+            **dict.fromkeys(("lam", "tie", "keep", "steps_discriminator", "steps_joint"), 0),
+            **dict.fromkeys(("features", "ahead", "steps_alone", "steps_views"), 1),
             **dict.fromkeys(("lr", "lr_discriminator", "lr_private"), 1e-8),
             "batch": 2,
         }
-        problems = too_small(self, least)
+        problems = too_small(self, least) + not_among(self, {"views": ("drawing", "face")})
         if not 0 <= self.least_variety < 1:
             problems.append(f"least_variety: must lie in [0, 1), got {self.least_variety!r}")
         if self.substitute and not self.target:
@@ -287,9 +296,18 @@ class Training:
         self.discriminator = Player("discriminator", self.judge, lr=config.lr_discriminator)
         self.private = Player("private classifier", q, lr=config.lr_private, optimizer="adamw", weight_decay=1e-3)
         self.players = [self.autoencoder, self.discriminator, self.private]
+        self.finder: Player | None = None
+        if config.keep:
+            self.finder = perceptual.player(run, channels, config.steps_views)
+            self.players.append(self.finder)
 
     def train(self) -> Iterator[tuple[str, Step]]:
         """The three stages; every step is told, with its stage, when it is done."""
+        if self.finder is not None:
+            self.found = perceptual.learn(
+                self.run, self.finder, self.x, self.rows, self.config.steps_views, view=self.view, batch=256,
+                temperature=0.1,
+            )  # fmt: skip
         for step in self.run.stage("auto-encoder", self.config.steps_alone):
             x = self.images(self.drawn(step))
             self.run.update(self.autoencoder, F.mse_loss(self.redrawn(x), x))
@@ -317,6 +335,20 @@ class Training:
         """This process's images of a batch."""
         x = to_input(self.x[self.rows[self.run.share(rows)]], "images")
         return x.to(self.run.device).contiguous(memory_format=torch.channels_last)
+
+    def view(self, x: Tensor, step: Step) -> Tensor:
+        """Random views of images ``(B, C, H, W)``, between which a use must not change."""
+        if self.config.views == "face":
+            return augment(x, step.uniform)
+        return warp(x, step.uniform, rotation=0.3, shear=0.4, scale=0.2, shift=0.1, stretch=True)
+
+    def kept(self, drawn: Tensor, x: Tensor) -> Tensor:
+        """1 - cosine of x^ and x, as the network sees them that finds views."""
+        with self.run.autocast():
+            seen: Tensor = self.found(drawn)
+            with torch.no_grad():
+                truth: Tensor = self.found(x)
+        return 1 - F.cosine_similarity(seen.float(), truth.float()).mean()
 
     def redrawn(self, x: Tensor) -> Tensor:
         """x^ ``(B, C, H, W)``."""
@@ -357,6 +389,10 @@ class Training:
         loss = F.softplus(-self.verdict(drawn)).mean()
         if self.config.tie:
             loss = loss + self.config.tie * F.mse_loss(blurred(drawn), blurred(x)) / self.scale(x)
+        if self.config.keep:
+            kept = self.kept(drawn, x)
+            self.run.log("view", kept)
+            loss = loss + self.config.keep * kept
         if lam is not None:
             logits = [self.run.gather(o) for o in self.read(drawn)]  # |mean| is not the mean of the processes' |means|
             known = mutual_information(logits, self.labels_of(rows), self.priors)
