@@ -332,7 +332,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings: dict[str, dict[str, Any]] = {"mi": {}, "substitution": {}}
     if arguments.quick:
-        settings["mi"] = {"steps_alone": 20, "steps_discriminator": 5, "steps_joint": 12}
+        settings["mi"] = {"steps_views": 5, "steps_alone": 20, "steps_discriminator": 5, "steps_joint": 12}
         settings["substitution"] = {"steps": 10}
     for seed in arguments.seeds:
         one_seed(arguments.pendigits, arguments.out / f"seed-{seed}", seed, settings, arguments.methods)

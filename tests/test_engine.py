@@ -37,7 +37,9 @@ TEMPLATE = template.Config(
     batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8, keep=0.75, rounds=2, steps_erase=3
 )
 SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2, guide=0.0, keep=1.0, hide=2.0)
-MI = mi.Config(batch=16, features=8, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0)
+MI = mi.Config(
+    batch=16, features=8, steps_views=3, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0, keep=1.0
+)
 INVERSION = inversion.Config(
     batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
     steps_decoder=2, steps_joint=8,
@@ -320,7 +322,7 @@ KILLED = {
     "deep": (DEEP, faces_pack, {"representation": 4, "guess": 2, "guard": 3}),
     "template": (TEMPLATE, vectors_pack, {"erase": 6, "guess": 4, "guard": 3}),
     "substitution": (SUBSTITUTION, faces_pack, {"codes": 3}),
-    "mi": (MI, faces_pack, {"auto-encoder": 3, "discriminator": 2, "joint": 3}),
+    "mi": (MI, faces_pack, {"perceptual": 3, "auto-encoder": 3, "discriminator": 2, "joint": 3}),
     "inversion": (INVERSION, faces_pack, {"utility": 3, "perceptual": 3, "decoder": 2, "joint": 3}),
     "san": (SAN, faces_pack, {"classifier": 3, "matcher": 3, "auto-encoder 1": 3}),
 }

@@ -90,7 +90,7 @@ class Config:
     """Steps of the auto-encoder alone (stage 1)."""
     steps_discriminator: int = 200
     """Steps of D against the auto-encoder (stage 2)."""
-    steps_joint: int = 1600
+    steps_joint: int = 800
     """Steps of stage 3."""
     lr: float = 5e-4
     """Learning rate of the auto-encoder."""
@@ -121,10 +121,10 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "default": Config(tie=4.0),
+    "default": Config(tie=1.0, keep=8.0),
     "paper": Config(),
 }
-"""``paper`` is Eq. 12 and nothing else; ``default`` adds the tie that keeps it from collapse."""
+"""``paper`` is Eq. 12 and nothing else; ``default`` adds what keeps it from collapse, and says what is to stay."""
 
 _RAMP = 0.5  # share of stage 3 over which lam rises to its value
 _SETTLE = 0.5  # share of stage 3, at its end, over which the auto-encoder's learning rate falls
@@ -317,11 +317,14 @@ class Training:
             self.autoencoder_step(step, self.drawn(step), lam=None)
             yield "discriminator", step
         for step in self.run.stage("joint", self.config.steps_joint):
-            self.private_step(*self.discriminator_step(step))
-            for _ in range(self.config.ahead - 1):
-                rows = self.drawn(step)
-                self.private_step(self.released(rows), rows)
-            self.autoencoder_step(step, self.drawn(step), lam=self.config.lam * min(step.progress / _RAMP, 1.0))
+            redrawn = self.discriminator_step(step)
+            lam = self.config.lam * min(step.progress / _RAMP, 1.0) if self.config.lam else None
+            if lam is not None:  # else nobody asks q
+                self.private_step(*redrawn)
+                for _ in range(self.config.ahead - 1):
+                    rows = self.drawn(step)
+                    self.private_step(self.released(rows), rows)
+            self.autoencoder_step(step, self.drawn(step), lam=lam)
             yield "joint", step
 
     def drawn(self, step: Step, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
