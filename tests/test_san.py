@@ -62,6 +62,21 @@ def test_partners_by_hand():
         san.changed(replace(SHORT, change="age"), both)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_auto_encoder_is_the_published_one(channels):
+    """What it computes sparingly is what its layers compute one after the other."""
+    torch.manual_seed(0)
+    network = san.AutoEncoder(channels)
+    x, prototype = torch.rand(2, 3, channels, 16, 24)
+    h = torch.cat([x, prototype], 1)
+    for convolution in network.down:
+        h = torch.nn.functional.avg_pool2d(torch.nn.functional.leaky_relu(convolution(h)), 2)
+    for convolution in network.up:
+        h = torch.nn.functional.interpolate(torch.nn.functional.leaky_relu(convolution(h)), scale_factor=2)
+    wanted = network.combine(torch.cat([h, prototype], 1))
+    torch.testing.assert_close(network(x, prototype), wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_strength_goes_from_the_input_to_what_is_redrawn():
     x = np.asarray(faces_pack().x[:6])
     outs = [fit(replace(SHORT, strength=s)).transform(x).astype(float) for s in (0.0, 0.5, 1.0)]

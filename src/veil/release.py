@@ -39,6 +39,7 @@ SCHEMA = 1
 KEY_BYTES = 32
 BATCH = {"images": 128, "vectors": 1024}
 """Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
+_FEW, _PIXELS = 8, 1 << 17  # images, and their pixels in all, that are redrawn at a time
 _WEIGHTS, _CARD = "weights.safetensors", "release.json"
 
 
@@ -162,6 +163,9 @@ class Release:
         self._need_key()
         out = self.contract.empty(len(x))
         size = batch or BATCH[self.contract.kind]
+        if batch is None and self.contract.image is not None:
+            # Networks that redraw large images keep many maps of them: of few images at a time they stay in the cache.
+            size = min(size, max(_FEW, _PIXELS // math.prod(self.contract.image[:2])))
 
         def one(start: int) -> NDArray[Any]:
             part = slice(start, start + size)

@@ -60,7 +60,7 @@ from veil.errors import InputError
 from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, SixConvolutions, to_input, to_pixels
+from veil.nets import ResidualEncoder, SixConvolutions, convolve_doubled, to_input, to_pixels
 from veil.release import Contract, Release
 
 
@@ -147,12 +147,16 @@ class AutoEncoder(nn.Module):
 
     def forward(self, x: Tensor, prototype: Tensor) -> Tensor:
         """Images and prototypes ``(B, C, H, W)`` in [0, 1] -> logits of the redrawn images; H and W in fours."""
-        h = torch.cat([x, prototype.to(x)], 1)
+        prototype = prototype.to(x)
+        h = torch.cat([x, prototype], 1)
         for convolution in self.down:
             h = F.avg_pool2d(F.leaky_relu(convolution(h)), 2)
-        for convolution in self.up:
-            h = F.interpolate(F.leaky_relu(convolution(h)), scale_factor=2)
-        out: Tensor = self.combine(torch.cat([h, prototype.to(h)], 1))
+        first, second = self.up
+        h = F.leaky_relu(convolve_doubled(second, F.leaky_relu(first(h))))  # type: ignore[arg-type]
+        # A 1x1 convolution and a doubling may change places: 128 maps of full size are never made.
+        of_maps, of_prototype = torch.split(self.combine.weight, [h.shape[1], prototype.shape[1]], 1)
+        h = F.interpolate(F.conv2d(h, of_maps), scale_factor=2)
+        out: Tensor = h + F.conv2d(prototype, of_prototype, self.combine.bias)
         return out
 
 
