@@ -1,11 +1,13 @@
 """Anonymised handwriting: mutual information and substitution on Pen-digits. Private: the writer. Use: the digit.
 
-    python examples/mi_pendigits.py --pendigits DIR --out DIR [--seeds 0 1 2] [--results docs/results/mi-pendigits.md]
+    python examples/mi_pendigits.py --pendigits DIR --out DIR [--rows DIR] [--seeds 0 1 2] [--results FILE]
 
 DIR holds pendigits-orig.tra. As in the paper its 7,494 digits of 30 writers are split at random (5,494 to train on,
 1,000 to validate, 1,000 to test), everything is released, and fresh networks learn to read writer and digit from
-releases. No method sees the digit. What is already in OUT is kept, so an interrupted run continues; seeds may run side
-by side as processes of their own. Tables and figures are made from what lies in OUT.
+releases. No method sees the digit. Every row of the tables is a JSON file; those in `--rows` (OUT by default) are not
+measured again, so an interrupted run continues, and seeds may run side by side as processes of their own. Tables and
+figures are made from these files. Those of the results page lie in `docs/results/rows/mi-pendigits`; name another
+folder to measure anew.
 """
 
 from __future__ import annotations
@@ -43,32 +45,38 @@ STYLE = ("strokes", "slant", "width")
 NETWORK, TABLE = "plain CNN", "lookup table"
 SIZES = (250, 500, 1000, 2000)
 """Calibration images with which certificates are compared; more than 1,000 take those of ``test`` too."""
-COMMAND = "python examples/mi_pendigits.py --pendigits DIR --out DIR --results docs/results/mi-pendigits.md"
+COMMAND = (
+    "python examples/mi_pendigits.py --pendigits DIR --out DIR --rows docs/results/rows/mi-pendigits "
+    "--results docs/results/mi-pendigits.md"
+)
 
 
-def one_seed(source: Path, out: Path, seed: int, settings: dict[str, dict[str, Any]], methods: Sequence[str]) -> None:
-    """All rows of one seed, as JSON files in OUT/seed-N; rows that are there already are skipped."""
+def one_seed(
+    source: Path, out: Path, rows: Path, seed: int, settings: dict[str, dict[str, Any]], methods: Sequence[str]
+) -> None:
+    """All rows of one seed, as JSON files in a folder; rows that are there already are skipped."""
     path = out / "pack"
     if not (path / "pack.json").exists():
         build.pack("pendigits", source, path, size=20, seed=seed, fractions=FRACTIONS, settings={"files": "train"})
     pack = Pack.open(path)
-    row(out, "Input", lambda: network_row(np.asarray(pack.x), pack, seed))
+    row(rows, "Input", lambda: network_row(np.asarray(pack.x), pack, seed))
     for lam in LAMS if "mi" in methods else ():
         chosen = {"lam": lam, **settings["mi"]}
-        row(out, f"mi {lam:g}", lambda chosen=chosen: mi_row(pack, out, chosen, seed))  # type: ignore[misc]
+        row(rows, f"mi {lam:g}", lambda chosen=chosen: mi_row(pack, out, chosen, seed))  # type: ignore[misc]
     for codes, hide in CODES if "substitution" in methods else ():
         chosen = {"codes": codes, "hide": hide, **settings["substitution"]}
         name = f"substitution {codes} {hide:g}"
-        row(out, name, lambda chosen=chosen: substitution_row(pack, out, chosen, seed))  # type: ignore[misc]
+        row(rows, name, lambda chosen=chosen: substitution_row(pack, out, chosen, seed))  # type: ignore[misc]
 
 
-def row(out: Path, name: str, make: Callable[[], dict[str, Any]]) -> None:
-    path = out / f"{name.replace(' ', '-')}.json"
+def row(rows: Path, name: str, make: Callable[[], dict[str, Any]]) -> None:
+    path = rows / f"{name.replace(' ', '-')}.json"
     if not path.exists():
         start = time.perf_counter()
         found = make()
-        path.write_text(json.dumps({"name": name, **found}))
-        print(f"{out.name}: {name} in {time.perf_counter() - start:.0f} s", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"name": name, **found}) + "\n")
+        print(f"{rows.name}: {name} in {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def network_row(x: NDArray[Any], pack: Pack, seed: int, attackers: Sequence[str] = (NETWORK,)) -> dict[str, Any]:
@@ -143,13 +151,13 @@ def certificates(release: Release, pack: Pack, seed: int) -> dict[str, Any]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(out: Path, name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    paths = [out / f"seed-{s}" / f"{name.replace(' ', '-')}.json" for s in seeds]
+def rows_of(rows: Path, name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    paths = [rows / f"seed-{s}" / f"{name.replace(' ', '-')}.json" for s in seeds]
     return [json.loads(p.read_text()) for p in paths if p.exists()]
 
 
-def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
-    inputs = rows_of(out, "Input", seeds)
+def write_results(path: Path, rows: Path, seeds: Sequence[int]) -> None:
+    inputs = rows_of(rows, "Input", seeds)
     lines = [
         "# Handwriting without its writer: Pen-digits",
         "",
@@ -176,7 +184,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "|---|---|---|---|",
     ]
     for lam in LAMS:
-        found = rows_of(out, f"mi {lam:g}", seeds)
+        found = rows_of(rows, f"mi {lam:g}", seeds)
         given = [f for f in found if "writer" in f]
         refused = [f["refused"] for f in found if "refused" in f]
         if given:
@@ -199,7 +207,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for codes, hide in CODES:
-        found = rows_of(out, f"substitution {codes} {hide:g}", seeds)
+        found = rows_of(rows, f"substitution {codes} {hide:g}", seeds)
         if not found:
             continue
         values = {k: float(np.mean([f[k] for f in found])) for k in ("codes", "entropy", "shared")}
@@ -220,7 +228,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "|---|" + "---|" * len(SIZES),
     ]
     for codes, hide in CODES:
-        found = rows_of(out, f"substitution {codes} {hide:g}", seeds)
+        found = rows_of(rows, f"substitution {codes} {hide:g}", seeds)
         cells = []
         for n in SIZES:
             there = [f for f in found if str(n) in f["bound"]]
@@ -235,7 +243,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
+def draw(folder: Path, rows: Path, seeds: Sequence[int]) -> None:
     """Fig. 2, the curve against lam; and the frontier of substitution, writer against what is said at all."""
     from matplotlib.figure import Figure as Canvas  # of the extra `explain`, which the tables do not need
 
@@ -243,7 +251,7 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
     left, right = figure.subplots(1, 2)
 
     def points(names: Sequence[str], key: str) -> list[list[Figure]]:
-        return [[f[key] for f in rows_of(out, name, seeds) if key in f] for name in names]
+        return [[f[key] for f in rows_of(rows, name, seeds) if key in f] for name in names]
 
     for key, colour in (("digit", INK), ("writer", METHOD)):
         found = points([f"mi {lam:g}" for lam in LAMS], key)
@@ -260,7 +268,7 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
     left.set(xlabel="lam", ylabel="balanced accuracy of fresh networks", ylim=(0, 1.03), xlim=(-0.1, LAMS[-1] + 0.45))
     left.set_title("mi", loc="left", fontsize=10)
     for number, (codes, hide) in enumerate(CODES):
-        found = rows_of(out, f"substitution {codes} {hide:g}", seeds)
+        found = rows_of(rows, f"substitution {codes} {hide:g}", seeds)
         if not found:
             continue
         x = float(np.mean([f["entropy"] for f in found]))
@@ -289,6 +297,10 @@ def draw(folder: Path, out: Path, seeds: Sequence[int]) -> None:
 
 def pictures(folder: Path, out: Path, settings: dict[str, Any], lam: float) -> None:
     """Fig. 3, some digits over the steps of training; Fig. 4, digits and releases of both methods."""
+    made = [out / "seed-0" / name for name in (f"mi-{lam:g}", "substitution-40-2")]
+    if not all(path.exists() for path in made):
+        print("no pictures: rows that were there already leave no releases; name another folder for --rows")
+        return
     pack = Pack.open(out / "seed-0" / "pack")
     rows = pack.rows("test")[:12]
     x = np.asarray(pack.x[rows])
@@ -307,7 +319,7 @@ def pictures(folder: Path, out: Path, settings: dict[str, Any], lam: float) -> N
     sheet.save(folder / "mi-steps.png", optimize=True)
     rows = pack.rows("test")[:24]
     x = np.asarray(pack.x[rows])
-    releases = [Release.load(out / "seed-0" / name) for name in (f"mi-{lam:g}", "substitution-40-2")]
+    releases = [Release.load(path) for path in made]
     pipeline.picture_sheet([x, *(r.transform(x) for r in releases)], scale=2).save(
         folder / "mi-pairs.png", optimize=True
     )
@@ -323,24 +335,27 @@ def save(figure: Any, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pendigits", type=Path, required=True, help="folder with pendigits-orig.tra")
-    parser.add_argument("--out", type=Path, required=True, help="folder for packs, releases and rows")
+    parser.add_argument("--out", type=Path, required=True, help="folder for packs and releases")
+    parser.add_argument("--rows", type=Path, help="folder for the rows of the tables; OUT by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=["mi", "substitution"], choices=["mi", "substitution"])
     parser.add_argument("--quick", action="store_true", help="a few steps: to see that it runs")
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
     parser.add_argument("--figures", type=Path, help="folder for the figures; needs the extra `explain` (matplotlib)")
     arguments = parser.parse_args()
+    rows = arguments.rows or arguments.out
     settings: dict[str, dict[str, Any]] = {"mi": {}, "substitution": {}}
     if arguments.quick:
         settings["mi"] = {"steps_views": 5, "steps_alone": 20, "steps_discriminator": 5, "steps_joint": 12}
         settings["substitution"] = {"steps": 10}
     for seed in arguments.seeds:
-        one_seed(arguments.pendigits, arguments.out / f"seed-{seed}", seed, settings, arguments.methods)
+        place = (arguments.out / f"seed-{seed}", rows / f"seed-{seed}")
+        one_seed(arguments.pendigits, *place, seed, settings, arguments.methods)
     if arguments.results is not None:
-        write_results(arguments.results, arguments.out, arguments.seeds)
+        write_results(arguments.results, rows, arguments.seeds)
     if arguments.figures is not None:
-        draw(arguments.figures, arguments.out, arguments.seeds)
-        pictures(arguments.figures, arguments.out, settings["mi"], LAMS[-2])
+        draw(arguments.figures, rows, arguments.seeds)
+        pictures(arguments.figures, arguments.out, settings["mi"], LAMS[-1])
 
 
 if __name__ == "__main__":
