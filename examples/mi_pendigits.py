@@ -37,7 +37,7 @@ from veil.release import Release
 from veil.report.plots import INK, METHOD, MUTED, RULE
 
 FRACTIONS = (5494 / 7494, 0.0, 1000 / 7494, 1000 / 7494)
-LAMS = (0.0, 0.5, 1.0, 1.25)
+LAMS = (0.0, 0.5, 1.0, 1.25, 1.5)
 """Weights of ``mi``, over the paper's range."""
 CODES = ((40, 2.0), (40, 0.0), (40, 6.0), (96, 2.0))
 """Numbers of codes to begin with, and weights, of ``substitution``."""
@@ -279,7 +279,7 @@ def draw(folder: Path, rows: Path, seeds: Sequence[int]) -> None:
             x, value, yerr=[[value - low], [high - value]], color=METHOD, marker="o", markersize=4, capsize=2
         )
         right.plot(x, bound, color=INK, marker="v", markersize=5)
-        place = (5, 4) if number % 2 == 0 else (5, -10)  # two may coincide
+        place = (-36, -3) if number % 2 == 0 else (6, -3)  # two may nearly coincide
         right.annotate(f"{codes}, {hide:g}", (x, bound), xytext=place, textcoords="offset points", fontsize=8)
     right.axhline(1 / 30, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
     right.set(
