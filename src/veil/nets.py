@@ -82,7 +82,7 @@ def convolve_doubled(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     y = F.conv2d(F.pad(x, (1, 1, 1, 1)), weight).permute(0, 2, 3, 1)
     rows = []
     for down in (0, 1):
-        line = y[:, down : down + height].reshape(len(x), height, width + 1, 4, channels)[..., 2 * down :, :]
+        line = y[:, down : down + height].reshape(-1, height, width + 1, 4, channels)[..., 2 * down :, :]
         rows.append(torch.stack((line[:, :, :width, 0], line[:, :, 1:, 1]), 3).flatten(2, 3))
     out = torch.stack(rows, 2).flatten(1, 2).permute(0, 3, 1, 2)
     return out if convolution.bias is None else out + convolution.bias[:, None, None].to(out)
