@@ -263,14 +263,14 @@ def _check(document: Any) -> None:
         raise ValueError("not a file of findings: it has no schema")
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema must be {SCHEMA}, got {document['schema']!r}; another version of Veil wrote it")
-    document.setdefault("maps", [])  # which files of an earlier version have not
-    missing = [key for key in KEYS if key not in document]
+    missing = [key for key in KEYS if key not in document and key != "maps"]  # earlier versions had none
     if missing:
         raise ValueError(f"not a whole file of findings: {', '.join(missing)} missing")
     if not isinstance(document["data"], dict):
         raise ValueError("its 'data' must be an object")
     for key in ("releases", "findings", "pictures", "curves", "maps"):
-        if not isinstance(document[key], list) or not all(isinstance(entry, dict) for entry in document[key]):
+        entries = document.get(key, [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError(f"its {key!r} must be a list of objects")
     names = {field.name for field in fields(Finding)}
     for number, entry in enumerate(document["findings"]):
