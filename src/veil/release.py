@@ -161,6 +161,12 @@ class Release:
         """
         asked = self._asked(told, hide, len(x))
         self._need_key()
+        return self._all(x, 0, asked, batch)
+
+    def _all(
+        self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None], batch: int | None = None
+    ) -> NDArray[Any]:
+        """Releases of all inputs, some at a time; messages number rows from ``first_row``."""
         out = self.contract.empty(len(x))
         size = batch or BATCH[self.contract.kind]
         if batch is None and self.contract.image is not None:
@@ -169,7 +175,7 @@ class Release:
 
         def one(start: int) -> NDArray[Any]:
             part = slice(start, start + size)
-            return self._release(x[part], start, [None if t is None else t[part] for t in asked])
+            return self._release(x[part], first_row + start, [None if t is None else t[part] for t in asked])
 
         if 0 < len(x) <= size:
             return one(0)
@@ -205,7 +211,7 @@ class Release:
         """Release one batch after another; nothing is held back."""
         self._need_key()
         for x in batches:
-            yield self._release(x, first_row, ())
+            yield self._all(x, first_row, ())
             first_row += len(x)
 
     def _need_key(self) -> None:
