@@ -5,9 +5,10 @@
 Table 1: representations that are not protected, protected against a decoder in training (the paper), or of bounded
 capacity (the default), under decoders of three strengths, and of one label alone; Table 2: the weight mu2 of the
 perceptual distance; Table 3: where the network is cut. Labels: expression, smile and glasses of stylised faces; gender
-and smile of LFW; 48x48 pixels, ResNet-18. What is already in OUT is kept, so an interrupted run continues, and seeds
-may run side by side as processes. `--quick` does Table 1 and two cuts of Table 3. `--large` is for a GPU:
-ResNet-50, 112 pixels.
+and smile of LFW; 40x40 pixels, ResNet-18. One unprotected network of each seed serves every cut, and protected ones
+begin with it. Rows are JSON files; those in `--rows` (OUT by default) are not measured again, so an interrupted run
+continues, and seeds may run side by side as processes. `--quick` does Table 1 and two cuts of Table 3. `--large` is for
+a GPU: ResNet-50, 112 pixels.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ KINDS = ("unprotected", "adversarial", "default")
 LABELS = {"stylised": ("expression", "smile", "glasses"), "lfw": ("gender", "smile")}
 SINGLE = {"stylised": "glasses", "lfw": "smile"}
 LFW_CUTS = ("conv1", "layer1", "fc")
-STEPS = 600
-"""Of encoder and classifier, whatever the preset; the adversarial one spends a third of them against its decoder."""
+STEPS = {"unprotected": 1500, "adversarial": 150, "default": 400}
+"""Of encoder and classifier; protected ones begin where the unprotected one ends."""
 SHORT = {"steps_decoder": 100, "steps_perceptual": 100}
-SIZE = 48
+SIZE = 40
 COMMAND = (
-    "python examples/inversion_faces.py --out DIR --lfw DIR --results docs/results/inversion.md --figures docs/figures"
+    "python examples/inversion_faces.py --out DIR --lfw DIR --rows docs/results/rows/inversion "
+    "--results docs/results/inversion.md --figures docs/figures"
 )
 FIGURES = ("face_similarity", "rank1", "feature_similarity", "ssim", "psnr", "perceptual", "lda")
 
@@ -58,34 +60,35 @@ class Row:
 
     name: str
     preset: str
+    cut: str
+    labels: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
-    labels: tuple[str, ...] | None = None
+    decoders: tuple[str, ...] = ("strong decoder",)
 
 
 def rows(data: str, *, quick: bool) -> list[Row]:
     """All that the tables need; rows that two tables share are made once."""
-    made: list[Row] = []
-
-    def steps(preset: str) -> dict[str, Any]:
-        alone = STEPS if preset != "adversarial" else 2 * STEPS // 3
-        return {"steps_alone": alone, "steps_joint": STEPS - alone}
-
-    for cut in ("layer1", "fc") if quick else CUTS if data == "stylised" else LFW_CUTS:
+    every, all_labels, one = tuple(attacks.DECODERS), LABELS[data], (SINGLE[data],)
+    made = [Row(f"fc {kind}", kind, "fc", all_labels, decoders=every) for kind in KINDS]
+    made += [Row(f"single {kind}", kind, "fc", one, decoders=every) for kind in KINDS[::2]]
+    for cut in ("layer1",) if quick else CUTS[:-1] if data == "stylised" else LFW_CUTS[:-1]:
         # On LFW the paper's idea is shown where its table 1 has it.
-        kinds = KINDS if data == "stylised" or cut == "fc" else KINDS[::2]
-        made += [Row(f"{cut} {kind}", kind, {"cut": cut, **steps(kind)}) for kind in kinds]
-    made += [Row(f"single {kind}", kind, {"cut": "fc", **steps(kind)}, (SINGLE[data],)) for kind in KINDS[::2]]
+        made += [Row(f"{cut} {kind}", kind, cut, all_labels) for kind in (KINDS if data == "stylised" else KINDS[::2])]
     for mu2 in () if quick or data == "lfw" else WEIGHTS:
-        made.append(Row(f"mu2 {mu2:g}", "adversarial", {"cut": "fc", "mu1": 0.0, "mu2": mu2, **steps("adversarial")}))
+        made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", all_labels, {"mu1": 0.0, "mu2": mu2}))
     return made
 
 
-def one_seed(pack: Pack, data: str, out: Path, seed: int, options: argparse.Namespace, common: dict[str, Any]) -> None:
-    """Every row of a data set and a seed, as a JSON file and a strip of redrawn pictures."""
+def one_seed(
+    pack: Pack, data: str, out: Path, place: Path, seed: int, options: argparse.Namespace, common: dict[str, Any]
+) -> None:
+    """Every row of a data set and a seed, as a JSON file in ``place``, and a strip of redrawn pictures in ``out``."""
     judges: attacks.Judges | None = None
     effort = "quick" if options.quick else options.effort
+    some = np.concatenate([pack.rows(split) for split in ("attack", "calibrate", "test")])
+    used = some if effort == "quick" else np.arange(len(pack.x))
     for row in rows(data, quick=options.quick):
-        path = out / f"{row.name.replace(' ', '-')}.json"
+        path = place / f"{row.name.replace(' ', '-')}.json"
         if path.exists():
             continue
         judges = judges or attacks.judges(
@@ -93,42 +96,49 @@ def one_seed(pack: Pack, data: str, out: Path, seed: int, options: argparse.Name
             matcher=None if options.matcher is None else OnnxNetwork(options.matcher),
         )  # fmt: skip
         start = time.perf_counter()
-        labels = row.labels or LABELS[data]
-        release = fitted_as(row, pack, labels, out, seed, common)
+        release = fitted_as(row, pack, out, seed, common)
         fitted = time.perf_counter() - start
-        x = release.transform(np.asarray(pack.x))
+        x = np.zeros((len(pack.x), release.contract.k), np.float32)  # what is never read stays 0
+        x[used] = release.transform(np.asarray(pack.x[used]))
         found = attacks.invert(
             x, pack, judges, release=row.name, role="method", feature_map=release.contract.feature_map,
-            attack_on=("attack",), effort=effort, seed=seed, level=0.95, pictures=out,
+            attack_on=("attack",), effort=effort, seed=seed, level=0.95, pictures=out, decoders=row.decoders,
         )  # fmt: skip
-        attacks.picture(out, row.name).rename(path.with_suffix(".npy"))
+        attacks.picture(out, row.name).rename(out / f"{path.stem}.npy")
+        scores = release.predict(x[pack.rows("test")])
         document = {
             "name": row.name,
             "fitted": fitted,
             "seconds": time.perf_counter() - start,
             "k": release.contract.k,
-            "mcc": {label: kept(pack, label, release.predict(x[pack.rows("test")])[label], seed) for label in labels},
+            "mcc": {label: kept(pack, label, scores[label], seed) for label in row.labels},
             "judges": judges.about,
             "people": len(np.unique(pack.label("identity")[pack.rows("test")])),
             "findings": [asdict(f) for f in found],
         }
-        path.write_text(json.dumps(document))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document) + "\n")
         print(f"{data}, seed {seed}: {row.name} in {document['seconds']:.0f} s", flush=True)
 
 
-def fitted_as(row: Row, pack: Pack, labels: Sequence[str], out: Path, seed: int, common: dict[str, Any]) -> Release:
-    """The row's release. Without protection one network, fitted once, serves every cut."""
-    settings = {**row.settings, **common, "labels": ",".join(labels[1:])}
-    plain = out / "unprotected"
-    shared = row.preset == "unprotected" and row.labels is None
-    if shared and plain.exists():
-        return inversion.recut(Release.load(plain), row.settings["cut"])
-    release, _ = pipeline.fit(
-        "inversion", pack, private=[], utility=labels[0], preset=row.preset, settings=settings, seed=seed
-    )
-    if shared:
-        release.save(plain)
-    return release
+def fitted_as(row: Row, pack: Pack, out: Path, seed: int, common: dict[str, Any]) -> Release:
+    """The row's release: the unprotected network, which is fitted once, or one that began with it."""
+
+    def fit(preset: str, settings: dict[str, Any]) -> Release:
+        steps = "steps_joint" if preset == "adversarial" else "steps_alone"
+        chosen: dict[str, Any] = {"steps_alone": 0, steps: STEPS[preset], "labels": ",".join(row.labels[1:])}
+        release, _ = pipeline.fit(
+            "inversion", pack, private=[], utility=row.labels[0], preset=preset,
+            settings={**chosen, **settings, **common}, seed=seed,
+        )  # fmt: skip
+        return release
+
+    plain = out / f"unprotected-{'-'.join(row.labels)}"
+    if not plain.exists():
+        fit("unprotected", {}).save(plain)
+    if row.preset == "unprotected":
+        return inversion.recut(Release.load(plain), row.cut)
+    return fit(row.preset, {"cut": row.cut, "weights": str(plain), **row.settings})
 
 
 def kept(pack: Pack, label: str, p: Any, seed: int) -> tuple[float, float, float]:
@@ -247,7 +257,8 @@ def draw(folder: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for packs and rows")
+    parser.add_argument("--out", type=Path, required=True, help="folder for packs, networks and pictures")
+    parser.add_argument("--rows", type=Path, help="folder for the rows of the tables; OUT by default")
     parser.add_argument("--lfw", type=Path, help="folder with the archive and the lists; without it no LFW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="fewer rows, quick decoders")
@@ -262,16 +273,16 @@ def main() -> None:
     options = parser.parse_args()
     common: dict[str, Any] = {**({"depth": 50} if options.large else SHORT)}
     common |= dict(pair.split("=", 1) for pair in options.settings)
-    size = 112 if options.large else SIZE
+    size, rows_at = 112 if options.large else SIZE, options.rows or options.out
     for seed in options.seeds:
         for data in ("stylised", *(("lfw",) if options.lfw is not None else ())):
             place = options.out / f"{data}-{seed}"
             source: Any = f"identities={options.people},images=6" if data == "stylised" else options.lfw
             if not (place / "pack" / "pack.json").exists():
                 build.pack(data, source, place / "pack", size=size, seed=seed)
-            one_seed(Pack.open(place / "pack"), data, place, seed, options, common)
+            one_seed(Pack.open(place / "pack"), data, place, rows_at / place.name, seed, options, common)
     if options.results is not None:
-        write_results(options.results, options.out, options.seeds, options)
+        write_results(options.results, rows_at, options.seeds, options)
     if options.figures is not None:
         draw(options.figures, options.out)
 

@@ -37,7 +37,7 @@ from veil.release import Release
 from veil.report.plots import INK, METHOD, MUTED, RULE
 
 FRACTIONS = (5494 / 7494, 0.0, 1000 / 7494, 1000 / 7494)
-LAMS = (0.0, 0.5, 1.0, 1.25, 1.5)
+LAMS = (0.0, 1.0, 1.25, 1.5)
 """Weights of ``mi``, over the paper's range."""
 CODES = ((40, 2.0), (40, 0.0), (40, 6.0), (96, 2.0))
 """Numbers of codes to begin with, and weights, of ``substitution``."""

@@ -186,9 +186,8 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.syspath_prepend(ROOT / "examples")
     example = importlib.import_module("inversion_faces")
-    monkeypatch.setattr(
-        example, "SHORT", {"steps_alone": 2, "steps_perceptual": 2, "steps_decoder": 1, "steps_joint": 1, "batch": 8}
-    )
+    monkeypatch.setattr(example, "SHORT", {"steps_perceptual": 2, "steps_decoder": 1, "batch": 8})
+    monkeypatch.setattr(example, "STEPS", dict.fromkeys(example.STEPS, 2))
     monkeypatch.setattr(attacks, "_STEPS", dict.fromkeys(("weak", "strong", "features"), (2, 2, 2)))
     monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 2)
     results, figures = tmp_path / "r.md", tmp_path / "figures"

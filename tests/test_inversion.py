@@ -322,7 +322,7 @@ def training(config: Config = SHORT) -> inversion.Training:
     pack = faces_pack()
     run = Run(seed=0, precision="fp32")
     x1, x2 = inversion._parts(config, pack, 0)
-    made = inversion.Training(config, run, pack.x, x1, x2, [pack.label("smile")], [2])
+    made = inversion.Training(config, run, pack.x, x1, x2, [pack.label("smile")], {"smile": ("no", "yes")})
     run.enter(*made.players)
     return made
 
@@ -425,6 +425,29 @@ def test_the_same_network_cut_elsewhere(tmp_path):
             inversion.recut(fit(kept), "conv1")
     with pytest.raises(InputError, match="cut: must be one of"):
         inversion.recut(release, "layer4")
+
+
+def test_it_begins_with_a_network_that_is_there(tmp_path):
+    """Without a step more it is that network, wherever it is cut; with noise, and cut elsewhere, it learns on."""
+    release, x = fit(replace(SHORT, mu1=0.0, mu2=0.0)), faces_pack().x[:6]
+    release.save(tmp_path / "r")
+    begun = replace(SHORT, mu1=0.0, mu2=0.0, weights=str(tmp_path / "r"), steps_alone=0, cut="layer2")
+    same = fit(begun)
+    np.testing.assert_allclose(
+        same.predict(same.transform(x))["smile"], release.predict(release.transform(x))["smile"], atol=1e-5
+    )
+    noisy = fit(replace(begun, capacity=8.0, steps_alone=1))
+    assert noisy.contract.noise > 0
+    assert len(noisy.made["weights"]) == 64
+    assert str(tmp_path) not in (noisy.save(tmp_path / "n") / "release.json").read_text()
+    for settings, options, words in (
+        ({}, {"utility": "glasses"}, r"r must keep the labels glasses \(2\), got smile \(2\)"),
+        ({"weights": str(tmp_path / "n")}, {}, "n must add no noise, got noise of norm"),
+        ({"features": 32}, {}, r"network.fc.weight of .*r must have shape \(32, 512\), got \(16, 512\)"),
+        ({"norm": "batch"}, {}, "network.bn1.running_mean of .*r must have shape .* got none"),
+    ):
+        with pytest.raises(InputError, match=f"^weights: .*{words}"):
+            fit(replace(begun, **settings), **options)
 
 
 def test_without_an_adversary_everybody_is_learned_from(monkeypatch):

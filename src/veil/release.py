@@ -40,7 +40,7 @@ KEY_BYTES = 32
 BATCH = {"images": 128, "vectors": 1024}
 """Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
 _FEW, _PIXELS = 8, 1 << 17  # images, and their pixels in all, that are redrawn at a time
-_WEIGHTS, _CARD = "weights.safetensors", "release.json"
+WEIGHTS, _CARD = "weights.safetensors", "release.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +380,7 @@ class Release:
             card["card_sha256"] = _card_check(card)
             new = temporary / "new"
             new.mkdir()
-            (new / _WEIGHTS).write_bytes(weights)
+            (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
             if self.key is not None:
                 _write_key(key_path(path), self.key)
@@ -413,11 +413,11 @@ class Release:
         path = Path(path)
         card = _read_card(path)
         try:
-            weights = (path / _WEIGHTS).read_bytes()
+            weights = (path / WEIGHTS).read_bytes()
         except OSError as error:
-            raise InputError(f"{path / _WEIGHTS}: cannot be read ({error.strerror})") from error
+            raise InputError(f"{path / WEIGHTS}: cannot be read ({error.strerror})") from error
         if hashlib.sha256(weights).hexdigest() != card["weights_sha256"]:
-            raise InputError(f"{path / _WEIGHTS}: SHA-256 differs from release.json: truncated or tampered with")
+            raise InputError(f"{path / WEIGHTS}: SHA-256 differs from release.json: truncated or tampered with")
         if not isinstance(card["method"], str) or card["method"] not in METHODS:
             raise InputError(f"{path / _CARD}: method must be one of {sorted(METHODS)}, got {card['method']!r}")
         try:

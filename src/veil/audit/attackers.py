@@ -443,7 +443,7 @@ def train(
         torch.manual_seed(seed)
         module = build().train()
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.02)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.02, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.15)
         for _ in range(steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -402,8 +402,9 @@ def invert(
     seed: int,
     level: float,
     pictures: Path | None = None,
+    decoders: Sequence[str] = tuple(DECODERS),
 ) -> list[Finding]:
-    """Attack one release with every decoder, the feature-level attack and the controls.
+    """Attack one release with decoders, the feature-level attack and the controls.
 
     Args:
         x: Releases of all rows of the pack.
@@ -417,6 +418,7 @@ def invert(
         seed: Seeds decoders, draws and bootstrap.
         level: Coverage of the intervals.
         pictures: Folder for what the worst decoder redraws of :func:`shown` images.
+        decoders: Which of :data:`DECODERS`; without the weak one the control of shuffled pairs, another, is left out.
 
     Returns:
         Findings ``inversion.*``; the decoder that is best on ``calibrate`` is marked as the worst attacker.
@@ -439,21 +441,22 @@ def invert(
     def learned(attack: Callable[[Inversion], Redraw], rows: NDArray[np.int64], *, shuffled: bool = False) -> Redraw:
         return attack(_problem(x, pack, rows, calibrate, judges, feature_map, effort, seed, shuffled=shuffled))
 
+    tasks = [(name, DECODERS[name], train_rows) for name in decoders]
     try:
-        dealt = learned(weak, train_rows, shuffled=True)
-        controls += figures(dealt(x[test.rows]), attacker=DEALT, role="control", chance={})
+        if any(attack is weak for _, attack, _ in tasks):
+            dealt = learned(weak, train_rows, shuffled=True)
+            controls += figures(dealt(x[test.rows]), attacker=DEALT, role="control", chance={})
     except DidNotConverge:
         pass  # the mean image stands in
     chance = _best(controls)
-    tasks = [(name, attack, train_rows) for name, attack in DECODERS.items()]
     if effort != "quick" and len(everything) > len(train_rows):
         tasks.append((MORE_DATA, strong, everything))
-    decoders: dict[str, Redraw] = {}
+    redraws: dict[str, Redraw] = {}
     quality: dict[str, float] = {}
     failed: list[Finding] = []
     for name, attack, rows in tasks:
         try:
-            decoders[name] = learned(attack, rows)
+            redraws[name] = learned(attack, rows)
         except DidNotConverge as error:
             code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
             failed.append(
@@ -461,15 +464,15 @@ def invert(
                         status="did_not_converge", note=str(error), **common)
             )  # fmt: skip
             continue
-        judged = alike(decoders[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
+        judged = alike(redraws[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
         key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
         quality[name] = float(judged[key].mean())
     worst = max(quality, key=lambda name: quality[name], default=None)
     found = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + failed
-    for name, redraw in decoders.items():
+    for name, redraw in redraws.items():
         found += figures(redraw(x[test.rows]), attacker=name, role="attack", chance=chance, worst=name == worst)
     if worst is not None and pictures is not None:
-        np.save(picture(pictures, release), decoders[worst](x[shown(pack)]))
+        np.save(picture(pictures, release), redraws[worst](x[shown(pack)]))
     if judges.matcher is not None:
         found += _features(x, pack, judges, test, train_rows, calibrate, feature_map, effort, seed=seed, **common)
     return found

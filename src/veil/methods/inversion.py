@@ -32,6 +32,7 @@ Where this file departs from the text, or the text leaves a choice open:
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,7 +54,7 @@ from veil.losses import cross_entropy, perceptual_distance, pixel_error
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
 from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, map_shape, to_input
-from veil.release import Contract, Release, new_key, normalised_noise
+from veil.release import WEIGHTS, Contract, Release, new_key, normalised_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ class Config:
     norm: Literal["group", "batch"] = "group"
     """Normalisation: by group, or by the stored statistics of a weight file."""
     weights: str = ""
-    """File of torchvision's weights to begin with; needs norm=batch. Its fc is left out where it has another width."""
+    """File of torchvision's weights to begin with, needs norm=batch, its fc is left out where it has another width; or
+    folder of a release of this method without noise, of the same network and labels, cut anywhere."""
     perceptual_weights: str = ""
     """File of torchvision's VGG-16 weights, for perceptual distances; a network of this run's own if empty."""
     labels: str = ""
@@ -111,8 +113,9 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "capacity", "steps_decoder", "steps_joint"), 0),
-            **dict.fromkeys(("features", "ahead", "steps_alone", "steps_perceptual"), 1),
+            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "capacity"), 0),
+            **dict.fromkeys(("steps_alone", "steps_decoder", "steps_joint"), 0),
+            **dict.fromkeys(("features", "ahead", "steps_perceptual"), 1),
             **dict.fromkeys(("lr", "lr_decoder", "lr_discriminator"), 1e-8),
             "batch": 2,
         }
@@ -120,7 +123,7 @@ class Config:
         problems += not_among(self, {"depth": tuple(ResNet.blocks), "cut": ResNet.stages, "norm": ("group", "batch")})
         if not 0 < self.public < 1:
             problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
-        if self.weights and self.norm != "batch":
+        if self.weights and self.norm != "batch" and not Path(self.weights).is_dir():
             problems.append(f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}")
         if problems:
             raise InputError("inversion: " + "; ".join(problems))
@@ -213,7 +216,7 @@ class Training:
         private: Rows ``(n,)`` that encoder and classifier learn from, X1.
         public: Rows that the decoder learns from, X2.
         labels: Codes ``(N,)`` of each label to keep, -1 for unknown.
-        sizes: Number of classes of each.
+        keeps: Name and classes of each.
     """
 
     def __init__(
@@ -224,9 +227,10 @@ class Training:
         private: NDArray[np.int64],
         public: NDArray[np.int64],
         labels: Sequence[NDArray[np.int64]],
-        sizes: Sequence[int],
+        keeps: Mapping[str, Sequence[str]],
     ) -> None:
-        self.config, self.run, self.x, self.sizes = config, run, x, list(sizes)
+        self.config, self.run, self.x = config, run, x
+        self.sizes = [len(names) for names in keeps.values()]
         self.private, self.public, self.labels = private, public, labels
         image = map_shape(x.shape[1:])
         with seeded(run.seed, "inversion", "networks"):
@@ -234,11 +238,13 @@ class Training:
             with torch.no_grad():
                 self.shape = tuple(self.encoder.network(torch.zeros(1, *image)).shape[1:])
             self.noise = noise_of(config.capacity, math.prod(self.shape))
-            self.classifier = Classifier(config, self.shape, sum(sizes))
+            self.classifier = Classifier(config, self.shape, sum(self.sizes))
             decoder = nn.Sequential(Unflatten(self.shape, unit=config.capacity > 0), MirrorDecoder(self.shape, *image))
             discriminator = ImageDiscriminator(*image)
         self.made: dict[str, str] = {}
-        if config.weights:
+        if Path(config.weights or "-").is_dir():
+            self.made["weights"] = begin(self.encoder, self.classifier, Path(config.weights), keeps)
+        elif config.weights:
             for half in (self.encoder.network, self.classifier.network):
                 self.made["weights"] = load_torchvision(half, Path(config.weights), spared=("fc.",))
         for module in (self.encoder, self.classifier, decoder, discriminator):
@@ -407,8 +413,8 @@ def fit(
         pack.require(private=[], utility=name, among=["protect"])
     run = run or Run(seed=seed)
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
-    sizes = [len(pack.classes[name]) for name in kept]
-    training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], sizes)
+    keeps = {name: tuple(pack.classes[name]) for name in kept}
+    training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], keeps)
     run.enter(*training.players)
     training.train()
     shape = training.shape
@@ -419,7 +425,7 @@ def fit(
         feature_map=_as_map(shape),
         noise=training.noise,
         **pack.framing,
-        keeps={name: tuple(pack.classes[name]) for name in kept},
+        keeps=keeps,
     )
     files = {"weights": "", "perceptual_weights": ""}  # a release holds no paths; what was loaded is in ``made``
     return Release(
@@ -455,9 +461,8 @@ def recut(release: Release, cut: str) -> Release:
     if config.capacity or config.adversarial:
         why = "adds noise" if config.capacity else "heard of a decoder in training"
         raise InputError(f"recut: the release must be unprotected, got one that {why}: it belongs to its cut")
-    assert release.classifier is not None
     config = replace(config, cut=cut)  # type: ignore[arg-type]  # which says what is wrong with it
-    weights = {**release.encoder.state_dict(), **release.classifier.state_dict()}
+    weights = whole(release)
     encoder = Encoder(config)
     with torch.no_grad():
         shape = tuple(encoder.network(torch.zeros(1, *map_shape(release.contract.shape))).shape[1:])
@@ -468,6 +473,47 @@ def recut(release: Release, cut: str) -> Release:
     return replace(
         release, config=asdict(config), contract=contract, encoder=encoder.eval(), classifier=classifier.eval()
     )
+
+
+def whole(release: Release) -> dict[str, Tensor]:
+    """The weights of both halves of a release's network, which have the same names wherever it is cut."""
+    assert release.classifier is not None
+    return {**release.encoder.state_dict(), **release.classifier.state_dict()}
+
+
+def begin(encoder: Encoder, classifier: Classifier, path: Path, keeps: Mapping[str, Sequence[str]]) -> str:
+    """Take over the network of a release, to protect what is there already.
+
+    Args:
+        encoder: The new encoder.
+        classifier: The new classifier.
+        path: Folder of the release, which may be cut elsewhere.
+        keeps: Name and classes of each label that the classifier tells.
+
+    Returns:
+        SHA-256 of the release's weights.
+
+    Raises:
+        InputError: If it is of another method, keeps other labels, adds noise, or is another network.
+    """
+    release = Release.load(path)
+    if release.method != "inversion":
+        raise InputError(f"weights: {path} must be a release of method inversion, got one of {release.method!r}")
+    if release.contract.keeps != keeps:
+        told, known = (
+            ", ".join(f"{k} ({len(v)})" for k, v in each.items()) for each in (keeps, release.contract.keeps)
+        )
+        raise InputError(f"weights: {path} must keep the labels {told}, got {known}")
+    if release.contract.noise:
+        raise InputError(f"weights: {path} must add no noise, got noise of norm {release.contract.noise:g}")
+    weights = whole(release)
+    for half in (encoder, classifier):
+        for name, value in half.state_dict().items():
+            if name not in weights or weights[name].shape != value.shape:
+                got = tuple(weights[name].shape) if name in weights else "none"
+                raise InputError(f"weights: {name} of {path} must have shape {tuple(value.shape)}, got {got}")
+        half.load_state_dict({name: weights[name] for name in half.state_dict()})
+    return hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
 
 
 def _as_map(shape: Sequence[int]) -> tuple[int, int, int] | None:
