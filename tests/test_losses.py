@@ -9,14 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from veil import metrics
 from veil.losses import (
     balanced_weights,
     confusion,
     contrastive,
     cross_entropy,
     gram_change,
+    structural_similarity,
     supervised_contrastive,
 )
+from veil.nets import to_input
 
 
 def unit(rows: int, k: int = 6, seed: int = 0) -> torch.Tensor:
@@ -155,3 +158,12 @@ def test_gram_change_leaves_pairs_across_groups_free():
     assert gram_change(g, z, group).item() < 1e-12  # squares of some 2^-24
     assert gram_change(g, z, torch.zeros(8, dtype=torch.int64)).item() > 0.01
     assert gram_change(z, z, group).item() == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 17), (3, 12, 11, 3)])
+def test_structural_similarity_is_the_metric(shape):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, shape, dtype=np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-60, 60, shape), 0, 255).astype(np.uint8)
+    found = structural_similarity(to_input(a, "images"), to_input(b, "images"))
+    np.testing.assert_allclose(found.numpy(), metrics.ssim(a, b), atol=1e-4)

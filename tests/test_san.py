@@ -77,12 +77,24 @@ def test_the_auto_encoder_is_the_published_one(channels):
     torch.testing.assert_close(network(x, prototype), wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_strength_goes_from_the_input_to_what_is_redrawn():
+@pytest.mark.parametrize(("network", "least"), [("paper", 5), ("retouch", 1)])
+def test_strength_goes_from_the_input_to_what_is_redrawn(network, least):
     x = np.asarray(faces_pack().x[:6])
-    outs = [fit(replace(SHORT, strength=s)).transform(x).astype(float) for s in (0.0, 0.5, 1.0)]
+    config = replace(SHORT, network=network)
+    outs = [fit(replace(config, strength=s)).transform(x).astype(float) for s in (0.0, 0.5, 1.0)]
     np.testing.assert_array_equal(outs[0], x)
     assert np.abs(outs[1] - (outs[0] + outs[2]) / 2).max() <= 1  # rounding
-    assert np.abs(outs[2] - x).mean() > 5
+    assert np.abs(outs[2] - x).mean() > least
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 24, 16), (2, 3, 20, 28)])
+def test_the_retoucher_begins_with_nothing_to_add(shape):
+    """Also where sides are not divisible by 8; afterwards it adds something everywhere."""
+    torch.manual_seed(0)
+    network, (x, prototype) = san.Retoucher(shape[1]), torch.rand(2, *shape)
+    torch.testing.assert_close(network(x, prototype).sigmoid(), x.clamp(0.01, 0.99), atol=1e-5, rtol=0)
+    torch.nn.init.normal_(network.last.weight)
+    assert (network(x, prototype).sigmoid() != x.clamp(0.01, 0.99)).float().mean() > 0.99
 
 
 def test_the_class_may_be_told():
@@ -163,11 +175,11 @@ def test_the_schedule_freezes_classifier_and_matcher():
     run.enter(*training.players)
     training.train()
     assert {p.name: p.updates for p in training.players} == {
-        "classifier": 2, "classifier 1": 2, "classifier 2": 2, "matcher": 2, "auto-encoder": 6
+        **{f"classifier {i}": 2 for i in range(1, 6)}, "matcher": 2, "auto-encoder": 6
     }  # fmt: skip
     stages = list(dict.fromkeys(stage for _, stage, _, _ in run.curves))
     assert stages == [
-        "classifier", "matcher", "auto-encoder 1", "classifier 1", "auto-encoder 2", "classifier 2", "auto-encoder 3"
+        "classifiers", "matcher", "auto-encoder 1", "classifier 4", "auto-encoder 2", "classifier 5", "auto-encoder 3"
     ]  # fmt: skip
 
 
@@ -191,6 +203,9 @@ def test_average_faces_of_unaligned_images_are_blurred():
         ({"prototype": "x"}, "prototype: must be one of opposite, neutral, same, got 'x'"),
         ({"strength": 1.5}, r"strength: must lie in \[0, 1\], got 1.5"),
         ({"batch": 5}, "batch: must be even, got 5"),
+        ({"likeness": 1.0}, r"likeness: must lie in \[0, 1\), got 1.0"),
+        ({"classifiers": "six, tree"}, "classifiers: must be kinds of residual, six, blurred, got 'tree'"),
+        ({"classifiers": ""}, "classifiers: must be kinds of residual, six, blurred, got none"),
         ({"rounds": -1, "pixels": "x"}, "rounds: must be >= 0, got -1; pixels: must be one of entropy, absolute"),
     ],
 )

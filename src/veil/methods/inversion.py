@@ -154,31 +154,50 @@ _RAMP = 0.5  # share of stage 1 over which the noise rises to its norm
 
 
 class Encoder(nn.Module):
-    """A ResNet up to its cut; the map is flattened, and of length 1 where noise is to come."""
+    """A ResNet up to its cut; the map is flattened, and centred and of length 1 where noise is to come.
 
-    def __init__(self, config: Config) -> None:
+    Behind a ReLU all values are positive: most of the length is the same for every image, and would say nothing beside
+    the noise. So a centre is taken away, which is learned.
+    """
+
+    def __init__(self, config: Config, image: Sequence[int]) -> None:
         super().__init__()
         self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[: _place(config)])
-        self.unit = config.capacity > 0
+        with torch.no_grad():
+            self.shape = tuple(self.network(torch.zeros(1, *image)).shape[1:])
+        self.centre = nn.Parameter(torch.zeros(math.prod(self.shape))) if config.capacity > 0 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` in [0, 1] -> ``(B, k)``."""
         r = self.network(x).float().flatten(1)
-        return F.normalize(r, dim=1) if self.unit else r
+        return r if self.centre is None else F.normalize(r - self.centre, dim=1)
 
 
 class Classifier(nn.Module):
-    """f: the rest of the ResNet and two fully connected layers."""
+    """f: the rest of the ResNet and two fully connected layers.
+
+    Maps that carry noise are read by a linear layer too, past the rest of the ResNet: labels lie in few directions of a
+    long vector, far below its noise in any one value, and a ReLU would take from both before they can be told apart.
+    """
 
     def __init__(self, config: Config, shape: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.unflatten = Unflatten(shape, unit=config.capacity > 0)
+        noisy = config.capacity > 0
+        self.unflatten = Unflatten(shape, unit=noisy)
         self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[_place(config) :])
+        self.direct = nn.Linear(math.prod(shape), config.features) if noisy and len(shape) == 3 else None
         self.dense = nn.Sequential(nn.ReLU(), nn.Linear(config.features, 256), nn.ReLU(), nn.Linear(256, outputs))
+        if self.direct is not None:  # a network that was learned without it goes on where it was
+            nn.init.zeros_(self.direct.weight)
+            nn.init.zeros_(self.direct.bias)
 
     def forward(self, r: Tensor) -> Tensor:
         """``(B, k)`` -> logits ``(B, outputs)`` of all labels, one after the other."""
-        out: Tensor = self.dense(self.network(self.unflatten(r)))
+        maps = self.unflatten(r)
+        read: Tensor = self.network(maps)
+        if self.direct is not None:
+            read = read + self.direct(maps.flatten(1))
+        out: Tensor = self.dense(read)
         return out.float()
 
 
@@ -234,9 +253,8 @@ class Training:
         self.private, self.public, self.labels = private, public, labels
         image = map_shape(x.shape[1:])
         with seeded(run.seed, "inversion", "networks"):
-            self.encoder = Encoder(config)
-            with torch.no_grad():
-                self.shape = tuple(self.encoder.network(torch.zeros(1, *image)).shape[1:])
+            self.encoder = Encoder(config, image)
+            self.shape = self.encoder.shape
             self.noise = noise_of(config.capacity, math.prod(self.shape))
             self.classifier = Classifier(config, self.shape, sum(self.sizes))
             decoder = nn.Sequential(Unflatten(self.shape, unit=config.capacity > 0), MirrorDecoder(self.shape, *image))
@@ -249,6 +267,8 @@ class Training:
                 self.made["weights"] = load_torchvision(half, Path(config.weights), spared=("fc.",))
         for module in (self.encoder, self.classifier, decoder, discriminator):
             run.place(module)
+        if self.encoder.centre is not None:
+            self.encoder.centre.data = self.centre()
         total = config.steps_alone + (config.steps_joint if config.adversarial else 0)
         self.protector = Player(
             "protector", nn.ModuleList([self.encoder, self.classifier]), lr=config.lr, optimizer="adamw",
@@ -269,6 +289,15 @@ class Training:
                 self.learner = perceptual.player(run, image[0], config.steps_perceptual)
                 self.players.append(self.learner)
                 self.made["perceptual"] = "a network of this run's own"
+
+    def centre(self) -> Tensor:
+        """What the encoder as it is gives on average ``(k,)``, of private images."""
+        some = np.sort(np.random.default_rng(self.run.seed).permutation(self.private)[:512])
+        parts = [self.images(part) for part in np.array_split(some, -(-len(some) // 64))]
+        with torch.no_grad(), self.run.autocast():
+            total = sum(self.encoder.network(part).float().flatten(1).sum(0) for part in parts)
+        mean: Tensor = total / len(some)
+        return mean
 
     def train(self) -> None:
         """The stages; without an adversary the first alone."""
@@ -463,9 +492,8 @@ def recut(release: Release, cut: str) -> Release:
         raise InputError(f"recut: the release must be unprotected, got one that {why}: it belongs to its cut")
     config = replace(config, cut=cut)  # type: ignore[arg-type]  # which says what is wrong with it
     weights = whole(release)
-    encoder = Encoder(config)
-    with torch.no_grad():
-        shape = tuple(encoder.network(torch.zeros(1, *map_shape(release.contract.shape))).shape[1:])
+    encoder = Encoder(config, map_shape(release.contract.shape))
+    shape = encoder.shape
     classifier = Classifier(config, shape, sum(len(names) for names in release.contract.keeps.values()))
     for half in (encoder, classifier):
         half.load_state_dict({name: weights[name] for name in half.state_dict()})
@@ -508,11 +536,13 @@ def begin(encoder: Encoder, classifier: Classifier, path: Path, keeps: Mapping[s
         raise InputError(f"weights: {path} must add no noise, got noise of norm {release.contract.noise:g}")
     weights = whole(release)
     for half in (encoder, classifier):
-        for name, value in half.state_dict().items():
+        # What only noise asks for is not there.
+        needed = {n: v for n, v in half.state_dict().items() if not n.startswith(("centre", "direct."))}
+        for name, value in needed.items():
             if name not in weights or weights[name].shape != value.shape:
                 got = tuple(weights[name].shape) if name in weights else "none"
                 raise InputError(f"weights: {name} of {path} must have shape {tuple(value.shape)}, got {got}")
-        half.load_state_dict({name: weights[name] for name in half.state_dict()})
+        half.load_state_dict({name: weights[name] for name in needed}, strict=False)
     return hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
 
 
@@ -537,7 +567,7 @@ def _parts(config: Config, pack: Pack, seed: int) -> tuple[NDArray[np.int64], ND
 
 def build(config: Config | Mapping[str, Any], contract: Contract) -> Encoder:
     """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
-    return Encoder(config if isinstance(config, Config) else Config(**config))
+    return Encoder(config if isinstance(config, Config) else Config(**config), map_shape(contract.shape))
 
 
 def build_classifier(config: Config | Mapping[str, Any], contract: Contract) -> Classifier:

@@ -57,10 +57,10 @@ from veil.engine.augment import augment
 from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
-from veil.losses import balanced_weights, confusion, cross_entropy, supervised_contrastive
+from veil.losses import balanced_weights, confusion, cross_entropy, structural_similarity, supervised_contrastive
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, SixConvolutions, convolve_doubled, to_input, to_pixels
+from veil.nets import ResidualBlock, ResidualEncoder, SixConvolutions, convolve_doubled, mlp, to_input, to_pixels
 from veil.release import Contract, Release
 
 
@@ -76,6 +76,17 @@ class Config:
     """Attributes whose class releases change, separated by commas; all private ones if empty."""
     choose: bool = False
     """Learn to change any of the private attributes, so that it can be chosen for each image."""
+    network: Literal["retouch", "paper"] = "retouch"
+    """What redraws: a network that adds to the image, or the paper's auto-encoder, which makes it anew."""
+    classifiers: str = "residual,six,blurred"
+    """Kinds of the frozen classifiers (residual, six, blurred), separated by commas; the first tells the class of an
+    image."""
+    views: bool = True
+    """Show redrawn images to the classifiers in random views, so that they are taken in by more than single pixels."""
+    likeness: float = 0.85
+    """Structural similarity to the input that redrawn images should have, in [0, 1); 0 to ask none."""
+    weigh_likeness: float = 20.0
+    """Weight of what is missing to it, >= 0."""
     pixels: Literal["entropy", "absolute"] = "entropy"
     """J_D: binary cross-entropy, or mean absolute error."""
     matcher: str = ""
@@ -91,7 +102,7 @@ class Config:
     """Rounds in which a fresh classifier learns from releases and joins the frozen ones, >= 0."""
     aligned: float = 0.12
     """Least share of an image's pixel variance that the average face of `protect` has, in [0, 1)."""
-    batch: int = 64
+    batch: int = 32
     """Images a step, even."""
     steps_classifier: int = 300
     """Steps of each classifier."""
@@ -106,7 +117,7 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("weigh_class", "weigh_match", "rounds", "strength"), 0),
+            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "rounds", "strength"), 0),
             **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
             **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
             "batch": 4,
@@ -114,22 +125,37 @@ class Config:
         problems = too_small(self, least)
         choices = {
             "prototype": ("opposite", "neutral", "same"),
+            "network": ("retouch", "paper"),
             "pixels": ("entropy", "absolute"),
             "match": ("mean", "same"),
         }
         problems += not_among(self, choices)
         if self.strength > 1:
             problems.append(f"strength: must lie in [0, 1], got {self.strength!r}")
-        if not 0 <= self.aligned < 1:
-            problems.append(f"aligned: must lie in [0, 1), got {self.aligned!r}")
+        for name in ("aligned", "likeness"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name}: must lie in [0, 1), got {getattr(self, name)!r}")
+        if not self.kinds or (unknown := [kind for kind in self.kinds if kind not in KINDS]):
+            got = repr(unknown[0]) if self.kinds else "none"
+            problems.append(f"classifiers: must be kinds of {', '.join(KINDS)}, got {got}")
         if self.batch % 2:
             problems.append(f"batch: must be even, got {self.batch!r}")
         if problems:
             raise InputError("san: " + "; ".join(problems))
 
+    @property
+    def kinds(self) -> list[str]:
+        """Those of the frozen classifiers."""
+        return listed(self.classifiers)
 
-PRESETS: dict[str, Config] = {"default": Config(), "hardened": Config(rounds=3, steps=1200)}
-"""``hardened`` refreshes the frozen classifiers from releases."""
+
+KINDS = ("residual", "six", "blurred")
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "hardened": Config(rounds=3, steps=1600),
+    "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
+}
+"""``hardened`` refreshes the frozen classifiers from releases; ``paper`` is what was published."""
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -160,6 +186,55 @@ class AutoEncoder(nn.Module):
         return out
 
 
+class Retoucher(nn.Module):
+    """Adds to the image, at half its resolution: what it leaves alone stays sharp, what it adds is smooth.
+
+    Two halvings by residual blocks and as many doublings, whose maps meet those of the same size; it begins with
+    nothing to add.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(8 * channels, 32, 3, 1, 1)
+        self.down = nn.ModuleList([ResidualBlock(32, 64, halve=True), ResidualBlock(64, 128, halve=True)])
+        self.bottom = ResidualBlock(128, 128)
+        self.up = nn.ModuleList([nn.Conv2d(128, 64, 3, 1, 1), nn.Conv2d(64, 32, 3, 1, 1)])
+        self.last = nn.Conv2d(32, channels, 3, 1, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, prototype: Tensor) -> Tensor:
+        """Images and prototypes ``(B, C, H, W)`` in [0, 1] -> logits of the redrawn images; H and W in fours."""
+        h = F.pixel_unshuffle(torch.cat([x, prototype.to(x)], 1), 2)
+        odd = (0, h.shape[3] % 4, 0, h.shape[2] % 4)  # 0 or 2: a second halving needs fours
+        h = self.stem(F.pad(h, odd, mode="replicate") if any(odd) else h)
+        maps = [h]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        h = self.bottom(maps.pop())
+        for convolution in self.up:
+            h = F.leaky_relu(convolution(_doubled(h)) + maps.pop())
+        added = _doubled(self.last(h))[..., : x.shape[2], : x.shape[3]]
+        out: Tensor = torch.logit(x.float(), 0.01) + added.float()
+        return out
+
+
+def _doubled(h: Tensor) -> Tensor:
+    return F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def classifier(kind: str, channels: int, height: int, width: int, outputs: int) -> nn.Module:
+    """A classifier ``(B, C, H, W)`` -> ``(B, outputs)`` of one of :data:`KINDS`: frozen ones should err differently."""
+    if kind == "six":
+        return SixConvolutions(channels, min(height, width), outputs)
+    if kind == "residual":
+        down, across = (-side % ResidualEncoder.multiple for side in (height, width))
+        body = ResidualEncoder(channels, height + down, width + across, outputs, base=16)
+        return nn.Sequential(nn.ReplicationPad2d((0, across, 0, down)), body)
+    blurred = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LayerNorm(256 * channels))
+    return nn.Sequential(blurred, mlp([256 * channels, 256, outputs], dropout=0.3))
+
+
 class Protector(nn.Module):
     """What ships: auto-encoder, prototypes, and the classifier that says which class an image has."""
 
@@ -171,8 +246,8 @@ class Protector(nn.Module):
         super().__init__()
         channels, height, width = prototypes.shape[1:]
         self.strength = config.strength
-        self.autoencoder = AutoEncoder(channels)
-        self.classifier = SixConvolutions(channels, min(height, width), len(prototypes))
+        self.autoencoder = (AutoEncoder if config.network == "paper" else Retoucher)(channels)
+        self.classifier = classifier(config.kinds[0], channels, height, width, len(prototypes))
         self.register_buffer("prototypes", prototypes)  # (J, C, H, W), one of each joint class
         private = list(contract.classes)
         self.register_buffer("partner", partners(config.prototype, changed(config, private)))
@@ -279,10 +354,10 @@ class Training:
         with seeded(run.seed, "san", "networks"):
             features = 128 if teacher is None else teacher.width
             matcher = ResidualEncoder(channels, height + self.padding[0], width + self.padding[1], features)
-            fresh = [
-                SixConvolutions(channels, min(height, width), len(protector.prototypes)) for _ in range(config.rounds)
-            ]
-        for module in (protector, matcher, *fresh):
+            # Of the other kinds, then of all in turn, one for each round.
+            kinds = [config.kinds[i % len(config.kinds)] for i in range(1, len(config.kinds) + config.rounds)]
+            others = [classifier(kind, channels, height, width, len(protector.prototypes)) for kind in kinds]
+        for module in (protector, matcher, *others):
             run.place(module)
         self.autoencoder = Player(
             "auto-encoder", protector.autoencoder, lr=config.lr, schedule=one_cycle(config.steps), clip=5.0
@@ -292,24 +367,26 @@ class Training:
             schedule = one_cycle(steps)
             return Player(name, module, lr=config.lr_frozen, optimizer="adamw", weight_decay=0.02, schedule=schedule)
 
-        self.classifiers = [frozen("classifier", protector.classifier, config.steps_classifier)]
-        self.classifiers += [frozen(f"classifier {i + 1}", m, config.steps_classifier) for i, m in enumerate(fresh)]
+        self.classifiers = [
+            frozen(f"classifier {i + 1}", module, config.steps_classifier)
+            for i, module in enumerate([protector.classifier, *others])
+        ]
         self.matcher = frozen("matcher", matcher, config.steps_matcher)
         self.players = [*self.classifiers, self.matcher, self.autoencoder]
-        self.known = 1  # classifiers that have learned
+        self.known = len(config.kinds)  # classifiers that have learned
 
     def train(self) -> None:
         """The stages, in the order of the file's head."""
-        for step in self.run.stage("classifier", self.config.steps_classifier):
-            self.classifier_step(self.classifiers[0], step, released=False)
+        for step in self.run.stage("classifiers", self.config.steps_classifier):
+            self.classifier_step(self.classifiers[: self.known], step, released=False)
         for step in self.run.stage("matcher", self.config.steps_matcher):
             self.matcher_step(step)
         parts = self.config.rounds + 1
         for part in range(parts):
             if part:
-                for step in self.run.stage(f"classifier {part}", self.config.steps_classifier):
-                    self.classifier_step(self.classifiers[part], step, released=True)
-                self.known = part + 1
+                for step in self.run.stage(f"classifier {self.known + 1}", self.config.steps_classifier):
+                    self.classifier_step(self.classifiers[self.known : self.known + 1], step, released=True)
+                self.known += 1
             for step in self.run.stage(f"auto-encoder {part + 1}", self.config.steps // parts):
                 self.autoencoder_step(step)
 
@@ -346,7 +423,7 @@ class Training:
             out: Tensor = classifier.module(x)
         return out.float()
 
-    def classifier_step(self, classifier: Player, step: Step, *, released: bool) -> None:
+    def classifier_step(self, learners: Sequence[Player], step: Step, *, released: bool) -> None:
         """Cross-entropy, each joint class counting the same; of images, or of what is released as it is now."""
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
@@ -355,7 +432,8 @@ class Training:
                 x = self.redrawn(x, self.other(step, z))
         x = augment(x, step.uniform).contiguous(memory_format=torch.channels_last)
         weights = balanced_weights(torch.bincount(self.run.gather(z), minlength=len(self.protector.prototypes)))
-        self.run.update(classifier, cross_entropy(self.said(classifier, x), z, weights))
+        for learner in learners:
+            self.run.update(learner, cross_entropy(self.said(learner, x), z, weights))
 
     def matcher_step(self, step: Step) -> None:
         """Supervised contrastive loss of the people; with a teacher, 1 - cosine to its features."""
@@ -370,18 +448,23 @@ class Training:
         self.run.update(self.matcher, supervised_contrastive(self.run.gather(self.features(x)), who, 0.1))
 
     def autoencoder_step(self, step: Step) -> None:
-        """J_D + weigh_class J_G + weigh_match J_M, against the frozen networks."""
+        """J_D + weigh_class J_G + weigh_match J_M, and what likeness is missing; against the frozen networks."""
         config = self.config
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         target = self.other(step, z)  # of the neutral prototype: a mixture of classes
         same, other = (self.redrawn(x, w) for w in (F.one_hot(z, len(self.protector.partner)).float(), target))
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
-        classes = self.classifiers[0]
-        told = cross_entropy(self.said(classes, same), z)
-        told = told - (target * F.log_softmax(self.said(classes, other), 1)).sum(1).mean()
-        for classifier in self.classifiers[1 : self.known]:
-            told = told + confusion(self.said(classifier, other))
+        views = [augment(drawn, step.uniform) if config.views else drawn for drawn in (same, other)]
+        views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+        told = torch.zeros((), device=x.device)
+        for i, known in enumerate(self.classifiers[: self.known]):
+            if i < len(config.kinds):
+                told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
+                likely = F.log_softmax(self.said(known, views[1]), 1)
+                told = told - (target * likely).sum(1).mean() / len(config.kinds)
+            else:  # it learned from releases
+                told = told + confusion(self.said(known, views[1]))
         with torch.no_grad():
             truth = self.features(x)
         errors = [(self.features(drawn) - truth).square().sum(1).mean() for drawn in (same, other)]
@@ -389,7 +472,12 @@ class Training:
         self.run.log("pixels", pixels)
         self.run.log("class", told)
         self.run.log("match", match)
-        self.run.update(self.autoencoder, pixels + config.weigh_class * told + config.weigh_match * match)
+        loss = pixels + config.weigh_class * told + config.weigh_match * match
+        if config.likeness:
+            alike = torch.stack([structural_similarity(drawn, x) for drawn in (same, other)])
+            self.run.log("likeness", alike.mean())
+            loss = loss + config.weigh_likeness * F.relu(config.likeness - alike).mean()
+        self.run.update(self.autoencoder, loss)
 
 
 def fit(
@@ -473,8 +561,8 @@ def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> 
     if utility != "identity":
         problems.append(f"utility: what this method keeps is identity, got {utility!r}")
     height, width = pack.x.shape[1:3]
-    if height % 4 or width % 4:
-        problems.append(f"san: height and width must be divisible by 4, got {height}x{width}")
+    if height % 4 or width % 4 or min(height, width) < 12:
+        problems.append(f"san: height and width must be 12 or more and divisible by 4, got {height}x{width}")
     if not problems:
         found = sharpness(pack.x, pack.rows("protect"))
         if found < config.aligned:
