@@ -20,8 +20,8 @@ Where this file departs from the text, or the text leaves a choice open:
   then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
 - The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
   Without an adversary all of them are private data.
-- ``capacity`` (ours, and the default in place of the adversary): r has length 1, gets keyed Gaussian noise, and length
-  1 again, in training and in releases. k values with noise of norm s relative to theirs carry at most
+- ``capacity`` (ours, and the default in place of the adversary): r is centred, has length 1, gets keyed Gaussian noise,
+  and length 1 again, in training and in releases. k values with noise of norm s relative to theirs carry at most
   (k / 2) log2(1 + 1 / s^2) bits (Shannon 1948: k Gaussian channels of that power), whatever decoder reads them; s is
   what makes that ``capacity``. E learns to spend the bits on the labels.
 - Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nets.ResNet`).
@@ -174,30 +174,17 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """f: the rest of the ResNet and two fully connected layers.
-
-    Maps that carry noise are read by a linear layer too, past the rest of the ResNet: labels lie in few directions of a
-    long vector, far below its noise in any one value, and a ReLU would take from both before they can be told apart.
-    """
+    """f: the rest of the ResNet and two fully connected layers."""
 
     def __init__(self, config: Config, shape: Sequence[int], outputs: int) -> None:
         super().__init__()
-        noisy = config.capacity > 0
-        self.unflatten = Unflatten(shape, unit=noisy)
+        self.unflatten = Unflatten(shape, unit=config.capacity > 0)
         self.network = ResNet(config.depth, config.features, config.norm, ResNet.stages[_place(config) :])
-        self.direct = nn.Linear(math.prod(shape), config.features) if noisy and len(shape) == 3 else None
         self.dense = nn.Sequential(nn.ReLU(), nn.Linear(config.features, 256), nn.ReLU(), nn.Linear(256, outputs))
-        if self.direct is not None:  # a network that was learned without it goes on where it was
-            nn.init.zeros_(self.direct.weight)
-            nn.init.zeros_(self.direct.bias)
 
     def forward(self, r: Tensor) -> Tensor:
         """``(B, k)`` -> logits ``(B, outputs)`` of all labels, one after the other."""
-        maps = self.unflatten(r)
-        read: Tensor = self.network(maps)
-        if self.direct is not None:
-            read = read + self.direct(maps.flatten(1))
-        out: Tensor = self.dense(read)
+        out: Tensor = self.dense(self.network(self.unflatten(r)))
         return out.float()
 
 
@@ -536,8 +523,7 @@ def begin(encoder: Encoder, classifier: Classifier, path: Path, keeps: Mapping[s
         raise InputError(f"weights: {path} must add no noise, got noise of norm {release.contract.noise:g}")
     weights = whole(release)
     for half in (encoder, classifier):
-        # What only noise asks for is not there.
-        needed = {n: v for n, v in half.state_dict().items() if not n.startswith(("centre", "direct."))}
+        needed = {name: value for name, value in half.state_dict().items() if name != "centre"}  # which noise asks for
         for name, value in needed.items():
             if name not in weights or weights[name].shape != value.shape:
                 got = tuple(weights[name].shape) if name in weights else "none"

@@ -11,13 +11,21 @@ matcher are trained first and then frozen: hence semi-adversarial.
     J_M           the matcher's features must stay those of x
     minimised     J_D + weigh_class J_G + weigh_match J_M
 
-    stage 1       the classifier, alone; stage 2: the matcher, alone; both are frozen
+    stage 1       the classifiers, alone; stage 2: the matcher, alone; all are frozen
     stage 3       the auto-encoder
     rounds        (preset ``hardened``, ours) a fresh classifier learns the class from x_o and joins the frozen ones;
                   x_o must then confuse it too; stage 3 goes on
 
 The release is x_o, or the image beside the neutral prototype (the classes' mean), or x_s; ``strength`` goes from x to
 it.
+
+What is ours, in every preset but ``paper``, because releases of the published networks neither looked like faces nor
+took in classifiers of other kinds:
+
+- The network that redraws adds to the image at half its resolution (:class:`Retoucher`), where the paper's makes the
+  image anew from 12 maps of a quarter of it.
+- Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
+- Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 
 Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
 
@@ -26,8 +34,8 @@ Where the text (its abstract is what we have, with the authors' code and a later
   x_o is what is released.
 - A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing: J_G
   for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`).
-- The class of an image, which says which prototype is opposite, is told where it is known, else the frozen classifier
-  guesses it. It ships inside the release.
+- The class of an image, which says which prototype is opposite, is told where it is known, else the first frozen
+  classifier guesses it. It ships inside the release.
 - The matcher is the run's own, or (``matcher``) the one of an ONNX file. A file gives no gradient, which J_M needs: in
   stage 2 the run's matcher then learns, in place of telling people apart, to give the file's features of images in
   random views (distillation: it minimises 1 - cosine); J_M keeps those features as far as it follows.
