@@ -229,8 +229,12 @@ def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     example.main()
 
-    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| 0 | ")]
-    assert [row[1] for row in rows] == ["Input", "default", "hardened"]
-    assert all("(" in value for row in rows[1:] for value in row[2:])
-    with Image.open(tmp_path / "out" / "seed-0" / "hardened.png") as sheet:
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if " | 0 | " in line]
+    assert [row[0] for row in rows] == ["| Input", "| default", "| hardened"]
+    assert all("(" in value for row in rows[1:] for value in row[2:-1])
+    with Image.open(tmp_path / "out" / "32x32-1" / "seed-0" / "hardened.png") as sheet:
         assert sheet.size == (2 * (12 * 36 + 4), 2 * (4 * 36 + 4))
+    before = page.read_bytes()
+    monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
+    example.main()
+    assert page.read_bytes() == before

@@ -91,7 +91,7 @@ class Config:
     image."""
     views: bool = True
     """Show redrawn images to the classifiers in random views, so that they are taken in by more than single pixels."""
-    likeness: float = 0.85
+    likeness: float = 0.95
     """Structural similarity to the input that redrawn images should have, in [0, 1); 0 to ask none."""
     weigh_likeness: float = 20.0
     """Weight of what is missing to it, >= 0."""
