@@ -47,6 +47,8 @@ ADVERSARIAL_CUTS = ("conv1", "layer1", "fc")
 """Where stylised faces show the paper's idea; LFW at fc, as table 1 does."""
 STEPS = {"unprotected": 1200, "adversarial": 100, "default": 400}
 """Of encoder and classifier; protected ones begin where the unprotected one ends."""
+LONGER = {"layer1": 2000}
+"""Steps of `default` where the encoder has few layers to tell labels with; of conv1, a single one, not tried."""
 SHORT = {"steps_decoder": 100, "steps_perceptual": 100, "ahead": 1}
 SIZE = 40
 COMMAND = (
@@ -128,7 +130,8 @@ def fitted_as(row: Row, pack: Pack, out: Path, seed: int, common: dict[str, Any]
 
     def fit(preset: str, settings: dict[str, Any]) -> Release:
         steps = "steps_joint" if preset == "adversarial" else "steps_alone"
-        chosen: dict[str, Any] = {"steps_alone": 0, steps: STEPS[preset], "labels": ",".join(row.labels[1:])}
+        count = LONGER.get(row.cut, STEPS[preset]) if preset == "default" else STEPS[preset]
+        chosen: dict[str, Any] = {"steps_alone": 0, steps: count, "labels": ",".join(row.labels[1:])}
         release, _ = pipeline.fit(
             "inversion", pack, private=[], utility=row.labels[0], preset=preset,
             settings={**chosen, **settings, **common}, seed=seed,

@@ -188,6 +188,7 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
     example = importlib.import_module("inversion_faces")
     monkeypatch.setattr(example, "SHORT", {"steps_perceptual": 2, "steps_decoder": 1, "batch": 8})
     monkeypatch.setattr(example, "STEPS", dict.fromkeys(example.STEPS, 2))
+    monkeypatch.setattr(example, "LONGER", {})
     monkeypatch.setattr(attacks, "_STEPS", dict.fromkeys(("weak", "strong", "features"), (2, 2, 2)))
     monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 2)
     results, figures = tmp_path / "r.md", tmp_path / "figures"

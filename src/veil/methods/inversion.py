@@ -139,7 +139,7 @@ _PAPER = Config(
     steps_decoder=2000, steps_joint=10_000,
 )  # fmt: skip
 PRESETS: dict[str, Config] = {
-    "default": Config(capacity=128.0, mu1=0, mu2=0, steps_alone=1000),
+    "default": Config(capacity=64.0, mu1=0, mu2=0, steps_alone=2000),
     "adversarial": Config(),
     "unprotected": Config(mu1=0, mu2=0, steps_alone=1000),
     "paper": _PAPER,
