@@ -467,7 +467,7 @@ class Training:
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         told = torch.zeros((), device=x.device)
         for i, known in enumerate(self.classifiers[: self.known]):
-            if i < len(config.kinds):
+            if i < len(config.kinds):  # dropout, where a kind has it, stays on: one more random view
                 told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
                 likely = F.log_softmax(self.said(known, views[1]), 1)
                 told = told - (target * likely).sum(1).mean() / len(config.kinds)
