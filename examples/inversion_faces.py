@@ -204,7 +204,8 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
         "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
         "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
-        "releases. Rows that are not here have not been run.",
+        "releases. Protected networks begin with the unprotected one and learn on, so they have had more steps. Rows",
+        "that are not here have not been run.",
     ]
     for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
         first = [r for cut in CUTS for kind in KINDS for r in read(out, data, f"{cut} {kind}", seeds)]
