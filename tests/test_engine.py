@@ -324,7 +324,7 @@ KILLED = {
     "substitution": (SUBSTITUTION, faces_pack, {"codes": 3}),
     "mi": (MI, faces_pack, {"perceptual": 3, "auto-encoder": 3, "discriminator": 2, "joint": 3}),
     "inversion": (INVERSION, faces_pack, {"utility": 3, "perceptual": 3, "decoder": 2, "joint": 3}),
-    "san": (SAN, faces_pack, {"classifier": 3, "matcher": 3, "auto-encoder 1": 3}),
+    "san": (SAN, faces_pack, {"classifiers": 3, "matcher": 3, "auto-encoder 1": 3}),
 }
 """Settings, data, and the last checkpoint of a run that is killed in the middle of its last stage."""
 LAST = ("guard", "codes", "joint", "auto-encoder 1")
@@ -473,7 +473,8 @@ PAIRED = {  # settings, data, private labels
     ),
     "mi": (replace(MI, steps_joint=3), faces_pack, ("gender", "expression")),
     "inversion": (replace(INVERSION, steps_joint=3), faces_pack, ("gender", "expression")),
-    "san": (replace(SAN, steps=3), faces_pack, ("gender", "glasses")),
+    # The retoucher's gradients begin at 0, where Adam takes a rounding error for a direction.
+    "san": (replace(SAN, steps=3, network="paper"), faces_pack, ("gender", "glasses")),
 }
 """Up to fourteen joint classes in a batch of 16: the processes' shares differ."""
 
@@ -557,7 +558,7 @@ def test_gradients_of_two_processes_equal_those_of_one(one_and_two, loss):
 def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     """Two processes differ from one by no more than five times what a rounding error in every input does to one.
 
-    A deep network rounds in every layer, so for inversion's ResNet the error in the input is 64 times as large.
+    A deep network rounds in every layer, so for inversion's ResNet the error in the input is 16 times as large.
 
     Both only change the last bit of sums. How far that carries depends on the network (Adam divides by the gradient's
     size, so a weight with a gradient near 0 may step either way), so it is measured. A wrong share,
@@ -572,7 +573,7 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
 
     def rounded(*arguments: object) -> object:
         x = exact(*arguments)
-        size = 2**-18 if name == "inversion" else 2**-24
+        size = 2**-20 if name == "inversion" else 2**-24
         nudge = (1 + size * rng.choice([-1, 1], x.shape)).astype(np.float32)
         return x * nudge if isinstance(x, np.ndarray) else x * torch.from_numpy(nudge)
 

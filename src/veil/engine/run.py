@@ -225,7 +225,9 @@ class Run:
         if self.state.num_processes > 1:
             gradients = _average(gradients, self.state.num_processes)
         for parameter, gradient in zip(player.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # A fused optimiser walks through memory: values must lie there as the parameter's do.
+            alike = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
         if player.clip is not None:
             nn.utils.clip_grad_norm_(player.parameters, player.clip)
         if player.schedule is not None:

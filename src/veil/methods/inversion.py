@@ -123,7 +123,8 @@ class Config:
         problems += not_among(self, {"depth": tuple(ResNet.blocks), "cut": ResNet.stages, "norm": ("group", "batch")})
         if not 0 < self.public < 1:
             problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
-        if self.weights and self.norm != "batch" and not Path(self.weights).is_dir():
+        is_file = Path(self.weights).suffix and not Path(self.weights).is_dir()
+        if is_file and self.norm != "batch":
             problems.append(f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}")
         if problems:
             raise InputError("inversion: " + "; ".join(problems))
