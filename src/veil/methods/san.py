@@ -240,7 +240,7 @@ def classifier(kind: str, channels: int, height: int, width: int, outputs: int) 
         body = ResidualEncoder(channels, height + down, width + across, outputs, base=16)
         return nn.Sequential(nn.ReplicationPad2d((0, across, 0, down)), body)
     blurred = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LayerNorm(256 * channels))
-    return nn.Sequential(blurred, mlp([256 * channels, 256, outputs], dropout=0.3))
+    return nn.Sequential(blurred, mlp([256 * channels, 256, outputs]))
 
 
 class Protector(nn.Module):
@@ -467,7 +467,7 @@ class Training:
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         told = torch.zeros((), device=x.device)
         for i, known in enumerate(self.classifiers[: self.known]):
-            if i < len(config.kinds):  # dropout, where a kind has it, stays on: one more random view
+            if i < len(config.kinds):
                 told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
                 likely = F.log_softmax(self.said(known, views[1]), 1)
                 told = told - (target * likely).sum(1).mean() / len(config.kinds)
