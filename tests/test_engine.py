@@ -473,8 +473,7 @@ PAIRED = {  # settings, data, private labels
     ),
     "mi": (replace(MI, steps_joint=3), faces_pack, ("gender", "expression")),
     "inversion": (replace(INVERSION, steps_joint=3), faces_pack, ("gender", "expression")),
-    # The retoucher's gradients begin at 0, where Adam takes a rounding error for a direction.
-    "san": (replace(SAN, steps=3, network="paper"), faces_pack, ("gender", "glasses")),
+    "san": (replace(SAN, steps=3), faces_pack, ("gender", "glasses")),
 }
 """Up to fourteen joint classes in a batch of 16: the processes' shares differ."""
 
