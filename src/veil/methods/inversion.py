@@ -123,8 +123,8 @@ class Config:
         problems += not_among(self, {"depth": tuple(ResNet.blocks), "cut": ResNet.stages, "norm": ("group", "batch")})
         if not 0 < self.public < 1:
             problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
-        is_file = Path(self.weights).suffix and not Path(self.weights).is_dir()
-        if is_file and self.norm != "batch":
+        path = Path(self.weights)
+        if (path.is_file() or (path.suffix and not path.is_dir())) and self.norm != "batch":
             problems.append(f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}")
         if problems:
             raise InputError("inversion: " + "; ".join(problems))
@@ -248,7 +248,7 @@ class Training:
             decoder = nn.Sequential(Unflatten(self.shape, unit=config.capacity > 0), MirrorDecoder(self.shape, *image))
             discriminator = ImageDiscriminator(*image)
         self.made: dict[str, str] = {}
-        if Path(config.weights or "-").is_dir():
+        if config.weights and Path(config.weights).is_dir():
             self.made["weights"] = begin(self.encoder, self.classifier, Path(config.weights), keeps)
         elif config.weights:
             for half in (self.encoder.network, self.classifier.network):

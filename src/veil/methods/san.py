@@ -393,7 +393,7 @@ class Training:
         for part in range(parts):
             if part:
                 for step in self.run.stage(f"classifier {self.known + 1}", self.config.steps_classifier):
-                    self.classifier_step(self.classifiers[self.known : self.known + 1], step, released=True)
+                    self.classifier_step([self.classifiers[self.known]], step, released=True)
                 self.known += 1
             for step in self.run.stage(f"auto-encoder {part + 1}", self.config.steps // parts):
                 self.autoencoder_step(step)
