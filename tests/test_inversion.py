@@ -427,6 +427,12 @@ def test_the_same_network_cut_elsewhere(tmp_path):
         inversion.recut(release, "layer4")
 
 
+def test_a_weight_file_is_one_whatever_its_name(tmp_path):
+    (tmp_path / "resnet18").write_bytes(b"")
+    with pytest.raises(InputError, match="norm: a weight file holds statistics of batches"):
+        Config(weights=str(tmp_path / "resnet18"))
+
+
 def test_it_begins_with_a_network_that_is_there(tmp_path):
     """Without a step more it is that network, wherever it is cut; with noise, and cut elsewhere, it learns on."""
     release, x = fit(replace(SHORT, mu1=0.0, mu2=0.0)), faces_pack().x[:6]
