@@ -88,13 +88,16 @@ def convolve_doubled(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     return out if convolution.bias is None else out + convolution.bias[:, None, None].to(out)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (Wu and He 2018) in groups of 16 channels.
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He 2018), in fp32 where the processor is slow at it in bf16.
 
-    PyTorch's kernel for channels_last on CPUs works along the channels of a group: in bf16, groups of 4 take more than
-    ten times as long.
+    PyTorch's kernel for channels_last on CPUs works along the channels of a group, and needs 16 of them in bf16.
     """
-    return nn.GroupNorm(max(channels // 16, 1), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, ...)`` -> the same, of its type."""
+        narrow = self.num_channels < 16 * self.num_groups and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        return super().forward(x.float()).to(x.dtype) if narrow else super().forward(x)
 
 
 class ResidualBlock(nn.Module):
@@ -102,9 +105,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, halve: bool = False) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels_in)
+        self.norm1 = GroupNorm(8, channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, 2 if halve else 1, 1, bias=False)
-        self.norm2 = group_norm(channels_out)
+        self.norm2 = GroupNorm(8, channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, bias=False)
@@ -170,7 +173,7 @@ class ResidualEncoder(nn.Module):
             ResidualBlock(2 * base, 4 * base, halve=True),
             ResidualBlock(4 * base, 8 * base, halve=True),
         )
-        self.norm = group_norm(8 * base)
+        self.norm = GroupNorm(8, 8 * base)
         self.head = nn.Linear(8 * base * (height // self.multiple) * (width // self.multiple), features)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ class SixConvolutions(nn.Module):
         for i, (a, b) in enumerate(pairwise([channels_in, 32, 64, 64, 128, 128, 256])):
             layers.append(nn.Conv2d(a, b, 3, 1, 1))
             if normalise:
-                layers.append(group_norm(b))
+                layers.append(GroupNorm(8, b))
             layers.append(nn.LeakyReLU())
             if size >= 8 and (i in (1, 3) or (i == 0 and size >= 48)):
                 layers.append(nn.AvgPool2d(2))
@@ -338,7 +341,7 @@ class StoredBatchNorm(nn.Module):
 
 
 def _norm(kind: Literal["group", "batch"], channels: int) -> nn.Module:
-    return StoredBatchNorm(channels) if kind == "batch" else group_norm(channels)
+    return StoredBatchNorm(channels) if kind == "batch" else GroupNorm(8, channels)
 
 
 class MirrorDecoder(nn.Module):
@@ -377,7 +380,7 @@ class MirrorDecoder(nn.Module):
         for i in range(doublings - 1):
             layers += [ResidualBlock(widths[max(i - 1, 0)], widths[i]), nn.Upsample(scale_factor=2)]
         last = widths[max(doublings - 2, 0)]
-        layers += [ResidualBlock(last, widths[-1]), group_norm(widths[-1]), nn.ReLU()]
+        layers += [ResidualBlock(last, widths[-1]), GroupNorm(8, widths[-1]), nn.ReLU()]
         layers += [nn.Conv2d(widths[-1], 4 * channels_out, 3, 1, 1), nn.PixelShuffle(2)]
         self.layers = nn.Sequential(*layers)
 
@@ -415,9 +418,9 @@ class PerceptualNetwork(nn.Module):
     def __init__(self, channels: int, outputs: int = 64) -> None:
         super().__init__()
         widths = (channels, 16, 32, 64, 96, 128)
-        # The first stage halves at once, as LPIPS's networks do: for speed on CPUs.
+        # The first stage halves at once, as LPIPS's networks do, and groups are wide: both for speed on CPUs.
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, 1, 1) if i else nn.Conv2d(a, b, 4, 2, 1), group_norm(b), nn.ReLU())
+            nn.Sequential(nn.Conv2d(a, b, 3, 1, 1) if i else nn.Conv2d(a, b, 4, 2, 1), GroupNorm(b // 16, b), nn.ReLU())
             for i, (a, b) in enumerate(pairwise(widths))
         )
         self.head = nn.Linear(sum(widths[1:]), outputs)

@@ -42,7 +42,7 @@ from veil.engine.run import has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
 from veil.metrics import auc, balanced_accuracy, best_threshold, macro_auc
-from veil.nets import ResidualBlock, SixConvolutions, group_norm, mlp
+from veil.nets import GroupNorm, ResidualBlock, SixConvolutions, mlp
 
 Floats = NDArray[np.float32]
 Score = Callable[[NDArray[np.generic]], Floats]
@@ -362,7 +362,7 @@ class SmallResNet(nn.Module):
             ResidualBlock(64, 64),
             ResidualBlock(64, 128, halve=True),
             ResidualBlock(128, 256, halve=True),
-            group_norm(256),
+            GroupNorm(8, 256),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
@@ -387,7 +387,7 @@ class PlainCNN(nn.Module):
         layers: list[nn.Module] = []
         for i, (a, b) in enumerate(pairwise([channels_in * self.patch**2, 64, 128, 128])):
             layers += [nn.Conv2d(a, b, 3, 1, 1), *([nn.MaxPool2d(2, ceil_mode=True)] if i < 2 else [])]
-            layers += [group_norm(b), nn.ReLU()]
+            layers += [GroupNorm(8, b), nn.ReLU()]
         cells = math.prod(-(-side // (4 * self.patch)) for side in (height, width))
         dense = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(128 * cells, 256), nn.ReLU(), nn.Dropout(0.3)]
         self.layers = nn.Sequential(*layers, *dense, nn.Linear(256, outputs))

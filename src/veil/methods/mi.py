@@ -54,7 +54,7 @@ from veil.engine.run import Diverged, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import not_among, too_small
-from veil.nets import to_input
+from veil.nets import GroupNorm, to_input
 from veil.release import Contract, Release
 
 
@@ -202,7 +202,7 @@ def private_classifier(channels: int, height: int, width: int, outputs: int) -> 
     layers: list[nn.Module] = []
     for a, b, halve in ((channels, 64, True), (64, 128, True), (128, 128, False)):
         layers += [nn.Conv2d(a, b, 3, 1, 1), *([nn.MaxPool2d(2, ceil_mode=True)] if halve else [])]
-        layers += [nn.GroupNorm(8, b), nn.LeakyReLU(0.1)]
+        layers += [GroupNorm(8, b), nn.LeakyReLU(0.1)]
     flat = 128 * -(-height // 4) * -(-width // 4)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 256), nn.LeakyReLU(0.1), nn.Linear(256, outputs))
 

@@ -46,7 +46,7 @@ from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import too_small
 from veil.methods.template import people
-from veil.nets import ResidualEncoder, mlp, to_input
+from veil.nets import GroupNorm, ResidualEncoder, mlp, to_input
 from veil.release import Contract, Release, new_key
 
 Floats = NDArray[np.floating[Any]]
@@ -183,7 +183,7 @@ class CodeEncoder(nn.Module):
             for a, b in ((channels, 32), (32, 64), (64, 128)):
                 layers += [
                     nn.Conv2d(a, b, 3, 1, 1),
-                    nn.GroupNorm(b // 8, b),
+                    GroupNorm(b // 8, b),
                     nn.ReLU(),
                     nn.MaxPool2d(2, ceil_mode=True),
                 ]
