@@ -80,7 +80,7 @@ def test_the_auto_encoder_is_the_published_one(channels):
 @pytest.mark.parametrize(("network", "least"), [("paper", 5), ("retouch", 1)])
 def test_strength_goes_from_the_input_to_what_is_redrawn(network, least):
     x = np.asarray(faces_pack().x[:6])
-    config = replace(SHORT, network=network)
+    config = replace(SHORT, network=network, steps=10)
     outs = [fit(replace(config, strength=s)).transform(x).astype(float) for s in (0.0, 0.5, 1.0)]
     np.testing.assert_array_equal(outs[0], x)
     assert np.abs(outs[1] - (outs[0] + outs[2]) / 2).max() <= 1  # rounding
@@ -100,7 +100,7 @@ def test_the_retoucher_begins_with_nothing_to_add(shape):
 def test_the_class_may_be_told():
     """Of an image said to be of the other class another prototype is the opposite."""
     pack = faces_pack()
-    release = fit()
+    release = fit(replace(SHORT, steps=10))
     x, z = np.asarray(pack.x[:20]), pack.label("gender")[:20]
     told = release.transform(x, told={"gender": z})
     other = release.transform(x, told={"gender": 1 - z})
