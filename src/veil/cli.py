@@ -205,7 +205,7 @@ def fit(
         str | None,
         typer.Option(
             help="For aia: paper, original, without-task, deep, deep-original; for mi: default, paper; for "
-            "inversion: default, adversarial, unprotected, paper; for san: default, hardened; for "
+            "inversion: default, adversarial, unprotected, paper; for san: default, hardened, paper; for "
             "substitution: default, unguided, handwriting; for template: default, erased, aligned, noise."
         ),
     ] = None,

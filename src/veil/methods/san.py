@@ -13,8 +13,8 @@ matcher are trained first and then frozen: hence semi-adversarial.
 
     stage 1       the classifiers, alone; stage 2: the matcher, alone; all are frozen
     stage 3       the auto-encoder
-    rounds        (preset ``hardened``, ours) a fresh classifier learns the class from x_o and joins the frozen ones;
-                  x_o must then confuse it too; stage 3 goes on
+    rounds        (preset ``hardened``, ours) a fresh classifier learns the class from x_o and goes on learning beside
+                  stage 3, which goes on too; x_o must confuse it
 
 The release is x_o, or the image beside the neutral prototype (the classes' mean), or x_s; ``strength`` goes from x to
 it.
@@ -33,7 +33,8 @@ Where the text (its abstract is what we have, with the authors' code and a later
   report the mean absolute error. J_M: on the mean of both images' errors, or on x_s alone; the default is the mean, for
   x_o is what is released.
 - A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing: J_G
-  for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`).
+  for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`). They are not frozen: each auto-encoder's
+  step is followed by one of theirs, for what is hidden from a classifier that stands still another finds.
 - The class of an image, which says which prototype is opposite, is told where it is known, else the first frozen
   classifier guesses it. It ships inside the release.
 - The matcher is the run's own, or (``matcher``) the one of an ONNX file. A file gives no gradient, which J_M needs: in
@@ -107,7 +108,7 @@ class Config:
     weigh_match: float = 5.0
     """Weight of J_M, >= 0."""
     rounds: int = 0
-    """Rounds in which a fresh classifier learns from releases and joins the frozen ones, >= 0."""
+    """Rounds in which a fresh classifier begins to learn from releases, >= 0."""
     aligned: float = 0.12
     """Least share of an image's pixel variance that the average face of `protect` has, in [0, 1)."""
     batch: int = 32
@@ -163,7 +164,7 @@ PRESETS: dict[str, Config] = {
     "hardened": Config(rounds=3, steps=1600),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
-"""``hardened`` refreshes the frozen classifiers from releases; ``paper`` is what was published."""
+"""``hardened`` adds classifiers that learn from releases; ``paper`` is what was published."""
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -320,6 +321,8 @@ def partners(prototype: Literal["opposite", "neutral", "same"], change: Sequence
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
+_GOES_ON = 0.25  # of its peak learning rate: with what a classifier of ``rounds`` learns beside the auto-encoder
+
 
 def sharpness(x: NDArray[np.uint8], rows: NDArray[np.int64]) -> float:
     """Share of the images' variance over pixels that their mean has, in [0, 1]; little where faces are not aligned.
@@ -371,12 +374,15 @@ class Training:
             "auto-encoder", protector.autoencoder, lr=config.lr, schedule=one_cycle(config.steps), clip=5.0
         )
 
-        def frozen(name: str, module: nn.Module, steps: int) -> Player:
-            schedule = one_cycle(steps)
-            return Player(name, module, lr=config.lr_frozen, optimizer="adamw", weight_decay=0.02, schedule=schedule)
+        def frozen(name: str, module: nn.Module, steps: int, then: float = 0.0) -> Player:
+            cycle = one_cycle(steps)
+            return Player(
+                name, module, lr=config.lr_frozen, optimizer="adamw", weight_decay=0.02,
+                schedule=lambda update: cycle(update) if update < steps else then,
+            )  # fmt: skip
 
         self.classifiers = [
-            frozen(f"classifier {i + 1}", module, config.steps_classifier)
+            frozen(f"classifier {i + 1}", module, config.steps_classifier, _GOES_ON)
             for i, module in enumerate([protector.classifier, *others])
         ]
         self.matcher = frozen("matcher", matcher, config.steps_matcher)
@@ -432,13 +438,16 @@ class Training:
         return out.float()
 
     def classifier_step(self, learners: Sequence[Player], step: Step, *, released: bool) -> None:
-        """Cross-entropy, each joint class counting the same; of images, or of what is released as it is now."""
+        """On views of images, or of what is released as it is now."""
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         if released:
             with torch.no_grad():
                 x = self.redrawn(x, self.other(step, z))
-        x = augment(x, step.uniform).contiguous(memory_format=torch.channels_last)
+        self.learn(learners, augment(x, step.uniform).contiguous(memory_format=torch.channels_last), z)
+
+    def learn(self, learners: Sequence[Player], x: Tensor, z: Tensor) -> None:
+        """A step of classifiers: cross-entropy, each joint class counting the same."""
         weights = balanced_weights(torch.bincount(self.run.gather(z), minlength=len(self.protector.prototypes)))
         for learner in learners:
             self.run.update(learner, cross_entropy(self.said(learner, x), z, weights))
@@ -486,6 +495,7 @@ class Training:
             self.run.log("likeness", alike.mean())
             loss = loss + config.weigh_likeness * F.relu(config.likeness - alike).mean()
         self.run.update(self.autoencoder, loss)
+        self.learn(self.classifiers[len(config.kinds) : self.known], views[1].detach(), z)
 
 
 def fit(
