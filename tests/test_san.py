@@ -97,6 +97,21 @@ def test_the_retoucher_begins_with_nothing_to_add(shape):
     assert (network(x, prototype).sigmoid() != x.clamp(0.01, 0.99)).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("kind", san.KINDS)
+@pytest.mark.parametrize("size", [(20, 28), (100, 132)])
+def test_frozen_classifiers_see_no_more_than_64_pixels(kind, size):
+    """Noise that averages to nothing over squares of 2 pixels is not seen in large images."""
+    torch.manual_seed(0)
+    network = san.classifier(kind, 3, *size, 4).eval()
+    x = torch.rand(2, 3, *size)
+    noise = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(size[0] // 2, size[1] // 2)
+    with torch.no_grad():
+        plain, noisy = network(x), network(x + noise)
+    assert plain.shape == (2, 4)
+    if kind != "blurred":
+        assert torch.allclose(plain, noisy, atol=1e-4) == (min(size) > 64)
+
+
 def test_the_class_may_be_told():
     """Of an image said to be of the other class another prototype is the opposite."""
     pack = faces_pack()

@@ -233,15 +233,25 @@ def _doubled(h: Tensor) -> Tensor:
 
 
 def classifier(kind: str, channels: int, height: int, width: int, outputs: int) -> nn.Module:
-    """A classifier ``(B, C, H, W)`` -> ``(B, outputs)`` of one of :data:`KINDS`: frozen ones should err differently."""
+    """A classifier ``(B, C, H, W)`` -> ``(B, outputs)`` of one of :data:`KINDS`: frozen ones should err differently.
+
+    Of images of more than 64 pixels they see averages: what is added is smooth, and they are most of the work.
+    """
+    if kind == "blurred":
+        blurred = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LayerNorm(256 * channels))
+        return nn.Sequential(blurred, mlp([256 * channels, 256, outputs]))
+    shrink = math.ceil(min(height, width) / 64)
+    height, width = height // shrink, width // shrink
+    body: nn.Module
     if kind == "six":
-        return SixConvolutions(channels, min(height, width), outputs)
-    if kind == "residual":
+        body = SixConvolutions(channels, min(height, width), outputs)
+    else:
         down, across = (-side % ResidualEncoder.multiple for side in (height, width))
-        body = ResidualEncoder(channels, height + down, width + across, outputs, base=16)
-        return nn.Sequential(nn.ReplicationPad2d((0, across, 0, down)), body)
-    blurred = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LayerNorm(256 * channels))
-    return nn.Sequential(blurred, mlp([256 * channels, 256, outputs]))
+        body = nn.Sequential(
+            nn.ReplicationPad2d((0, across, 0, down)),
+            ResidualEncoder(channels, height + down, width + across, outputs, base=16),
+        )
+    return body if shrink == 1 else nn.Sequential(nn.AvgPool2d(shrink), body)
 
 
 class Protector(nn.Module):
