@@ -42,15 +42,12 @@ KINDS = ("unprotected", "adversarial", "default")
 """Presets that are compared."""
 LABELS = {"stylised": ("expression", "smile", "glasses"), "lfw": ("gender", "smile")}
 SINGLE = "glasses"
-PROTECTED = {
-    "stylised": {"adversarial": ("conv1", "fc"), "default": ("conv1", "layer1", "pool", "fc")},
-    "lfw": {"adversarial": ("fc",), "default": ("layer1", "fc")},
-}
-"""Where table 3 shows protection; `unprotected` is shown everywhere, of LFW where `default` is."""
+PROTECTED = {"conv1": KINDS[:2], "layer1": KINDS[::2], "fc": KINDS}
+"""What is compared at a cut; where nothing is said, how much is redrawn without protection."""
 STEPS = {"unprotected": 1200, "adversarial": 100, "default": 400}
 """Of encoder and classifier; protected ones begin where the unprotected one ends."""
-LONGER = {"layer1": 2000}
-"""Steps of `default` where the encoder has few layers to tell labels with; of conv1, a single one, not tried."""
+LONGER = 2000
+"""Steps of `default` at layer1, where the encoder has few layers to tell labels with; of LFW, which is small, not."""
 AS_LONG = "unprotected as long"
 """The unprotected network after as many steps more: what labels would gain by the steps alone."""
 SHORT = {"steps_decoder": 100, "steps_perceptual": 100, "ahead": 1}
@@ -76,17 +73,16 @@ class Row:
 
 def rows(data: str, *, quick: bool) -> list[Row]:
     """All that the tables need; rows that two tables share are made once."""
-    every, all_labels, one = tuple(attacks.DECODERS), LABELS[data], (SINGLE,)
-    made = [Row(f"fc {kind}", kind, "fc", all_labels, decoders=every) for kind in KINDS]
-    protected = PROTECTED[data]
-    for cut in ("layer1",) if quick else (CUTS[:-1] if data == "stylised" else protected["default"][:-1]):
-        kinds = [kind for kind in KINDS if cut in protected.get(kind, CUTS)]
-        made += [Row(f"{cut} {kind}", kind, cut, all_labels) for kind in kinds]
-    made += [Row(f"single {kind}", kind, "fc", one, decoders=every) for kind in KINDS[::2] if data == "stylised"]
-    for mu2 in () if quick or data == "lfw" else WEIGHTS:
-        made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", all_labels, {"mu1": 0.0, "mu2": mu2}))
-    if data == "stylised" and not quick:
-        made.append(Row(AS_LONG, "unprotected", "fc", all_labels, {"steps_alone": LONGER["layer1"]}, decoders=()))
+    labels, every = LABELS[data], tuple(attacks.DECODERS)
+    if data == "lfw":
+        return [Row(f"{cut} {kind}", kind, cut, labels) for cut in ("fc", "layer1") for kind in PROTECTED[cut]]
+    made = [Row(f"fc {kind}", kind, "fc", labels, decoders=every) for kind in PROTECTED["fc"]]
+    for cut in ("layer1",) if quick else CUTS[:-1]:
+        made += [Row(f"{cut} {kind}", kind, cut, labels) for kind in PROTECTED.get(cut, ("unprotected",))]
+    made += [Row(f"single {kind}", kind, "fc", (SINGLE,)) for kind in ("unprotected", "default")]
+    if not quick:
+        made += [Row(f"mu2 {w:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": w}) for w in WEIGHTS]
+        made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": LONGER}, decoders=()))
     return made
 
 
@@ -132,11 +128,11 @@ def one_seed(
 
 def fitted_as(row: Row, pack: Pack, out: Path, seed: int, common: dict[str, Any]) -> Release:
     """The row's release: the unprotected network, which is fitted once, or one that begins with it."""
+    steps = {**STEPS, "default": LONGER} if (row.cut, *row.labels) == ("layer1", *LABELS["stylised"]) else STEPS
 
     def fit(preset: str, settings: dict[str, Any]) -> Release:
-        steps = "steps_joint" if preset == "adversarial" else "steps_alone"
-        count = LONGER.get(row.cut, STEPS[preset]) if preset == "default" else STEPS[preset]
-        chosen: dict[str, Any] = {"steps_alone": 0, steps: count, "labels": ",".join(row.labels[1:])}
+        stage = "steps_joint" if preset == "adversarial" else "steps_alone"
+        chosen: dict[str, Any] = {"steps_alone": 0, stage: steps[preset], "labels": ",".join(row.labels[1:])}
         release, _ = pipeline.fit(
             "inversion", pack, private=[], utility=row.labels[0], preset=preset,
             settings={**chosen, **settings, **common}, seed=seed,
@@ -209,9 +205,9 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
         "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
         "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
-        "releases. Protected networks begin with the unprotected one and learn on: by "
-        f"{STEPS['adversarial']} (`adversarial`), {STEPS['default']} and, at",
-        f"layer1, {LONGER['layer1']:,} steps (`default`). Rows that are not here have not been run.",
+        f"releases. Protected networks begin with the unprotected one and learn on: by {STEPS['adversarial']} steps",
+        f"(`adversarial`) or {STEPS['default']} (`default`; at layer1 of stylised faces {LONGER:,}). Rows that are not "
+        "here have not been run.",
     ]
     for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
         first = [r for cut in CUTS for kind in KINDS for r in read(out, data, f"{cut} {kind}", seeds)]
@@ -249,7 +245,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         if longer := read(out, data, AS_LONG, seeds):
             lines += [
                 "",
-                f"The unprotected network after {LONGER['layer1']:,} steps more, as many as layer1's default had: mean "
+                f"The unprotected network after {LONGER:,} steps more, as many as layer1's default had: mean "
                 f"MCC {mean_mcc(longer)}, {len(longer)} seeds.",
             ]
     path.parent.mkdir(parents=True, exist_ok=True)
