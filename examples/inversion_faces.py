@@ -81,7 +81,9 @@ def rows(data: str, *, quick: bool) -> list[Row]:
         made += [Row(f"{cut} {kind}", kind, cut, labels) for kind in PROTECTED.get(cut, ("unprotected",))]
     made += [Row(f"single {kind}", kind, "fc", (SINGLE,)) for kind in ("unprotected", "default")]
     if not quick:
-        made += [Row(f"mu2 {w:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": w}) for w in WEIGHTS]
+        for mu2 in WEIGHTS:  # without any weight there is no adversary, and so no stage beside one
+            alone = {} if mu2 else {"steps_alone": STEPS["adversarial"]}
+            made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": mu2, **alone}))
         made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": LONGER}, decoders=()))
     return made
 

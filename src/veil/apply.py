@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -143,7 +143,7 @@ def apply(
     if pack is not None:
         rows = _from_pack(release, pack, source, told, row_numbers)
     elif source.is_dir():
-        rows = _from_images(release, source, row_numbers, eyes)
+        rows = _from_images(release, source, row_numbers, eyes, named=out.suffix != ".npy")
     else:
         rows = _from_vectors(release, source, column, told, row_numbers, named=out.suffix != ".npy")
     # Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
@@ -454,7 +454,9 @@ def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], 
     return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
 
 
-def _from_images(release: Release, source: Path, row_numbers: bool, landmarks: Landmarks | None) -> _Source:
+def _from_images(
+    release: Release, source: Path, row_numbers: bool, landmarks: Landmarks | None, *, named: bool
+) -> _Source:
     """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
     c = release.contract
     _check_kind(release, source, "images")
@@ -471,10 +473,13 @@ def _from_images(release: Release, source: Path, row_numbers: bool, landmarks: L
             row = first
             while some := list(islice(decoded, BATCH["images"])):
                 good = [(item.source, array) for item, array, _ in some if array is not None]
+                skipped = [(item.source, reason) for item, array, reason in some if array is None]
+                if skipped and not named:
+                    _refuse_gap(source, *skipped[0])
                 yield _Batch(
                     names=pa.array([name for name, _ in good], pa.string()),
                     x=np.stack([array for _, array in good]) if good else np.empty((0, *c.shape), np.uint8),
-                    skipped=[(item.source, reason) for item, array, reason in some if array is None],
+                    skipped=skipped,
                     paths=[found[i][0] for i, (_, array, _) in enumerate(some, row) if array is not None],
                 )
                 row += len(some)
@@ -511,7 +516,7 @@ def _from_vectors(
             skipped = [(block.names[row].as_py(), reason) for row, reason in block.problems.items()]
             if not named:
                 name, reason = skipped[0]
-                raise InputError(f"{source}: row {name} has {reason}; an npy file cannot tell that it is left out")
+                _refuse_gap(source, f"row {name}", f"has {reason}")
             good = np.setdiff1d(np.arange(len(block.vectors)), list(block.problems))
             yield _Batch(
                 names=block.names.take(pa.array(good)),
@@ -521,6 +526,10 @@ def _from_vectors(
             )
 
     return _Source(count=file.n, fingerprint=_stamp(source), batches=batches, columns=file.form == "columns")
+
+
+def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
+    raise InputError(f"{source}: {name} {reason}; an npy file cannot tell that it is left out")
 
 
 def _stamp(path: Path) -> str:

@@ -42,7 +42,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secr
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Key = Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")]
 Private = Annotated[list[str] | None, typer.Option("--private", help="Label to hide and attack; repeat for several.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; one for each processor by default.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="How much to do at a time; as much as there are processors by default.")
+]
 
 
 class Show:

@@ -350,11 +350,15 @@ class Release:
             with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
 
         Raises:
-            InputError: If the folder exists and ``force`` is False, or holds something else, or cannot be written.
+            InputError: If the folder, or another release's key in the key's place, exists and ``force`` is False; if
+                the folder holds something else; or if it cannot be written.
         """
         from safetensors.torch import save as to_bytes
 
         path = Path(path)
+        beside = key_path(path)
+        if self.key is not None and beside.exists() and not force and beside.read_bytes() != self.key:
+            raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
         if path.exists() and not force:
             raise InputError(f"{path}: already exists; choose another name or force")
         if path.exists() and not (path / _CARD).exists():
@@ -383,7 +387,7 @@ class Release:
             (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
             if self.key is not None:
-                _write_key(key_path(path), self.key)
+                _write_key(beside, self.key)
             if path.exists():
                 path.rename(temporary / "old")
             new.rename(path)
@@ -463,7 +467,7 @@ class Release:
         try:
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError("export needs the extra 'onnx': pip install 'veil[onnx]'") from error
+            raise InputError("export needs the extra 'onnx': pip install '.[onnx]' in Veil's folder") from error
         path = Path(path)
         blank = np.zeros((2, *self.contract.shape), np.uint8 if self.contract.kind == "images" else np.float32)
         example = to_input(blank, self.contract.kind)

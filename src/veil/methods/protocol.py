@@ -42,7 +42,6 @@ class Method:
     """A method.
 
     Attributes:
-        summary: One line for ``veil fit --help``.
         config: Its frozen dataclass of settings.
         presets: Named settings; the first is the default.
         fit: Trains it.
@@ -54,7 +53,6 @@ class Method:
         strength: The setting that weighs hiding, where fitting is quick enough to try several under a budget.
     """
 
-    summary: str
     config: type[Any]
     presets: Mapping[str, Any]
     fit: Fit
