@@ -177,7 +177,7 @@ def judges(
 def linear(problem: Inversion) -> Redraw:
     """Ridge regression from standardised releases to originals; inverts a linear encoder that can be inverted at all.
 
-    The ridge is the one of the least error on validation data.
+    The ridge is the one that is best on validation data: of the least error for images, the highest cosine for vectors.
     """
     n = min(len(problem.originals), problem.releases.pick(*_LINEAR))
     rows = np.sort(np.random.default_rng(problem.releases.seed).permutation(len(problem.originals))[:n])
@@ -195,15 +195,16 @@ def linear(problem: Inversion) -> Redraw:
         out: NDArray[np.float64] = centred @ x.T @ axes if wide else centred @ axes
         return out
 
+    shape, images = problem.originals.shape[1:], problem.originals.dtype == np.uint8
     check = slice(0, _MEASURED)
     known, seen = flat(problem.originals_validation[check]), basis(problem.releases.x_validation[check])
     best, least = target, math.inf
     for ridge in (1e-8, 1e-4, 1e-2, 1.0, 100.0):
         weights = target / (values + ridge * max(values.mean(), 1e-12))[:, None]
-        error = float(np.square(seen @ weights + centre_y - known).mean())
+        drawn = seen @ weights + centre_y
+        error = float((np.square(drawn - known) if images else -_cosine(drawn, known)).mean())
         if error < least:
             best, least = weights, error
-    shape, images = problem.originals.shape[1:], problem.originals.dtype == np.uint8
 
     def redraw(new: NDArray[Any]) -> NDArray[Any]:
         drawn: NDArray[np.float64] = basis(new) @ best + centre_y
