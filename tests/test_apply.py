@@ -367,6 +367,10 @@ def test_npy_has_no_way_to_say_that_a_row_is_missing(tmp_path: Path) -> None:
     assert _left(tmp_path) == ["in.npy"]
 
 
+def test_npy_has_no_way_to_say_that_an_image_is_missing(album: Path, tmp_path: Path) -> None:
+    assert "an npy file cannot tell that it is left out" in _refused(images_release(), album, tmp_path / "out.npy")
+
+
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
 def test_bad_rows_of_vectors_are_skipped_and_listed(tmp_path: Path, kind: str) -> None:
     x = np.arange(1, 31, dtype=np.float32).reshape(6, D)

@@ -99,8 +99,8 @@ def test_python_blocks_run(page: Path) -> None:
 @pytest.mark.usefixtures("small")
 def test_readme_example_leaves_what_it_says() -> None:
     execute(ROOT / "README.md")
-    assert {p.name for p in Path("protected").iterdir()} == {"release.json", "weights.safetensors"}
-    assert "<html" in Path("audit/report.html").read_text()
+    assert {p.name for p in Path("release").iterdir()} == {"release.json", "weights.safetensors"}
+    assert "<html" in Path("findings/report.html").read_text()
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from veil import report
 from veil.audit import findings
 from veil.audit.findings import Finding
 from veil.errors import InputError
@@ -219,3 +220,7 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
         findings.read(tmp_path)
     with pytest.raises(InputError, match="no findings here"):
         findings.read(tmp_path / "findings.json")
+
+
+def test_reports_know_how_notes_begin() -> None:
+    assert report.NO_BETTER == findings.NO_BETTER

@@ -14,7 +14,7 @@ from torch import nn
 from conftest import faces_pack, vectors_pack
 from veil import pipeline
 from veil.audit import inversion as attacks
-from veil.audit.findings import Finding
+from veil.audit.findings import NO_BETTER, Finding
 from veil.data.pack import Pack
 from veil.engine import Run, perceptual
 from veil.engine.onnxfile import OnnxNetwork
@@ -111,8 +111,8 @@ def test_a_constant_encoder_gives_the_mean_image_and_the_audit_says_so(tmp_path)
     for code in ("psnr", "ssim", "perceptual", "face_similarity"):
         exact, worst = one(found, code, "linear decoder"), one(found, code)
         assert exact.value == pytest.approx(one(found, code, attacks.MEAN).value, abs=1e-6)
-        assert exact.note.startswith("no better than without a release")
-        assert worst.note.startswith("no better than without a release")
+        assert exact.note.startswith(NO_BETTER)
+        assert worst.note.startswith(NO_BETTER)
     drawn = np.load(attacks.picture(tmp_path, "r"))
     assert (drawn == drawn[:1]).all()
     assert one(found, "lda", "scatter").status == "not_applicable"
@@ -146,6 +146,25 @@ def test_features_are_found_straight_from_releases():
     noise = np.random.default_rng(0).normal(size=features.shape).astype(np.float32)
     guess = one(invert(noise), "feature_similarity")
     assert guess.value < guess.chance + 0.02
+
+
+def test_features_are_found_whatever_their_length():
+    """A matcher's features are compared by their directions, and so is what an attack on them learns to choose."""
+    judges = _judges()
+    releases = judges.matcher(np.asarray(small_pack().x)) @ np.random.default_rng(0).normal(size=(256, 12))
+    long = attacks.Judges(looks=judges.looks, matcher=lambda x: 20 * judges.matcher(x), about="")
+    found = [invert(releases.astype(np.float32), judges=who, decoders=()) for who in (judges, long)]
+    values = [one(each, "feature_similarity", "linear features").value for each in found]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_a_small_gain_is_seen_where_images_differ_more():
+    """How bright an image is tells little of it, but of every image: its interval spans what is got without."""
+    brightness = np.asarray(small_pack().x).mean((1, 2), dtype=np.float32)[:, None]
+    found = invert(brightness, decoders=("linear decoder",))
+    hits = [f for f in found if f.attacker == "linear decoder" and f.code == "inversion.ssim"]
+    assert hits[0].low < hits[0].chance < hits[0].value
+    assert not hits[0].note.startswith(NO_BETTER)
 
 
 def test_stored_templates_are_reconstructed():
@@ -302,7 +321,8 @@ def test_decoders_give_the_image_for_any_shape():
         ((3, 33, 9), (3, 33, 9)), ((256, 4, 4), (1, 48, 40)),
     ]:  # fmt: skip
         assert MirrorDecoder(shape, *image)(torch.rand(2, *shape)).shape == (2, *image)
-    assert ImageDiscriminator(3, 50, 48)(torch.rand(2, 3, 50, 48)).shape == (2,)
+    for size in ((50, 48), (8, 8), (12, 40)):
+        assert ImageDiscriminator(3, *size)(torch.rand(2, 3, *size)).shape == (2,)
 
 
 # Losses
@@ -384,6 +404,8 @@ def test_noise_makes_the_capacity():
     for capacity, k in ((8.0, 16), (128.0, 16_384), (0.5, 128)):
         s = inversion.noise_of(capacity, k)
         assert k / 2 * np.log2(1 + 1 / s**2) == pytest.approx(capacity)
+    with pytest.raises(InputError, match="capacity: must be at most 64 bits for each of 8 values, got 6000"):
+        inversion.noise_of(6000, 8)
     assert inversion.noise_of(0.0, 128) == 0
     assert fit(replace(SHORT, capacity=16.0)).contract.noise == pytest.approx(3**-0.5)  # 16 values of one bit each
 
@@ -450,10 +472,19 @@ def test_it_begins_with_a_network_that_is_there(tmp_path):
         ({}, {"utility": "glasses"}, r"r must keep the labels glasses \(2\), got smile \(2\)"),
         ({"weights": str(tmp_path / "n")}, {}, "n must add no noise, got noise of norm"),
         ({"features": 32}, {}, r"network.fc.weight of .*r must have shape \(32, 512\), got \(16, 512\)"),
-        ({"norm": "batch"}, {}, "network.bn1.running_mean of .*r must have shape .* got none"),
+        ({"norm": "batch"}, {}, "r must have norm batch, got group"),
     ):
         with pytest.raises(InputError, match=f"^weights: .*{words}"):
             fit(replace(begun, **settings), **options)
+
+
+def test_it_begins_with_labels_in_their_order(tmp_path):
+    """The same labels in another order would be told of each other."""
+    both = replace(SHORT, mu1=0.0, mu2=0.0, labels="glasses")
+    fit(both).save(tmp_path / "r")
+    turned = replace(both, labels="smile", weights=str(tmp_path / "r"), steps_alone=0)
+    with pytest.raises(InputError, match=r"labels glasses \(2\), smile \(2\), got smile \(2\), glasses \(2\)"):
+        fit(turned, utility="glasses")
 
 
 def test_without_an_adversary_everybody_is_learned_from(monkeypatch):

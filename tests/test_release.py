@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import stat
 from dataclasses import fields, replace
 from functools import cache
@@ -161,6 +162,21 @@ def test_decoder_ships_only_when_asked_for(tmp_path):
     one_line(caught)
     release.save(tmp_path / "with", with_decoder=True)
     assert b"decoder" in (tmp_path / "with" / "weights.safetensors").read_bytes()
+
+
+def test_a_key_that_is_there_is_kept_unless_forced(tmp_path):
+    """Who loses it cannot make releases again that match those that are out."""
+    key_path(tmp_path / "r").write_bytes(b"k" * 32)
+    with pytest.raises(InputError, match="holds another key") as caught:
+        noisy().save(tmp_path / "r")
+    one_line(caught, "r.key")
+    assert not (tmp_path / "r").exists()
+    assert key_path(tmp_path / "r").read_bytes() == b"k" * 32
+    noisy().save(tmp_path / "r", force=True)
+    assert Release.load(tmp_path / "r").key == KEY
+    noisy().save(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s")
+    noisy().save(tmp_path / "s")  # its own
 
 
 def test_existing_folder_is_kept_unless_forced(tmp_path):

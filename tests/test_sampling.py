@@ -32,6 +32,16 @@ def test_genuine_couples_show_one_person_in_two_images():
     assert len({tuple(sorted(c)) for c in couples[who(couples[:, 0]) == 4].tolist()}) == 3
 
 
+def test_no_stratum_and_nobody_is_left_out_of_small_batches():
+    """Three couples of four strata: which goes without changes; a quarter of two is now none, now one."""
+    strata = (IDENTITY // 11) % 4
+    draws, source = Couples(ROWS, IDENTITY, strata), rng()
+    batches = [who(draws.genuine(3, source, singles=0.25)[:, 0]) for _ in range(400)]
+    assert all(len(set(people % 4)) == 3 for people in batches)
+    assert set(np.concatenate(batches)) == set(range(10))
+    assert set(np.concatenate([who(draws.impostor(3, source)[:, 0]) for _ in range(400)])) == set(range(10))
+
+
 def test_impostor_couples_show_two_people():
     couples = Couples(ROWS, IDENTITY).impostor(2000, rng())
     a, b = who(couples[:, 0]), who(couples[:, 1])

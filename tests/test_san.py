@@ -199,6 +199,26 @@ def test_the_schedule_freezes_what_learned_from_originals():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("settings", "wanted"), [
+    ({}, [[0.25] * 4] * 4),
+    ({"change": "gender"}, [[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]] * 2),
+])  # fmt: skip
+def test_classifiers_of_releases_shall_be_told_nothing_of_what_changes(settings, wanted):
+    """And all that stays: of gender and glasses, where gender alone is changed, the glasses."""
+    pack = faces_pack()
+    rows = pack.rows("protect")
+    joint = 2 * pack.label("gender")[rows] + pack.label("glasses")[rows]
+    config = replace(SHORT, **settings)
+    contract = fit(config, private=("gender", "glasses")).contract
+    protector = san.Protector(config, contract, prototypes(pack.x, rows, joint, 4))
+    run = Run(seed=0, precision="fp32")
+    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector)
+    step = next(iter(run.stage("x", 1)))
+    beside, nothing = training.other(step, torch.arange(4))
+    np.testing.assert_array_equal(nothing.numpy(), np.array(wanted, np.float32))
+    assert (beside.argmax(1).numpy() == ([3, 2, 1, 0] if not settings else [2, 3, 0, 1])).all()
+
+
 def test_average_faces_of_unaligned_images_are_blurred():
     """Of one image again and again all variance is in the mean; of images moved about, little is."""
     rng = np.random.default_rng(0)

@@ -223,7 +223,9 @@ def fit(
     ] = None,
     frontier: Annotated[
         bool | None,
-        typer.Option(help="Measure what each noise hides and keeps; by default for method template."),
+        typer.Option(
+            help="Measure what each noise hides and keeps; by default for template's presets default and erased."
+        ),
     ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Release that a baseline works on; the input itself if none.")

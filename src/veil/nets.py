@@ -394,7 +394,8 @@ class MirrorDecoder(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """Real or redrawn: four halving convolutions with spectral normalisation (Miyato et al. 2018), one linear layer."""
+    """Real or redrawn: halving convolutions with spectral normalisation (Miyato et al. 2018), four where sides have 16
+    pixels and more, and one linear layer."""
 
     def __init__(self, channels: int, height: int, width: int, base: int = 32) -> None:
         super().__init__()
@@ -402,9 +403,10 @@ class ImageDiscriminator(nn.Module):
         normalised = nn.utils.parametrizations.spectral_norm
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
-            layers += [normalised(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
-            height, width = height // 2, width // 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * height * width, 1))
+            if min(height, width) > 1:
+                layers += [normalised(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
+                channels, height, width = b, height // 2, width // 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` in [0, 1] -> logits ``(B,)`` that an image is real."""

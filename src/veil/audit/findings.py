@@ -66,6 +66,9 @@ CODES = {
 FAMILIES = ("inversion.", "certificate.")
 """Families of codes that are open: any code that begins so is taken."""
 
+NO_BETTER = "not clearly better than without a release"
+"""How the note begins of what was redrawn by somebody who may as well have seen no release."""
+
 _ROUNDING = 1e-9
 
 

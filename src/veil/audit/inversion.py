@@ -42,7 +42,7 @@ from veil.audit.attackers import (
     siamese,
     train,
 )
-from veil.audit.findings import Finding
+from veil.audit.findings import NO_BETTER, Finding
 from veil.audit.intervals import cluster_bootstrap, rate_interval
 from veil.audit.linkage import firsts
 from veil.data.pack import Pack, flat
@@ -54,6 +54,7 @@ from veil.losses import perceptual_distance, pixel_error
 from veil.nets import ImageDiscriminator, MirrorDecoder, map_shape, mlp, to_input, to_pixels
 
 Redraw = Callable[[NDArray[Any]], NDArray[Any]]
+Values = dict[str, NDArray[np.float64]]  # for each figure its value of every image, (n,)
 
 _MEASURED = 2000  # images of the test split that are redrawn and judged
 _LINEAR = (1500, 4000, 4000)  # rows that the linear decoder learns from, for each effort
@@ -153,7 +154,7 @@ def judges(
         run = Run(seed=seed, device="cpu")
         learner = perceptual.player(run, 3 if pack.x.ndim == 4 else 1, _STEPS_PERCEPTUAL)
         looks = Run.collect(perceptual.learn(run, learner, pack.x, rows, _STEPS_PERCEPTUAL))
-        words = "perceptual distances by a network trained on attack without labels"
+        words = f"perceptual distances by a network trained on {' and '.join(attack_on)} without labels"
     if matcher is not None:
         return Judges(looks=looks, matcher=matcher, about=f"matcher {matcher.name}; {words}")
     if "identity" not in pack.labels:
@@ -166,9 +167,10 @@ def judges(
     )  # fmt: skip
     try:
         trained = siamese(problem)
-    except InputError as error:
+    except (InputError, DidNotConverge) as error:
         return Judges(looks=looks, matcher=None, about=f"no matcher ({error}); {words}")
-    return Judges(looks=looks, matcher=trained, about=f"matcher: siamese, trained on originals of attack; {words}")
+    learned = f"matcher: siamese, trained on originals of {' and '.join(attack_on)}"
+    return Judges(looks=looks, matcher=trained, about=f"{learned}; {words}")
 
 
 # -- decoders ---------------------------------------------------------------------------------------------------------
@@ -328,9 +330,7 @@ MORE_DATA = "strong decoder, more data"
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def alike(
-    drawn: NDArray[Any], originals: NDArray[Any], judges: Judges, features: Floats | None = None
-) -> dict[str, NDArray[np.float64]]:
+def alike(drawn: NDArray[Any], originals: NDArray[Any], judges: Judges, features: Floats | None = None) -> Values:
     """How alike each original ``(n, ...)`` and what was redrawn of it are: ``(n,)`` for each figure.
 
     Args:
@@ -436,39 +436,49 @@ def invert(
     def nothing(rows: NDArray[np.int64]) -> NDArray[Any]:
         return np.broadcast_to(average, (len(rows), *average.shape))
 
-    figures: Callable[..., list[Finding]] = partial(_figures, pack=pack, test=test, judges=judges, seed=seed, **common)
+    figures: Callable[..., tuple[list[Finding], Values]] = partial(
+        _figures, pack=pack, test=test, judges=judges, seed=seed, **common
+    )
     lda = _lda(x, pack, test, seed=seed, **common)
-    controls = figures(nothing(test.rows), attacker=MEAN, role="control", chance={})
+    controls, without = figures(nothing(test.rows), attacker=MEAN, role="control", without={})
     if role == "input":
         itself = np.asarray(pack.x[test.rows])
-        return controls + lda + figures(itself, attacker=ITSELF, role="attack", chance=_best(controls), worst=True)
+        found, _ = figures(itself, attacker=ITSELF, role="attack", without=without, worst=True)
+        return controls + lda + found
     train_rows, everything = pack.rows(*attack_on), pack.rows("protect", "attack")
 
     def learned(attack: Callable[[Inversion], Redraw], rows: NDArray[np.int64], *, shuffled: bool = False) -> Redraw:
         return attack(_problem(x, pack, rows, calibrate, judges, feature_map, effort, seed, shuffled=shuffled))
 
     tasks = [(name, DECODERS[name], train_rows) for name in decoders]
-    try:
-        if any(attack is weak for _, attack, _ in tasks):
+    failed: list[Finding] = []
+
+    def did_not_converge(attacker: str, role: str, error: DidNotConverge) -> None:
+        code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
+        failed.append(
+            Finding(code=code, target="image", attacker=attacker, role=role, n=len(test.rows),
+                    status="did_not_converge", note=str(error), **common)
+        )  # fmt: skip
+
+    if any(attack is weak for _, attack, _ in tasks):
+        try:
             dealt = learned(weak, train_rows, shuffled=True)
-            controls += figures(dealt(x[test.rows]), attacker=DEALT, role="control", chance={})
-    except DidNotConverge:
-        pass  # the mean image stands in
-    chance = _best(controls)
+        except DidNotConverge as error:
+            did_not_converge(DEALT, "control", error)  # the mean image stands in
+        else:
+            found, values = figures(dealt(x[test.rows]), attacker=DEALT, role="control", without={})
+            controls += found
+            without = {name: _closer(name, without[name], values[name]) for name in values}
+    chance = {f"inversion.{name}": float(values.mean()) for name, values in without.items()}
     if effort != "quick" and len(everything) > len(train_rows):
         tasks.append((MORE_DATA, strong, everything))
     redraws: dict[str, Redraw] = {}
     quality: dict[str, float] = {}
-    failed: list[Finding] = []
     for name, attack, rows in tasks:
         try:
             redraws[name] = learned(attack, rows)
         except DidNotConverge as error:
-            code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
-            failed.append(
-                Finding(code=code, target="image", attacker=name, role="attack", n=len(test.rows),
-                        status="did_not_converge", note=str(error), **common)
-            )  # fmt: skip
+            did_not_converge(name, "attack", error)
             continue
         judged = alike(redraws[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
         key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
@@ -476,7 +486,7 @@ def invert(
     worst = max(quality, key=lambda name: quality[name], default=None)
     found = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + failed
     for name, redraw in redraws.items():
-        found += figures(redraw(x[test.rows]), attacker=name, role="attack", chance=chance, worst=name == worst)
+        found += figures(redraw(x[test.rows]), attacker=name, role="attack", without=without, worst=name == worst)[0]
     if worst is not None and pictures is not None:
         np.save(picture(pictures, release), redraws[worst](x[shown(pack)]))
     if judges.matcher is not None:
@@ -484,14 +494,14 @@ def invert(
     return found
 
 
-def _best(controls: Sequence[Finding]) -> dict[str, float]:
-    """What the best of those gets who have learned nothing from releases, for each figure of likeness."""
-    best: dict[str, float] = {}
-    for f in controls:
-        if f.code != "inversion.rank1" and f.value is not None:
-            better = min if f.code == "inversion.perceptual" else max
-            best[f.code] = better(best.get(f.code, f.value), f.value)
-    return best
+def _closer(figure: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values of a figure that are closer to the originals, on average."""
+    return a if _gain(figure, a, b).mean() >= 0 else b
+
+
+def _gain(figure: str, values: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much closer to each original ``(n,)``; small perceptual distances are close."""
+    return without - values if figure == "perceptual" else values - without
 
 
 def shown(pack: Pack, count: int = 8) -> NDArray[np.int64]:
@@ -532,27 +542,34 @@ def _mean(pack: Pack, attack_on: Sequence[str]) -> NDArray[Any]:
 
 def _figures(
     drawn: NDArray[Any], *, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
-    chance: Mapping[str, float], seed: int, level: float, release: str, worst: bool = False,
-) -> list[Finding]:  # fmt: skip
-    """Findings of what was redrawn of the test images; ``chance`` is what is got without releases, by code."""
+    without: Values, seed: int, level: float, release: str, worst: bool = False,
+) -> tuple[list[Finding], Values]:  # fmt: skip
+    """Findings of what was redrawn of the test images, and their values; ``without`` are those got without releases.
+
+    Whether an attack does better is asked image by image: what images differ by would drown a small gain.
+    """
     originals = np.asarray(pack.x[test.rows])
     images = originals.dtype == np.uint8
     features = flat(drawn) if not images else None if judges.matcher is None else judges.matcher(drawn)
-    out = []
-    for name, values in alike(drawn, originals, judges, features).items():
-        code = f"inversion.{name}"
+    out, figures = [], alike(drawn, originals, judges, features)
+    for name, values in figures.items():
         value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
-        known = chance.get(code, value)
-        note = judges.about
-        better = high < known if name == "perceptual" else low > known
-        if role == "attack" and not better:
-            note = f"no better than without a release; {note}"
+        known, note = value, judges.about
+        if name in without:
+            known = float(without[name].mean())
+            note = _said(_gain(name, values, without[name]), test, note, seed=seed, level=level)
         out.append(
-            Finding(code=code, release=release, target="image", attacker=attacker, role=role, value=value, low=low,
-                    high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
+            Finding(code=f"inversion.{name}", release=release, target="image", attacker=attacker, role=role,
+                    value=value, low=low, high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
         )  # fmt: skip
     out.append(_rank1(features, pack, test, judges, attacker, role, seed, level, release, worst))
-    return out
+    return out, figures
+
+
+def _said(gain: NDArray[np.float64], test: _Test, note: str, *, seed: int, level: float) -> str:
+    """The note of an attack, which begins with :data:`NO_BETTER` unless the gain ``(n,)`` has an interval above 0."""
+    _, least, _ = rate_interval(gain, test.groups, seed=seed, level=level)
+    return note if least > 0 else "; ".join(filter(None, (NO_BETTER, note)))
 
 
 def _rank1(
@@ -641,23 +658,31 @@ def _features(
     ridge = linear(replace(problem, originals=y, originals_validation=check))
     maps["linear features"] = ridge
     steps = releases.pick(*_STEPS["features"])
+    out = []
+    common: dict[str, Any] = {
+        "code": "inversion.feature_similarity", "release": release, "target": "identity", "level": level,
+        "n": len(test.rows),
+    }  # fmt: skip
     try:
         module = _regressor(releases, view, torch.from_numpy(y), images=images, steps=steps)
         maps["network features"] = lambda new: apply(module, view(new))
-    except DidNotConverge:
-        pass  # the linear one stands in
+    except DidNotConverge as error:  # the linear one stands in
+        out.append(
+            Finding(attacker="network features", role="attack", status="did_not_converge", note=str(error), **common)
+        )
     quality = {name: float(_cosine(embed(x[calibrate]), check).mean()) for name, embed in maps.items()}
     worst = max(quality, key=lambda name: quality[name])
     guess = _cosine(np.broadcast_to(y.mean(0), truth.shape), truth)
     chance = float(guess.mean())
     judged = {name: (_cosine(embed(x[test.rows]), truth), "attack") for name, embed in maps.items()}
     judged["mean feature"] = (guess, "control")
-    out = []
     for name, (values, role) in judged.items():
         value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
+        note = "cosine to the matcher's features of the original"
+        if role == "attack":
+            note = _said(values - guess, test, note, seed=seed, level=level)
         out.append(
-            Finding(code="inversion.feature_similarity", release=release, target="identity", attacker=name, role=role,
-                    value=value, low=low, high=high, level=level, n=len(values), chance=chance, worst=name == worst,
-                    note="cosine to the matcher's features of the original")
+            Finding(attacker=name, role=role, value=value, low=low, high=high, chance=chance, worst=name == worst,
+                    note=note, **common)
         )  # fmt: skip
     return out

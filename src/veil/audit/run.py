@@ -191,6 +191,7 @@ def audit(
             delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
             for name in dict.fromkeys((*private, *(("identity",) * ("identity" in utility))))
         ]
+        tasks.append(delayed(_likeness)(reference, shown, pack, seed, level))
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
     outcomes: list[_Outcome] = []
     about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
@@ -647,17 +648,25 @@ def _transfer(
     level: float,
     files: transfer.Files,
 ) -> list[tuple[str, str, list[Finding]]]:
-    """What classifiers of a label, or matchers, that know originals alone make of releases; and how alike they look."""
+    """What classifiers of a label, or matchers, that know originals alone make of releases."""
     options: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
     if target != "identity":
         given = files.classifiers.get(target, ())
         found = transfer.classified(reference.x, releases, pack, target, files=given, **options)
     else:
         found = transfer.matched(reference.x, releases, pack, file=files.matcher, **options)
-        for name, x in releases.items():
-            if name != reference.name:
-                found[name] += transfer.likeness(reference.x, x, pack, release=name, seed=seed, level=level)
     return [(name, "transfer", figures) for name, figures in found.items()]
+
+
+def _likeness(
+    reference: Subject, releases: Mapping[str, NDArray[Any]], pack: Pack, seed: int, level: float
+) -> list[tuple[str, str, list[Finding]]]:
+    """How alike releases and originals look."""
+    return [
+        (name, "likeness", transfer.likeness(reference.x, x, pack, release=name, seed=seed, level=level))
+        for name, x in releases.items()
+        if name != reference.name
+    ]
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

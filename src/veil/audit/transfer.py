@@ -9,7 +9,6 @@ a class around takes in the former alone: their figure falls below chance, and w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ def classified(
             value, low, high = balanced_accuracy_interval(
                 y[test], predicted[release], people, classes=classes, seed=seed, level=level
             )
-            notes = ["below chance: its opposite is right more often"] * (high < 1 / classes)
+            notes = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < 1 / classes)
             notes += [_THEIRS] * (name not in CLASSIFIERS)
             figures.append(
                 Finding(release=release, attacker=name, value=value, low=low, high=high, worst=name == best,
@@ -227,8 +226,17 @@ def matched(
         classes=len(pack.classes["identity"]), seed=seed, effort=effort,
     )  # fmt: skip
     matchers: dict[str, Embed] = {}
-    with suppress(DidNotConverge, InputError):
+    failed: list[Finding] = []
+    try:
         matchers[MATCHER] = siamese(problem)
+    except InputError:
+        pass  # people are too few
+    except DidNotConverge as error:
+        failed = [
+            Finding(code=code, release=release, target="identity", attacker=MATCHER, role="utility", level=level, n=0,
+                    status="did_not_converge", note=str(error))
+            for release in releases for code in _MATCHED
+        ]  # fmt: skip
     if file is not None:
         matchers[file.name] = file
     pairs = verification.sample_pairs(test, identity, seed=seed, max_pairs=50_000)
@@ -259,7 +267,7 @@ def matched(
             ]
     best = max(quality, key=lambda name: quality[name], default=None)
     figures = [replace(f, worst=f.attacker == best and f.status == "ok") for each in found.values() for f in each]
-    return {release: [f for f in figures if f.release == release] for release in releases}
+    return {release: [f for f in (*figures, *failed) if f.release == release] for release in releases}
 
 
 def _places(pairs: verification.Pairs) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -45,9 +45,12 @@ class Couples:
                 augmented views of it still tell one person from another). The others have two different images.
         """
         people = []
-        for members, n in zip(self._strata, _shares(count, len(self._strata)), strict=True):
+        for members, n in zip(self._strata, self._shares(count, rng), strict=True):
             several = members[self._count[members] > 1]
-            anyone = round(n * singles) if len(several) else n
+            anyone = n
+            if len(several):
+                part, rest = divmod(n * singles, 1)
+                anyone = int(part) + (rest > 0 and bool(rng.random() < rest))
             people += [_draw(members, anyone, rng), _draw(several, n - anyone, rng)]
         chosen = np.concatenate(people)
         first = rng.integers(self._count[chosen])
@@ -57,17 +60,18 @@ class Couples:
 
     def impostor(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows ``(count, 2)`` of two different people each; the first of each couple is stratified."""
-        a = np.concatenate(
-            [_draw(m, n, rng) for m, n in zip(self._strata, _shares(count, len(self._strata)), strict=True)]
-        )
+        a = np.concatenate([_draw(m, n, rng) for m, n in zip(self._strata, self._shares(count, rng), strict=True)])
         b = (a + rng.integers(1, len(self._start), len(a))) % len(self._start)
         both = np.stack([a, b], 1)
         rows: NDArray[np.int64] = self._rows[self._start[both] + rng.integers(self._count[both])]
         return rows
 
-
-def _shares(count: int, parts: int) -> list[int]:
-    return [count // parts + (i < count % parts) for i in range(parts)]
+    def _shares(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Couples of each stratum; which of them have one more is drawn."""
+        parts = len(self._strata)
+        each, more = divmod(count, parts)
+        chosen = rng.permutation(parts)[:more] if more else ()
+        return [each + (i in chosen) for i in range(parts)]
 
 
 def _draw(members: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -202,6 +202,8 @@ class Unflatten(nn.Module):
 
 def noise_of(capacity: float, k: int) -> float:
     """Norm of noise, relative to that of k values, beside which they carry so many bits at most; 0 for capacity 0."""
+    if capacity > 64 * k:
+        raise InputError(f"capacity: must be at most 64 bits for each of {k:,} values, got {capacity:g}")
     return math.expm1(2 * capacity / k * math.log(2)) ** -0.5 if capacity else 0.0
 
 
@@ -249,7 +251,7 @@ class Training:
             discriminator = ImageDiscriminator(*image)
         self.made: dict[str, str] = {}
         if config.weights and Path(config.weights).is_dir():
-            self.made["weights"] = begin(self.encoder, self.classifier, Path(config.weights), keeps)
+            self.made["weights"] = begin(config, self.encoder, self.classifier, keeps)
         elif config.weights:
             for half in (self.encoder.network, self.classifier.network):
                 self.made["weights"] = load_torchvision(half, Path(config.weights), spared=("fc.",))
@@ -497,31 +499,35 @@ def whole(release: Release) -> dict[str, Tensor]:
     return {**release.encoder.state_dict(), **release.classifier.state_dict()}
 
 
-def begin(encoder: Encoder, classifier: Classifier, path: Path, keeps: Mapping[str, Sequence[str]]) -> str:
+def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mapping[str, Sequence[str]]) -> str:
     """Take over the network of a release, to protect what is there already.
 
     Args:
+        config: Settings; ``weights`` is the folder of the release, which may be cut elsewhere.
         encoder: The new encoder.
         classifier: The new classifier.
-        path: Folder of the release, which may be cut elsewhere.
-        keeps: Name and classes of each label that the classifier tells.
+        keeps: Name and classes of each label that the classifier tells, in its order.
 
     Returns:
         SHA-256 of the release's weights.
 
     Raises:
-        InputError: If it is of another method, keeps other labels, adds noise, or is another network.
+        InputError: If it is of another method, keeps other labels or in another order, adds noise, or is another
+            network.
     """
+    path = Path(config.weights)
     release = Release.load(path)
     if release.method != "inversion":
         raise InputError(f"weights: {path} must be a release of method inversion, got one of {release.method!r}")
-    if release.contract.keeps != keeps:
+    if list(release.contract.keeps.items()) != list(keeps.items()):
         told, known = (
             ", ".join(f"{k} ({len(v)})" for k, v in each.items()) for each in (keeps, release.contract.keeps)
         )
         raise InputError(f"weights: {path} must keep the labels {told}, got {known}")
     if release.contract.noise:
         raise InputError(f"weights: {path} must add no noise, got noise of norm {release.contract.noise:g}")
+    if release.config["norm"] != config.norm:  # its parameters have the same names and shapes
+        raise InputError(f"weights: {path} must have norm {config.norm}, got {release.config['norm']}")
     weights = whole(release)
     for half in (encoder, classifier):
         needed = {name: value for name, value in half.state_dict().items() if name != "centre"}  # which noise asks for

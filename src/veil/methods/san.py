@@ -32,8 +32,9 @@ Where the text (its abstract is what we have, with the authors' code and a later
 - J_D: the code has binary cross-entropy (the default here, as it is what the networks were published with), a later
   report the mean absolute error. J_M: on the mean of both images' errors, or on x_s alone; the default is the mean, for
   x_o is what is released.
-- A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing: J_G
-  for those of ``rounds`` is their confusion (:func:`veil.losses.confusion`). They are not frozen: each auto-encoder's
+- A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing of
+  what changes: J_G for those of ``rounds`` is their cross-entropy to all joint classes that differ in nothing else
+  alike (with one attribute, their confusion). They are not frozen: each auto-encoder's
   step is followed by one of theirs, for what is hidden from a classifier that stands still another finds.
 - The class of an image, which says which prototype is opposite, is told where it is known, else the first frozen
   classifier guesses it. It ships inside the release.
@@ -66,7 +67,7 @@ from veil.engine.augment import augment
 from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
-from veil.losses import balanced_weights, confusion, cross_entropy, structural_similarity, supervised_contrastive
+from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
 from veil.nets import ResidualBlock, ResidualEncoder, SixConvolutions, convolve_doubled, mlp, to_input, to_pixels
@@ -270,10 +271,11 @@ class Protector(nn.Module):
         self.register_buffer("prototypes", prototypes)  # (J, C, H, W), one of each joint class
         private = list(contract.classes)
         self.register_buffer("partner", partners(config.prototype, changed(config, private)))
-        every = itertools.product((False, True), repeat=len(private)) if config.choose else ()
-        mixtures = [partners(config.prototype, some) for some in every]
-        none = torch.empty(0, *self.partner.shape)
-        self.register_buffer("choices", torch.stack(mixtures) if mixtures else none, persistent=False)
+        # What a release may change (A,): one choice, or all of them, by the number that their bits make.
+        every = itertools.product((False, True), repeat=len(private))
+        self.changes = list(every) if config.choose else [tuple(changed(config, private))]
+        mixtures = torch.stack([partners(config.prototype, some) for some in self.changes])
+        self.register_buffer("choices", mixtures if config.choose else mixtures[:0], persistent=False)
 
     def redrawn(self, x: Tensor, weights: Tensor) -> Tensor:
         """Logits of images ``(B, C, H, W)`` redrawn beside mixtures ``(B, J)`` of prototypes."""
@@ -368,6 +370,7 @@ class Training:
         self.config, self.run, self.x, self.rows, self.who = config, run, x, rows, who
         self.teacher = teacher
         self.joint, self.protector = run.tensor(joint), protector
+        self.nothing = torch.stack([partners("neutral", some) for some in protector.changes]).to(run.device)
         self.couples = Couples(np.arange(len(rows)), who, joint)
         channels, height, width = protector.prototypes.shape[1:]
         multiple = ResidualEncoder.multiple
@@ -429,12 +432,17 @@ class Training:
             out = self.protector.redrawn(x, weights)
         return out.float().sigmoid()
 
-    def other(self, step: Step, z: Tensor) -> Tensor:
-        """Mixtures ``(B, J)`` that images of joint classes ``(B,)`` are released beside; chosen for each, at random."""
+    def other(self, step: Step, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What images of joint classes ``(B,)`` are released beside; what they change is chosen for each, at random.
+
+        Returns:
+            Mixtures ``(B, J)`` of prototypes; and of the classes between which releases shall not tell.
+        """
         if not self.config.choose:
-            return self.protector.partner[z]
+            return self.protector.partner[z], self.nothing[0, z]
         drawn = step.rng.integers(1, len(self.protector.choices), (self.config.batch // 2, 2))
-        return self.protector.choices[self.run.tensor(self.run.share(drawn).reshape(-1)), z]
+        number = self.run.tensor(self.run.share(drawn).reshape(-1))
+        return self.protector.choices[number, z], self.nothing[number, z]
 
     def features(self, x: Tensor) -> Tensor:
         """The matcher's unit features ``(B, d)``."""
@@ -453,7 +461,7 @@ class Training:
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         if released:
             with torch.no_grad():
-                x = self.redrawn(x, self.other(step, z))
+                x = self.redrawn(x, self.other(step, z)[0])
         self.learn(learners, augment(x, step.uniform).contiguous(memory_format=torch.channels_last), z)
 
     def learn(self, learners: Sequence[Player], x: Tensor, z: Tensor) -> None:
@@ -479,8 +487,9 @@ class Training:
         config = self.config
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
-        target = self.other(step, z)  # of the neutral prototype: a mixture of classes
-        same, other = (self.redrawn(x, w) for w in (F.one_hot(z, len(self.protector.partner)).float(), target))
+        target, nothing = self.other(step, z)  # of the neutral prototype: a mixture of classes
+        own = F.one_hot(z, len(self.protector.partner)).float()
+        same, other = (self.redrawn(x, weights) for weights in (own, target))
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
         views = [augment(drawn, step.uniform) if config.views else drawn for drawn in (same, other)]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
@@ -488,10 +497,9 @@ class Training:
         for i, known in enumerate(self.classifiers[: self.known]):
             if i < len(config.kinds):
                 told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
-                likely = F.log_softmax(self.said(known, views[1]), 1)
-                told = told - (target * likely).sum(1).mean() / len(config.kinds)
+                told = told + _soft_cross_entropy(self.said(known, views[1]), target) / len(config.kinds)
             else:  # it learned from releases
-                told = told + confusion(self.said(known, views[1]))
+                told = told + _soft_cross_entropy(self.said(known, views[1]), nothing)
         with torch.no_grad():
             truth = self.features(x)
         errors = [(self.features(drawn) - truth).square().sum(1).mean() for drawn in (same, other)]
@@ -506,6 +514,11 @@ class Training:
             loss = loss + config.weigh_likeness * F.relu(config.likeness - alike).mean()
         self.run.update(self.autoencoder, loss)
         self.learn(self.classifiers[len(config.kinds) : self.known], views[1].detach(), z)
+
+
+def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """To mixtures of classes ``(B, J)``, averaged over rows."""
+    return -(target * F.log_softmax(logits, 1)).sum(1).mean()
 
 
 def fit(

@@ -30,6 +30,8 @@ LINKAGE = (
 INVERSION = ("inversion.face_similarity", "inversion.similarity", "inversion.ssim")
 """Figures that speak for an attack by inversion, best first: the first one measured is taken."""
 CERTIFICATE = "certificate.balanced_accuracy"
+NO_BETTER = "not clearly better than without a release"
+"""How the note of a figure of inversion begins whose gain over no release may be luck."""
 RELEASE_ROLES = ("input", "baseline", "method")
 FINDING_ROLES = ("attack", "utility", "control", "bound")
 STATUSES = ("ok", "not_applicable", "did_not_converge")

@@ -26,6 +26,7 @@ from veil.report import (
     GAIN,
     LINKAGE,
     METRICS,
+    NO_BETTER,
     POOLED,
     TRANSFER,
     Document,
@@ -383,7 +384,7 @@ def _inversion_sentence(document: Document, release: Release) -> Markup | None:
         worst.attacker, metric(worst.code).title, number(worst.code, worst.value)
     )
     if worst.chance is not None and worst.low is not None:
-        better = "" if worst.low > worst.chance else "; it does no better"
+        better = "; it does not clearly better" if worst.note.startswith(NO_BETTER) else ""
         sentence += Markup(" (without releases: {}{})").format(number(worst.code, worst.chance), better)
     found = document.attack(release.name, "identity", "inversion.rank1")
     if found is not None:

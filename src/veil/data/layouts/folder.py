@@ -3,8 +3,9 @@
 The file of labels has a column ``source``, ``file``, ``filename``, ``path`` or ``image`` that names the image: its path
 inside the folder (or inside the folder that the file lies in), or the file's name alone where that is unique. A column
 ``split`` prescribes the splits; every other column is a label, ``identity`` the one that says who is seen; an empty
-cell, ``NA`` or ``NaN`` is unknown. Another pack may stand in its place, for its labels and splits. Where no file is
-named, ``labels.csv`` or ``labels.parquet`` at the top of the folder is taken if there is one.
+cell, ``NA`` or ``NaN`` in CSV, null or NaN in Parquet, is unknown. Another pack may stand in its place, for its labels
+and splits. Where no file is named, ``labels.csv`` or ``labels.parquet`` at the top of the folder is taken if there is
+one.
 
 Images without a row stay, with unknown labels, unless the file prescribes splits. The setting ``identity=folder`` makes
 the name of the folder that an image lies in its ``identity``.
