@@ -1,14 +1,15 @@
 """Inversion: the three tables of its paper, on stylised faces and LFW.
 
-    python examples/inversion_faces.py --out DIR [--lfw DIR] [--seeds 0 1 2] [--quick] [--results FILE] [--figures DIR]
+    python examples/inversion_faces.py --out DIR [--rows DIR] [--lfw DIR] [--seeds 0 1 2] [--quick] [--results FILE]
+        [--figures DIR]
 
 Table 1: representations that are not protected, protected against a decoder in training (the paper), or of bounded
 capacity (the default), under decoders of three strengths, and of one label alone; Table 2: the weight mu2 of the
 perceptual distance; Table 3: where the network is cut. Labels: expression, smile and glasses of stylised faces; gender
 and smile of LFW; 40x40 pixels, ResNet-18. One unprotected network of each seed serves every cut, and protected ones
 begin with it. Rows are JSON files; those in `--rows` (OUT by default) are not measured again, so an interrupted run
-continues, and seeds may run side by side as processes. `--quick` does Table 1 and two cuts of Table 3. `--large` is for
-a GPU: ResNet-50, 112 pixels.
+continues, and seeds may run side by side as processes. `--quick` does Table 1 and a cut of Table 3, with fewer steps.
+`--large` is for a GPU: ResNet-50, 112 pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ LABELS = {"stylised": ("expression", "smile", "glasses"), "lfw": ("gender", "smi
 SINGLE = "glasses"
 PROTECTED = {"conv1": KINDS[:2], "layer1": KINDS[::2], "fc": KINDS}
 """What is compared at a cut; where nothing is said, how much is redrawn without protection."""
-STEPS = {"unprotected": 1200, "adversarial": 100, "default": 400}
-"""Of encoder and classifier; protected ones begin where the unprotected one ends."""
-LONGER = 2000
-"""Steps of `default` at layer1, where the encoder has few layers to tell labels with; of LFW, which is small, not."""
+STEPS = {"unprotected": 1200, "adversarial": 100, "default": 400, "longer": 2000}
+"""Of encoder and classifier; protected ones begin where the unprotected one ends. `longer` is of `default` at layer1,
+where the encoder has few layers to tell labels with; of LFW, which is small, not."""
+QUICK = {"unprotected": 300, "adversarial": 50, "default": 100, "longer": 400}
 AS_LONG = "unprotected as long"
 """The unprotected network after as many steps more: what labels would gain by the steps alone."""
 SHORT = {"steps_decoder": 100, "steps_perceptual": 100, "ahead": 1}
@@ -84,7 +85,7 @@ def rows(data: str, *, quick: bool) -> list[Row]:
         for mu2 in WEIGHTS:  # without any weight there is no adversary, and so no stage beside one
             alone = {} if mu2 else {"steps_alone": STEPS["adversarial"]}
             made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": mu2, **alone}))
-        made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": LONGER}, decoders=()))
+        made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": STEPS["longer"]}, decoders=()))
     return made
 
 
@@ -106,7 +107,7 @@ def one_seed(
                 matcher=None if options.matcher is None else OnnxNetwork(options.matcher),
             )  # fmt: skip
         start = time.perf_counter()
-        release = fitted_as(row, pack, out, seed, common)
+        release = fitted_as(row, pack, out, seed, QUICK if options.quick else STEPS, common)
         fitted = time.perf_counter() - start
         x = np.zeros((len(pack.x), release.contract.k), np.float32)  # what is never read stays 0
         x[used] = release.transform(np.asarray(pack.x[used]))
@@ -128,9 +129,10 @@ def one_seed(
         print(f"{data}, seed {seed}: {row.name} in {document['seconds']:.0f} s", flush=True)
 
 
-def fitted_as(row: Row, pack: Pack, out: Path, seed: int, common: dict[str, Any]) -> Release:
+def fitted_as(row: Row, pack: Pack, out: Path, seed: int, steps: Mapping[str, int], common: dict[str, Any]) -> Release:
     """The row's release: the unprotected network, which is fitted once, or one that begins with it."""
-    steps = {**STEPS, "default": LONGER} if (row.cut, *row.labels) == ("layer1", *LABELS["stylised"]) else STEPS
+    if (row.cut, row.labels) == ("layer1", LABELS["stylised"]):
+        steps = {**steps, "default": steps["longer"]}
 
     def fit(preset: str, settings: dict[str, Any]) -> Release:
         stage = "steps_joint" if preset == "adversarial" else "steps_alone"
@@ -194,6 +196,7 @@ def line(first: str, found: Sequence[dict[str, Any]], attacker: str | None = Non
 
 
 def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse.Namespace) -> None:
+    steps = QUICK if options.quick else STEPS
     names = ("seeds", "mean MCC", "face similarity", "person found first", "feature similarity", "SSIM", "PSNR")
     head = f"| {' | '.join((*names, 'perceptual', 'LDA'))} |"
     rule = "|---" * 10 + "|"
@@ -207,9 +210,9 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
         "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
         "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
-        f"releases. Protected networks begin with the unprotected one and learn on: by {STEPS['adversarial']} steps",
-        f"(`adversarial`) or {STEPS['default']} (`default`; at layer1 of stylised faces {LONGER:,}). Rows that are not "
-        "here have not been run.",
+        f"releases. Protected networks begin with the unprotected one and learn on: by {steps['adversarial']} steps",
+        f"(`adversarial`) or {steps['default']} (`default`; at layer1 of stylised faces {steps['longer']:,}). Rows",
+        "that are not here have not been run.",
     ]
     for data, title in (("stylised", "Stylised faces"), ("lfw", "LFW")):
         first = [r for cut in CUTS for kind in KINDS for r in read(out, data, f"{cut} {kind}", seeds)]
@@ -248,7 +251,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         if longer := read(out, data, AS_LONG, seeds):
             lines += [
                 "",
-                f"The unprotected network after {LONGER:,} steps more, as many as layer1's default had: mean "
+                f"The unprotected network after {steps['longer']:,} steps more, as many as layer1's default had: mean "
                 f"MCC {mean_mcc(longer)}, {len(longer)} seeds.",
             ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,8 +280,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for packs, networks and pictures")
     parser.add_argument("--rows", type=Path, help="folder for the rows of the tables; OUT by default")
     parser.add_argument("--lfw", type=Path, help="folder with the archive and the lists; without it no LFW")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="fewer rows, quick decoders")
+    parser.add_argument("--seeds", type=int, nargs="+", help="0 1 2 by default; 0 with --quick")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and steps, quick decoders")
     parser.add_argument("--large", action="store_true", help="ResNet-50 and 112 pixels, for a GPU")
     parser.add_argument("--effort", default="quick", choices=["quick", "standard", "strong"], help="of the decoders")
     parser.add_argument("--matcher", type=Path, help="ONNX face matcher")
@@ -291,7 +294,8 @@ def main() -> None:
     common: dict[str, Any] = {**({"depth": 50} if options.large else SHORT)}
     common |= dict(pair.split("=", 1) for pair in options.settings)
     size, rows_at = 112 if options.large else SIZE, options.rows or options.out
-    for seed in options.seeds:
+    seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
+    for seed in seeds:
         for data in ("stylised", *(("lfw",) if options.lfw is not None else ())):
             place = options.out / f"{data}-{seed}"
             source: Any = f"identities={options.people},images=6" if data == "stylised" else options.lfw
@@ -299,7 +303,7 @@ def main() -> None:
                 build.pack(data, source, place / "pack", size=size, seed=seed)
             one_seed(Pack.open(place / "pack"), data, place, rows_at / place.name, seed, options, common)
     if options.results is not None:
-        write_results(options.results, rows_at, options.seeds, options)
+        write_results(options.results, rows_at, seeds, options)
     if options.figures is not None:
         draw(options.figures, options.out)
 
