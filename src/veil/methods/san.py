@@ -223,7 +223,7 @@ class Retoucher(nn.Module):
             maps.append(block(maps[-1]))
         h = self.bottom(maps.pop())
         for convolution in self.up:
-            h = F.leaky_relu(convolution(_doubled(h)) + maps.pop())
+            h = F.leaky_relu(_doubled(convolution(h)) + maps.pop())
         added = _doubled(self.last(h))[..., : x.shape[2], : x.shape[3]]
         out: Tensor = torch.logit(x.float(), 0.01) + added.float()
         return out
