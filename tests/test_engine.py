@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from conftest import faces_pack, vectors_pack
+from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
 from veil.engine.augment import augment
@@ -510,30 +512,37 @@ def rank(folder: str) -> None:
     np.savez(Path(folder) / f"{os.environ['RANK']}.npz", **out)
 
 
-@pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-    folder = tmp_path_factory.mktemp("ranks")
+def two_processes(code: str) -> list[subprocess.Popen[bytes]]:
+    """As ``torchrun`` starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    ranks = [
-        python(
-            f"import test_engine; test_engine.rank({str(folder)!r})",
-            RANK=str(i),
-            LOCAL_RANK=str(i),
-            WORLD_SIZE="2",
-            LOCAL_WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-            CUDA_VISIBLE_DEVICES="",
-        )
-        for i in range(2)
-    ]
-    one = results()
-    for process in ranks:
+    alike = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [python(code, RANK=str(i), LOCAL_RANK=str(i), CUDA_VISIBLE_DEVICES="", **alike) for i in range(2)]
+
+
+def finished(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    ranks = two_processes(f"import test_engine; test_engine.rank({str(folder)!r})")
+    one = results()
+    finished(ranks)
     return one, [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
+
+
+def test_of_two_processes_one_writes_the_release(tmp_path):
+    build.pack("stylised", "identities=60,images=3", tmp_path / "pack", size=24, seed=0)
+    words = ["veil", "fit", "aia", str(tmp_path / "pack"), str(tmp_path / "r"), "--private=gender", "--quiet"]
+    words += ["--set=steps_alone=1", "--set=steps_joint=1", "--set=batch=16"]
+    finished(two_processes(f"import sys; from veil.cli import main; sys.argv = {words!r}; main()"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pack", "r", "r.curves.parquet"]
+    assert Release.load(tmp_path / "r").method == "aia"
 
 
 def test_ranks_hold_the_same_weights(one_and_two):

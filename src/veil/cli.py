@@ -246,6 +246,7 @@ def fit(
     """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
     from veil.data.pack import Pack
+    from veil.engine.run import is_main_process
     from veil.frontier import parse_budget
     from veil.release import Release, key_path, read_key_file
 
@@ -279,6 +280,8 @@ def fit(
             )
         else:
             release, curves = pipeline.fit(method, pack, **options)
+    if not is_main_process():  # of several, which all have the release, one writes it
+        return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
     if curves:

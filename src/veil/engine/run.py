@@ -125,6 +125,11 @@ def step_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of those that share a run."""
+    return bool(PartialState().is_main_process)
+
+
 class Run:
     """What a method's ``fit`` needs around its alternation.
 
