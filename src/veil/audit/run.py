@@ -52,7 +52,7 @@ _POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM"
 """Attackers of the means of several releases."""
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
-_KINDS_ABOUT = ("transfer", "matching", "linkage", "inversion")
+_KINDS_ABOUT = ("transfer", "likeness", "matching", "linkage", "inversion")
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
