@@ -117,7 +117,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.float(), b.float()
     maps = torch.stack([a, b, a * a, b * b, a * b])
     down, across = (_windows(side, a.device) for side in a.shape[2:])
-    local = down @ maps @ across.T  # on CPUs up to 20 times as fast as convolutions of one channel
+    local = down @ maps @ across.T  # on CPUs some 20 times as fast as convolutions of one channel
     ma, mb, aa, bb, ab = local.flatten(2)
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * ma * mb + c1) * (2 * (ab - ma * mb) + c2)

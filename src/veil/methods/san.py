@@ -34,8 +34,8 @@ Where the text (its abstract is what we have, with the authors' code and a later
   x_o is what is released.
 - A classifier that learned from releases is not to be told the opposite, which it would turn around, but nothing of
   what changes: J_G for those of ``rounds`` is their cross-entropy to all joint classes that differ in nothing else
-  alike (with one attribute, their confusion). They are not frozen: each auto-encoder's
-  step is followed by one of theirs, for what is hidden from a classifier that stands still another finds.
+  alike (with one attribute, their confusion). They are not frozen: each auto-encoder's step is followed by one of
+  theirs, for what is hidden from a classifier that stands still another finds.
 - The class of an image, which says which prototype is opposite, is told where it is known, else the first frozen
   classifier guesses it. It ships inside the release.
 - The matcher is the run's own, or (``matcher``) the one of an ONNX file. A file gives no gradient, which J_M needs: in
@@ -387,15 +387,15 @@ class Training:
             "auto-encoder", protector.autoencoder, lr=config.lr, schedule=one_cycle(config.steps), clip=5.0
         )
 
-        def frozen(name: str, module: nn.Module, steps: int, then: float = 0.0) -> Player:
+        def frozen(name: str, module: nn.Module, steps: int) -> Player:
             cycle = one_cycle(steps)
             return Player(
                 name, module, lr=config.lr_frozen, optimizer="adamw", weight_decay=0.02,
-                schedule=lambda update: cycle(update) if update < steps else then,
+                schedule=lambda update: cycle(update) if update < steps else _GOES_ON,
             )  # fmt: skip
 
         self.classifiers = [
-            frozen(f"classifier {i + 1}", module, config.steps_classifier, _GOES_ON)
+            frozen(f"classifier {i + 1}", module, config.steps_classifier)
             for i, module in enumerate([protector.classifier, *others])
         ]
         self.matcher = frozen("matcher", matcher, config.steps_matcher)
@@ -497,9 +497,9 @@ class Training:
         for i, known in enumerate(self.classifiers[: self.known]):
             if i < len(config.kinds):
                 told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
-                told = told + _soft_cross_entropy(self.said(known, views[1]), target) / len(config.kinds)
+                told = told + F.cross_entropy(self.said(known, views[1]), target) / len(config.kinds)
             else:  # it learned from releases
-                told = told + _soft_cross_entropy(self.said(known, views[1]), nothing)
+                told = told + F.cross_entropy(self.said(known, views[1]), nothing)
         with torch.no_grad():
             truth = self.features(x)
         errors = [(self.features(drawn) - truth).square().sum(1).mean() for drawn in (same, other)]
@@ -513,12 +513,8 @@ class Training:
             self.run.log("likeness", alike.mean())
             loss = loss + config.weigh_likeness * F.relu(config.likeness - alike).mean()
         self.run.update(self.autoencoder, loss)
-        self.learn(self.classifiers[len(config.kinds) : self.known], views[1].detach(), z)
-
-
-def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """To mixtures of classes ``(B, J)``, averaged over rows."""
-    return -(target * F.log_softmax(logits, 1)).sum(1).mean()
+        if self.known > len(config.kinds):
+            self.learn(self.classifiers[len(config.kinds) : self.known], views[1].detach(), z)
 
 
 def fit(
