@@ -357,7 +357,7 @@ class Release:
 
         path = Path(path)
         beside = key_path(path)
-        if self.key is not None and beside.exists() and not force and beside.read_bytes() != self.key:
+        if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
             raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
         if path.exists() and not force:
             raise InputError(f"{path}: already exists; choose another name or force")

@@ -462,6 +462,12 @@ def _uniform(rng: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(shape, generator=rng)
 
 
+def directions(x: Floats) -> Floats:
+    """Vectors ``(n, d)`` at length 1; those of zeros stay."""
+    out: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return out
+
+
 def apply(module: nn.Module, x: Floats) -> Floats:
     with torch.no_grad():
         out: Floats = torch.cat([module(part) for part in torch.split(torch.from_numpy(x), 1024)]).float().numpy()
@@ -593,8 +599,7 @@ def lda(problem: Problem) -> Embed:
     who = problem.y_validation[chosen]
 
     def quality(embed: Embed) -> float:  # NaN without pairs of both kinds: then the first is taken
-        vectors = embed(problem.x_validation[chosen])
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = directions(embed(problem.x_validation[chosen]))
         return float(np.nan_to_num(auc((vectors @ vectors.T)[a, b], who[a] == who[b])))
 
     return max(candidates, key=quality)

@@ -38,6 +38,7 @@ from veil.audit.attackers import (
     SmallResNet,
     Standardiser,
     apply,
+    directions,
     image_view,
     siamese,
     train,
@@ -350,11 +351,6 @@ def alike(drawn: NDArray[Any], originals: NDArray[Any], judges: Judges, features
     return figures
 
 
-def _directions(x: Floats) -> Floats:
-    out: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return out
-
-
 def _cosine(a: Floats, b: Floats) -> NDArray[np.float64]:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     out: NDArray[np.float64] = np.einsum("nd,nd->n", a, b).astype(np.float64) / np.maximum(lengths, 1e-12)
@@ -650,7 +646,7 @@ def _features(
     feature_map: tuple[int, int, int] | None, effort: str, *, release: str, seed: int, level: float,
 ) -> list[Finding]:  # fmt: skip
     """The feature-level attack (Eq. 10): a map from releases to the matcher's features, judged by cosine."""
-    y, truth, check = (_directions(judges.features(np.asarray(pack.x[some]))) for some in (rows, test.rows, calibrate))
+    y, truth, check = (directions(judges.features(np.asarray(pack.x[some]))) for some in (rows, test.rows, calibrate))
     problem = _problem(x, pack, rows, calibrate, judges, feature_map, effort, seed)
     releases = problem.releases
     images, view = _convolved(releases), _view(releases)

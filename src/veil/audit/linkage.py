@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.audit import verification
-from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, train
+from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, directions, train
 from veil.audit.findings import Finding
 from veil.audit.intervals import rate_interval
 from veil.data.pack import flat
@@ -146,7 +146,7 @@ def firsts(probes: Floats, gallery: Floats, own: NDArray[np.int64], kind: Kind =
         kind: How two vectors are compared.
     """
     if kind == "cosine":
-        probes, gallery = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (probes, gallery))
+        probes, gallery = directions(probes), directions(gallery)
     lengths = np.square(gallery).sum(1) / 2 if kind == "euclidean" else np.zeros(len(gallery), np.float32)
     out = np.empty(len(probes))
     for start in range(0, len(probes), 256):
