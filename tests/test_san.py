@@ -97,19 +97,24 @@ def test_the_retoucher_begins_with_nothing_to_add(shape):
     assert (network(x, prototype).sigmoid() != x.clamp(0.01, 0.99)).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("kind", san.KINDS)
 @pytest.mark.parametrize("size", [(20, 28), (100, 132)])
-def test_frozen_classifiers_see_no_more_than_64_pixels(kind, size):
-    """Noise that averages to nothing over squares of 2 pixels is not seen in large images."""
+def test_of_large_images_averages_are_seen(size):
+    """Noise that averages to nothing over squares of 2 pixels is left as it is there, and changes no class."""
     torch.manual_seed(0)
-    network = san.classifier(kind, 3, *size, 4).eval()
-    x = torch.rand(2, 3, *size)
-    noise = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(size[0] // 2, size[1] // 2)
+    x, prototype = 0.25 + 0.5 * torch.rand(2, 2, 3, *size)
+    noisy = x + torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(size[0] // 2, size[1] // 2)
+    network = san.Retoucher(3)
+    torch.nn.init.normal_(network.last.weight)
+    large = min(size) > 64
     with torch.no_grad():
-        plain, noisy = network(x), network(x + noise)
-    assert plain.shape == (2, 4)
-    if kind != "blurred":
-        assert torch.allclose(plain, noisy, atol=1e-4) == (min(size) > 64)
+        added = [network(image, prototype) - torch.logit(image) for image in (x, noisy)]
+        assert torch.allclose(*added, atol=1e-4) == large
+        for kind in ("residual", "strided", "six"):
+            small = san.averaged(x)
+            classifier = san.classifier(kind, 3, *small.shape[2:], 4)
+            said = [classifier(san.averaged(image)) for image in (x, noisy)]
+            assert said[0].shape == (2, 4)
+            assert torch.allclose(*said, atol=1e-4) == large
 
 
 def test_the_class_may_be_told():
@@ -240,8 +245,10 @@ def test_average_faces_of_unaligned_images_are_blurred():
         ({"strength": 1.5}, r"strength: must lie in \[0, 1\], got 1.5"),
         ({"batch": 5}, "batch: must be even, got 5"),
         ({"likeness": 1.0}, r"likeness: must lie in \[0, 1\), got 1.0"),
-        ({"classifiers": "six, tree"}, "classifiers: must be kinds of residual, six, blurred, got 'tree'"),
-        ({"classifiers": ""}, "classifiers: must be kinds of residual, six, blurred, got none"),
+        ({"classifiers": "six, tree"}, "classifiers: must be kinds of residual, strided, blurred, six, got 'tree'"),
+        ({"classifiers": ""}, "classifiers: must be kinds of residual, strided, blurred, six, got none"),
+        ({"transport": 9}, r"transport: moves images .* \(prototype=neutral\), got prototype=opposite"),
+        ({"transport": 9, "prototype": "neutral", "choose": True}, "transport: .*, got a choice for each image"),
         ({"rounds": -1, "pixels": "x"}, "rounds: must be >= 0, got -1; pixels: must be one of entropy, absolute"),
     ],
 )
@@ -259,6 +266,65 @@ def test_data_that_does_not_fit():
         fit(utility="smile")
     with pytest.raises(InputError, match="private must name at least one label"):
         fit(private=())
+
+
+# Transport
+
+MIDDLE = replace(SHORT, prototype="neutral", transport=6)
+
+
+@pytest.mark.parametrize("size", [16, 80])
+def test_transport_gives_all_classes_one_mean_and_covariance(size):
+    """In the components, of images whose classes have neither alike."""
+    rng = np.random.default_rng(0)
+    z = np.repeat([0, 1], [400, 800])
+    drawn = rng.normal(size=(1200, 4)) * np.where(z[:, None], [1, 2, 1, 0.5], [1, 1, 2, 1]) + 0.5 * z[:, None]
+    waves = np.cos(np.arange(size) / size * np.pi * np.arange(1, 5)[:, None])
+    x = 0.5 + 0.02 * np.einsum("nk,kh,kw->nhw", drawn, waves, waves)
+    x = torch.from_numpy(x[:, None].astype(np.float32))
+    seen = san.averaged(x)
+    moves = san.Transport(4, tuple(seen.shape[1:]), 2)
+    moves.learn(seen.flatten(1).numpy(), z, np.arange(1200), np.ones((2, 2), bool), seed=0)
+    codes = torch.from_numpy(z)
+    before, after = (san.averaged(images).flatten(1) @ moves.basis.T for images in (x, moves(x, codes)))
+
+    def apart(values):
+        one, other = values[codes == 0], values[codes == 1]
+        spread = values.std(0)
+        means = ((one.mean(0) - other.mean(0)) / spread).abs().max()
+        covariances = ((one.T.cov() - other.T.cov()) / torch.outer(spread, spread)).abs().max()
+        return means.item(), covariances.item()
+
+    # What is left: shrinkage of the covariances, rounding, and how far enlarging is from the inverse of averaging.
+    assert min(apart(before)) > 0.3
+    assert max(apart(after)) < 0.1
+
+
+def test_transport_moves_what_changes_and_nothing_else():
+    """Gender alone is changed: pairs of joint classes that differ in it meet in a middle of their own."""
+    pack = faces_pack()
+    release = fit(replace(MIDDLE, change="gender"), pack, private=("gender", "glasses"))
+    centres = release.encoder.transport.centres
+    assert torch.equal(centres[0], centres[2])
+    assert torch.equal(centres[1], centres[3])
+    assert not torch.allclose(centres[0], centres[1])
+
+
+def test_releases_with_transport_come_back_from_a_folder(tmp_path):
+    pack = faces_pack()
+    release = fit(MIDDLE, pack)
+    release.save(tmp_path / "r")
+    x = np.asarray(pack.x[:9])
+    released = release.transform(x)
+    np.testing.assert_array_equal(Release.load(tmp_path / "r").transform(x), released)
+    plain = fit(replace(MIDDLE, transport=0), pack).transform(x)
+    assert np.abs(released.astype(int) - plain).mean() > 1
+
+
+def test_few_images_have_few_components():
+    pack = faces_pack()
+    release = fit(replace(MIDDLE, transport=10**6), pack)
+    assert release.config["transport"] == len(release.encoder.transport.basis) == len(pack.rows("protect")) // 4
 
 
 # A matcher of an ONNX file

@@ -187,7 +187,8 @@ class SixConvolutions(nn.Module):
     """AIA's gender classifier (Sec. 5.2): 3x3 convolutions 32, 64, 64, 128, 128, 256 and one linear layer.
 
     The text gives no pooling: maps are halved after the second and the fourth convolution (inputs of 48 pixels and more
-    after the first too), and averaged to 2x2 before the linear layer.
+    after the first too; of those of 96 and more 2x2 pixels are folded into channels), and averaged to 2x2 before the
+    linear layer.
 
     Args:
         channels_in: C.
@@ -199,7 +200,9 @@ class SixConvolutions(nn.Module):
     def __init__(self, channels_in: int, size: int, outputs: int, *, normalise: bool = True) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(pairwise([channels_in, 32, 64, 64, 128, 128, 256])):
+        self.fold = 2 if size >= 96 else 1
+        size //= self.fold
+        for i, (a, b) in enumerate(pairwise([channels_in * self.fold**2, 32, 64, 64, 128, 128, 256])):
             layers.append(nn.Conv2d(a, b, 3, 1, 1))
             if normalise:
                 layers.append(GroupNorm(8, b))
@@ -210,7 +213,10 @@ class SixConvolutions(nn.Module):
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * 256, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> ``(B, outputs)``."""
+        """``(B, C, H, W)`` -> ``(B, outputs)``; an odd edge is repeated where pixels are folded."""
+        if self.fold > 1:
+            odd = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
+            x = F.pixel_unshuffle(F.pad(x, odd, mode="replicate") if any(odd) else x, self.fold)
         out: Tensor = self.layers(x)
         return out
 

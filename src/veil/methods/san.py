@@ -13,8 +13,10 @@ matcher are trained first and then frozen: hence semi-adversarial.
 
     stage 1       the classifiers, alone; stage 2: the matcher, alone; all are frozen
     stage 3       the auto-encoder
-    rounds        (preset ``hardened``, ours) a fresh classifier learns the class from x_o and goes on learning beside
-                  stage 3, which goes on too; x_o must confuse it
+    transport     (preset ``hardened``, ours) before it is redrawn, an image moves from its class's Gaussian to the
+                  classes' barycentre
+    rounds        (the same) a fresh classifier learns the class from x_o and goes on learning beside stage 3, which
+                  goes on too; x_o must confuse it
 
 The release is x_o, or the image beside the neutral prototype (the classes' mean), or x_s; ``strength`` goes from x to
 it.
@@ -23,9 +25,12 @@ What is ours, in every preset but ``paper``, because releases of the published n
 took in classifiers of other kinds:
 
 - The network that redraws adds to the image at half its resolution (:class:`Retoucher`), where the paper's makes the
-  image anew from 12 maps of a quarter of it.
+  image anew from 12 maps of a quarter of it. Of images of more than 64 pixels it, the classifiers and the matcher see
+  averages: what is added is smooth, fine detail is left alone, and costs nothing.
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
+- Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
+  (:class:`Transport`): what is released has one mean and one covariance for all classes, before anything is learned.
 
 Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
 
@@ -48,16 +53,17 @@ Where the text (its abstract is what we have, with the authors' code and a later
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise, product
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
@@ -70,8 +76,18 @@ from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
-from veil.nets import ResidualBlock, ResidualEncoder, SixConvolutions, convolve_doubled, mlp, to_input, to_pixels
+from veil.nets import (
+    GroupNorm,
+    ResidualBlock,
+    ResidualEncoder,
+    SixConvolutions,
+    convolve_doubled,
+    mlp,
+    to_input,
+    to_pixels,
+)
 from veil.release import Contract, Release
+from veil.transport import choose_shrinkage, transport_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +104,9 @@ class Config:
     """Learn to change any of the private attributes, so that it can be chosen for each image."""
     network: Literal["retouch", "paper"] = "retouch"
     """What redraws: a network that adds to the image, or the paper's auto-encoder, which makes it anew."""
-    classifiers: str = "residual,six,blurred"
-    """Kinds of the frozen classifiers (residual, six, blurred), separated by commas; the first tells the class of an
-    image."""
+    classifiers: str = "residual,strided,blurred"
+    """Kinds of the frozen classifiers (residual, strided, blurred, six), separated by commas; the first tells the class
+    of an image."""
     views: bool = True
     """Show redrawn images to the classifiers in random views, so that they are taken in by more than single pixels."""
     likeness: float = 0.95
@@ -108,6 +124,9 @@ class Config:
     """Weight of J_G, >= 0."""
     weigh_match: float = 5.0
     """Weight of J_M, >= 0."""
+    transport: int = 0
+    """Principal components of images in which they move from their class's Gaussian to the classes' barycentre before
+    they are redrawn, >= 0; 0: none do. Needs the neutral prototype, and no choice for each image."""
     rounds: int = 0
     """Rounds in which a fresh classifier begins to learn from releases, >= 0."""
     aligned: float = 0.12
@@ -127,7 +146,7 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "rounds", "strength"), 0),
+            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "transport", "rounds", "strength"), 0),
             **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
             **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
             "batch": 4,
@@ -148,6 +167,9 @@ class Config:
         if not self.kinds or (unknown := [kind for kind in self.kinds if kind not in KINDS]):
             got = repr(unknown[0]) if self.kinds else "none"
             problems.append(f"classifiers: must be kinds of {', '.join(KINDS)}, got {got}")
+        if self.transport and (self.prototype != "neutral" or self.choose):
+            got = "a choice for each image" if self.choose else f"prototype={self.prototype}"
+            problems.append(f"transport: moves images to the middle of their classes (prototype=neutral), got {got}")
         if self.batch % 2:
             problems.append(f"batch: must be even, got {self.batch!r}")
         if problems:
@@ -159,13 +181,13 @@ class Config:
         return listed(self.classifiers)
 
 
-KINDS = ("residual", "six", "blurred")
+KINDS = ("residual", "strided", "blurred", "six")
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "hardened": Config(rounds=3, steps=1600),
+    "hardened": Config(prototype="neutral", transport=256, rounds=3, steps=1600),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
-"""``hardened`` adds classifiers that learn from releases; ``paper`` is what was published."""
+"""``hardened`` hides from who learns from releases, too; ``paper`` is what was published."""
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -197,7 +219,7 @@ class AutoEncoder(nn.Module):
 
 
 class Retoucher(nn.Module):
-    """Adds to the image, at half its resolution: what it leaves alone stays sharp, what it adds is smooth.
+    """Adds to the image, at half the resolution of its average: what it leaves stays sharp, what it adds is smooth.
 
     Two halvings by residual blocks and as many doublings, whose maps meet those of the same size; it begins with
     nothing to add.
@@ -215,17 +237,17 @@ class Retoucher(nn.Module):
 
     def forward(self, x: Tensor, prototype: Tensor) -> Tensor:
         """Images and prototypes ``(B, C, H, W)`` in [0, 1] -> logits of the redrawn images; H and W in fours."""
-        h = F.pixel_unshuffle(torch.cat([x, prototype.to(x)], 1), 2)
-        odd = (0, h.shape[3] % 4, 0, h.shape[2] % 4)  # 0 or 2: a second halving needs fours
-        h = self.stem(F.pad(h, odd, mode="replicate") if any(odd) else h)
+        seen = averaged(torch.cat([x, prototype.to(x)], 1))
+        odd = (0, -seen.shape[3] % 8, 0, -seen.shape[2] % 8)  # a folding and two halvings
+        h = self.stem(F.pixel_unshuffle(F.pad(seen, odd, mode="replicate") if any(odd) else seen, 2))
         maps = [h]
         for block in self.down:
             maps.append(block(maps[-1]))
         h = self.bottom(maps.pop())
         for convolution in self.up:
             h = F.leaky_relu(_doubled(convolution(h)) + maps.pop())
-        added = _doubled(self.last(h))[..., : x.shape[2], : x.shape[3]]
-        out: Tensor = torch.logit(x.float(), 0.01) + added.float()
+        added = _doubled(self.last(h))[..., : seen.shape[2], : seen.shape[3]].float()
+        out: Tensor = torch.logit(x.float(), 0.01) + enlarged(added, x)
         return out
 
 
@@ -233,30 +255,95 @@ def _doubled(h: Tensor) -> Tensor:
     return F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def classifier(kind: str, channels: int, height: int, width: int, outputs: int) -> nn.Module:
-    """A classifier ``(B, C, H, W)`` -> ``(B, outputs)`` of one of :data:`KINDS`: frozen ones should err differently.
+def averaged(x: Tensor) -> Tensor:
+    """Images ``(B, C, H, W)`` -> those of a half, a third, ... of the sides, so that the shorter has 64 at most."""
+    shrink = math.ceil(min(x.shape[2:]) / 64)
+    return x if shrink == 1 else F.avg_pool2d(x, shrink)
 
-    Of images of more than 64 pixels they see averages: what is added is smooth, and they are most of the work.
-    """
+
+def enlarged(added: Tensor, x: Tensor) -> Tensor:
+    """What is to be added to averages, for images ``x`` themselves."""
+    if added.shape == x.shape:
+        return added
+    return F.interpolate(added, x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def classifier(kind: str, channels: int, height: int, width: int, outputs: int) -> nn.Module:
+    """A classifier ``(B, C, H, W)`` -> ``(B, outputs)`` of one of :data:`KINDS`: frozen ones should err differently."""
     if kind == "blurred":
         blurred = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LayerNorm(256 * channels))
         return nn.Sequential(blurred, mlp([256 * channels, 256, outputs]))
-    shrink = math.ceil(min(height, width) / 64)
-    height, width = height // shrink, width // shrink
-    body: nn.Module
     if kind == "six":
-        body = SixConvolutions(channels, min(height, width), outputs)
-    else:
-        down, across = (-side % ResidualEncoder.multiple for side in (height, width))
-        body = nn.Sequential(
-            nn.ReplicationPad2d((0, across, 0, down)),
-            ResidualEncoder(channels, height + down, width + across, outputs, base=16),
-        )
-    return body if shrink == 1 else nn.Sequential(nn.AvgPool2d(shrink), body)
+        return SixConvolutions(channels, min(height, width), outputs)
+    if kind == "strided":
+        layers: list[nn.Module] = []
+        for a, b in pairwise((channels, 32, 64, 128)):
+            layers += [nn.Conv2d(a, b, 5, 2, 2), GroupNorm(b // 16, b), nn.LeakyReLU(0.2)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * 128, outputs))
+    down, across = (-side % ResidualEncoder.multiple for side in (height, width))
+    residual = ResidualEncoder(channels, height + down, width + across, outputs, base=16)
+    return nn.Sequential(nn.ReplicationPad2d((0, across, 0, down)), residual)
+
+
+class Transport(nn.Module):
+    """Moves images from their classes' Gaussians to a barycentre, in principal components of their averages.
+
+    Args:
+        components: Their number, k.
+        shape: (C, H, W) of the averages.
+        classes: J.
+    """
+
+    basis: Tensor
+    means: Tensor
+    maps: Tensor
+    centres: Tensor
+
+    def __init__(self, components: int, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.register_buffer("basis", torch.zeros(components, math.prod(shape)))
+        self.register_buffer("means", torch.zeros(classes, components))
+        self.register_buffer("maps", torch.eye(components).repeat(classes, 1, 1))
+        self.register_buffer("centres", torch.zeros(classes, components))
+
+    def learn(
+        self, x: NDArray[np.float32], joint: NDArray[np.int64], who: NDArray[np.int64], alike: NDArray[Any], seed: int
+    ) -> None:
+        """Components, Gaussians and maps.
+
+        Args:
+            x: ``(n, C H W)`` averages in [0, 1].
+            joint: ``(n,)`` their joint classes.
+            who: ``(n,)`` whom they show.
+            alike: bool ``(J, J)``, classes between which releases shall not tell.
+            seed: Seeds components, and the halves of the people that choose the shrinkage.
+        """
+        pca = PCA(len(self.basis), svd_solver="randomized", random_state=seed).fit(x)
+        components = x @ pca.components_.T
+        self.basis.copy_(torch.from_numpy(pca.components_))
+        for group in np.unique(alike, axis=0):
+            among = np.flatnonzero(group)
+            rows = np.isin(joint, among)
+            codes = np.searchsorted(among, joint[rows])
+            values = components[rows]
+            shrinkage = choose_shrinkage(values, codes, who[rows], np.random.default_rng(seed))
+            centre, means, maps = transport_maps(values, codes, len(among), shrinkage)
+            for place, found in ((self.centres, centre), (self.means, means), (self.maps, maps)):
+                place[among] = torch.from_numpy(found).to(place)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` of joint classes ``(B,)`` -> moved ones, in [0, 1]."""
+        seen = averaged(x)
+        with torch.autocast(x.device.type, enabled=False):
+            components = seen.float().flatten(1) @ self.basis.T
+            centred = components - self.means[z]
+            moved = torch.bmm(centred[:, None], self.maps[z])[:, 0] + self.centres[z]
+            added = ((moved - components) @ self.basis).reshape(seen.shape)
+        return (x + enlarged(added, x)).clamp(0, 1)
 
 
 class Protector(nn.Module):
-    """What ships: auto-encoder, prototypes, and the classifier that says which class an image has."""
+    """What ships: auto-encoder, prototypes (and their Gaussians), and the classifier that says an image's class."""
 
     prototypes: Tensor
     partner: Tensor
@@ -264,15 +351,18 @@ class Protector(nn.Module):
 
     def __init__(self, config: Config, contract: Contract, prototypes: Tensor) -> None:
         super().__init__()
-        channels, height, width = prototypes.shape[1:]
+        channels, height, width = averaged(prototypes).shape[1:]
         self.strength = config.strength
         self.autoencoder = (AutoEncoder if config.network == "paper" else Retoucher)(channels)
         self.classifier = classifier(config.kinds[0], channels, height, width, len(prototypes))
+        self.transport = (
+            Transport(config.transport, (channels, height, width), len(prototypes)) if config.transport else None
+        )
         self.register_buffer("prototypes", prototypes)  # (J, C, H, W), one of each joint class
         private = list(contract.classes)
         self.register_buffer("partner", partners(config.prototype, changed(config, private)))
         # What a release may change (A,): one choice, or all of them, by the number that their bits make.
-        every = itertools.product((False, True), repeat=len(private))
+        every = product((False, True), repeat=len(private))
         self.changes = list(every) if config.choose else [tuple(changed(config, private))]
         mixtures = torch.stack([partners(config.prototype, some) for some in self.changes])
         self.register_buffer("choices", mixtures if config.choose else mixtures[:0], persistent=False)
@@ -281,6 +371,10 @@ class Protector(nn.Module):
         """Logits of images ``(B, C, H, W)`` redrawn beside mixtures ``(B, J)`` of prototypes."""
         out: Tensor = self.autoencoder(x, torch.einsum("bj,jchw->bchw", weights, self.prototypes))
         return out
+
+    def moved(self, x: Tensor, classes: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` of joint classes ``(B,)``, moved to where classes are alike, or as they are."""
+        return x if self.transport is None else self.transport(x, classes)
 
     def chosen(self, hide: Tensor, classes: Tensor) -> Tensor:
         """Mixtures ``(B, J)`` for images of joint classes ``(B,)`` in which attributes ``(B, A)`` are hidden."""
@@ -295,12 +389,12 @@ class Protector(nn.Module):
             allowed: Mask ``(B, J)`` of the joint classes that may be.
             hide: Mask ``(B, A)`` of the attributes to hide, where this can be chosen.
         """
-        logits = self.classifier(x).float()
+        logits = self.classifier(averaged(x)).float()
         if allowed is not None:
             logits = logits.masked_fill(~allowed, float("-inf"))
         classes = logits.argmax(1)
         weights = self.partner[classes] if hide is None else self.chosen(hide, classes)
-        return x + self.strength * (self.redrawn(x, weights).float().sigmoid() - x)
+        return x + self.strength * (self.redrawn(self.moved(x, classes), weights).float().sigmoid() - x)
 
 
 def changed(config: Config, private: Sequence[str]) -> list[bool]:
@@ -333,6 +427,7 @@ def partners(prototype: Literal["opposite", "neutral", "same"], change: Sequence
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
+_MOST = 10_000  # images of which components and Gaussians are made
 _GOES_ON = 0.25  # of its peak learning rate: with what a classifier of ``rounds`` learns beside the auto-encoder
 
 
@@ -372,7 +467,7 @@ class Training:
         self.joint, self.protector = run.tensor(joint), protector
         self.nothing = torch.stack([partners("neutral", some) for some in protector.changes]).to(run.device)
         self.couples = Couples(np.arange(len(rows)), who, joint)
-        channels, height, width = protector.prototypes.shape[1:]
+        channels, height, width = averaged(protector.prototypes).shape[1:]
         multiple = ResidualEncoder.multiple
         self.padding = (-height % multiple, -width % multiple)
         with seeded(run.seed, "san", "networks"):
@@ -408,6 +503,10 @@ class Training:
             self.classifier_step(self.classifiers[: self.known], step, released=False)
         for step in self.run.stage("matcher", self.config.steps_matcher):
             self.matcher_step(step)
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Stage 3 and the rounds."""
         parts = self.config.rounds + 1
         for part in range(parts):
             if part:
@@ -446,13 +545,14 @@ class Training:
 
     def features(self, x: Tensor) -> Tensor:
         """The matcher's unit features ``(B, d)``."""
+        x = averaged(x)
         with self.run.autocast():
             out: Tensor = self.matcher.module(F.pad(x, (0, self.padding[1], 0, self.padding[0]), mode="replicate"))
         return F.normalize(out.float(), dim=1)
 
     def said(self, classifier: Player, x: Tensor) -> Tensor:
         with self.run.autocast():
-            out: Tensor = classifier.module(x)
+            out: Tensor = classifier.module(averaged(x))
         return out.float()
 
     def classifier_step(self, learners: Sequence[Player], step: Step, *, released: bool) -> None:
@@ -461,7 +561,7 @@ class Training:
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         if released:
             with torch.no_grad():
-                x = self.redrawn(x, self.other(step, z)[0])
+                x = self.redrawn(self.protector.moved(x, z), self.other(step, z)[0])
         self.learn(learners, augment(x, step.uniform).contiguous(memory_format=torch.channels_last), z)
 
     def learn(self, learners: Sequence[Player], x: Tensor, z: Tensor) -> None:
@@ -489,9 +589,9 @@ class Training:
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         target, nothing = self.other(step, z)  # of the neutral prototype: a mixture of classes
         own = F.one_hot(z, len(self.protector.partner)).float()
-        same, other = (self.redrawn(x, weights) for weights in (own, target))
+        same, other = self.redrawn(x, own), self.redrawn(self.protector.moved(x, z), target)
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
-        views = [augment(drawn, step.uniform) if config.views else drawn for drawn in (same, other)]
+        views = [augment(averaged(drawn), step.uniform) if config.views else drawn for drawn in (same, other)]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         told = torch.zeros((), device=x.device)
         for i, known in enumerate(self.classifiers[: self.known]):
@@ -564,9 +664,15 @@ def fit(
         asks=True,
         chooses=config.choose,
     )
+    who = people(pack, rows)
+    config = replace(config, transport=min(config.transport, len(rows) // 4, math.prod(shape)))
     with seeded(run.seed, "san", "protector"):
         protector = Protector(config, contract, prototypes(pack.x, rows, joint, 2 ** len(private)))
-    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector, teacher)
+    if protector.transport is not None:
+        some = np.random.default_rng(run.seed).permutation(len(rows))[:_MOST]
+        alike = partners("neutral", protector.changes[0]).numpy() > 0
+        protector.transport.learn(averages(pack.x, rows[some]), joint[some], who[some], alike, run.seed)
+    training = Training(config, run, pack.x, rows, joint, who, protector, teacher)
     run.enter(*training.players)
     training.train()
     return Release(
@@ -629,6 +735,12 @@ def prototypes(x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.
     means = np.where(counts.reshape(shape) > 0, sums / np.maximum(counts, 1).reshape(shape), every)
     t = torch.from_numpy((means / 255).astype(np.float32))
     return t[:, None] if t.dim() == 3 else t.permute(0, 3, 1, 2).contiguous()
+
+
+def averages(x: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What is seen of images ``(N, H, W[, 3])``, as float32 ``(n, C H W)`` in [0, 1]."""
+    parts = np.array_split(rows, -(-len(rows) // 512))
+    return np.concatenate([averaged(to_input(x[part], "images")).flatten(1).numpy() for part in parts])
 
 
 def build(config: Config | Mapping[str, Any], contract: Contract) -> Protector:

@@ -57,6 +57,7 @@ from veil.losses import confusion, cross_entropy, gram_change
 from veil.methods.protocol import too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
+from veil.transport import choose_shrinkage, power, transport_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,6 @@ _KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale o
 _MIXUP = 0.4  # both parameters of mixup's beta distribution (Zhang et al. 2018)
 _GUESS_BATCH = 256  # vectors a step of the classifier
 _MOST = 500_000  # vectors to learn from; more would only cost memory
-_SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -239,93 +239,11 @@ def drop(basis: NDArray[Any], tells: NDArray[Any], worth: NDArray[Any], count: i
     """
     tells, worth = (basis @ m @ basis.T for m in (tells, worth))
     # Vectors on a sphere, or fewer of them than dimensions, leave directions of no worth: no inverse without a ridge.
-    inverse = _power(worth + 1e-6 * np.trace(worth) / len(worth) * np.eye(len(worth)), -0.5)
+    inverse = power(worth + 1e-6 * np.trace(worth) / len(worth) * np.eye(len(worth)), -0.5)
     order = inverse @ np.linalg.eigh(inverse @ tells @ inverse)[1]  # rising v'Mv / v'Sv
     gone = np.linalg.qr(order[:, len(order) - count :])[0]
     left = np.linalg.svd(gone, full_matrices=True)[0][:, count:]
     return left.T @ basis  # type: ignore[no-any-return]
-
-
-# -- alignment in closed form -----------------------------------------------------------------------------------------
-
-
-def transport_maps(
-    x: NDArray[Any], codes: NDArray[Any], classes: int, shrinkage: float
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Centre ``(k,)``, means ``(Z, k)`` and maps ``(Z, k, k)`` from every class's Gaussian to their barycentre.
-
-    The barycentre's covariance B is the fixed point of B <- B^-1/2 (mean_c (B^1/2 C_c B^1/2)^1/2)^2 B^-1/2; the map of
-    class c is C_c^-1/2 (C_c^1/2 B C_c^1/2)^1/2 C_c^-1/2, which is symmetric. Classes count the same, whatever their
-    size; one without vectors stays where it is.
-
-    Args:
-        x: ``(n, k)``.
-        codes: ``(n,)`` classes, 0 .. Z - 1.
-        classes: Z.
-        shrinkage: Share of the pooled covariance in every class's, in [0, 1].
-    """
-    k = x.shape[1]
-    present, means, covariances = _gaussians(x, codes, shrinkage)
-    barycentre = covariances.mean(0)
-    for _ in range(50):
-        root, inverse = _power(barycentre, 0.5), _power(barycentre, -0.5)
-        step = np.mean([_power(root @ c @ root, 0.5) for c in covariances], axis=0)
-        following = inverse @ step @ step @ inverse
-        moved = np.abs(following - barycentre).max()
-        barycentre = following
-        if moved <= 1e-9 * np.abs(barycentre).max():
-            break
-    centre = means.mean(0)
-    all_means, maps = np.tile(centre, (classes, 1)), np.tile(np.eye(k), (classes, 1, 1))
-    for c, mean, covariance in zip(present, means, covariances, strict=True):
-        root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
-        all_means[c], maps[c] = mean, inverse @ _power(root @ barycentre @ root, 0.5) @ inverse
-    return centre, all_means, maps
-
-
-def choose_shrinkage(x: NDArray[Any], codes: NDArray[Any], people: NDArray[Any], rng: np.random.Generator) -> float:
-    """The shrinkage under which Gaussians of one half of the people make the other half likeliest, both ways round.
-
-    Args:
-        x: ``(n, k)``.
-        codes: ``(n,)`` classes.
-        people: ``(n,)``; vectors of one person stay on one side.
-        rng: Divides the people.
-    """
-    names = np.unique(people)
-    first = np.isin(people, rng.permutation(names)[: len(names) // 2])
-    totals = np.zeros(len(_SHRINKAGES))
-    for side in (first, ~first):
-        for i, shrinkage in enumerate(_SHRINKAGES):
-            for c, mean, covariance in zip(*_gaussians(x[side], codes[side], shrinkage), strict=True):
-                others = x[~side & (codes == c)] - mean
-                if len(others):  # per class, so that a small one counts as much as a large one
-                    half = np.linalg.solve(np.linalg.cholesky(covariance), others.T)
-                    totals[i] -= np.square(half).sum() / len(others) + np.linalg.slogdet(covariance)[1]
-    return _SHRINKAGES[int(totals.argmax())]
-
-
-def _gaussians(
-    x: NDArray[Any], codes: NDArray[Any], shrinkage: float
-) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
-    """Classes that occur, their means ``(Z', k)`` and shrunk covariances ``(Z', k, k)``, in float64."""
-    present = np.unique(codes)
-    x = x.astype(np.float64)
-    means = np.stack([x[codes == c].mean(0) for c in present])
-    centred = x - means[np.searchsorted(present, codes)]
-    each = np.stack([centred[codes == c].T @ centred[codes == c] / (codes == c).sum() for c in present])
-    pooled = each.mean(0)
-    if not np.trace(pooled) > 0:
-        raise InputError("template: alignment needs different vectors of one private class, got at most one of each")
-    # Vectors on a sphere, or fewer than k of them, leave directions without variance: no inverse without a ridge.
-    pooled += 1e-3 * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
-    return present, means, (1 - shrinkage) * each + shrinkage * pooled
-
-
-def _power(symmetric: NDArray[Any], exponent: float) -> NDArray[Any]:
-    """A power of a symmetric positive definite matrix."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * np.maximum(values, values[-1] * 1e-12) ** exponent) @ vectors.T  # type: ignore[no-any-return]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
