@@ -1,8 +1,9 @@
 """Gaussians of classes and the optimal transport of each to their barycentre, in closed form.
 
-Moved so, vectors of all classes have one mean and one covariance, and move no further than that takes (Agueh and
-Carlier, "Barycenters in the Wasserstein space", SIAM J. Math. Anal. 43(2), 2011; the maps of Gaussians are those of
-Dowson and Landau, J. Multivariate Anal. 12(3), 1982).
+Moved so, vectors of all classes have one mean and one covariance, and are moved no further than that takes (maps of
+Gaussians: Dowson and Landau, J. Multivariate Anal. 12(3), 1982). The barycentre is the fixed point of Alvarez-Esteban
+et al., "A fixed-point approach to barycenters in Wasserstein space" (2016), Theorem 4.2. Covariances are shrunk to the
+pooled one, by how much the likelihood of held-out people says.
 """
 
 from __future__ import annotations

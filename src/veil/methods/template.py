@@ -30,9 +30,7 @@ attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform p
 
 With several private attributes the class is the joint one.
 
-Alignment: Gaussian barycentre by the fixed point of Alvarez-Esteban et al., "A fixed-point approach to barycenters in
-Wasserstein space" (2016), Theorem 4.2; covariances are shrunk to the pooled one, by how much the likelihood of held-out
-people says. Confusion and refreshed adversaries: see :mod:`veil.methods.aia`.
+Alignment: see :mod:`veil.transport`. Confusion and refreshed adversaries: see :mod:`veil.methods.aia`.
 """
 
 from __future__ import annotations
