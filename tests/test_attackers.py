@@ -295,7 +295,9 @@ def test_a_residual_network_reads_images_of_low_contrast() -> None:
     assert (score.argmax(1) == y[550:]).mean() > 0.9
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (64, 6, 6), (8, 10, 10), (3, 50, 37), (8, 1, 1), (4, 2, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (64, 6, 6), (8, 10, 10), (3, 50, 37), (3, 101, 130), (8, 1, 1), (4, 2, 3)]
+)
 def test_networks_take_maps_whose_sides_do_not_halve_evenly(shape: tuple[int, int, int]) -> None:
     c, h, w = shape
     for network in (attackers.SmallResNet, attackers.SixConvolutions):

@@ -352,11 +352,11 @@ class ResidualMLP(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Three residual blocks on patches of 4x4 pixels (2x2 below 48, none below 24: feature maps)."""
+    """Three residual blocks on patches of 4x4 pixels (8x8 from 96 on, 2x2 below 48, none below 24: feature maps)."""
 
     def __init__(self, channels_in: int, size: int, outputs: int) -> None:
         super().__init__()
-        self.patch = 4 if size >= 48 else 2 if size >= 24 else 1
+        self.patch = 8 if size >= 96 else 4 if size >= 48 else 2 if size >= 24 else 1
         self.layers = nn.Sequential(
             nn.Conv2d(channels_in * self.patch**2, 64, 3, 1, 1),
             ResidualBlock(64, 64),
@@ -379,7 +379,8 @@ class SmallResNet(nn.Module):
 
 
 class PlainCNN(nn.Module):
-    """Convolutions 64, 128 and 128 on patches (as :class:`SmallResNet`), two poolings, two linear layers on the map."""
+    """Convolutions 64, 128 and 128 on patches of 4x4 pixels (2x2 below 48, none below 24), two poolings, two linear
+    layers on the map."""
 
     def __init__(self, channels_in: int, height: int, width: int, outputs: int) -> None:
         super().__init__()
