@@ -224,6 +224,22 @@ def test_classifiers_of_releases_shall_be_told_nothing_of_what_changes(settings,
     assert (beside.argmax(1).numpy() == ([3, 2, 1, 0] if not settings else [2, 3, 0, 1])).all()
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_with_rounds_releases_are_learned_from_as_they_will_be(rounds):
+    """For the classes that a release guesses, not for those that training knows."""
+    pack = faces_pack()
+    rows = pack.rows("protect")
+    z = pack.label("gender")[rows]
+    config = replace(SHORT, rounds=rounds)
+    protector = san.Protector(config, fit().contract, prototypes(pack.x, rows, z, 2))
+    run = Run(seed=0, precision="fp32")
+    training = san.Training(config, run, pack.x, rows, z, pack.label("identity")[rows], protector)
+    x, known = to_input(pack.x[rows[:40]], "images"), torch.from_numpy(z[:40])
+    guessed = protector.guessed(x)
+    assert not torch.equal(guessed, known)  # it has learned nothing
+    assert torch.equal(training.seen(x, known), guessed if rounds else known)
+
+
 def test_average_faces_of_unaligned_images_are_blurred():
     """Of one image again and again all variance is in the mean; of images moved about, little is."""
     rng = np.random.default_rng(0)

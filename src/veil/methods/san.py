@@ -367,6 +367,11 @@ class Protector(nn.Module):
         out: Tensor = self.autoencoder(x, torch.einsum("bj,jchw->bchw", weights, self.prototypes))
         return out
 
+    def guessed(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """The likeliest joint class ``(B,)`` of images ``(B, C, H, W)``, of those ``allowed`` ``(B, J)``."""
+        logits: Tensor = self.classifier(averaged(x)).float()
+        return (logits if allowed is None else logits.masked_fill(~allowed, float("-inf"))).argmax(1)
+
     def moved(self, x: Tensor, classes: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of joint classes ``(B,)``, moved to where classes are alike, or as they are."""
         return x if self.transport is None else self.transport(x, classes)
@@ -384,10 +389,7 @@ class Protector(nn.Module):
             allowed: Mask ``(B, J)`` of the joint classes that may be.
             hide: Mask ``(B, A)`` of the attributes to hide, where this can be chosen.
         """
-        logits = self.classifier(averaged(x)).float()
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, float("-inf"))
-        classes = logits.argmax(1)
+        classes = self.guessed(x, allowed)
         weights = self.partner[classes] if hide is None else self.chosen(hide, classes)
         return x + self.strength * (self.redrawn(self.moved(x, classes), weights).float().sigmoid() - x)
 
@@ -527,17 +529,26 @@ class Training:
             out = self.protector.redrawn(x, weights)
         return out.float().sigmoid()
 
-    def other(self, step: Step, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What images of joint classes ``(B,)`` are released beside; what they change is chosen for each, at random.
+    def seen(self, x: Tensor, z: Tensor) -> Tensor:
+        """Classes ``(B,)`` that x_o is made for: the images' own; with ``rounds`` those that a release guesses."""
+        if not self.config.rounds:
+            return z
+        with torch.no_grad(), self.run.autocast():
+            return self.protector.guessed(x)
+
+    def other(self, step: Step, *classes: Tensor) -> list[Tensor]:
+        """Mixtures ``(B, J)`` of prototypes beside which images of joint classes ``(B,)`` are released.
+
+        What they change is chosen for each, at random, if that can be chosen; for all ``classes`` the same.
 
         Returns:
-            Mixtures ``(B, J)`` of prototypes; and of the classes between which releases shall not tell.
+            The mixtures for each of ``classes``; for the last, those of classes between which releases shall not tell.
         """
         if not self.config.choose:
-            return self.protector.partner[z], self.nothing[0, z]
+            return [*(self.protector.partner[z] for z in classes), self.nothing[0, classes[-1]]]
         drawn = step.rng.integers(1, len(self.protector.choices), (self.config.batch // 2, 2))
         number = self.run.tensor(self.run.share(drawn).reshape(-1))
-        return self.protector.choices[number, z], self.nothing[number, z]
+        return [*(self.protector.choices[number, z] for z in classes), self.nothing[number, classes[-1]]]
 
     def features(self, x: Tensor) -> Tensor:
         """The matcher's unit features ``(B, d)``."""
@@ -556,8 +567,9 @@ class Training:
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
         if released:
+            seen = self.seen(x, z)
             with torch.no_grad():
-                x = self.redrawn(self.protector.moved(x, z), self.other(step, z)[0])
+                x = self.redrawn(self.protector.moved(x, seen), self.other(step, seen)[0])
         self.learn(learners, augment(x, step.uniform).contiguous(memory_format=torch.channels_last), z)
 
     def learn(self, learners: Sequence[Player], x: Tensor, z: Tensor) -> None:
@@ -583,9 +595,10 @@ class Training:
         config = self.config
         places = self.drawn(step)
         x, z = self.images(places), self.joint[self.run.tensor(places)]
-        target, nothing = self.other(step, z)  # of the neutral prototype: a mixture of classes
+        seen = self.seen(x, z)
+        beside, target, nothing = self.other(step, seen, z)  # of the neutral prototype: mixtures of classes
         own = F.one_hot(z, len(self.protector.partner)).float()
-        same, other = self.redrawn(x, own), self.redrawn(self.protector.moved(x, z), target)
+        same, other = self.redrawn(x, own), self.redrawn(self.protector.moved(x, seen), beside)
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
         views = [augment(averaged(drawn), step.uniform) if config.views else drawn for drawn in (same, other)]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
