@@ -599,6 +599,7 @@ def exported(release: Release, path: Path):
         lambda: made("mi", target="male", substitute=True, expose=True),
         lambda: made("inversion", "default"),
         lambda: made("san"),
+        lambda: made("san", "hardened", rounds=0),
     ],
     ids=[
         "paper",
@@ -613,6 +614,7 @@ def exported(release: Release, path: Path):
         "mi with substitution",
         "inversion with noise",
         "san",
+        "san with transport",
     ],
 )
 def test_onnx_equals_transform(tmp_path, make):

@@ -184,7 +184,7 @@ class Config:
 KINDS = ("residual", "strided", "blurred", "six")
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "hardened": Config(prototype="neutral", transport=256, steps_classifier=800, rounds=3, steps=1600),
+    "hardened": Config(prototype="neutral", transport=256, likeness=0.96, steps_classifier=800, rounds=2, steps=900),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
 """``hardened`` hides from who learns from releases, too; ``paper`` is what was published."""
