@@ -25,8 +25,8 @@ What is ours, in every preset but ``paper``, because releases of the published n
 took in classifiers of other kinds:
 
 - The network that redraws adds to the image at half its resolution (:class:`Retoucher`), where the paper's makes the
-  image anew from 12 maps of a quarter of it. Of images of more than 64 pixels it, the classifiers and the matcher see
-  averages: what is added is smooth, fine detail is left alone, and costs nothing.
+  image anew from 12 maps of a quarter of it. Of images of more than 64 pixels it (and in every preset the classifiers
+  and the matcher) sees averages: what is added is smooth, fine detail is left alone, and costs nothing.
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 - Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
@@ -331,8 +331,9 @@ class Transport(nn.Module):
         seen = averaged(x)
         with torch.autocast(x.device.type, enabled=False):
             components = seen.float().flatten(1) @ self.basis.T
-            centred = components - self.means[z]
-            moved = torch.bmm(centred[:, None], self.maps[z])[:, 0] + self.centres[z]
+            # By the maps of all classes, which are few, in place of a map for each image: much less to hold.
+            moved = torch.einsum("bjk,jkl->bjl", components[:, None] - self.means, self.maps) + self.centres
+            moved = (F.one_hot(z, len(self.means))[:, None].float() @ moved)[:, 0]
             added = ((moved - components) @ self.basis).reshape(seen.shape)
         return (x + enlarged(added, x)).clamp(0, 1)
 
@@ -425,7 +426,7 @@ def partners(prototype: Literal["opposite", "neutral", "same"], change: Sequence
 # -- training ---------------------------------------------------------------------------------------------------------
 
 _MOST = 10_000  # images of which components and Gaussians are made
-_SHRINKAGE = 0.1  # of classes' covariances; the likelihood of held-out people says .9 on LFW, which leaves the class
+_SHRINKAGE = 0.1  # of covariances of classes; likelihood asks for far more, and then they still tell the class
 _GOES_ON = 0.25  # of its peak learning rate: with what a classifier of ``rounds`` learns beside the auto-encoder
 
 
