@@ -8,7 +8,7 @@ capacity (the default), under decoders of three strengths, and of one label alon
 perceptual distance; Table 3: where the network is cut. Labels: expression, smile and glasses of stylised faces; gender
 and smile of LFW; 40x40 pixels, ResNet-18. One unprotected network of each seed serves every cut, and protected ones
 begin with it. Rows are JSON files; those in `--rows` (OUT by default) are not measured again, so an interrupted run
-continues, and seeds may run side by side as processes. `--quick` does Table 1 and a cut of Table 3, with fewer steps.
+continues, and seeds may run side by side as processes. `--quick` does a few rows of Tables 1 and 3, with fewer steps.
 `--large` is for a GPU: ResNet-50, 112 pixels.
 """
 
@@ -49,6 +49,10 @@ STEPS = {"unprotected": 1200, "adversarial": 100, "default": 400, "longer": 2000
 """Of encoder and classifier; protected ones begin where the unprotected one ends. `longer` is of `default` at layer1,
 where the encoder has few layers to tell labels with; of LFW, which is small, not."""
 QUICK = {"unprotected": 300, "adversarial": 50, "default": 100, "longer": 400}
+QUICK_ROWS = {
+    "stylised": (("fc", "unprotected"), ("fc", "adversarial"), ("fc", "default"), ("layer1", "default")),
+    "lfw": (("fc", "unprotected"), ("fc", "default")),
+}
 AS_LONG = "unprotected as long"
 """The unprotected network after as many steps more: what labels would gain by the steps alone."""
 SHORT = {"steps_decoder": 100, "steps_perceptual": 100, "ahead": 1}
@@ -75,17 +79,18 @@ class Row:
 def rows(data: str, *, quick: bool) -> list[Row]:
     """All that the tables need; rows that two tables share are made once."""
     labels, every = LABELS[data], tuple(attacks.DECODERS)
+    if quick:
+        return [Row(f"{cut} {kind}", kind, cut, labels) for cut, kind in QUICK_ROWS[data]]
     if data == "lfw":
         return [Row(f"{cut} {kind}", kind, cut, labels) for cut in ("fc", "layer1") for kind in PROTECTED[cut]]
     made = [Row(f"fc {kind}", kind, "fc", labels, decoders=every) for kind in PROTECTED["fc"]]
-    for cut in ("layer1",) if quick else CUTS[:-1]:
+    for cut in CUTS[:-1]:
         made += [Row(f"{cut} {kind}", kind, cut, labels) for kind in PROTECTED.get(cut, ("unprotected",))]
     made += [Row(f"single {kind}", kind, "fc", (SINGLE,)) for kind in ("unprotected", "default")]
-    if not quick:
-        for mu2 in WEIGHTS:  # without any weight there is no adversary, and so no stage beside one
-            alone = {} if mu2 else {"steps_alone": STEPS["adversarial"]}
-            made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": mu2, **alone}))
-        made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": STEPS["longer"]}, decoders=()))
+    for mu2 in WEIGHTS:  # without any weight there is no adversary, and so no stage beside one
+        alone = {} if mu2 else {"steps_alone": STEPS["adversarial"]}
+        made.append(Row(f"mu2 {mu2:g}", "adversarial", "fc", labels, {"mu1": 0.0, "mu2": mu2, **alone}))
+    made.append(Row(AS_LONG, "unprotected", "fc", labels, {"steps_alone": STEPS["longer"]}, decoders=()))
     return made
 
 
