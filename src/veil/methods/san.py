@@ -502,10 +502,6 @@ class Training:
             self.classifier_step(self.classifiers[: self.known], step, released=False)
         for step in self.run.stage("matcher", self.config.steps_matcher):
             self.matcher_step(step)
-        self.adapt()
-
-    def adapt(self) -> None:
-        """Stage 3 and the rounds."""
         parts = self.config.rounds + 1
         for part in range(parts):
             if part:
@@ -674,13 +670,15 @@ def fit(
         asks=True,
         chooses=config.choose,
     )
-    config = replace(config, transport=min(config.transport, len(rows) // 4, math.prod(shape)))
+    if config.transport:
+        some = np.random.default_rng(run.seed).permutation(len(rows))[:_MOST]
+        means = averages(pack.x, rows[some])
+        config = replace(config, transport=min(config.transport, len(some) // 4, means.shape[1]))
     with seeded(run.seed, "san", "protector"):
         protector = Protector(config, contract, prototypes(pack.x, rows, joint, 2 ** len(private)))
     if protector.transport is not None:
-        some = np.random.default_rng(run.seed).permutation(len(rows))[:_MOST]
         alike = partners("neutral", protector.changes[0]).numpy() > 0
-        protector.transport.learn(averages(pack.x, rows[some]), joint[some], alike, run.seed)
+        protector.transport.learn(means, joint[some], alike, run.seed)
     training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector, teacher)
     run.enter(*training.players)
     training.train()
