@@ -49,7 +49,8 @@ def one_seed(source: Path, out: Path, rows: Path, seed: int, options: argparse.N
     for preset in presets:
         timed[preset] = fit(pack, out, preset, seed, dict(pair.split("=", 1) for pair in options.settings))
         print(f"seed {seed}: {preset}: {timed[preset]}", flush=True)
-        entries.append(pipeline.Entry(name=preset, release=Release.load(out / preset)))
+        curves = pipeline.read_curves(out / f"{preset}.curves.parquet")
+        entries.append(pipeline.Entry(name=preset, release=Release.load(out / preset), curves=curves))
     pipeline.audit_pack(
         pack, out / "audit", entries, private=["gender"], utility=["identity"], baselines=(), seed=seed,
         effort=options.effort, command=COMMAND,
@@ -67,9 +68,10 @@ def fit(pack: Pack, out: Path, preset: str, seed: int, settings: dict[str, str])
     known = out / f"{preset}.timed.json"
     if not known.exists():
         start = time.perf_counter()
-        release, _ = pipeline.fit("san", pack, private=["gender"], preset=preset, settings=settings, seed=seed)
+        release, curves = pipeline.fit("san", pack, private=["gender"], preset=preset, settings=settings, seed=seed)
         fitted = time.perf_counter() - start
         release.save(out / preset, force=True)
+        pipeline.write_curves(out / f"{preset}.curves.parquet", curves)
         x = np.asarray(pack.x[pack.rows("test")[:: max(len(pack.rows("test")) // 24, 1)][:24]])
         start = time.perf_counter()
         drawn = release.transform(np.repeat(x, 10, 0))[::10]
