@@ -88,6 +88,19 @@ def convolve_doubled(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     return out if convolution.bias is None else out + convolution.bias[:, None, None].to(out)
 
 
+def folded(x: Tensor, fold: int, multiple: int | None = None) -> Tensor:
+    """Squares of ``fold`` pixels into channels; edges are repeated until sides are divisible by ``multiple``.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        fold: Side of the squares; 1 folds nothing.
+        multiple: Of ``fold``; ``fold`` itself if None.
+    """
+    down, across = (-side % (multiple or fold) for side in x.shape[2:])
+    whole = F.pad(x, (0, across, 0, down), mode="replicate") if down or across else x
+    return F.pixel_unshuffle(whole, fold) if fold > 1 else whole
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu and He 2018), in fp32 where the processor is slow at it in bf16.
 
@@ -214,10 +227,7 @@ class SixConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, outputs)``; an odd edge is repeated where pixels are folded."""
-        if self.fold > 1:
-            odd = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
-            x = F.pixel_unshuffle(F.pad(x, odd, mode="replicate") if any(odd) else x, self.fold)
-        out: Tensor = self.layers(x)
+        out: Tensor = self.layers(folded(x, self.fold))
         return out
 
 
@@ -392,10 +402,7 @@ class MirrorDecoder(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """``(B, *shape)`` -> logits of the image ``(B, C, H, W)``; their sigmoid lies in [0, 1]."""
-        if self.fold > 1:
-            height, width = (-side % self.fold for side in r.shape[2:])
-            r = F.pixel_unshuffle(F.pad(r, (0, width, 0, height), mode="replicate"), self.fold)
-        out: Tensor = self.layers(r)
+        out: Tensor = self.layers(folded(r, self.fold) if self.fold > 1 else r)
         return out[..., : self.size[0], : self.size[1]]
 
 

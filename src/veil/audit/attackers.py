@@ -42,7 +42,7 @@ from veil.engine.run import has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
 from veil.metrics import auc, balanced_accuracy, best_threshold, macro_auc
-from veil.nets import GroupNorm, ResidualBlock, SixConvolutions, mlp
+from veil.nets import GroupNorm, ResidualBlock, SixConvolutions, folded, mlp
 
 Floats = NDArray[np.float32]
 Score = Callable[[NDArray[np.generic]], Floats]
@@ -372,9 +372,7 @@ class SmallResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, outputs)``; edges are repeated until patches and both halvings come out whole."""
-        height, width = (-n % (4 * self.patch) for n in x.shape[2:])
-        whole = F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
-        out: Tensor = self.layers(F.pixel_unshuffle(whole, self.patch))
+        out: Tensor = self.layers(folded(x, self.patch, 4 * self.patch))
         return out
 
 
@@ -395,9 +393,7 @@ class PlainCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, outputs)``; edges are repeated until patches come out whole."""
-        height, width = (-n % self.patch for n in x.shape[2:])
-        whole = F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
-        out: Tensor = self.layers(F.pixel_unshuffle(whole, self.patch))
+        out: Tensor = self.layers(folded(x, self.patch))
         return out
 
 

@@ -82,6 +82,7 @@ from veil.nets import (
     ResidualEncoder,
     SixConvolutions,
     convolve_doubled,
+    folded,
     mlp,
     to_input,
     to_pixels,
@@ -238,8 +239,7 @@ class Retoucher(nn.Module):
     def forward(self, x: Tensor, prototype: Tensor) -> Tensor:
         """Images and prototypes ``(B, C, H, W)`` in [0, 1] -> logits of the redrawn images; H and W in fours."""
         seen = averaged(torch.cat([x, prototype.to(x)], 1))
-        odd = (0, -seen.shape[3] % 8, 0, -seen.shape[2] % 8)  # a folding and two halvings
-        h = self.stem(F.pixel_unshuffle(F.pad(seen, odd, mode="replicate") if any(odd) else seen, 2))
+        h = self.stem(folded(seen, 2, 8))  # two halvings follow
         maps = [h]
         for block in self.down:
             maps.append(block(maps[-1]))
