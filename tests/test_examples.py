@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -213,28 +214,25 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.usefixtures("brief")
 def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On stylised faces in LFW's place: a row for the input and for each preset, and sheets of 24 pairs."""
-    example = importlib.import_module("san_lfw")
-    pack = example.build.pack
-
-    def stylised(layout: str, source: Path, path: Path, **options: object) -> object:
-        assert layout == "lfw"
-        return pack("stylised", "identities=60,images=4", path, **options)
-
-    monkeypatch.setattr(example.build, "pack", stylised)
-    page = tmp_path / "page.md"
-    arguments = ["x", "--lfw", "none", "--out", str(tmp_path / "out"), "--seeds", "0", "--size", "32", "--set"]
-    short = ["steps=4", "steps_classifier=1", "steps_matcher=1", "batch=8", "aligned=0"]
-    monkeypatch.setattr("sys.argv", [*arguments, *short, "--results", str(page)])
+    """A row for the input and for each preset, sheets of 24 pairs, a figure; and nothing is fitted again."""
+    example = importlib.import_module("san_faces")
+    short = {"steps": 4, "steps_classifier": 1, "steps_matcher": 1, "batch": 8, "aligned": 0}
+    monkeypatch.setattr(example, "PEOPLE", "identities=60,images=4")
+    monkeypatch.setattr(example.pipeline, "fit", partial(example.pipeline.fit, settings=short))
+    page, figure = tmp_path / "page.md", tmp_path / "figure.png"
+    arguments = ["x", "--out", str(tmp_path / "out"), "--seeds", "0", "--size", "32"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--results", str(page), "--figure", str(figure)])
 
     example.main()
 
     rows = [line.split(" | ") for line in page.read_text().splitlines() if " | 0 | " in line]
     assert [row[0] for row in rows] == ["| Input", "| default", "| hardened"]
-    assert all("(" in value for row in rows[1:] for value in row[2:-1])
+    assert all("(" in value for row in rows[1:] for value in row[3:-1])
     with Image.open(tmp_path / "out" / "32x32-1" / "seed-0" / "hardened.png") as sheet:
         assert sheet.size == (2 * (12 * 36 + 4), 2 * (4 * 36 + 4))
+    with Image.open(figure) as sheet:
+        assert sheet.size == (12 * 36 + 4, 3 * 36 + 4)
     before = page.read_bytes()
-    monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
+    monkeypatch.setattr(example.pipeline, "fit", None)
     example.main()
     assert page.read_bytes() == before

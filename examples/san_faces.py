@@ -1,11 +1,12 @@
-"""Semi-adversarial networks on LFW: faces that match and tell another gender, to whom, and how far.
+"""Semi-adversarial networks on LFW, or stylised faces: they match and tell another gender, to whom, and how far.
 
-    python examples/san_lfw.py --lfw DIR --out DIR [--rows DIR] [--seeds 0 1 2] [--size 64] [--channels 1]
-        [--presets default hardened] [--results FILE]
+    python examples/san_faces.py --out DIR [--lfw DIR] [--rows DIR] [--seeds 0 1 2] [--size 64] [--channels 1]
+        [--presets default hardened] [--effort quick] [--results FILE] [--figure FILE]
 
 People disjoint. Releases meet classifiers and a matcher that know only originals, and attackers that learned from
 releases: an audit for each seed. Its figures are kept as JSON in `--rows` (OUT by default); presets that are there are
-not measured again, and the table shows all of them. Seeds may run side by side as processes.
+not measured again, and the table shows all of them. What was fitted is kept in OUT, and not fitted again. Seeds may run
+side by side as processes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +28,52 @@ from tables import picked
 from veil import pipeline
 from veil.audit import findings as files
 from veil.audit import transfer
-from veil.data import build
+from veil.data import build, stylised
 from veil.data.pack import Pack
 from veil.release import Release
 from veil.report import html
 
 PRESETS = ("default", "hardened", "paper")
-COMMAND = "python examples/san_lfw.py --lfw DIR --out DIR --rows docs/results/rows/san-lfw"
+PEOPLE = "identities=1500,images=4"
+"""Stylised faces, where LFW is not given."""
 RETRAINED = "attribute.balanced_accuracy"
 CODES = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim")
 
 
-def one_seed(source: Path, out: Path, rows: Path, seed: int, options: argparse.Namespace) -> None:
+def one_seed(out: Path, rows: Path, seed: int, options: argparse.Namespace) -> None:
     """Pack, fits with sheets of 24 pairs, one audit of all, report; the figures of each preset, and input, as JSON."""
     presets = [preset for preset in options.presets if not (rows / f"{preset}.json").exists()]
     if not presets:
         return
     if not (out / "pack" / "pack.json").exists():
-        build.pack("lfw", source, out / "pack", size=options.size, channels=options.channels, seed=seed)
+        layout, source = ("stylised", PEOPLE) if options.lfw is None else ("lfw", options.lfw)
+        build.pack(layout, source, out / "pack", size=options.size, channels=options.channels, seed=seed)
     pack = Pack.open(out / "pack")
     entries, timed = [], {}
     for preset in presets:
-        timed[preset] = fit(pack, out, preset, seed, dict(pair.split("=", 1) for pair in options.settings))
+        timed[preset] = fit(pack, out, preset, seed)
         print(f"seed {seed}: {preset}: {timed[preset]}", flush=True)
         curves = pipeline.read_curves(out / f"{preset}.curves.parquet")
         entries.append(pipeline.Entry(name=preset, release=Release.load(out / preset), curves=curves))
+    audit = out / f"audit-{options.effort}"
     pipeline.audit_pack(
-        pack, out / "audit", entries, private=["gender"], utility=["identity"], baselines=(), seed=seed,
-        effort=options.effort, command=COMMAND,
+        pack, audit, entries, private=["gender"], utility=["identity"], baselines=(), seed=seed,
+        effort=options.effort, command=command(options),
     )  # fmt: skip
-    html.write(out / "audit")
-    document = files.read(out / "audit")
+    html.write(audit)
+    document = files.read(audit)
     rows.mkdir(parents=True, exist_ok=True)
     for preset in presets:
         found = {name: figures(document, name) for name in (pipeline.INPUT, preset)}
         (rows / f"{preset}.json").write_text(json.dumps(timed[preset] | {"found": found}) + "\n")
 
 
-def fit(pack: Pack, out: Path, preset: str, seed: int, settings: dict[str, str]) -> dict[str, float]:
+def fit(pack: Pack, out: Path, preset: str, seed: int) -> dict[str, float]:
     """Fit and save a preset; seconds, and images a second. What was fitted before is not fitted again."""
     known = out / f"{preset}.timed.json"
     if not known.exists():
         start = time.perf_counter()
-        release, curves = pipeline.fit("san", pack, private=["gender"], preset=preset, settings=settings, seed=seed)
+        release, curves = pipeline.fit("san", pack, private=["gender"], preset=preset, seed=seed)
         fitted = time.perf_counter() - start
         release.save(out / preset, force=True)
         pipeline.write_curves(out / f"{preset}.curves.parquet", curves)
@@ -95,48 +100,80 @@ def figures(document: dict[str, Any], release: str) -> dict[str, dict[str, Any]]
 
 
 def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
-    """A table for each size and number of channels, of all that was measured."""
+    """A table for each size, number of channels and effort, of all that was measured."""
     columns = [*transfer.CLASSIFIERS, RETRAINED, *CODES]
+    made = options.lfw is None
     lines = [
-        "# Semi-adversarial networks on LFW",
+        f"# Semi-adversarial networks on {'stylised faces' if made else 'LFW'}",
         "",
-        f"    {COMMAND} --seeds 0 1 2 --size SIZE --channels CHANNELS --results docs/results/san-lfw.md",
+        f"    {command(options)}",
+        "        --seeds 0 1 2 --size SIZE --channels CHANNELS --presets PRESETS --effort EFFORT --results FILE",
         "",
         f"Method `san`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
-        f"{platform.machine()}; effort {options.effort}. People",
-        "disjoint; figures are of the `test` split, with 95 % intervals (bootstrap of people) in brackets.",
+        f"{platform.machine()}. People disjoint;",
+        "figures are of the `test` split, with 95 % intervals (bootstrap of people) in brackets.",
         "Gender (balanced accuracy, chance .5): classifiers that learned from originals alone, each (below .5 the",
         "opposite of what they say is right more often); then the worst attacker that learned from releases, picked on",
         "`calibrate`. Matching: AUC of a matcher that learned from originals, release with release and release with",
-        "original. Settings were chosen on `calibrate` of seed 0, at 64x64 in grey.",
+        "original. Settings were chosen on `calibrate` of seed 0 of LFW, at 64x64 in grey.",
     ]
-    for place in sorted(rows.glob("*x*-*")):
-        size, channels = place.name.split("-")
+    if made:
+        best = stylised.gender_bayes_accuracy()
+        lines += ["", f"{PEOPLE}; by construction no attack finds gender in more than {best:.1%} of people on average."]
+    for place in sorted(rows.glob("*x*-*-*")):
+        size, channels, effort = place.name.split("-")
         lines += [
             "",
-            f"## {size}, {'RGB' if channels == '3' else 'grey'}",
+            f"## {size}, {'RGB' if channels == '3' else 'grey'}, effort {effort}",
             "",
-            f"| release | seed | {' | '.join(transfer.CLASSIFIERS)} | trained on releases | release - release "
+            f"| release | seed | n | {' | '.join(transfer.CLASSIFIERS)} | trained on releases | release - release "
             "| release - original | SSIM | fit, s |",
-            "|---" * (len(columns) + 3) + "|",
+            "|---" * (len(columns) + 4) + "|",
         ]
         seeds = sorted(place.glob("seed-*"))
         for name in (pipeline.INPUT, *PRESETS):
+            measured: dict[str, dict[str, Any]] = {}
             for seed in seeds:
                 paths = [seed / f"{preset}.json" for preset in (PRESETS if name == pipeline.INPUT else (name,))]
-                row = next((json.loads(p.read_text()) for p in paths if p.exists()), None)
-                if row is not None:
-                    cells = [mean([row["found"][name][c]]) if c in row["found"][name] else "" for c in columns]
-                    fitted = "" if name == pipeline.INPUT else f"{row['fitted']:.0f}"
-                    lines.append(f"| {name} | {seed.name[5:]} | {' | '.join(cells)} | {fitted} |")
+                if known := [path for path in paths if path.exists()]:
+                    measured[seed.name[5:]] = json.loads(known[0].read_text())
+            every = {seed: [row] for seed, row in measured.items()}
+            if len(measured) > 1:
+                every["mean"] = list(measured.values())
+            for seed, found in every.items():
+                cells = [
+                    mean([r["found"][name][c] for r in found]) if c in found[0]["found"][name] else "" for c in columns
+                ]
+                worst = [r["found"][name][RETRAINED] for r in found]
+                cells[columns.index(RETRAINED)] += f", {worst[0]['attacker']}" * (len(found) == 1)
+                fitted = "" if name == pipeline.INPUT else f"{np.mean([r['fitted'] for r in found]):.0f}"
+                lines.append(f"| {name} | {seed} | {worst[0]['n']} | {' | '.join(cells)} | {fitted} |")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, ""]))
     print(path)
 
 
+def command(options: argparse.Namespace) -> str:
+    """What was called, without the folders of a machine."""
+    if options.lfw is None:
+        return "python examples/san_faces.py --out DIR --rows docs/results/rows/san-stylised"
+    return "python examples/san_faces.py --lfw DIR --out DIR --rows docs/results/rows/san-lfw"
+
+
+def draw(path: Path, place: Path, presets: Sequence[str]) -> None:
+    """Faces of `test`, and under them what each preset makes of them."""
+    pack = Pack.open(place / "pack")
+    rows = pack.rows("test")
+    some = np.asarray(pack.x[rows[:: max(len(rows) // 12, 1)][:12]])
+    strips = [some, *(Release.load(place / preset).transform(some) for preset in presets)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pipeline.picture_sheet(strips, scale=1).save(path)
+    print(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lfw", type=Path, required=True, help="folder with the archive and the lists")
+    parser.add_argument("--lfw", type=Path, help="folder with the archive and the lists; without it, stylised faces")
     parser.add_argument("--out", type=Path, required=True, help="folder for packs, releases and audits")
     parser.add_argument("--rows", type=Path, help="folder for the figures of the table; OUT by default")
     parser.add_argument("--presets", nargs="+", default=list(PRESETS[:2]), choices=PRESETS)
@@ -144,16 +181,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
     parser.add_argument("--channels", type=int, default=1, choices=[1, 3], help="1 (grey) or 3 (RGB)")
     parser.add_argument("--effort", default="quick", choices=["quick", "standard", "strong"], help="of the attackers")
-    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="NAME=VALUE, settings of both fits")
     parser.add_argument("--results", type=Path, help="Markdown file for the table")
+    parser.add_argument("--figure", type=Path, help="PNG of some faces of the first seed, and their releases")
     options = parser.parse_args()
     rows = options.rows or options.out / "rows"
     kind = f"{options.size}x{options.size}-{options.channels}"
     for seed in options.seeds:
         place = f"seed-{seed}"
-        one_seed(options.lfw, options.out / kind / place, rows / kind / place, seed, options)
+        one_seed(options.out / kind / place, rows / f"{kind}-{options.effort}" / place, seed, options)
     if options.results is not None:
         write_results(options.results, rows, options)
+    if options.figure is not None:
+        draw(options.figure, options.out / kind / f"seed-{options.seeds[0]}", options.presets)
 
 
 if __name__ == "__main__":
