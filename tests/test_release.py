@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import math
@@ -505,6 +506,24 @@ def test_noise_follows_key_and_input():
     assert np.abs(cosines(keyed_normal(nudged, 128, KEY), n)).max() < 5 / math.sqrt(128)
 
 
+def test_releases_of_one_key_cannot_be_solved_for_what_they_share():
+    """z + s n and z + 2 s n give z away; with another noise, or other weights, n is another."""
+    release = noisy()
+    x = inputs(release)
+    louder = replace(release, contract=replace(release.contract, noise=2 * release.contract.noise))
+    other = copy.deepcopy(release.encoder)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-6
+    keys = {r.draw_key for r in (release, louder, replace(release, encoder=other))}
+    assert len(keys) == 3
+    assert release.draw_key == replace(release).draw_key
+    clean = replace(release, contract=replace(release.contract, noise=0.0)).transform(x)
+    s = release.contract.noise
+    solved = 2 * math.sqrt(1 + s * s) * release.transform(x) - math.sqrt(1 + 4 * s * s) * louder.transform(x)
+    cosine = (solved * clean).sum(1) / np.linalg.norm(solved, axis=1)
+    assert cosine.max() < 0.9  # with the same noise it was above .99
+
+
 def furthest(sample: np.ndarray, cdf: np.ndarray) -> float:
     """Kolmogorov's distance of a sorted sample's steps from its distribution function."""
     n = len(sample)
@@ -627,9 +646,9 @@ def test_onnx_equals_transform(tmp_path, make):
         x = inputs(release, n)
         feed = {"x": to_input(x, release.contract.kind).numpy()}
         if release.contract.noise:
-            feed["noise"] = keyed_normal(x, release.contract.k, KEY)
+            feed["noise"] = keyed_normal(x, release.contract.k, release.draw_key)
         if release.contract.draw:
-            feed["uniform"] = keyed_uniform(x, 1, KEY)
+            feed["uniform"] = keyed_uniform(x, 1, release.draw_key)
         (out,) = session.run(["release"], feed)
         released = release.transform(x)
         # Images come out of the network as numbers, and are stored as the nearest of 256.

@@ -488,7 +488,7 @@ def test_vectors_without_direction_are_refused(several):
 
 def test_noise_is_one_draw_for_an_input_whatever_is_told(several):
     pack, clean = vectors_pack(), replace(several, contract=replace(several.contract, noise=0.0))
-    x, normal = pack.x[:40], keyed_normal(pack.x[:40], 16, KEY)
+    x, normal = pack.x[:40], keyed_normal(pack.x[:40], 16, several.draw_key)
     for told in (None, {"gender": pack.label("gender")[:40]}):
         out = several.transform(x, told=told)
         assert (several.transform(x, told=told) == out).all()

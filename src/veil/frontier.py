@@ -126,7 +126,7 @@ def kept(points: Sequence[Point], budget: Mapping[str, float]) -> float:
 
 
 def with_noise(release: Release, noise: float) -> Release:
-    """The same release with another noise; its key stays, so its draws do."""
+    """The same release with another noise; its key stays, though its draws are others."""
     return replace(
         release,
         config={**release.config, "noise": noise},

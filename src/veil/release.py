@@ -3,7 +3,8 @@
 A folder with ``weights.safetensors`` and ``release.json``. Loading never unpickles; a folder that was tampered with,
 truncated or made by something else is refused in one line. Where the release adds noise, the noise comes from a keyed
 hash of the input, so that one input has one release and averaging repeated releases removes nothing; the key is a
-secret file *beside* the folder (``NAME.key``), never inside.
+secret file *beside* the folder (``NAME.key``), never inside. Releases of other weights or settings draw other noise
+under the same key, so that two of them cannot be solved for what they share.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -214,6 +216,22 @@ class Release:
             yield self._all(x, first_row, ())
             first_row += len(x)
 
+    @cached_property
+    def draw_key(self) -> bytes:
+        """Secret of the draws: of the key, what the release was made with, and its weights.
+
+        Raises:
+            InputError: Without a key.
+        """
+        self._need_key()
+        assert self.key is not None
+        made = json.dumps([self.method, dict(self.config), asdict(self.contract)], sort_keys=True)
+        digest = hashlib.blake2b(made.encode(), key=self.key, digest_size=KEY_BYTES)
+        for name, value in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.digest()
+
     def _need_key(self) -> None:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
@@ -238,8 +256,7 @@ class Release:
         if not self.contract.draw:
             likeliest: NDArray[np.int64] = log_p.argmax(1)
             return likeliest
-        assert self.key is not None
-        return chosen(log_p, keyed_uniform(x, 1, self.key))
+        return chosen(log_p, keyed_uniform(x, 1, self.draw_key))
 
     def _asked(
         self, told: Mapping[str, NDArray[Any]] | None, hide: Mapping[str, NDArray[Any]] | None, n: int
@@ -328,16 +345,15 @@ class Release:
         return x
 
     def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:
-        assert self.key is not None
         c = self.contract
         if c.replace:
-            u = keyed_uniform(x, 2 * c.k, self.key)
+            u = keyed_uniform(x, 2 * c.k, self.draw_key)
             order = np.argsort(u[:, : c.k], axis=1, kind="stable")
             chosen = order[:, : round(c.replace * c.k)]
             out = clean.copy()
             np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
             return out
-        return add_noise(clean, keyed_normal(x, c.k, self.key), c.noise)
+        return add_noise(clean, keyed_normal(x, c.k, self.draw_key), c.noise)
 
     # -- on disk -------------------------------------------------------------------------------------------------
 
@@ -573,7 +589,8 @@ def add_noise(z: NDArray[np.float32], normal: NDArray[np.float32], noise: float)
 def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
     """``count`` draws from U(0, 1) for each row of ``x``: SHAKE-128 of key and row, so equal rows draw equal values.
 
-    Without the key the draws cannot be told from random; with it they are a function of the input alone.
+    A release gives its :attr:`Release.draw_key`. Without the key the draws cannot be told from random; with it they are
+    a function of the input alone.
     """
     rows = np.ascontiguousarray(x).reshape(len(x), -1)
     digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
