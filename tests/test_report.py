@@ -498,8 +498,8 @@ def test_a_certificate_is_told_apart_from_attacks(tmp_path: Path) -> None:
     )
     got = page(tmp_path, document)
     assert (
-        "Certified: no attacker of any kind exceeds 66.0 % on fresh data of the same population (95 % confidence)."
-        in got.text("verdict")
+        "Certified: from one release of a person, no attacker of any kind exceeds 66.0 % on fresh data of the same "
+        "population (95 % confidence)." in got.text("verdict")
     )
     assert "Certified bound" in got.text("releases")
     assert "Certified bound" in got.text("glossary")
@@ -820,3 +820,22 @@ def test_intervals_and_shares_are_written_once_and_plainly() -> None:
     assert interval("utility.mcc", -0.05, 0.12) == "−.050 to .120"
     assert interval("verification.auc", None, 0.9) == ""
     assert [share(v).replace("\u00a0", " ") for v in (0.95, 1 / 3, 1 / 7)] == ["95 %", "33.3 %", "14.3 %"]
+
+
+def test_a_certificate_is_rounded_up(tmp_path: Path) -> None:
+    document = build()
+    document["findings"].append(
+        finding(
+            "certificate.balanced_accuracy", "AIA deep", "gender", "any", 0.60049, role="bound", low=None, high=None
+        )
+    )
+    assert "exceeds 60.1 % on" in page(tmp_path, document).text("verdict")
+
+
+def test_no_use_is_made_up_where_none_was_declared(tmp_path: Path) -> None:
+    document = build()
+    document["data"]["utility"] = []
+    document["findings"].append(finding("utility.bits", "AIA deep", "any", "counts", 2.0, role="utility", chance=0.0))
+    text = page(tmp_path, document).text("verdict")
+    assert "Recognising any" not in text
+    assert "Face matching" not in text

@@ -5,6 +5,7 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -505,9 +506,9 @@ def _releases_shown(
         for f in found:
             if (f.release, f.code, f.status) == (entry.name, "certificate.balanced_accuracy", "ok"):
                 words += (
-                    f" Certified at {_percent(f.level)} confidence: whoever sees a release, and knows all about how it "
-                    f"was made, guesses {f.target} with a balanced accuracy of at most {_percent(f.value)} (chance "
-                    f"{_percent(f.chance)})."
+                    f" Certified at {_percent(f.level)} confidence: whoever sees one release of a person, and knows "
+                    f"all about how it was made, guesses {f.target} with a balanced accuracy of at most "
+                    f"{_percent(math.ceil(1000 * (f.value or 0.0) - 1e-9) / 1000)} (chance {_percent(f.chance)})."
                 )
         pictures.append(
             {"file": f"pictures/releases-{number}.png", "title": f"What {entry.name} releases", "caption": words}

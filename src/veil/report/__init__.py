@@ -542,8 +542,8 @@ def _data(table: _Table, findings: Sequence[Finding]) -> Data:
         fingerprint=table.text("fingerprint"),
         splits={name: _sizes(splits.table(name)) for name in splits.raw},
         labels={name: _label(labels.table(name)) for name in labels.raw},
-        private=table.texts("private") or _targets(findings, "attack", "attribute."),
-        utility=table.texts("utility") or _targets(findings, "utility", ""),
+        private=table.texts("private") if "private" in table.raw else _targets(findings, "attack", ("attribute.",)),
+        utility=table.texts("utility") if "utility" in table.raw else _targets(findings, "utility", _PRIMARY_USES),
         skipped=table.whole("skipped"),
         attack_on=table.texts("attack_on"),
     )
@@ -559,6 +559,7 @@ def _label(table: _Table) -> Label:
     return Label(classes=classes, counts={split: counts.wholes(split) for split in counts.raw})
 
 
-def _targets(findings: Sequence[Finding], role: str, prefix: str) -> tuple[str, ...]:
-    named = (f.target for f in findings if f.role == role and f.code.startswith(prefix) and "|" not in f.target)
+def _targets(findings: Sequence[Finding], role: str, codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Where the file names no labels: those of findings of codes that begin so."""
+    named = (f.target for f in findings if f.role == role and f.code.startswith(codes) and "|" not in f.target)
     return tuple(dict.fromkeys(named))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import struct
 import tempfile
@@ -323,7 +324,12 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
             sentences = [
                 _attack_sentence(document, release, private, private in broken) for private in document.data.private
             ]
-            redrawn = _inversion_sentence(document, release)
+            cheat = any(
+                check.outcome == "failed" and check.release == release.name
+                for check in checks
+                if check.finding is not None and _is_inversion(check.finding)
+            )
+            redrawn = _inversion_sentence(document, release, cheat)
             sentences += [redrawn] if redrawn is not None else []
             sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
             found.append((release, sentences))
@@ -331,8 +337,9 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
 
 
 def _limit(bound: Finding) -> float | None:
-    """What a certificate certifies: the upper end where it has an interval."""
-    return bound.value if bound.high is None else bound.high
+    """What a certificate certifies: the upper end where it has an interval; rounded up, for less is not certified."""
+    limit = bound.value if bound.high is None else bound.high
+    return None if limit is None else math.ceil(1000 * limit - 1e-9) / 1000
 
 
 def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:
@@ -353,8 +360,8 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
     bound = document.bound(release.name, private)
     if bound is not None:
         sentence += Markup(
-            " Certified: no attacker of any kind exceeds <strong>{}</strong> on fresh data of the same population "
-            "({} confidence)."
+            " Certified: from one release of a person, no attacker of any kind exceeds <strong>{}</strong> on fresh "
+            "data of the same population ({} confidence)."
         ).format(number(ATTACK, _limit(bound)), share(bound.level))
     higher = [
         f
@@ -374,7 +381,7 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
     return sentence + _distrust(broken)
 
 
-def _inversion_sentence(document: Document, release: Release) -> Markup | None:
+def _inversion_sentence(document: Document, release: Release, broken: bool) -> Markup | None:
     """What the worst decoder redraws; None where no inversion was tried."""
     tried = [f for f in document.select(role="attack", release=release.name) if _is_inversion(f)]
     worst = document.inversion(release.name)
@@ -391,7 +398,7 @@ def _inversion_sentence(document: Document, release: Release) -> Markup | None:
         sentence += Markup("; from that picture the person is found first in {} {}").format(
             number(found.code, found.value), _qualified(found, True)
         )
-    return sentence + Markup(".")
+    return sentence + Markup(".") + _distrust(broken)
 
 
 def _use_sentence(document: Document, release: Release, use: str, broken: bool) -> Markup:
