@@ -152,10 +152,22 @@ def test_pools_are_means_of_one_persons_releases_in_one_split() -> None:
     test = pools.parts[2]
     assert len(test) == len(np.unique(pools.groups[test]))  # four images make one pool of at most four
     assert LARGEST == IMAGES
-    mean = x[who == pools.groups[test[0]]].mean(0)
-    assert mean / np.linalg.norm(mean) == pytest.approx(pools.x[test[0]] / np.linalg.norm(pools.x[test[0]]), abs=1e-5)
+    assert pools.x[test[0]] == pytest.approx(x[who == pools.groups[test[0]]].mean(0), abs=1e-5)
     single = pools.parts[0][: len(sets[0])]  # in training the releases themselves come first
     assert len(np.unique(pools.x[single].round(3), axis=0)) == len(sets[0])
+
+
+def test_pools_have_one_size_or_noise_would_tell_how_many_images_there_are() -> None:
+    """People of four images on one side, of two on the other: their means must vary alike."""
+    rng = np.random.default_rng(0)
+    gender = np.arange(400) % 2
+    who = np.repeat(np.arange(400), 2 + 2 * gender)
+    x = rng.normal(size=(len(who), 32)).astype(np.float32)
+    pack = Pack.from_arrays(x, {"identity": who, "gender": gender[who]})
+    pools = pool(x, gender[who], who, rows(pack), seed=0)
+    test = pools.parts[2]
+    spread = [pools.x[test][pools.y[test] == z].var() for z in (0, 1)]
+    assert spread == pytest.approx([0.5, 0.5], rel=0.15)  # pools of two; those of four would have 0.25
 
 
 def test_who_changes_the_attribute_or_is_unknown_is_in_no_pool() -> None:
@@ -191,3 +203,8 @@ def test_noise_of_every_image_averages_out_of_a_pool(monkeypatch: pytest.MonkeyP
     assert figures["attribute.pooled_balanced_accuracy"] == pytest.approx(0.908, abs=0.09)
     assert {"linkability.auc", "identification.rank1_originals", "identification.rank1_releases"} <= set(figures)
     assert not [f for f in found if f.release == "Input" and f.code.startswith("linkability")]
+
+
+def test_records_far_from_zero_are_compared_by_their_differences() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    assert firsts(x + np.float32(1e4), x + np.float32(1e4), np.arange(200), "euclidean").mean() == 1

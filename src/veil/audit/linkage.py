@@ -147,6 +147,9 @@ def firsts(probes: Floats, gallery: Floats, own: NDArray[np.int64], kind: Kind =
     """
     if kind == "cosine":
         probes, gallery = directions(probes), directions(gallery)
+    else:  # far from 0, float32 would lose the differences
+        centre = gallery.mean(0)
+        probes, gallery = probes - centre, gallery - centre
     lengths = np.square(gallery).sum(1) / 2 if kind == "euclidean" else np.zeros(len(gallery), np.float32)
     out = np.empty(len(probes))
     for start in range(0, len(probes), 256):

@@ -1,6 +1,8 @@
 """Pools: the mean of several releases of one person, as somebody attacks who can match releases. That is their use.
 
-Noise that is drawn anew for every image averages out in a pool, so a protector must hide what the mean tells, too.
+Noise that is drawn anew for every image averages out in a pool, so a protector must hide what the mean tells, too. All
+pools of an attack are of one size: of mixed sizes, their noise would tell how many images of a person there are, which
+may go with the attribute, and nothing that a release gives away.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class Pools:
     """Pools of three sets of rows: to train, to choose settings and to test on.
 
     Attributes:
-        x: float32 ``(P, k)`` means, as long as releases are on average.
+        x: float32 ``(P, k)`` means.
         y: int64 ``(P,)`` codes of the attribute.
         groups: int64 ``(P,)`` codes of the persons.
         parts: Rows of ``x`` of the three sets.
@@ -39,7 +41,10 @@ class Pools:
 def pool(
     x: NDArray[Any], y: NDArray[np.int64], groups: NDArray[np.int64], sets: Sequence[NDArray[np.int64]], *, seed: int
 ) -> Pools:
-    """Deal the releases of each person into pools of two to :data:`LARGEST`; in training single ones serve besides.
+    """Deal the releases of each person into pools; in training single ones serve besides.
+
+    A pool has :data:`LARGEST` releases, or fewer, so that in every set half of those who have two have a pool,
+    of every class.
 
     Args:
         x: ``(N, k)`` releases.
@@ -58,11 +63,13 @@ def pool(
     first[person[known]] = y[known]
     changes = np.zeros(len(names), bool)
     changes[person[known[first[person[known]] != y[known]]]] = True
+    sets = [rows[(groups[rows] >= 0) & ~changes[person[rows]]] for rows in sets]
+    each_class = [person[rows[y[rows] == z]] for rows in sets for z in np.unique(y[rows])]
+    size = min((_size(people) for people in each_class), default=2)
     means, owners, number = [], [], []
     for i, rows in enumerate(sets):
-        rows = rows[(groups[rows] >= 0) & ~changes[person[rows]]]
-        for largest in [1, *[LARGEST] * _ROUNDS] if i == 0 else [LARGEST]:
-            dealt, owner = _deal(x, rows, person, rng, largest)
+        for each in [1, *[size] * _ROUNDS] if i == 0 else [size]:
+            dealt, owner = _deal(x, rows, person, rng, each)
             means.append(dealt)
             owners.append(owner)
             number.append(np.full(len(owner), i))
@@ -74,21 +81,20 @@ def pool(
     return Pools(x=np.concatenate(means), y=first[owner], groups=names[owner], parts=(train, validation, test))
 
 
+def _size(person: NDArray[np.intp]) -> int:
+    """The most releases, of two to :data:`LARGEST`, that half of those who have two have; rows are of ``person``."""
+    _, count = np.unique(person, return_counts=True)
+    several = np.minimum(count[count >= 2], LARGEST)
+    return max((m for m in range(2, LARGEST + 1) if 2 * np.sum(several >= m) >= len(several)), default=2)
+
+
 def _deal(
-    x: NDArray[Any], rows: NDArray[np.int64], person: NDArray[np.int64], rng: np.random.Generator, largest: int
+    x: NDArray[Any], rows: NDArray[np.int64], person: NDArray[np.intp], rng: np.random.Generator, size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Means ``(P, k)`` of pools of ``largest``, or what is left of a person but not 1, and their persons ``(P,)``."""
+    """Means ``(P, k)`` of pools of ``size``, and their persons ``(P,)``; what is left of a person is left out."""
     rows = rng.permutation(rows)
     rows = rows[np.argsort(person[rows], kind="stable")]
     _, begin, count = np.unique(person[rows], return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(begin, count)
-    starts = np.flatnonzero(place % largest == 0)
-    if not len(rows):
-        return np.zeros((0, x.shape[1]), np.float32), np.zeros(0, np.int64)
-    sizes = np.diff(np.append(starts, len(rows)))
-    vectors = x[rows].astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1)
-    means: NDArray[np.float32] = np.add.reduceat(vectors, starts)
-    means *= lengths.mean() / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    kept = sizes >= min(largest, 2)
-    return means[kept], person[rows[starts[kept]]]
+    rows = rows[place < np.repeat(count - count % size, count)].reshape(-1, size)
+    return x[rows].mean(1, dtype=np.float32), person[rows[:, 0]]
