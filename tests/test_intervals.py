@@ -200,3 +200,17 @@ def test_a_thousand_replicates_of_3000_rows_are_fast() -> None:
         intervals.balanced_accuracy_interval(y, predicted, group, classes=2, seed=0)
         spent.append(time.process_time() - start)
     assert min(spent) < 0.5
+
+
+def test_perfect_auc_and_mcc_have_an_interval() -> None:
+    y = np.repeat(np.arange(20) % 2, 3)
+    who = np.repeat(np.arange(20), 3)
+    low = intervals.wilson(20, 20).low  # ten people of either class
+    assert intervals.auc_interval(y, y * 1.0, who, classes=2, seed=0) == (1, pytest.approx(low), 1)
+    assert intervals.mcc_interval(y, y, who, classes=2, seed=0) == (1, pytest.approx(2 * low - 1), 1)
+
+
+def test_one_person_alone_is_not_certain() -> None:
+    right = np.arange(40) % 2
+    value, low, high = intervals.rate_interval(right, np.zeros(40, np.int64), seed=0)
+    assert low < value < high

@@ -363,3 +363,12 @@ def test_ten_folds_are_not_applicable_without_both_kinds_of_pairs() -> None:
 @pytest.mark.parametrize(("level", "expected"), [(0.9, 1.833113), (0.95, 2.262157), (0.99, 3.249836)])
 def test_students_quantile_of_nine_degrees(level: float, expected: float) -> None:
     assert verification._student_quantile(level, 9) == pytest.approx(expected, abs=1e-3)
+
+
+def test_two_people_are_too_few_to_resample() -> None:
+    who = np.repeat([0, 1], 10)
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    pairs = verification.sample_pairs(np.arange(20), who, seed=0)
+    found = verification.verify(verification.scores(x, pairs), pairs, None, None, seed=0)
+    assert {f.status for f in found} == {"not_applicable"}
+    assert all("three people" in f.note for f in found)

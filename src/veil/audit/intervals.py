@@ -62,13 +62,16 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 def units(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
     """Codes 0..U - 1 of the independent units, ``(n,)``: the persons, or the rows where ``groups`` is None.
 
-    ``groups`` is ``(n,)`` identity codes; each row of unknown identity (below 0) is a unit of its own.
+    ``groups`` is ``(n,)`` identity codes; each row of unknown identity (below 0) is a unit of its own. One person alone
+    cannot be drawn in different numbers: then the rows are the units.
     """
     if groups is None:
         return np.arange(n)
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise InputError(f"groups must have one code for each of the {n} rows, got shape {groups.shape}")
+    if n and (groups == groups[0]).all():
+        return np.arange(n)
     known = groups >= 0
     names, inverse = np.unique(groups[known], return_inverse=True)
     codes = np.empty(n, dtype=np.intp)
@@ -92,6 +95,15 @@ def draws(count: int, *, seed: int, replicates: int) -> Iterator[Floats]:
         drawn = rng.integers(0, count, size=(rows, count))
         drawn += np.arange(rows)[:, None] * count
         yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def _trials(y: NDArray[Any], unit: NDArray[np.intp]) -> float:
+    """Z^2 / sum_z 1 / n_z, n_z units showing each of the Z classes: so many trials make the variance of a rate that of
+    the balanced accuracy."""
+    _, rows = np.unique(np.stack([y, unit]), axis=1, return_index=True)
+    shown = np.bincount(np.asarray(y)[rows])
+    shown = shown[shown > 0]
+    return float(len(shown) ** 2 / np.sum(1 / shown))
 
 
 def percentile(value: float, replicated: Floats, *, level: float, trials: float | None = None) -> Interval:
@@ -119,6 +131,7 @@ def cluster_bootstrap(
     seed: int,
     replicates: int = 1000,
     level: float = 0.95,
+    trials: float | None = None,
 ) -> Interval:
     """The interval of any figure of weighted rows, drawing persons with replacement.
 
@@ -128,6 +141,7 @@ def cluster_bootstrap(
         seed: The same seed and number of persons give the same replicates.
         replicates: Number of resamples.
         level: Coverage aimed at, both sides together.
+        trials: As in :func:`percentile`, for a figure in [0, 1].
     """
     unit = units(groups, len(groups))
     value = statistic(np.ones(len(unit)))
@@ -135,7 +149,7 @@ def cluster_bootstrap(
     resampled = [
         statistic(weights[unit]) for block in draws(count, seed=seed, replicates=replicates) for weights in block
     ]
-    return percentile(value, np.array(resampled), level=level)
+    return percentile(value, np.array(resampled), level=level, trials=trials)
 
 
 def rate_interval(
@@ -164,8 +178,7 @@ def balanced_accuracy_interval(
     """Balanced accuracy with its interval, clustered by person; the rows are the units where ``groups`` is None.
 
     As in :func:`veil.metrics.balanced_accuracy` a resample that lacks a class is averaged over the classes it has. A
-    perfect figure (all right or all wrong) has Wilson's limits for Z^2 / sum_z 1 / n_z trials, n_z persons showing each
-    of the Z classes: so many make the variance of a rate that of the balanced accuracy.
+    perfect figure (all right or all wrong) has Wilson's limits for as many trials as give its variance.
     """
     value = metrics.balanced_accuracy(y, predicted, classes=classes)
     y = np.asarray(y).astype(np.intp, copy=False)
@@ -187,9 +200,7 @@ def balanced_accuracy_interval(
         present = totals > 0
         recalls = np.divide(rights, totals, out=np.zeros_like(totals), where=present)
         resampled.append(recalls.sum(axis=1) / present.sum(axis=1))
-    persons = np.diff(np.append(starts, len(cells)))
-    trials = float(len(persons) ** 2 / np.sum(1 / persons))
-    return percentile(value, np.concatenate(resampled), level=level, trials=trials)
+    return percentile(value, np.concatenate(resampled), level=level, trials=_trials(y, unit))
 
 
 def mcc_interval(
@@ -202,14 +213,20 @@ def mcc_interval(
     level: float = 0.95,
     replicates: int = 1000,
 ) -> Interval:
-    """Matthews' correlation with its interval, clustered by person; see :func:`veil.metrics.mcc`."""
-    return cluster_bootstrap(
+    """Matthews' correlation with its interval, clustered by person; see :func:`veil.metrics.mcc`. A perfect one has
+    the lower limit of a perfect balanced accuracy a, as (Z a - 1) / (Z - 1), to which errors spread evenly lead."""
+    people = np.arange(len(y)) if groups is None else groups
+    value, low, high = cluster_bootstrap(
         lambda weights: metrics.mcc(y, predicted, classes=classes, weights=weights),
-        np.arange(len(y)) if groups is None else groups,
+        people,
         seed=seed,
         replicates=replicates,
         level=level,
     )
+    if value == low == 1:
+        trials = _trials(y, units(people, len(y)))
+        low = (classes * wilson(trials, trials, level).low - 1) / (classes - 1)
+    return Interval(value, low, high)
 
 
 def auc_interval(
@@ -222,12 +239,15 @@ def auc_interval(
     level: float = 0.95,
     replicates: int = 1000,
 ) -> Interval:
-    """Macro AUC with its interval, clustered by person; scores as in :func:`veil.metrics.one_vs_rest`."""
+    """Macro AUC with its interval, clustered by person; scores as in :func:`veil.metrics.one_vs_rest`. A perfect one
+    has the limits of a perfect balanced accuracy."""
     rankings = metrics.one_vs_rest(y, scores, classes=classes)
+    people = np.arange(len(y)) if groups is None else groups
     return cluster_bootstrap(
         lambda weights: metrics.mean_auc(rankings, weights),
-        np.arange(len(y)) if groups is None else groups,
+        people,
         seed=seed,
         replicates=replicates,
         level=level,
+        trials=_trials(y, units(people, len(y))) if len(y) else None,
     )

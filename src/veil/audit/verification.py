@@ -280,6 +280,8 @@ def verify(
         threshold = metrics.best_threshold(calibrate_scores, calibrate_pairs.same)
     if np.isnan(threshold):
         missing["verification.accuracy"] = "no genuine and impostor pairs of the calibrate split to set a threshold"
+    if len(np.union1d(pairs.group_a, pairs.group_b)) == 2:
+        missing = dict.fromkeys(chances, f"needs three people, two cannot be resampled; there are {_counts(pairs)}")
     if impostors in (0, len(pairs)):
         missing = dict.fromkeys(chances, f"needs both kinds of pairs, there are {_counts(pairs)}")
 
