@@ -370,3 +370,22 @@ def test_a_siamese_network_on_images_takes_random_views() -> None:
     vectors = MATCHERS["siamese"](task)(images)
     assert vectors.shape == (40, 128)
     assert np.isfinite(vectors).all()
+
+
+@pytest.mark.parametrize("width", [3, 400])
+def test_constant_releases_tell_nothing_and_stop_nobody(width: int) -> None:
+    p = problem(np.ones((300, width), np.float32), np.arange(300) % 4, 4, 200, 60)
+    for attack in (attackers.logistic, attackers.rbf_svm):
+        scores = attack(p)(p.x_validation)
+        assert np.isfinite(scores).all()
+        assert np.ptp(scores, axis=0).max() == 0
+    assert np.isfinite(MATCHERS["LDA"](p)(p.x_validation)).all()
+
+
+def test_a_column_far_from_zero_is_read() -> None:
+    """Single precision holds 2,000,001 and its neighbours, one by one."""
+    y = np.arange(900) % 2
+    x = np.random.default_rng(0).normal(size=(900, 4)).astype(np.float32)
+    x[:, 0] = 2_000_001 + 2 * y + np.random.default_rng(1).integers(2, size=900)
+    score = attackers.logistic(problem(x, y, 2, 400, 300))
+    assert (score(x[700:]).argmax(1) == y[700:]).mean() == 1

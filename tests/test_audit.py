@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import veil.audit
+from conftest import vectors_pack
 from veil.audit import attackers, run
 from veil.audit.attackers import DidNotConverge, Problem
 from veil.audit.findings import Finding
@@ -291,6 +292,21 @@ def test_the_threshold_follows_validation_data_and_any_scale() -> None:
         assert (low, high) == (0, 1)
 
 
+def test_the_threshold_keeps_what_tells_apart_from_what_does_not() -> None:
+    """Three in ten of one class are marked, the rest alike: .65 is had above the mark, a curve's middle gets .59."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        y = rng.integers(2, size=n)
+        return y, rng.normal(size=n) + 6 * ((y == 1) & (rng.random(n) < 0.3))
+
+    y, known = draw(400)
+    decide = attackers.decision(np.stack([np.zeros(400), known], 1), y, 2)
+    new, margin = draw(20_000)
+    right = decide(np.stack([np.zeros(20_000), margin], 1)) == new
+    assert np.mean([right[new == z].mean() for z in (0, 1)]) > 0.63
+
+
 def test_the_threshold_of_constant_or_reversed_scores_still_decides() -> None:
     y = np.arange(20) % 2
     assert attackers.decision(np.zeros((20, 2)), y, 2)(np.zeros((3, 2))).shape == (3,)
@@ -471,3 +487,48 @@ def test_no_file_of_the_audit_names_a_method() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [n for n in names if n.startswith(("veil.methods", "veil.release", "veil.pipeline"))], path
+
+
+def test_chance_counts_the_people_that_are_tested() -> None:
+    """Protector's people are others: their classes are in the pack, and not in balanced accuracy."""
+    who = np.repeat(np.arange(30), 8)
+    x = np.random.default_rng(0).normal(size=(240, 4)).astype(np.float32)
+    split = np.where(who < 20, "protect", np.tile(["attack", "attack", "calibrate", "test"], 60))
+    pack = Pack.from_arrays(x, {"identity": who, "other": who % 2}, split=list(split))
+    found = audit(
+        [Subject(name="r", x=x, role="method")], pack, private=["identity"], utility=[], effort="quick", jobs=1
+    )
+    figures = [f for f in found if f.code == "attribute.balanced_accuracy"]
+    assert {f.role for f in figures} == {"attack", "control"}
+    assert {f.chance for f in figures} == {0.1}
+
+
+@pytest.mark.parametrize("split", ["attack", "calibrate", "test"])
+def test_a_split_of_unknown_people_leaves_a_note(split: str) -> None:
+    base = vectors_pack()
+    where = np.array(SPLITS)[base.split]
+    who = [None if where[i] == split else str(code) for i, code in enumerate(base.label("identity"))]
+    pack = Pack.from_arrays(base.x, {"identity": who, "gender": base.label("gender")}, split=list(where))
+    subjects = [Subject(name=name, x=base.x, role=role) for name, role in (("Input", "input"), ("r", "method"))]
+    found = run._link(subjects[1], subjects[0], pack, ("attack",), "quick", 0, 0.95)[2]
+    assert [(f.status, split in f.note) for f in found] == [("not_applicable", True)]
+    assert run._match(subjects[1], pack, (), ("attack",), "quick", 0, 0.95)[2]
+
+
+def test_values_whose_squares_overflow_are_refused() -> None:
+    pack = vectors_pack()
+    x = pack.x.copy()
+    x[3, 3] = 1e25
+    with pytest.raises(InputError, match=r"values must lie within .*1e\+15.* got 1e\+25"):
+        audit([Subject(name="r", x=x, role="method")], pack, private=["gender"], utility=[], jobs=1)
+
+
+def test_bits_draw_people_and_stay_within_what_codes_can_say() -> None:
+    who = np.repeat(np.arange(100), 20)
+    codes = np.random.default_rng(0).integers(8, size=100)[who]  # each person's images have one code
+    pack = Pack.from_arrays(codes[:, None].astype(np.float32), {"identity": who}, split=["test"] * len(who))
+    by_person = run._bits("r", codes, pack, 0, 0.95)
+    alone = Pack.from_arrays(pack.x, {"identity": np.arange(len(who))}, split=["test"] * len(who))
+    by_row = run._bits("r", codes, alone, 0, 0.95)
+    assert by_person.high - by_person.low > 2 * (by_row.high - by_row.low)
+    assert by_person.low < by_person.value <= by_person.high <= 3

@@ -182,6 +182,8 @@ def test_values_that_recur_are_noticed():
     values = rng.normal(size=(20, 8)).astype(np.float32)
     assert recurs(values[rng.integers(20, size=500)])
     assert not recurs(rng.normal(size=(500, 8)).astype(np.float32))
+    many = rng.normal(size=(3000, 2)).astype(np.float32)  # most differ in a sample of 2,000, and each occurs 8 times
+    assert recurs(np.tile(many, (8, 1)))
 
 
 def population(people: int = 900, leak: float = 0.5) -> tuple[Pack, np.ndarray]:

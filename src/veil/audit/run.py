@@ -31,6 +31,7 @@ from veil.audit.attackers import (
     DidNotConverge,
     Problem,
     decision,
+    largest,
     recurs,
 )
 from veil.audit.certificate import certify
@@ -53,6 +54,7 @@ _POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM"
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
 _KINDS_ABOUT = ("transfer", "likeness", "matching", "linkage", "inversion")
+_MOST = 1e15  # largest value of a release
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
@@ -222,7 +224,7 @@ def audit(
         findings += _mean_mcc(subject.name, labels, [f for f in findings if f.release == subject.name], level)
         findings += [f for kind in _KINDS_ABOUT for f in about[subject.name].get(kind, [])]
         if subject.codes is not None:
-            findings.append(_bits(subject.name, subject.codes[pack.rows("test")], seed, level))
+            findings.append(_bits(subject.name, subject.codes, pack, seed, level))
     return findings + _gains(findings, subjects, private)
 
 
@@ -309,6 +311,7 @@ def _attack(job: _Job) -> _Outcome:
         feature_map=job.feature_map,
     )
     names = {"subject": job.subject, "target": job.target, "attacker": job.attacker, "role": job.role}
+    chance = 1 / len(np.unique(job.y[job.test]))  # people of the pack need not be among those of the test split
     try:
         score = ATTACKERS[job.attacker](problem)
         seen, test = score(problem.x_validation), score(x[job.test])
@@ -317,14 +320,15 @@ def _attack(job: _Job) -> _Outcome:
     except DidNotConverge as error:
         failed = Finding(
             code=f"{code}balanced_accuracy",
-            chance=1 / job.classes,
+            chance=chance,
             status="did_not_converge",
             note=str(error),
             **common,
         )
         return _Outcome(**names, validation=-1.0, findings=(failed,))
 
-    decide = decision(seen, problem.y_validation, job.classes)
+    # A table's own decision is Bayes' rule already.
+    decide = largest if job.attacker in FINITE else decision(seen, problem.y_validation, job.classes)
     y, predicted = job.y[job.test], decide(test)
     groups = None if job.groups is None else job.groups[job.test]
     kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
@@ -335,7 +339,7 @@ def _attack(job: _Job) -> _Outcome:
             code=f"{code}{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
         )
 
-    found = [finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), 1 / job.classes)]
+    found = [finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), chance)]
     if job.role != "control":
         found.append(finding("auc", auc_interval(y, test, groups, replicates=300, **kwargs), 0.5))
     if job.role == "utility":
@@ -385,7 +389,7 @@ def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
     """What guessing the most frequent class gets: exactly chance, in balanced accuracy; the note gives its accuracy."""
     y = pack.label(target)[pack.rows("test", known=(target,))]
     counts = np.bincount(y, minlength=len(pack.classes[target]))
-    chance = 1 / len(counts)
+    chance = 1 / np.count_nonzero(counts)
     name = pack.classes[target][int(counts.argmax())]
     return Finding(
         code="attribute.balanced_accuracy",
@@ -442,9 +446,12 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
     return found
 
 
-def _bits(name: str, codes: NDArray[np.int64], seed: int, level: float) -> Finding:
+def _bits(name: str, codes: NDArray[np.int64], pack: Pack, seed: int, level: float) -> Finding:
     """What a finite release says at all: the entropy of its codes on ``test``, in bits."""
-    _, code = np.unique(codes, return_inverse=True)
+    most = float(np.log2(len(np.unique(codes))))
+    rows = pack.rows("test")
+    _, code = np.unique(codes[rows], return_inverse=True)
+    people = pack.label("identity")[rows] if "identity" in pack.labels else np.arange(len(rows))
 
     def entropy(weights: NDArray[np.float64]) -> float:
         p = np.bincount(code, weights=weights)
@@ -452,13 +459,11 @@ def _bits(name: str, codes: NDArray[np.int64], seed: int, level: float) -> Findi
         return float(-(p @ np.log2(p)))
 
     # Percentiles of a bootstrap lie below the figure, for resamples lack rare codes: they are reflected about it.
-    value, low, high = intervals.cluster_bootstrap(
-        entropy, np.arange(len(code)), seed=seed, replicates=300, level=level
-    )
+    value, low, high = intervals.cluster_bootstrap(entropy, people, seed=seed, replicates=300, level=level)
     return Finding(
         code="utility.bits", release=name, target="any", attacker="counts", role="utility", value=value,
-        low=max(0.0, min(value, 2 * value - high)), high=2 * value - low, level=level, n=len(code), chance=0.0,
-        note=f"{code.max() + 1} codes in use",
+        low=max(0.0, min(value, 2 * value - high)), high=max(value, min(most, 2 * value - low)), level=level,
+        n=len(rows), chance=0.0, note=f"{code.max() + 1} codes in use",
     )  # fmt: skip
 
 
@@ -611,7 +616,14 @@ def _link(
     level: float,
 ) -> tuple[str, str, list[Finding]]:
     """What a release gives away of the original that it was made of, and of its owner among originals."""
-    rows = [pack.rows(*splits, known=("identity",)) for splits in (attack_on, ("calibrate",), ("test",))]
+    splits = (attack_on, ("calibrate",), ("test",))
+    rows = [pack.rows(*names, known=("identity",)) for names in splits]
+    if empty := [" and ".join(names) for names, part in zip(splits, rows, strict=True) if not len(part)]:
+        nothing = Finding(
+            code="linkability.auc", release=subject.name, target="identity", attacker="none", role="attack",
+            level=level, n=0, status="not_applicable", note=f"nobody's identity is known in split {empty[0]}",
+        )  # fmt: skip
+        return subject.name, "linkage", [nothing]
     found = linkage(
         subject.x, reference.x, pack.label("identity"), *rows, release=subject.name, seed=seed, effort=effort,
         level=level,
@@ -761,6 +773,8 @@ def _problem(subject: Subject, n: int) -> str:
         return f"must hold values, got shape {x.shape}"
     if not images and not all(np.isfinite(part).all() for part in np.array_split(x, -(-n // 4096))):
         return "values must be finite, got NaN or infinity"
+    if not images and (most := max(float(np.abs(part).max()) for part in np.array_split(x, -(-n // 4096)))) > _MOST:
+        return f"values must lie within +-{_MOST:g}, whose squares float32 can add up, got {most:g}"
     c_h_w, codes = subject.feature_map, subject.codes
     if codes is not None:
         if codes.shape != (n,) or codes.dtype.kind not in "iu":

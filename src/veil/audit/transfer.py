@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from veil import metrics
 from veil.audit import verification
-from veil.audit.attackers import ATTACKERS, DidNotConverge, Embed, Problem, Score, decision, siamese
+from veil.audit.attackers import ATTACKERS, DidNotConverge, Embed, Problem, Score, decision, largest, siamese
 from veil.audit.findings import Finding
 from veil.audit.intervals import balanced_accuracy_interval, rate_interval
 from veil.data.pack import Pack
@@ -160,7 +160,7 @@ def classified(
         try:
             score = attack(problem)
             seen = score(problem.x_validation)
-            decide = decision(seen, y[check], classes) if name in CLASSIFIERS else _largest
+            decide = decision(seen, y[check], classes) if name in CLASSIFIERS else largest
             said[name] = {release: decide(score(x[test])) for release, x in releases.items()}
             quality[name] = metrics.balanced_accuracy(y[check], decide(seen), classes=classes)
         except DidNotConverge as error:
@@ -170,7 +170,7 @@ def classified(
     best = max(quality, key=lambda name: quality[name], default=None)
     common: dict[str, Any] = {
         "code": "attribute.transfer_balanced_accuracy", "target": target, "role": "attack", "level": level,
-        "chance": 1 / classes, "n": len(test),
+        "chance": 1 / len(np.unique(y[test])), "n": len(test),
     }  # fmt: skip
     found: dict[str, list[Finding]] = {}
     for release in releases:
@@ -179,7 +179,7 @@ def classified(
             value, low, high = balanced_accuracy_interval(
                 y[test], predicted[release], people, classes=classes, seed=seed, level=level
             )
-            notes = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < 1 / classes)
+            notes = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < common["chance"])
             notes += [_THEIRS] * (name not in CLASSIFIERS)
             figures.append(
                 Finding(release=release, attacker=name, value=value, low=low, high=high, worst=name == best,
@@ -196,11 +196,6 @@ def classified(
 def _given(network: OnnxNetwork) -> Callable[[Problem], Score]:
     """The user's classifier as an attacker that has learned already."""
     return lambda problem: network
-
-
-def _largest(logits: NDArray[Any]) -> NDArray[np.int64]:
-    codes: NDArray[np.int64] = logits.argmax(1).astype(np.int64)
-    return codes
 
 
 def matched(

@@ -249,7 +249,7 @@ class Pack:
 
 def flat(x: NDArray[Any]) -> NDArray[np.float32]:
     """``(n, ...)`` -> float32 ``(n, k)``, without a copy where it is that already; images in [0, 1]."""
-    out: NDArray[np.float32] = x.reshape(len(x), -1).astype(np.float32, copy=False)
+    out: NDArray[np.float32] = x.reshape(len(x), math.prod(x.shape[1:])).astype(np.float32, copy=False)
     return out / np.float32(255) if x.dtype == np.uint8 else out
 
 
