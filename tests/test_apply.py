@@ -1257,8 +1257,22 @@ def test_vectors_are_joined_by_name(people: Path, tmp_path: Path) -> None:
 def test_names_that_are_numbers_are_names_all_the_same(tmp_path: Path) -> None:
     x = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
     pack = Pack.from_arrays(x, {"gender": list("abab")}, sources=["3", "1", "0", "2"])
-    path = _saved(tmp_path / "v.npz", x[[2, 1, 3, 0]], ["0", "1", "2", "3"])
+    path = _saved(tmp_path / "v.npz", np.vstack([x[[2, 1, 3, 0]], x[:1]]), ["0", "1", "2", "3", "4"])
     np.testing.assert_array_equal(read_vectors(path, pack), x)
+
+
+def test_without_names_the_order_is_the_packs_even_if_its_sources_are_numbers(tmp_path: Path) -> None:
+    x = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
+    pack = Pack.from_arrays(x, {"gender": list("abab")}, sources=["3", "1", "0", "2"])
+    np.save(tmp_path / "v.npy", x)
+    np.testing.assert_array_equal(read_vectors(tmp_path / "v.npy", pack), x)
+    # Are these sources, or the row numbers that `apply --row-numbers` writes?
+    path = _saved(tmp_path / "v.npz", x, ["0", "1", "2", "3"])
+    with pytest.raises(InputError, match="must tell sources from row numbers, but holds 0 to 3"):
+        read_vectors(path, pack)
+    # The first rows of a longer file, some of which were left out when the pack was made.
+    some = Pack.from_arrays(x[[0, 2]], {"gender": list("ab")}, sources=["0", "2"])
+    np.testing.assert_array_equal(read_vectors(tmp_path / "v.npy", some), x[[0, 2]])
 
 
 @pytest.mark.parametrize(
