@@ -202,6 +202,45 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["old", "new", "key"])
+def test_a_replacement_that_fails_leaves_the_old_release_and_its_key(tmp_path, monkeypatch, error, where):
+    path = noisy().save(tmp_path / "r")
+    before = (path / "release.json").read_bytes()
+    rename, replace_file, seen = Path.rename, Path.replace, []
+
+    def renamed(self, target):
+        seen.append(self)
+        if len(seen) == {"old": 1, "new": 2}.get(where):
+            raise error
+        return rename(self, target)
+
+    def replaced(self, target):
+        if where == "key":
+            raise error
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    other = replace(noisy(), key=b"k" * 32, made={"other": True})
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+        other.save(path, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+    assert (path / "release.json").read_bytes() == before
+    assert Release.load(path).key == KEY
+    monkeypatch.undo()
+    other.save(path, force=True)
+    assert Release.load(path).key == b"k" * 32
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+
+
+def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        noisy().save(tmp_path / "file" / "r")
+    one_line(caught, "Not a directory")
+
+
 def test_force_replaces_releases_only(tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.txt").write_text("years of work")

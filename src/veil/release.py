@@ -19,6 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -363,9 +364,10 @@ class Release:
             raise InputError(f"{path}: already exists; choose another name or force")
         if path.exists() and not (path / _CARD).exists():
             raise InputError(f"{path}: only a release is replaced by force, and this holds no {_CARD}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        new, old = temporary / "new", temporary / "old"
         try:
+            new.mkdir(parents=True)
             parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
             parts |= {} if self.classifier is None else {"classifier": self.classifier}
             weights = to_bytes(
@@ -382,19 +384,27 @@ class Release:
                 "key_check": None if self.key is None else _key_check(self.key),
             }
             card["card_sha256"] = _card_check(card)
-            new = temporary / "new"
-            new.mkdir()
             (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
-            if self.key is not None:
-                _write_key(beside, self.key)
-            if path.exists():
-                path.rename(temporary / "old")
-            new.rename(path)
+            try:
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+                if self.key is not None:  # last, because the key that is there belongs to the release that was there
+                    _write_key(beside, self.key)
+            except BaseException:  # an interruption, too, must not take the old release away
+                if not new.exists():
+                    path.rename(new)
+                if os.path.lexists(old):
+                    old.rename(path)
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
+            with suppress(OSError):  # where it still holds the old release, which could not be put back
+                temporary.rmdir()
         return path
 
     @staticmethod
@@ -628,9 +638,12 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def _write_key(path: Path, key: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
-    with os.fdopen(handle, "wb") as file:
-        file.write(key)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(key)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
