@@ -153,6 +153,15 @@ def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, peopl
     assert Path(f"{again}.key").read_bytes() == key.read_bytes()
 
 
+def test_training_losses_do_not_outlive_their_release(veil: Veil, tmp_path: Path, people: Path) -> None:
+    losses = tmp_path / "r.curves.parquet"
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier",
+           "--set", "steps=2", "--set", "steps_guess=2", "--set", "batch=16")  # fmt: skip
+    assert veil.json(*fit)["curves"] == str(losses)
+    assert veil("fit", "leace", people, tmp_path / "r", "--private", "gender", "--force").status == 0
+    assert not losses.exists()
+
+
 @pytest.mark.usefixtures("brief")
 def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "DEMO_PEOPLE", 60)

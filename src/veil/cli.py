@@ -284,8 +284,11 @@ def fit(
         return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
+    losses = out.with_name(out.name + ".curves.parquet")
     if curves:
-        written["curves"] = str(pipeline.write_curves(out.with_name(out.name + ".curves.parquet"), curves))
+        written["curves"] = str(pipeline.write_curves(losses, curves))
+    else:
+        losses.unlink(missing_ok=True)  # those of a release that this one replaces
     out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
