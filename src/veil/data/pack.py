@@ -260,12 +260,12 @@ def few(names: Sequence[str], most: int = 5) -> str:
 
 
 def class_name(value: Any) -> str | None:
-    """The class that a label's value names, or None where it is unknown (None, "", NaN).
+    """The class that a label's value names, or None where it is unknown (None, "", NaN; pandas' NA and NaT).
 
     Booleans become ``no``/``yes``; numbers without a fraction lose their ``.0``, which they often owe to a NaN
     elsewhere in their column.
     """
-    if value is None:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # by name, as pandas is not needed
         return None
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"

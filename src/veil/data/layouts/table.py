@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -230,7 +231,14 @@ def _csv(path: Path) -> dict[str, pa.ChunkedArray]:
             column_types={name: pa.string() for name in header}, strings_can_be_null=True, null_values=UNKNOWN
         ),
     )
+    table = pa.table([_known(column) for column in table.columns], names=table.column_names)
     return _columns(path, header, table)
+
+
+def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of strings, null where they mean unknown in spite of spaces around them."""
+    unknown = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(UNKNOWN))
+    return pc.if_else(unknown, pa.scalar(None, pa.string()), column)
 
 
 def _columns(path: Path, header: Sequence[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
