@@ -676,6 +676,22 @@ def test_onnx_equals_transform(tmp_path, make):
         np.testing.assert_allclose(out.reshape(len(x), -1), flat(released), atol=atol)
 
 
+def test_onnx_takes_the_place_of_no_other_file(tmp_path):
+    release = made("leace")
+    (tmp_path / "people.csv").write_text("a")
+    with pytest.raises(InputError, match=r"must end in \.onnx, got '\.csv'") as caught:
+        release.export_onnx(tmp_path / "people.csv", force=True)
+    one_line(caught)
+    assert (tmp_path / "people.csv").read_text() == "a"
+    (tmp_path / "r.onnx").write_text("a")
+    with pytest.raises(InputError, match="already exists; choose another name or force") as caught:
+        release.export_onnx(tmp_path / "r.onnx")
+    one_line(caught, str(tmp_path / "r.onnx"))
+    assert (tmp_path / "r.onnx").read_text() == "a"
+    release.export_onnx(tmp_path / "r.onnx", force=True)
+    assert (tmp_path / "r.onnx").stat().st_size > 100
+
+
 def test_onnx_of_random_values_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be exported") as caught:
         made("random").export_onnx(tmp_path / "r.onnx")

@@ -505,11 +505,12 @@ def export(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.onnx.")],
+    force: Force = False,
 ) -> None:
     """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
     from veil.release import Release
 
-    path = Release.load(release).export_onnx(out)
+    path = Release.load(release).export_onnx(out, force=force)
     show.result({"onnx": str(path)}, str(path))
 
 

@@ -461,7 +461,7 @@ class Release:
             **others,
         )
 
-    def export_onnx(self, path: str | Path) -> Path:
+    def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
         A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
@@ -469,16 +469,25 @@ class Release:
         ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
         The Random baseline is refused.
 
+        Args:
+            path: ``NAME.onnx``.
+            force: Replace it if it exists.
+
         Raises:
-            InputError: If the extra ``onnx`` is not installed, or the release replaces values at random.
+            InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; if the extra
+                ``onnx`` is not installed, or the release replaces values at random.
         """
+        path = Path(path)
+        if path.suffix != ".onnx":
+            raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
+        if path.exists() and not force:
+            raise InputError(f"{path}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
         try:
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise InputError("export needs the extra 'onnx': pip install '.[onnx]' in Veil's folder") from error
-        path = Path(path)
         blank = np.zeros((2, *self.contract.shape), np.uint8 if self.contract.kind == "images" else np.float32)
         example = to_input(blank, self.contract.kind)
         module: nn.Module = self.encoder
