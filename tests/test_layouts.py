@@ -65,7 +65,8 @@ def faces(tmp_path):
 def test_folder_with_csv(faces):
     put(
         faces.parent / "people.csv",
-        "\ufefffile,identity,gender,age\r\na/1.png,ann,f,30\r\n./a/2.PNG,ann,f, NA\r\nb\\1.png,bob,m, \r\n3.jpg,,m,41\r\nzzz.png,x,f,1\r\n",
+        "\ufefffile,identity,gender,age\r\na/1.png,ann,f,30\r\n./a/2.PNG,ann,f, NA\r\nb\\1.png,bob,m, \r\n"
+        "3.jpg,,m,41\r\nzzz.png,x,f,1\r\n",
     )
     pack = packed("folder", faces, labels=faces.parent / "people.csv")
     # Files before folders' contents, folders and files in the order of their names.

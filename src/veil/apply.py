@@ -161,7 +161,7 @@ def apply(
     }
     if images:
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
-        _check_files(out, rows.found, replace=force or outputs.partial_folder(out).exists())
+        _check_files(out, rows.found, replace=force or (outputs.partial_folder(out) / outputs.RUN).exists())
     try:
         with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
             if images:
