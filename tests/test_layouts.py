@@ -180,6 +180,7 @@ def test_folder_links_and_special_files(faces):
     (faces / "loop").symlink_to(faces)
     (faces / "in.png").symlink_to(faces / "a" / "1.png")
     (faces / "dead.png").symlink_to(faces / "nothing.png")
+    (faces / "round.png").symlink_to(faces / "round.png")
     os.mkfifo(faces / "pipe.png")
     pack = packed("folder", faces)
     assert 7 not in pack.x[:, 0, 0]
@@ -191,6 +192,7 @@ def test_folder_links_and_special_files(faces):
         "loop": "a link to a folder; links to folders are not followed",
         "dead.png": "not a regular file",
         "pipe.png": "not a regular file",
+        "round.png": "cannot be read (Too many levels of symbolic links)",
     }
 
 
@@ -926,16 +928,18 @@ def test_vggface2_images_that_are_unusable(vggface2):
     put(vggface2 / "train" / "n000003" / "notes.txt", "x")
     put(vggface2 / "train" / "list.txt", "x")
     (vggface2 / "train" / "n000008").symlink_to(vggface2 / "train" / "n000002")
+    (vggface2 / "train" / "n000009").symlink_to(vggface2 / "train" / "n000009")
     boxes = vggface2 / "bb_landmark" / "loose_bb_train.csv"
     put(boxes, boxes.read_text() + '"n000002/0004_01",200,0,50,50\n')
     pack = packed("vggface2", vggface2)
     assert pack.sources.tolist() == FACES
-    assert pack.meta["skipped"] == 5
+    assert pack.meta["skipped"] == 6
     reasons = skipped(pack)
     assert reasons.pop("train/n000002/0003_01.jpg").startswith("cannot be decoded")
     assert reasons == {
         "train/n000002/0004_01.jpg": "its crop 200, 0 to 250, 50 has no pixel of 200 x 240",
         "train/n000008": "a link to a folder; links to folders are not followed",
+        "train/n000009": "cannot be read (Too many levels of symbolic links)",
         "train/stray.jpg": "not in a person's folder nXXXXXX",
         "train/strangers/0001_01.jpg": "not in a person's folder nXXXXXX",
     }
