@@ -26,6 +26,7 @@ from veil.errors import InputError
 from veil.methods import METHODS, aia
 from veil.methods.baselines import input_release
 from veil.nets import to_input
+from veil.pipeline import fit
 from veil.release import (
     Contract,
     Release,
@@ -239,6 +240,12 @@ def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be written") as caught:
         noisy().save(tmp_path / "file" / "r")
     one_line(caught, "Not a directory")
+
+
+def test_what_was_fitted_with_numbers_of_numpy_is_saved(tmp_path):
+    release, _ = fit("leace", vectors_pack(), private=["gender"], settings={"rank": np.int64(1)}, seed=np.int64(3))
+    again = Release.load(release.save(tmp_path / "r"))
+    assert (again.config["rank"], again.made["seed"]) == (1, 3)
 
 
 def test_force_replaces_releases_only(tmp_path):
