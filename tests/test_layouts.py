@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -206,6 +207,23 @@ def test_folder_names_that_are_not_utf8(faces):
     assert pack.x[pack.sources.tolist().index("caf\\xe9.png"), 0, 0] == 9
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_and_packs_whose_names_are_not_utf8(faces, suffix):
+    labels = Path(os.fsdecode(os.fsencode(faces.parent) + b"/caf\xe9" + suffix.encode()))
+    table = pa.table({"file": ["a/1.png", "b/1.png", "b/3.jpg"], "split": ["protect", "test", None]})
+    file = io.BytesIO()
+    (pacsv.write_csv if suffix == ".csv" else pq.write_table)(table, file)
+    try:
+        labels.write_bytes(file.getvalue())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    pack = packed("folder", faces, labels=labels)
+    assert f"Labels were read from caf\\xe9{suffix}." in pack.meta["notes"]
+    assert skipped(pack)["c.webp"] == f"no row in caf\\xe9{suffix}, which prescribes the splits"
+    with pytest.raises(InputError, match=r"caf\\xe9\.pack: the name of a pack must be UTF-8"):
+        build.pack("folder", faces, labels.with_suffix(".pack"))
+
+
 def test_folder_with_a_pack_for_labels(faces):
     put(faces / "labels.csv", "file,gender\na/1.png,f\na/2.PNG,f\nb/1.png,m\nb/3.jpg,m\nc.webp,m\n")
     one = packed("folder", faces)
@@ -344,6 +362,17 @@ def test_lfw_tar_tricks(tmp_path, monkeypatch):
         "lfw/Ann_A/Ann_A_0001.jpg": "a second file of that name",
     }
     assert left(tmp_path) == [*before, "lfw.pack"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_lfw_archive_with_a_damaged_header(tmp_path, mode):
+    info = tarfile.TarInfo()
+    info.pax_headers = {"GNU.sparse.map": "a,b", "GNU.sparse.size": "7"}
+    source = tmp_path / "lfw"
+    source.mkdir()
+    archive(source / "lfw.tar", [("lfw/Ann_A/Ann_A_0001.jpg", face()), ("lfw/Ann_A/Ann_A_0002.jpg", info)], mode)
+    with pytest.raises(InputError, match=r"lfw\.tar: damaged or cut off after 1 images"):
+        packed("lfw", source)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

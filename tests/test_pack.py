@@ -393,6 +393,7 @@ def test_missing_and_foreign_folders(tmp_path):
         ('{"schema": 2}', "schema 2; this version of Veil reads 1"),
         ('{"schema": 1}', "damaged"),
         ("\xff", "cannot be read"),
+        ("[" * 200_000, "cannot be read"),
     ):
         (tmp_path / "pack.json").write_text(text, "latin-1")
         with pytest.raises(InputError, match=words):
