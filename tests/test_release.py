@@ -343,6 +343,7 @@ DAMAGE = {
     "card missing": lambda p: (p / "release.json").unlink(),
     "card truncated": lambda p: os.truncate(p / "release.json", 200),
     "card binary": lambda p: (p / "release.json").write_bytes(b"\xff\xfe\x00"),
+    "card deep": lambda p: (p / "release.json").write_text("[" * 200_000),
     "card a list": lambda p: (p / "release.json").write_text("[1, 2]"),
     "card foreign": lambda p: (p / "release.json").write_text('{"name": "x"}'),
     "card edited": lambda p: edit(p, resign=False, made={"private": []}),

@@ -186,6 +186,8 @@ def apply(
 
 
 def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
+    if not out.name or out.name == "..":
+        raise InputError(f"{out}: not a name for a file or folder")
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: must end in .parquet, .npz or .npy, or have no suffix for a pack, got {out.suffix!r}")
     if not source.exists():

@@ -219,8 +219,12 @@ def read_curves(path: Path) -> Curves:
     """What :func:`write_curves` wrote; nothing where there is no such file."""
     if not path.exists():
         return ()
-    table = pq.read_table(path)
-    return list(zip(*(table[n].to_pylist() for n in ("step", "stage", "player", "loss")), strict=True))
+    names = ["step", "stage", "player", "loss"]
+    try:
+        table = pq.read_table(path, columns=names)
+        return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: training losses cannot be read ({str(error).splitlines()[0]})") from None
 
 
 @contextmanager

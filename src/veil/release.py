@@ -356,7 +356,7 @@ class Release:
         """
         from safetensors.torch import save as to_bytes
 
-        path = Path(path)
+        path = named(path)
         beside = key_path(path)
         if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
             raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
@@ -631,7 +631,22 @@ def read_key_file(path: Path) -> bytes:
     return key
 
 
+def named(path: str | Path) -> Path:
+    """A path whose last part is a name, for files beside it to share; ``.`` and ``..`` are written out.
+
+    Raises:
+        InputError: For the root, which has none.
+    """
+    path = Path(path)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise InputError(f"{path}: not a name for a folder")
+    return path
+
+
 def key_path(release: Path) -> Path:
+    release = named(release)
     return release.with_name(release.name + ".key")
 
 
@@ -677,7 +692,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = json.loads((path / _CARD).read_text())
     except OSError as error:
         raise InputError(f"{path}: must be a release folder, but {_CARD} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path / _CARD}: must be JSON, got a truncated or foreign file") from error
     wanted = {"schema", "method", "config", "contract", "made", "weights_sha256", "key_check", "card_sha256"}
     if not isinstance(card, dict) or not wanted <= card.keys():
