@@ -662,6 +662,7 @@ def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path, dam
     part = killed / "out.parquet.partial" / "part-000002.arrow"
     values = outputs.Parts(out, rows=223, k=K, run=json.loads((part.parent / "run.json").read_text()), resume=True)
     held = values.read(2).values[5].tobytes()
+    values.__exit__(KeyboardInterrupt)  # others may go on with the parts
     whole = part.read_bytes()
     assert whole.count(held) == 1
     part.write_bytes(whole[:-40] if damage == "cut" else whole.replace(held, bytes(len(held))))
@@ -677,6 +678,36 @@ def test_a_folder_that_is_no_runs_is_left_alone(tmp_path: Path, options: dict[st
     (tmp_path / "out.npy.partial" / "diary").touch()
     assert "it is not an earlier run's" in _refused(vectors_release(), source, tmp_path / "out.npy", **options)
     assert _left(tmp_path / "out.npy.partial") == ["diary"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"resume": True}])
+def test_of_two_runs_at_a_time_the_second_is_refused(tmp_path: Path, options: dict[str, bool]) -> None:
+    source, out = put(tmp_path / "in.npy", vectors(50)), tmp_path / "out.npz"
+    messages = []
+
+    def second(done: int, *rest: object) -> None:
+        if not messages:
+            messages.append(_refused(vectors_release(noise=0.5), source, out, **options))
+
+    assert apply(vectors_release(), source, out, progress=second) == (50, 0)
+    assert "out.npz.partial: another run is writing there now" in messages[0]
+    assert _left(tmp_path) == ["in.npy", "out.npz"]
+    with np.load(out) as made:
+        np.testing.assert_array_equal(made["releases"], vectors_release().transform(vectors(50)))
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}])
+def test_a_run_that_was_killed_before_it_said_what_it_was_is_in_nobodys_way(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    source = put(tmp_path / "in.npy", vectors(5))
+    (tmp_path / "out.npy.partial").mkdir()
+    for name in ("lock", ".run.json.01234567"):
+        (tmp_path / "out.npy.partial" / name).touch()
+    assert apply(vectors_release(), source, tmp_path / "out.npy", **options) == (5, 0)
+    assert _left(tmp_path) == ["in.npy", "out.npy"]
 
 
 def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
@@ -1257,8 +1288,22 @@ def test_vectors_are_joined_by_name(people: Path, tmp_path: Path) -> None:
 def test_names_that_are_numbers_are_names_all_the_same(tmp_path: Path) -> None:
     x = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
     pack = Pack.from_arrays(x, {"gender": list("abab")}, sources=["3", "1", "0", "2"])
-    path = _saved(tmp_path / "v.npz", x[[2, 1, 3, 0]], ["0", "1", "2", "3"])
+    path = _saved(tmp_path / "v.npz", np.vstack([x[[2, 1, 3, 0]], x[:1]]), ["0", "1", "2", "3", "4"])
     np.testing.assert_array_equal(read_vectors(path, pack), x)
+
+
+def test_without_names_the_order_is_the_packs_even_if_its_sources_are_numbers(tmp_path: Path) -> None:
+    x = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
+    pack = Pack.from_arrays(x, {"gender": list("abab")}, sources=["3", "1", "0", "2"])
+    np.save(tmp_path / "v.npy", x)
+    np.testing.assert_array_equal(read_vectors(tmp_path / "v.npy", pack), x)
+    # Are these sources, or the row numbers that `apply --row-numbers` writes?
+    path = _saved(tmp_path / "v.npz", x, ["0", "1", "2", "3"])
+    with pytest.raises(InputError, match="must tell sources from row numbers, but holds 0 to 3"):
+        read_vectors(path, pack)
+    # The first rows of a longer file, some of which were left out when the pack was made.
+    some = Pack.from_arrays(x[[0, 2]], {"gender": list("ab")}, sources=["0", "2"])
+    np.testing.assert_array_equal(read_vectors(tmp_path / "v.npy", some), x[[0, 2]])
 
 
 @pytest.mark.parametrize(

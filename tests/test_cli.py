@@ -153,6 +153,27 @@ def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, peopl
     assert Path(f"{again}.key").read_bytes() == key.read_bytes()
 
 
+def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Path, people: Path) -> None:
+    losses = pipeline.write_curves(tmp_path / "r.curves.parquet", [(0, "s", "p", 0.5)])
+    assert pipeline.read_curves(losses) == [(0, "s", "p", 0.5)]
+    losses.write_bytes(losses.read_bytes()[:-20])
+    err = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--release", tmp_path / "r")
+    assert "r.curves.parquet: training losses cannot be read" in err
+    pq.write_table(pa.table({"step": [1]}), losses)
+    assert "training losses cannot be read" in veil.refuses(
+        "audit", people, tmp_path / "out", "--private", "gender", "--release", tmp_path / "r"
+    )
+
+
+def test_training_losses_do_not_outlive_their_release(veil: Veil, tmp_path: Path, people: Path) -> None:
+    losses = tmp_path / "r.curves.parquet"
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier",
+           "--set", "steps=2", "--set", "steps_guess=2", "--set", "batch=16")  # fmt: skip
+    assert veil.json(*fit)["curves"] == str(losses)
+    assert veil("fit", "leace", people, tmp_path / "r", "--private", "gender", "--force").status == 0
+    assert not losses.exists()
+
+
 @pytest.mark.usefixtures("brief")
 def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "DEMO_PEOPLE", 60)
@@ -336,6 +357,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["fit", "random", "PEOPLE", "OUT", "--private", "gender", "--key", "/nowhere"], "the key cannot be read"),
         (["fit", "aia", "PEOPLE", "OUT"], "private: at least one label must be named, got none"),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "4294967296"], "Invalid value for '--seed'"),
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
         (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--perceptual", "w.pth"], "--perceptual is for --inversion"),
@@ -447,6 +469,26 @@ def test_names_of_releases(tmp_path: Path) -> None:
     assert cli._named(str(odd)) == ("a=b", odd)
     assert cli._named(f"mine={tmp_path}") == ("mine", tmp_path)
     assert cli._named("R/paper") == ("paper", Path("R/paper"))
+
+
+def test_a_folder_may_be_called_by_where_one_stands(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "random"
+    assert veil("fit", "random", people, folder, "--private", "gender").status == 0
+    (folder / "in").mkdir()
+    for place, path in ((folder, "."), (folder / "in", "..")):
+        monkeypatch.chdir(place)
+        assert veil("apply", path, people, tmp_path / f"{place.name}.npy").status == 0
+        assert cli._named(path) == ("random", folder)
+        assert cli._named(f"mine={path}") == ("mine", folder)
+    assert "/: not a name" in veil.refuses("fit", "random", people, "/", "--private", "gender", "--force")
+    assert ".: not a name" in veil.refuses("apply", folder, people, ".", "--force")
+    monkeypatch.chdir(folder)
+    assert veil.json("fit", "leace", people, ".", "--private", "gender", "--force") == {"release": str(folder)}
+    monkeypatch.chdir(tmp_path)
+    assert Release.load("random").method == "leace"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npy", "random", "random.key", "random.npy"]
 
 
 # -- help -------------------------------------------------------------------------------------------------------------

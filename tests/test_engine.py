@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import pickle
@@ -396,6 +397,27 @@ def checkpoint(folder: Path, identity: str = "this") -> Path:
     for _ in run.stage("s", 1):
         run.update(player, player.module(torch.ones(1, 4)).square().sum())
     return folder / "c"
+
+
+@pytest.mark.parametrize("where", ["write", "fsync"])
+def test_a_checkpoint_on_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, where):
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Full:
+        """A file on a full disk, to which torch says more than the system does."""
+
+        write = staticmethod(full)
+
+    save = torch.save
+    if where == "write":
+        monkeypatch.setattr(torch, "save", lambda state, file: save(state, Full()))
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError) as caught:
+        checkpoint(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'c'}: the checkpoint cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []
 
 
 class Trap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from veil import InputError, Protector
+from veil import InputError, Protector, Release
 from veil.methods import METHODS
 
 PEOPLE, IMAGES, D = 40, 4, 8
@@ -125,6 +126,16 @@ def test_a_search_over_folds_splits_all_that_fit_is_given(data: tuple[np.ndarray
     search.fit(x, age, groups=who, protector__private=both, protector__identity=who)
     assert search.best_estimator_["protector"].release_.made["private"] == ["private_0", "private_1"]
     assert len(search.cv_results_["params"]) == 2
+
+
+def test_numbers_of_numpy_are_numbers(data: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    x, gender, _, who = data
+    drawn: dict[str, Any] = {**TEMPLATE, "steps": np.int64(4), "noise": np.float32(0.5), "seed": np.int64(3)}
+    fitted = Protector("template", **drawn).fit(x, private=gender, identity=who, key=bytes(32))
+    fitted.release_.save(tmp_path / "r")
+    again = Release.load(tmp_path / "r")
+    assert (again.config["steps"], again.contract.noise, again.made["seed"]) == (4, 0.5, 3)
+    np.testing.assert_array_equal(again.transform(x.astype(np.float32)), fitted.transform(x))
 
 
 def test_y_alone_is_the_label_to_hide(data: tuple[np.ndarray, ...]) -> None:

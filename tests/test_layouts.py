@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -65,7 +66,8 @@ def faces(tmp_path):
 def test_folder_with_csv(faces):
     put(
         faces.parent / "people.csv",
-        "\ufefffile,identity,gender,age\r\na/1.png,ann,f,30\r\n./a/2.PNG,ann,f,NA\r\nb\\1.png,bob,m,\r\n3.jpg,,m,41\r\nzzz.png,x,f,1\r\n",
+        "\ufefffile,identity,gender,age\r\na/1.png,ann,f,30\r\n./a/2.PNG,ann,f, NA\r\nb\\1.png,bob,m, \r\n"
+        "3.jpg,,m,41\r\nzzz.png,x,f,1\r\n",
     )
     pack = packed("folder", faces, labels=faces.parent / "people.csv")
     # Files before folders' contents, folders and files in the order of their names.
@@ -179,6 +181,7 @@ def test_folder_links_and_special_files(faces):
     (faces / "loop").symlink_to(faces)
     (faces / "in.png").symlink_to(faces / "a" / "1.png")
     (faces / "dead.png").symlink_to(faces / "nothing.png")
+    (faces / "round.png").symlink_to(faces / "round.png")
     os.mkfifo(faces / "pipe.png")
     pack = packed("folder", faces)
     assert 7 not in pack.x[:, 0, 0]
@@ -190,6 +193,7 @@ def test_folder_links_and_special_files(faces):
         "loop": "a link to a folder; links to folders are not followed",
         "dead.png": "not a regular file",
         "pipe.png": "not a regular file",
+        "round.png": "cannot be read (Too many levels of symbolic links)",
     }
 
 
@@ -201,6 +205,23 @@ def test_folder_names_that_are_not_utf8(faces):
         pytest.skip("this file system takes UTF-8 names only")
     pack = packed("folder", faces)
     assert pack.x[pack.sources.tolist().index("caf\\xe9.png"), 0, 0] == 9
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_and_packs_whose_names_are_not_utf8(faces, suffix):
+    labels = Path(os.fsdecode(os.fsencode(faces.parent) + b"/caf\xe9" + suffix.encode()))
+    table = pa.table({"file": ["a/1.png", "b/1.png", "b/3.jpg"], "split": ["protect", "test", None]})
+    file = io.BytesIO()
+    (pacsv.write_csv if suffix == ".csv" else pq.write_table)(table, file)
+    try:
+        labels.write_bytes(file.getvalue())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    pack = packed("folder", faces, labels=labels)
+    assert f"Labels were read from caf\\xe9{suffix}." in pack.meta["notes"]
+    assert skipped(pack)["c.webp"] == f"no row in caf\\xe9{suffix}, which prescribes the splits"
+    with pytest.raises(InputError, match=r"caf\\xe9\.pack: the name of a pack must be UTF-8"):
+        build.pack("folder", faces, labels.with_suffix(".pack"))
 
 
 def test_folder_with_a_pack_for_labels(faces):
@@ -341,6 +362,17 @@ def test_lfw_tar_tricks(tmp_path, monkeypatch):
         "lfw/Ann_A/Ann_A_0001.jpg": "a second file of that name",
     }
     assert left(tmp_path) == [*before, "lfw.pack"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_lfw_archive_with_a_damaged_header(tmp_path, mode):
+    info = tarfile.TarInfo()
+    info.pax_headers = {"GNU.sparse.map": "a,b", "GNU.sparse.size": "7"}
+    source = tmp_path / "lfw"
+    source.mkdir()
+    archive(source / "lfw.tar", [("lfw/Ann_A/Ann_A_0001.jpg", face()), ("lfw/Ann_A/Ann_A_0002.jpg", info)], mode)
+    with pytest.raises(InputError, match=r"lfw\.tar: damaged or cut off after 1 images"):
+        packed("lfw", source)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -925,16 +957,18 @@ def test_vggface2_images_that_are_unusable(vggface2):
     put(vggface2 / "train" / "n000003" / "notes.txt", "x")
     put(vggface2 / "train" / "list.txt", "x")
     (vggface2 / "train" / "n000008").symlink_to(vggface2 / "train" / "n000002")
+    (vggface2 / "train" / "n000009").symlink_to(vggface2 / "train" / "n000009")
     boxes = vggface2 / "bb_landmark" / "loose_bb_train.csv"
     put(boxes, boxes.read_text() + '"n000002/0004_01",200,0,50,50\n')
     pack = packed("vggface2", vggface2)
     assert pack.sources.tolist() == FACES
-    assert pack.meta["skipped"] == 5
+    assert pack.meta["skipped"] == 6
     reasons = skipped(pack)
     assert reasons.pop("train/n000002/0003_01.jpg").startswith("cannot be decoded")
     assert reasons == {
         "train/n000002/0004_01.jpg": "its crop 200, 0 to 250, 50 has no pixel of 200 x 240",
         "train/n000008": "a link to a folder; links to folders are not followed",
+        "train/n000009": "cannot be read (Too many levels of symbolic links)",
         "train/stray.jpg": "not in a person's folder nXXXXXX",
         "train/strangers/0001_01.jpg": "not in a person's folder nXXXXXX",
     }

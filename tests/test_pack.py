@@ -74,6 +74,9 @@ def test_values_of_labels():
     assert codes.tolist() == [0, -1, 1, 2]
     assert encode([True, False, None])[1] == ("no", "yes")
     assert encode(np.array(["b ", "a", ""]))[1] == ("a", "b")
+    for name, words in (("NAType", "<NA>"), ("NaTType", "NaT")):  # as pandas calls and shows what is missing
+        missing = type(name, (), {"__str__": lambda self, words=words: words})()
+        assert encode(["a", missing, "b"])[0].tolist() == [0, -1, 1]
 
 
 def test_vectors_become_float32():
@@ -390,6 +393,7 @@ def test_missing_and_foreign_folders(tmp_path):
         ('{"schema": 2}', "schema 2; this version of Veil reads 1"),
         ('{"schema": 1}', "damaged"),
         ("\xff", "cannot be read"),
+        ("[" * 200_000, "cannot be read"),
     ):
         (tmp_path / "pack.json").write_text(text, "latin-1")
         with pytest.raises(InputError, match=words):

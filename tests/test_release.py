@@ -27,6 +27,7 @@ from veil.errors import InputError
 from veil.methods import METHODS, aia
 from veil.methods.baselines import input_release
 from veil.nets import to_input
+from veil.pipeline import fit
 from veil.release import (
     Contract,
     Release,
@@ -203,6 +204,51 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["old", "new", "key"])
+def test_a_replacement_that_fails_leaves_the_old_release_and_its_key(tmp_path, monkeypatch, error, where):
+    path = noisy().save(tmp_path / "r")
+    before = (path / "release.json").read_bytes()
+    rename, replace_file, seen = Path.rename, Path.replace, []
+
+    def renamed(self, target):
+        seen.append(self)
+        if len(seen) == {"old": 1, "new": 2}.get(where):
+            raise error
+        return rename(self, target)
+
+    def replaced(self, target):
+        if where == "key":
+            raise error
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    other = replace(noisy(), key=b"k" * 32, made={"other": True})
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+        other.save(path, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+    assert (path / "release.json").read_bytes() == before
+    assert Release.load(path).key == KEY
+    monkeypatch.undo()
+    other.save(path, force=True)
+    assert Release.load(path).key == b"k" * 32
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+
+
+def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        noisy().save(tmp_path / "file" / "r")
+    one_line(caught, "Not a directory")
+
+
+def test_what_was_fitted_with_numbers_of_numpy_is_saved(tmp_path):
+    release, _ = fit("leace", vectors_pack(), private=["gender"], settings={"rank": np.int64(1)}, seed=np.int64(3))
+    again = Release.load(release.save(tmp_path / "r"))
+    assert (again.config["rank"], again.made["seed"]) == (1, 3)
+
+
 def test_force_replaces_releases_only(tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.txt").write_text("years of work")
@@ -298,6 +344,7 @@ DAMAGE = {
     "card missing": lambda p: (p / "release.json").unlink(),
     "card truncated": lambda p: os.truncate(p / "release.json", 200),
     "card binary": lambda p: (p / "release.json").write_bytes(b"\xff\xfe\x00"),
+    "card deep": lambda p: (p / "release.json").write_text("[" * 200_000),
     "card a list": lambda p: (p / "release.json").write_text("[1, 2]"),
     "card foreign": lambda p: (p / "release.json").write_text('{"name": "x"}'),
     "card edited": lambda p: edit(p, resign=False, made={"private": []}),
@@ -654,6 +701,22 @@ def test_onnx_equals_transform(tmp_path, make):
         # Images come out of the network as numbers, and are stored as the nearest of 256.
         atol = 1e-4 if released.dtype == np.float32 or release.contract.support else 0.5 / 255 + 1e-4
         np.testing.assert_allclose(out.reshape(len(x), -1), flat(released), atol=atol)
+
+
+def test_onnx_takes_the_place_of_no_other_file(tmp_path):
+    release = made("leace")
+    (tmp_path / "people.csv").write_text("a")
+    with pytest.raises(InputError, match=r"must end in \.onnx, got '\.csv'") as caught:
+        release.export_onnx(tmp_path / "people.csv", force=True)
+    one_line(caught)
+    assert (tmp_path / "people.csv").read_text() == "a"
+    (tmp_path / "r.onnx").write_text("a")
+    with pytest.raises(InputError, match="already exists; choose another name or force") as caught:
+        release.export_onnx(tmp_path / "r.onnx")
+    one_line(caught, str(tmp_path / "r.onnx"))
+    assert (tmp_path / "r.onnx").read_text() == "a"
+    release.export_onnx(tmp_path / "r.onnx", force=True)
+    assert (tmp_path / "r.onnx").stat().st_size > 100
 
 
 def test_onnx_of_random_values_is_refused(tmp_path):

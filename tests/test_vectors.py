@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,32 @@ def test_arrays_that_are_no_vectors(tmp_path: Path, name: str, array: NDArray[An
     (np.savez if name == "a.npz" else np.save)(tmp_path / name, array)
     with pytest.raises(InputError, match=message):
         open_vectors(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fortran", "message"),
+    [
+        ((10**15, 4), False, "it ends before its last row"),
+        ((2, 10**15), True, "it ends before its last row"),
+        ((7, 4), False, "it ends before its last row"),
+        ((-5, 4), False, r"its shape must have no negative side, got \(-5, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_header_is_not_believed(
+    tmp_path: Path, suffix: str, shape: tuple[int, int], fortran: bool, message: str
+) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": fortran, "shape": shape})
+    file.write(bytes(6 * 4 * 4))
+    path = tmp_path / f"v{suffix}"
+    if suffix == ".npy":
+        path.write_bytes(file.getvalue())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("vectors.npy", file.getvalue())
+    with pytest.raises(InputError, match=rf"v\{suffix}: cannot be read \({message}\)"):
+        open_vectors(path)
 
 
 def test_a_row_without_a_name_where_others_have_one(tmp_path: Path) -> None:

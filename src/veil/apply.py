@@ -161,7 +161,7 @@ def apply(
     }
     if images:
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
-        _check_files(out, rows.found, replace=force or outputs.partial_folder(out).exists())
+        _check_files(out, rows.found, replace=force or (outputs.partial_folder(out) / outputs.RUN).exists())
     try:
         with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
             if images:
@@ -186,6 +186,8 @@ def apply(
 
 
 def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
+    if not out.name or out.name == "..":
+        raise InputError(f"{out}: not a name for a file or folder")
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: must end in .parquet, .npz or .npy, or have no suffix for a pack, got {out.suffix!r}")
     if not source.exists():
@@ -609,11 +611,12 @@ def _write_pack(
 def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
     """Anybody's releases of a pack's rows, float32 ``(N, k)`` in the pack's order.
 
-    Rows are joined by their source names where the file names them as the pack does; a file without names, or with row
-    numbers for names, must have as many rows as the pack, in its order.
+    Rows are joined by their source names where the file names them as the pack does. A file without names that has as
+    many rows as the pack has them in the pack's order; names may also be the numbers of the pack's rows.
 
     Raises:
-        InputError: If the file cannot be read, a row of the pack has no vector, or one that cannot be used.
+        InputError: If the file cannot be read, a row of the pack has no vector, or one that cannot be used; or if names
+            are the pack's row numbers, and its sources are those numbers in another order.
     """
     file = open_vectors(path)
     if (twice := file.repeated()) is not None:
@@ -625,7 +628,13 @@ def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
     if len(missing) and not numbered:
         first = str(pack.sources[missing[0]])
         raise InputError(f"{path}: has no vector for {len(missing)} of the pack's {len(pack)} rows, {first!r} first")
-    places = by_number if len(missing) else by_name
+    if file.key and numbered and not len(missing) and not np.array_equal(by_name, by_number):
+        raise InputError(
+            f"{path}: {file.key} must tell sources from row numbers, but holds 0 to {len(pack) - 1}, which are both in "
+            "this pack, in different orders; leave it out and keep the pack's order"
+        )
+    # Without names nothing but the order speaks, even where the pack's sources are numbers.
+    places = by_number if len(missing) or (numbered and not file.key) else by_name
     out = np.empty((len(pack), file.width), np.float32)
     for block in file.blocks():
         place = places[block.start : block.start + len(block.vectors)]

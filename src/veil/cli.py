@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Seed = Annotated[int, typer.Option(min=0, help="Seeds everything random but secret keys.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds everything random but secret keys.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Key = Annotated[Path | None, typer.Option(help="Key file; RELEASE.key if none.")]
 Private = Annotated[list[str] | None, typer.Option("--private", help="Label to hide and attack; repeat for several.")]
@@ -248,8 +248,9 @@ def fit(
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process
     from veil.frontier import parse_budget
-    from veil.release import Release, key_path, read_key_file
+    from veil.release import Release, key_path, named, read_key_file
 
+    out = named(out)
     if out.exists() and not force:
         raise InputError(f"{out}: already exists; choose another name or --force")
     if precision not in ("auto", "bf16", "fp32"):
@@ -284,8 +285,11 @@ def fit(
         return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
+    losses = out.with_name(out.name + ".curves.parquet")
     if curves:
-        written["curves"] = str(pipeline.write_curves(out.with_name(out.name + ".curves.parquet"), curves))
+        written["curves"] = str(pipeline.write_curves(losses, curves))
+    else:
+        losses.unlink(missing_ok=True)  # those of a release that this one replaces
     out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
@@ -502,11 +506,12 @@ def export(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.onnx.")],
+    force: Force = False,
 ) -> None:
     """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
     from veil.release import Release
 
-    path = Release.load(release).export_onnx(out)
+    path = Release.load(release).export_onnx(out, force=force)
     show.result({"onnx": str(path)}, str(path))
 
 
@@ -606,12 +611,14 @@ def _classifiers(pairs: list[str] | None) -> dict[str, list[Path]]:
 
 def _named(text: str) -> tuple[str, Path]:
     """NAME=PATH, or a path that names itself (one that holds a ``=`` and exists, too)."""
+    from veil.release import named
+
     name, equals, path = text.partition("=")
     if not equals or Path(text).exists():
-        return Path(text).stem, Path(text)
+        return named(text).stem, named(text)
     if not name or not path:
         raise InputError(f"release: must be NAME=PATH or a path, got {text!r}")
-    return name, Path(path)
+    return name, named(path)
 
 
 def _outside(name: str, path: Path, pack: Any) -> Entry:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.methods import METHODS
-from veil.release import Release
+from veil.release import Release, plain
 
 
 class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -110,11 +110,11 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
         method = METHODS[self.method]
         self.release_: Release = method.fit(
-            method.configured(self.preset, self._settings),
+            method.configured(self.preset, plain(self._settings)),
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",
-            seed=self.seed,
+            seed=int(self.seed),
             key=key,
         )
         return self

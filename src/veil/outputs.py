@@ -3,7 +3,8 @@
 A run first writes ``OUT.partial/``: ``run.json`` says what is released with what, and each part file holds the releases
 of a fixed range of the source's rows. A part file gets its name when it is whole, so a run that was killed goes on
 behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name. Memory holds a few
-parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them.
+parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them. The
+run holds a lock on a file among them, which goes with its process: two runs would mix their parts.
 
 Image files are written where they belong at once, each whole or not at all. Of them a part holds the sizes alone.
 """
@@ -34,10 +35,16 @@ from PIL import Image
 
 from veil.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps runs apart there
+    fcntl = None  # type: ignore[assignment]
+
 PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
 _GROUP = 4
 """Part files in a row group of Parquet."""
+RUN, _LOCK = "run.json", "lock"
 
 _IMAGES: Mapping[str, Mapping[str, Any]] = {
     "JPEG": {"quality": 95},
@@ -84,7 +91,7 @@ class Parts:
 
     Raises:
         InputError: If an earlier run left parts and neither ``resume`` nor ``force`` is given, or ``resume`` is and
-            they depend on something else; or if something else has the folder's name.
+            they depend on something else; if something else has the folder's name; or if a run is writing there now.
     """
 
     def __init__(
@@ -104,24 +111,30 @@ class Parts:
         self.count = -(-rows // self.each)
         self.k = k
         self._rows = rows
-        if self.folder.exists() and not (self.folder / "run.json").is_file():
+        if self.folder.exists() and not _is_runs(self.folder):
             raise InputError(f"{self.folder}: parts are written there, and it is not an earlier run's; move it away")
-        begun = self.folder.exists()
-        self.keep = files and resume and begun
-        if resume and begun:
-            self._check_run(run)
-        elif not force and ((files and begun) or any(self._path(i).exists() for i in range(self.count))):
-            raise InputError(
-                f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
-            )
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
+        self.done, self.keep = 0, False
+        self._lock = _locked(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "run.json", lambda file: file.write(json.dumps(run, indent=1).encode()))
+            begun = (self.folder / RUN).is_file()
+            self.keep = files and resume and begun
+            if resume and begun:
+                self._check_run(run)
+            elif not force and ((files and begun) or any(self._path(i).exists() for i in range(self.count))):
+                raise InputError(
+                    f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
+                )
+            else:
+                for path in self.folder.iterdir():
+                    if path.name != _LOCK:
+                        path.unlink()
+            self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
+            _write(self.folder / RUN, lambda file: file.write(json.dumps(run, indent=1).encode()))
         except OSError:
             self.__exit__(OSError)
+            raise
+        except BaseException:
+            self._unlock()
             raise
 
     def __enter__(self) -> Parts:
@@ -131,9 +144,14 @@ class Parts:
         """Parts outlive a failure, unless no row has been released; those of a run that is done are removed."""
         if failed is None or not (self.keep or self.totals()[0]):
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _check_run(self, run: Mapping[str, str]) -> None:
-        path = self.folder / "run.json"
+        path = self.folder / RUN
         try:
             earlier = dict(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
@@ -187,6 +205,42 @@ class Parts:
         except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
             return False
         return len(part.names) + len(part.skipped) == min(self.each, self._rows - number * self.each)
+
+
+def _is_runs(folder: Path) -> bool:
+    """Whether a run left this folder, be it that it was killed before it said what it was."""
+    if (folder / RUN).is_file():
+        return True
+    return folder.is_dir() and all(path.name.startswith((_LOCK, f".{RUN}.")) for path in folder.iterdir())
+
+
+def _locked(folder: Path) -> IO[bytes] | None:
+    """Makes the folder, and holds it until the file that is returned is closed; None where files cannot be locked.
+
+    Raises:
+        InputError: If another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        return None
+    path = folder / _LOCK
+    try:
+        file = path.open("wb")
+    except OSError:
+        with suppress(OSError):  # it may hold parts
+            folder.rmdir()
+        raise
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"{folder}: another run is writing there now; wait for it, or name another target") from None
+    except OSError:  # a file system without locks
+        return file
+    if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        return file
+    file.close()  # the run that held it has just removed it
+    return _locked(folder)
 
 
 def partial_folder(out: Path) -> Path:

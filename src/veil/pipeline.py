@@ -31,7 +31,7 @@ from veil.engine import Run
 from veil.engine.run import Precision, run_identity
 from veil.errors import InputError
 from veil.methods import METHODS
-from veil.release import Release
+from veil.release import Release, plain
 
 INPUT = "Input"
 """What findings call the unprotected input."""
@@ -119,7 +119,8 @@ def fit(
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     pack.require(private=list(private), utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
-    chosen = METHODS[method].configured(preset, settings or {})
+    seed = int(seed)
+    chosen = METHODS[method].configured(preset, plain(settings or {}))
     run = Run(
         seed=seed,
         precision=precision,
@@ -200,7 +201,7 @@ def fit_measured(
     if budget:
         release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
         release = frontier.with_noise(release, frontier.meet(points, budget).noise)
-    made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": dict(budget)} if budget else {})}
+    made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": plain(budget)} if budget else {})}
     return replace(release, made=made), curves
 
 
@@ -219,8 +220,12 @@ def read_curves(path: Path) -> Curves:
     """What :func:`write_curves` wrote; nothing where there is no such file."""
     if not path.exists():
         return ()
-    table = pq.read_table(path)
-    return list(zip(*(table[n].to_pylist() for n in ("step", "stage", "player", "loss")), strict=True))
+    names = ["step", "stage", "player", "loss"]
+    try:
+        table = pq.read_table(path, columns=names)
+        return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: training losses cannot be read ({str(error).splitlines()[0]})") from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -371,7 +372,7 @@ class Release:
         """
         from safetensors.torch import save as to_bytes
 
-        path = Path(path)
+        path = named(path)
         beside = key_path(path)
         if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
             raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
@@ -379,9 +380,10 @@ class Release:
             raise InputError(f"{path}: already exists; choose another name or force")
         if path.exists() and not (path / _CARD).exists():
             raise InputError(f"{path}: only a release is replaced by force, and this holds no {_CARD}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        new, old = temporary / "new", temporary / "old"
         try:
+            new.mkdir(parents=True)
             parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
             parts |= {} if self.classifier is None else {"classifier": self.classifier}
             weights = to_bytes(
@@ -398,19 +400,27 @@ class Release:
                 "key_check": None if self.key is None else _key_check(self.key),
             }
             card["card_sha256"] = _card_check(card)
-            new = temporary / "new"
-            new.mkdir()
             (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
-            if self.key is not None:
-                _write_key(beside, self.key)
-            if path.exists():
-                path.rename(temporary / "old")
-            new.rename(path)
+            try:
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+                if self.key is not None:  # last, because the key that is there belongs to the release that was there
+                    _write_key(beside, self.key)
+            except BaseException:  # an interruption, too, must not take the old release away
+                if not new.exists():
+                    path.rename(new)
+                if os.path.lexists(old):
+                    old.rename(path)
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
+            with suppress(OSError):  # where it still holds the old release, which could not be put back
+                temporary.rmdir()
         return path
 
     @staticmethod
@@ -467,7 +477,7 @@ class Release:
             **others,
         )
 
-    def export_onnx(self, path: str | Path) -> Path:
+    def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
         A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
@@ -475,16 +485,25 @@ class Release:
         ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
         The Random baseline is refused.
 
+        Args:
+            path: ``NAME.onnx``.
+            force: Replace it if it exists.
+
         Raises:
-            InputError: If the extra ``onnx`` is not installed, or the release replaces values at random.
+            InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; if the extra
+                ``onnx`` is not installed, or the release replaces values at random.
         """
+        path = Path(path)
+        if path.suffix != ".onnx":
+            raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
+        if path.exists() and not force:
+            raise InputError(f"{path}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
         try:
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise InputError("export needs the extra 'onnx': pip install '.[onnx]' in Veil's folder") from error
-        path = Path(path)
         blank = np.zeros((2, *self.contract.shape), np.uint8 if self.contract.kind == "images" else np.float32)
         example = to_input(blank, self.contract.kind)
         module: nn.Module = self.encoder
@@ -542,6 +561,11 @@ class _Substituted(nn.Module):
         log_p = self.encoder(x)
         code = log_p.argmax(1) if uniform is None else _position(log_p.softmax(1), uniform)
         return self.table[code]  # type: ignore[index]
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that JSON can keep: NumPy's numbers, which a search over settings draws, as Python's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, None, None]:
@@ -624,7 +648,22 @@ def read_key_file(path: Path) -> bytes:
     return key
 
 
+def named(path: str | Path) -> Path:
+    """A path whose last part is a name, for files beside it to share; ``.`` and ``..`` are written out.
+
+    Raises:
+        InputError: For the root, which has none.
+    """
+    path = Path(path)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise InputError(f"{path}: not a name for a folder")
+    return path
+
+
 def key_path(release: Path) -> Path:
+    release = named(release)
     return release.with_name(release.name + ".key")
 
 
@@ -645,9 +684,12 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def _write_key(path: Path, key: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
-    with os.fdopen(handle, "wb") as file:
-        file.write(key)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(key)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
@@ -667,7 +709,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = json.loads((path / _CARD).read_text())
     except OSError as error:
         raise InputError(f"{path}: must be a release folder, but {_CARD} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path / _CARD}: must be JSON, got a truncated or foreign file") from error
     wanted = {"schema", "method", "config", "contract", "made", "weights_sha256", "key_check", "card_sha256"}
     if not isinstance(card, dict) or not wanted <= card.keys():

@@ -28,7 +28,7 @@ from veil.data import decode, splits
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options, Pair
+from veil.data.layouts.listing import Item, Listing, Options, Pair, clean
 from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
 from veil.data.sidecar import plain
 from veil.errors import InputError
@@ -185,7 +185,7 @@ def write(
         _write_pairs(folder, rows, listing.pairs)
         if eyes is not None and len(used) < len(eyes.eyes):
             rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
-        meta["notes"] = [*listing.notes, *rows.notes]
+        meta["notes"] = [clean(note) for note in (*listing.notes, *rows.notes)]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
         meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
         (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -452,6 +452,8 @@ def _check_target(out: Path, force: bool) -> None:
             raise InputError(f"{out}: is not a pack, and only a pack is replaced by force")
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
+    if clean(str(out)) != str(out):
+        raise InputError(f"{clean(str(out))}: the name of a pack must be UTF-8")
 
 
 def _sync(folder: Path) -> None:

@@ -260,12 +260,12 @@ def few(names: Sequence[str], most: int = 5) -> str:
 
 
 def class_name(value: Any) -> str | None:
-    """The class that a label's value names, or None where it is unknown (None, "", NaN).
+    """The class that a label's value names, or None where it is unknown (None, "", NaN; pandas' NA and NaT).
 
     Booleans become ``no``/``yes``; numbers without a fraction lose their ``.0``, which they often owe to a NaN
     elsewhere in their column.
     """
-    if value is None:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # by name, as pandas is not needed
         return None
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -309,7 +309,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
         meta = json.loads((path / "pack.json").read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not a pack (it has no pack.json)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path / 'pack.json'}: cannot be read ({error})") from None
     if not isinstance(meta, dict) or "schema" not in meta:
         raise InputError(f"{path / 'pack.json'}: not the description of a pack (no schema)")
@@ -367,7 +367,7 @@ def _read_labels(
     """Codes per label, the split and the sources."""
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, pa.ArrowException) as error:  # pyarrow opens no path that is not UTF-8
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     columns = table.column_names
     if sorted(columns) != sorted([*RESERVED, *classes]):

@@ -12,6 +12,7 @@ in Fortran order, whose rows do not lie together and which are read whole, and 8
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections import Counter
@@ -351,7 +352,11 @@ class _Header:
     dtype: np.dtype[Any]
 
     @staticmethod
-    def read(file: IO[bytes]) -> _Header:
+    def read(file: IO[bytes], size: int | None = None) -> _Header:
+        """Of a file that stands at its beginning; with its size in bytes, one that holds less than it says is refused.
+
+        Nothing may be asked for on the word of a header alone: memory for 10^15 rows, say.
+        """
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version} of npy is for names of fields, and holds no plain array")
@@ -359,6 +364,10 @@ class _Header:
         header = _Header(*read(file))
         if header.dtype.hasobject:
             raise ValueError("it holds pickled objects, which are never loaded")
+        if any(side < 0 for side in header.shape):
+            raise ValueError(f"its shape must have no negative side, got {header.shape}")
+        if size is not None and math.prod(header.shape) * header.dtype.itemsize > size - file.tell():
+            raise EOFError("it ends before its last row")
         return header
 
     @property
@@ -393,7 +402,7 @@ def _open_npy(path: Path, column: str | None) -> VectorFile:
     if column is not None:
         raise InputError(f"{path}: is one array and has no column {column!r} to choose")
     with path.open("rb") as file:
-        header = _Header.read(file)
+        header = _Header.read(file, path.stat().st_size)
     if not header.is_vectors:
         raise InputError(f"{path}: must hold floats with two axes, got {header.dtype} {header.shape}")
     _check_filled(path, "the array", header)
@@ -425,9 +434,9 @@ class _Npy:
 def _open_npz(path: Path, column: str | None) -> VectorFile:
     headers = {}
     with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
+        for entry in archive.infolist():
             with archive.open(entry) as file:
-                headers[entry.removesuffix(".npy")] = _Header.read(file)
+                headers[entry.filename.removesuffix(".npy")] = _Header.read(file, entry.file_size)
     matrices = [name for name, header in headers.items() if header.is_vectors]
     usual = [name for name in ("vectors", "releases") if name in matrices]
     chosen = column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)

@@ -315,17 +315,23 @@ class Run:
             "curves": self.curves,
             "players": {p.name: p.state_dict() for p in self.players},
         }
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._checkpoint.parent, prefix=self._checkpoint.name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._checkpoint)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._checkpoint.parent, prefix=self._checkpoint.name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    torch.save(state, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).replace(self._checkpoint)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except (OSError, RuntimeError) as error:
+            # What the system says of a full disk comes out of torch.save behind a RuntimeError of its own.
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = (getattr(cause, "strerror", None) or str(cause)).splitlines()[0]
+            raise InputError(f"{self._checkpoint}: the checkpoint cannot be written ({reason})") from error
 
     def _read_checkpoint(self) -> dict[str, Any]:
         assert self._checkpoint is not None

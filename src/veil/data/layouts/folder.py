@@ -79,18 +79,23 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], int]:
             continue
         for entry in listed:
             name = f"{inside}/{entry.name}" if inside else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(name)
-            elif entry.is_symlink() and entry.is_dir():
-                found.append((name, "a link to a folder; links to folders are not followed"))
-            elif not entry.name.lower().endswith(SUFFIXES):
-                others += 1
-            elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                found.append((name, "a link that leads out of the folder"))
-            elif not entry.is_file():
-                found.append((name, "not a regular file"))
-            else:
-                found.append((name, ""))
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_symlink() and entry.is_dir():
+                    found.append((name, "a link to a folder; links to folders are not followed"))
+                elif not entry.name.lower().endswith(SUFFIXES):
+                    others += 1
+                elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                    found.append((name, "a link that leads out of the folder"))
+                elif not entry.is_file():
+                    found.append((name, "not a regular file"))
+                else:
+                    found.append((name, ""))
+            except OSError as error:  # links that lead to themselves, say
+                found.append((name, f"cannot be read ({error.strerror or error})"))
+            except RuntimeError:  # what resolve() raises of them before Python 3.13
+                found.append((name, "cannot be read (a loop of links)"))
         waiting += reversed(folders)
     return found, others
 

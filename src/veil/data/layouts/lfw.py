@@ -74,7 +74,7 @@ def _listed(archive: Path) -> list[str] | None:
     try:
         with tarfile.open(archive, "r:") as tar:
             return [member.name for member in tar if not member.isdir()]
-    except (tarfile.TarError, OSError):
+    except (tarfile.TarError, OSError, ValueError):
         return None  # compressed, or damaged: reading it as a stream tells
 
 
@@ -95,7 +95,7 @@ def _from_archive(archive: Path) -> Iterator[Item]:
                 data = file.read()
                 seen.add(source)
                 yield Item(source, data)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, LZMAError) as error:
         raise InputError(f"{archive}: damaged or cut off after {len(seen)} images ({error})") from None
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from veil.data.layouts.listing import Pair
+from veil.data.layouts.listing import Pair, clean
 from veil.data.pack import SPLITS, Pack, class_name, few
 from veil.errors import InputError
 
@@ -59,10 +60,11 @@ class Table:
         """The split that row i prescribes, and what is wrong where this table prescribes splits but not this one."""
         if self.split is None:
             return None, ""
+        name = clean(self.path.name)
         if i < 0:
-            return None, f"no row in {self.path.name}, which prescribes the splits"
+            return None, f"no row in {name}, which prescribes the splits"
         split = self.split[i]
-        return split, "" if split else f"no split in {self.path.name}, which prescribes the splits"
+        return split, "" if split else f"no split in {name}, which prescribes the splits"
 
 
 def read(path: Path, keys: Sequence[str] = KEYS, *, rows: int | None = None) -> Table:
@@ -209,7 +211,8 @@ def _encode(path: Path, name: str, column: pa.ChunkedArray | pa.Array) -> tuple[
 
 def _parquet(path: Path) -> dict[str, pa.ChunkedArray]:
     # ParquetFile rather than read_table: names of folders above the file (such as a=b) are no columns of it.
-    table = pq.ParquetFile(path).read()
+    with path.open("rb") as file:  # pyarrow itself opens no path that is not UTF-8
+        table = pq.ParquetFile(file).read()
     return _columns(path, table.column_names, table)
 
 
@@ -222,15 +225,23 @@ def _csv(path: Path) -> dict[str, pa.ChunkedArray]:
     if not header:
         raise InputError(f"{path}: empty")
     _check_unique(path, header)
-    table = pacsv.read_csv(
-        path,
-        read_options=pacsv.ReadOptions(use_threads=False),
-        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types={name: pa.string() for name in header}, strings_can_be_null=True, null_values=UNKNOWN
-        ),
-    )
+    with path.open("rb") as data:
+        table = pacsv.read_csv(
+            data,
+            read_options=pacsv.ReadOptions(use_threads=False),
+            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pacsv.ConvertOptions(
+                column_types={name: pa.string() for name in header}, strings_can_be_null=True, null_values=UNKNOWN
+            ),
+        )
+    table = pa.table([_known(column) for column in table.columns], names=table.column_names)
     return _columns(path, header, table)
+
+
+def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of strings, null where they mean unknown in spite of spaces around them."""
+    unknown = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(UNKNOWN))
+    return pc.if_else(unknown, pa.scalar(None, pa.string()), column)
 
 
 def _columns(path: Path, header: Sequence[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:

@@ -146,14 +146,17 @@ def _partition(path: Path) -> _Partition:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     for entry in listed:
-        if entry.is_dir(follow_symlinks=False):
-            folders.append(entry.name)
-        elif entry.is_dir():
-            strays.append((entry.name, "a link to a folder; links to folders are not followed"))
-        elif entry.name.lower().endswith(SUFFIXES):
-            strays.append((entry.name, "not in a person's folder nXXXXXX"))
-        else:
-            others += 1
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_dir():
+                strays.append((entry.name, "a link to a folder; links to folders are not followed"))
+            elif entry.name.lower().endswith(SUFFIXES):
+                strays.append((entry.name, "not in a person's folder nXXXXXX"))
+            else:
+                others += 1
+        except OSError as error:  # links that lead to themselves, say
+            strays.append((entry.name, f"cannot be read ({error.strerror or error})"))
     return _Partition(folders, strays, others)
 
 
