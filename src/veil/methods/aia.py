@@ -54,7 +54,7 @@ from veil.losses import (
     supervised_contrastive,
 )
 from veil.methods import template
-from veil.methods.protocol import too_small
+from veil.methods.protocol import require_classes, too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
 from veil.release import Contract, Release, new_key, normalised_noise
 
@@ -322,6 +322,7 @@ class _Data:
         self.config, self.run, self.contract, self.pack = config, run, contract, pack
         self.matching = utility == "identity"
         self.rows = pack.rows("protect", known=(*private, utility))
+        require_classes(pack, self.rows, list(dict.fromkeys([*private, utility])))
         self.codes = [pack.label(name) for name in private]
         self.sizes = [len(pack.classes[name]) for name in private]
         self.target = pack.label(utility)

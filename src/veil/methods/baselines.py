@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
+from veil.methods.protocol import require_classes
 from veil.nets import map_shape
 from veil.release import Contract, Release, new_key
 
@@ -102,14 +103,17 @@ def fit_leace(
 ) -> Release:
     """Erase every private attribute from the base's releases; their covariances come from the ``protect`` split.
 
-    Several attributes are erased together (their indicator columns side by side). Nothing is drawn at random.
+    Several attributes are erased together (their indicator columns side by side), each by the rows that know it.
+    Nothing is drawn at random.
     """
     base = base or input_release(pack)
     _unkeyed(base)
     pack.require(private=list(private), among=["protect"])
-    rows = pack.rows("protect", known=tuple(private))
-    # The first class's indicator follows from the others'.
-    indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows], 1:] for name in private]
+    for name in private:
+        require_classes(pack, pack.rows("protect", known=name), [name])
+    rows = pack.rows("protect")
+    rows = rows[np.any([pack.label(name)[rows] >= 0 for name in private], axis=0)]
+    indicators = [_indicators(pack.label(name)[rows], len(pack.classes[name])) for name in private]
     mean, left, right = leace(base.transform(pack.x[rows]), np.concatenate(indicators, 1))
     config = replace(config, rank=left.shape[1], base=_described(base))
     encoder = build_leace(asdict(config), base.contract)
@@ -124,6 +128,16 @@ def fit_leace(
         made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
         decoder=base.decoder,
     )
+
+
+def _indicators(codes: NDArray[np.int64], classes: int) -> NDArray[Any]:
+    """Indicators ``(n, Z - 1)`` of all classes but the first, which follows from theirs.
+
+    A row of unknown class has their means: so it adds nothing to their covariance with anything.
+    """
+    z: NDArray[Any] = np.eye(classes)[codes, 1:]
+    z[codes < 0] = z[codes >= 0].mean(0)
+    return z
 
 
 def fit_random(

@@ -74,7 +74,7 @@ from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
-from veil.methods.protocol import listed, not_among, too_small
+from veil.methods.protocol import listed, not_among, require_classes, too_small
 from veil.methods.template import people
 from veil.nets import (
     GroupNorm,
@@ -656,6 +656,7 @@ def fit(
     run = run or Run(seed=seed)
     teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
+    require_classes(pack, rows, private)
     codes = [pack.label(name)[rows] for name in private]
     joint = np.ravel_multi_index(codes, [2] * len(private)).astype(np.int64)
     classes = {name: tuple(pack.classes[name]) for name in private}

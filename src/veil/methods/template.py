@@ -52,7 +52,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
-from veil.methods.protocol import too_small
+from veil.methods.protocol import require_classes, too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
 from veil.transport import choose_shrinkage, power, transport_maps
@@ -532,6 +532,7 @@ def fit(
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
+    require_classes(pack, rows, private)
     if pack.x.shape[1] < 2:
         raise InputError("template: vectors need at least 2 values to have directions, got 1 feature(s)")
     x = unit_rows(np.asarray(pack.x[rows], np.float32), rows)
