@@ -10,6 +10,7 @@ import pytest
 from veil import pipeline
 from veil.data.pack import Pack
 from veil.errors import InputError
+from veil.release import Release
 
 BRIEF: dict[str, dict[str, Any]] = {
     "aia": {"steps_alone": 1, "steps_joint": 1, "batch": 8},
@@ -95,3 +96,10 @@ def test_leace_erases_each_label_by_the_rows_that_know_it():
         before, after = (np.abs(v[codes == 1].mean(0) - v[codes == 0].mean(0)).max() for v in (made.x[rows], r[rows]))
         assert before > 1
         assert after < 1e-4
+
+
+@pytest.mark.parametrize("method", ["template", "san"])
+def test_a_label_named_twice_is_hidden_once(method, tmp_path):
+    release, _ = pipeline.fit(method, of(method), private=["gender", "gender"], settings=BRIEF[method])
+    assert release.made["private"] == ["gender"]
+    assert Release.load(release.save(tmp_path / "r")).contract == release.contract
