@@ -103,3 +103,21 @@ def test_a_label_named_twice_is_hidden_once(method, tmp_path):
     release, _ = pipeline.fit(method, of(method), private=["gender", "gender"], settings=BRIEF[method])
     assert release.made["private"] == ["gender"]
     assert Release.load(release.save(tmp_path / "r")).contract == release.contract
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"), [("template", "default"), ("template", "aligned"), ("aia", "deep"), ("san", None)]
+)
+def test_people_are_no_classes_of_which_something_ships(method, preset):
+    with pytest.raises(InputError, match=f"^{method}: private must not be identity") as caught:
+        pipeline.fit(method, of(method), private=["identity"], preset=preset)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_name_of_a_person_is_in_a_release(tmp_path):
+    made = of("template", identity=[f"Person {i}" for i in WHO])
+    settings = {"rounds": 2, "steps_erase": 2}
+    release, _ = pipeline.fit(
+        "template", made, private=["identity"], preset="erased", utility="gender", settings=settings
+    )
+    assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()

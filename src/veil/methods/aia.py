@@ -54,7 +54,7 @@ from veil.losses import (
     supervised_contrastive,
 )
 from veil.methods import template
-from veil.methods.protocol import require_classes, too_small
+from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
 from veil.release import Contract, Release, new_key, normalised_noise
 
@@ -572,6 +572,8 @@ def fit(
         raise InputError(f"aia: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("aia: private must name at least one label, got none")
+    if config.encoder == "deep" and config.beta:
+        refuse_people("aia", private)
     pack.require(private=list(private), utility=utility, among=["protect"])
     contract = _contract(config, pack, private)
     run = run or Run(seed=seed)

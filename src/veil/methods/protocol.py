@@ -127,6 +127,19 @@ def require_classes(pack: Pack, rows: NDArray[np.int64], labels: Sequence[str]) 
         raise InputError(f"{'; '.join(problems)} among the rows of split protect that know all of {', '.join(labels)}")
 
 
+def refuse_people(method: str, private: Sequence[str]) -> None:
+    """Who somebody is cannot be hidden by what is shipped for each class: it would be each person's own, with a name.
+
+    Raises:
+        InputError: If identity is among the private labels.
+    """
+    if "identity" in private:
+        raise InputError(
+            f"{method}: private must not be identity where a release holds something of each class, for a class is one "
+            "person; method substitution, or template with preset erased, can hide it"
+        )
+
+
 def listed(text: str) -> list[str]:
     """The names of a setting that holds several, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

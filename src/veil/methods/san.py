@@ -74,7 +74,7 @@ from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
-from veil.methods.protocol import listed, not_among, require_classes, too_small
+from veil.methods.protocol import listed, not_among, refuse_people, require_classes, too_small
 from veil.methods.template import people
 from veil.nets import (
     GroupNorm,
@@ -701,6 +701,7 @@ def fit(
 def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> None:
     if not private:
         raise InputError("san: private must name at least one label, got none")
+    refuse_people("san", private)
     if pack.kind != "images":
         raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
     pack.require(private=list(private), utility="identity", among=["protect"])

@@ -52,7 +52,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
-from veil.methods.protocol import require_classes, too_small
+from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
 from veil.transport import choose_shrinkage, power, transport_maps
@@ -525,6 +525,8 @@ def fit(
         raise InputError(f"template: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("template: private must name at least one label, got none")
+    if config.moves:
+        refuse_people("template", private)
     if pack.kind != "vectors":
         raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
     pack.require(private=list(private), utility=utility, among=["protect"])
