@@ -484,7 +484,7 @@ class _Deep:
         if config.beta:
             self.protection = template.Training(
                 _protection(config), run, k=contract.k, codes=[c[rows] for c in data.codes], sizes=data.sizes,
-                people=template.people(data.pack, rows),
+                people=template.people(data.pack, rows), known=template.known(data.pack, rows),
             )  # fmt: skip
             self.encoder.protection = self.protection.encoder
 
@@ -581,6 +581,8 @@ def fit(
     trainer = _Deep(config, data, run) if config.encoder == "deep" else _Paper(config, data, run)
     trainer.train()
     made = {"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint}
+    if isinstance(trainer, _Deep) and trainer.protection is not None:
+        made |= trainer.protection.made
     return Release(
         method="aia",
         config=asdict(config),

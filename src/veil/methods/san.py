@@ -30,7 +30,8 @@ took in classifiers of other kinds:
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 - Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
-  (:class:`Transport`): what is released has one mean and one covariance for all classes, before anything is learned.
+  (:class:`Transport`): what is released has one mean for all classes, and one covariance as far as the shrinkage of
+  covariances lets it, before anything is learned.
 
 Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
 
