@@ -40,7 +40,15 @@ TEMPLATE = template.Config(
 )
 SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2, guide=0.0, keep=1.0, hide=2.0)
 MI = mi.Config(
-    batch=16, features=8, steps_views=3, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0, keep=1.0
+    batch=16,
+    features=8,
+    steps_views=3,
+    steps_alone=3,
+    steps_discriminator=2,
+    steps_joint=8,
+    tie=1.0,
+    keep=1.0,
+    least_variety=0.0,
 )
 INVERSION = inversion.Config(
     batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,

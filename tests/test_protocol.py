@@ -15,7 +15,14 @@ from veil.release import Release
 BRIEF: dict[str, dict[str, Any]] = {
     "aia": {"steps_alone": 1, "steps_joint": 1, "batch": 8},
     "template": {"steps_guess": 2, "steps": 2, "batch": 16},
-    "mi": {"steps_views": 1, "steps_alone": 1, "steps_discriminator": 1, "steps_joint": 1, "batch": 8},
+    "mi": {
+        "steps_views": 1,
+        "steps_alone": 1,
+        "steps_discriminator": 1,
+        "steps_joint": 1,
+        "batch": 8,
+        "least_variety": 0.0,
+    },
     "san": {"steps_classifier": 1, "steps_matcher": 1, "steps": 1, "batch": 8, "aligned": 0.0},
     "leace": {},
 }

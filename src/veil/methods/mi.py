@@ -402,7 +402,7 @@ class Training:
             self.run.log("mutual information", known)
             loss = loss + lam * known
         self.run.update(self.autoencoder, loss)
-        if (step.number + 1) % 20 == 0:
+        if (step.number + 1) % 20 == 0 or step.number + 1 == step.count:
             self.check_variety(x, drawn.detach())
 
     def scale(self, x: Tensor) -> Tensor:
