@@ -597,7 +597,7 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     nudged = {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack(), private)).items()}
 
     def gap(other: dict[str, np.ndarray]) -> float:
-        return math.sqrt(sum(float(np.square(other[k] - one[k], dtype=np.float64).sum()) for k in nudged))
+        return math.sqrt(sum(float(np.square(np.subtract(other[k], one[k], dtype=np.float64)).sum()) for k in nudged))
 
     assert 0 < gap(nudged) < 0.3
     assert gap(two) <= 5 * gap(nudged)
