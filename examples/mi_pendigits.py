@@ -346,7 +346,13 @@ def main() -> None:
     rows = arguments.rows or arguments.out
     settings: dict[str, dict[str, Any]] = {"mi": {}, "substitution": {}}
     if arguments.quick:
-        settings["mi"] = {"steps_views": 5, "steps_alone": 20, "steps_discriminator": 5, "steps_joint": 12}
+        settings["mi"] = {
+            "steps_views": 5,
+            "steps_alone": 20,
+            "steps_discriminator": 5,
+            "steps_joint": 12,
+            "least_variety": 0.0,
+        }
         settings["substitution"] = {"steps": 10}
     for seed in arguments.seeds:
         place = (arguments.out / f"seed-{seed}", rows / f"seed-{seed}")

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from conftest import faces_pack, vectors_pack
+from veil import pipeline
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
@@ -126,6 +127,27 @@ def test_leace_leaves_data_without_the_concept_alone():
     half = np.repeat(x[:250], 2, axis=0)  # every row once in each class: no covariance at all
     z = np.eye(2)[np.tile([0, 1], 250)]
     np.testing.assert_allclose(erase(half, z), half, atol=1e-9)
+
+
+def test_leace_of_wide_rows_is_that_of_their_covariance():
+    """Fewer rows than values: against the theorem written out with the whole covariance, whose ridge is 1e-10, too."""
+    x, z, _ = data(50, 80, (3,))
+    centred, indicators = x - x.mean(0), (z - z.mean(0)) / len(x)
+    whole = centred.T @ centred / len(x)
+    solved = np.linalg.solve(whole + 1e-10 * np.trace(whole) / 80 * np.eye(80), centred.T @ indicators)
+    cross = centred.T @ indicators
+    expected = x - centred @ solved @ np.linalg.pinv(cross.T @ solved, rcond=1e-6, hermitian=True) @ cross.T
+    assert np.abs(expected - x).max() > 0.1
+    np.testing.assert_allclose(erase(x, z), expected, atol=1e-6)
+
+
+def test_leace_needs_no_covariance_of_all_values():
+    """128x128 in RGB: it would take 18 GiB."""
+    x, z = np.random.default_rng(0).random((40, 49152), np.float32), np.eye(2)[np.arange(40) % 2]
+    x[::2] += np.float32(0.1)
+    left = erase(x, z).T @ (z - z.mean(0)) / len(x)
+    assert np.abs(x.T @ (z - z.mean(0)) / len(x)).max() > 0.02
+    assert np.abs(left).max() < 1e-12
 
 
 # As a method
@@ -246,8 +268,52 @@ def test_random_refuses_other_shares(share):
 def test_keyed_base_is_refused(method):
     pack = faces_pack()
     base = fit_random(RandomConfig(), pack, private=["gender"], key=KEY)
-    with pytest.raises(InputError, match="without keyed noise, got 'random'"):
+    with pytest.raises(InputError, match="without keyed noise or a choice, got 'random' with keyed noise"):
         METHODS[method].fit(METHODS[method].configured(None, {}), pack, private=["gender"], base=base)
+
+
+BASES = {
+    "codes": (
+        "substitution",
+        {"steps": 1, "codes": 4, "draw": False, "substitutes": "code"},
+        "a choice among substitutes",
+    ),
+    "averages": ("substitution", {"steps": 1, "codes": 4, "draw": False}, "a choice among substitutes"),
+    "images": (
+        "mi",
+        {
+            "steps_views": 1,
+            "steps_alone": 1,
+            "steps_discriminator": 1,
+            "steps_joint": 1,
+            "batch": 8,
+            "least_variety": 0,
+        },
+        "images",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["leace", "random"])
+@pytest.mark.parametrize("case", BASES)
+def test_base_that_releases_no_vectors_is_refused(method, case):
+    under, settings, words = BASES[case]
+    pack = faces_pack()
+    base, _ = pipeline.fit(under, pack, private=["gender"], utility="smile", settings=settings)
+    with pytest.raises(InputError, match=f"base: must release vectors, .* got '{under}' with {words}"):
+        pipeline.fit(method, pack, private=["gender"], base=base)
+
+
+def test_leace_on_a_base_that_may_be_told_guesses(tmp_path):
+    pack = vectors_pack()
+    base, _ = pipeline.fit("template", pack, private=["gender"], preset="aligned", settings={"steps_guess": 2})
+    release = fit_leace(LeaceConfig(), pack, private=["gender"], base=base)
+    again = Release.load(release.save(tmp_path / "r"))
+    rows = pack.rows("protect")
+    inside, z = base.transform(pack.x[rows]).astype(np.float64), np.eye(2)[pack.label("gender")[rows]]
+    np.testing.assert_allclose(again.transform(pack.x[rows]), erase(inside, z), atol=1e-5)
+    with pytest.raises(InputError, match=r"nothing \(it guesses\), got 'gender'"):
+        again.transform(pack.x[:2], told={"gender": np.zeros(2, int)})
 
 
 def test_leace_names_a_missing_label():

@@ -41,7 +41,15 @@ TEMPLATE = template.Config(
 )
 SUBSTITUTION = substitution.Config(batch=16, codes=6, heads=2, steps=8, people=2, guide=0.0, keep=1.0, hide=2.0)
 MI = mi.Config(
-    batch=16, features=8, steps_views=3, steps_alone=3, steps_discriminator=2, steps_joint=8, tie=1.0, keep=1.0
+    batch=16,
+    features=8,
+    steps_views=3,
+    steps_alone=3,
+    steps_discriminator=2,
+    steps_joint=8,
+    tie=1.0,
+    keep=1.0,
+    least_variety=0.0,
 )
 INVERSION = inversion.Config(
     batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
@@ -611,7 +619,7 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     nudged = {f"{name}.{k}": v.numpy() for k, v in weights(fitted(config, pack(), private)).items()}
 
     def gap(other: dict[str, np.ndarray]) -> float:
-        return math.sqrt(sum(float(np.square(other[k] - one[k], dtype=np.float64).sum()) for k in nudged))
+        return math.sqrt(sum(float(np.square(np.subtract(other[k], one[k], dtype=np.float64)).sum()) for k in nudged))
 
     assert 0 < gap(nudged) < 0.3
     assert gap(two) <= 5 * gap(nudged)

@@ -200,6 +200,11 @@ def test_transform_before_fit_is_sklearns_error(data: tuple[np.ndarray, ...]) ->
         ({"method": "magic"}, {}, f"method: must be one of {', '.join(METHODS)}, got 'magic'"),
         ({"preset": "huge"}, {}, "preset: must be one of default, got 'huge'"),
         ({"method": "aia", "preset": "deep"}, {"identity": None}, "matching needs people with at least 2 images"),
+        (
+            {"method": "substitution", "guide": 0.0},
+            {"identity": None},
+            "identity: averages of several people need to know",
+        ),
         ({}, {"private": None}, "private: without it fit requires y to be passed, but the target y is None"),
         ({}, {"private": np.zeros(160)}, "label private has 1 class; two are needed"),
         ({}, {"private": {"identity": [0, 1] * 80}}, "cannot be named 'identity'"),

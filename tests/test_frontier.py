@@ -115,5 +115,7 @@ def test_budget_needs_a_private_label_and_noise():
     pack = population(3, people=200)
     with pytest.raises(InputError, match="budget: must name a private label"):
         pipeline.fit_measured("template", pack, private=["gender"], budget={"smile": 0.6})
+    with pytest.raises(InputError, match="inversion: a frontier chooses the setting noise, and this method has none"):
+        pipeline.fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
     with pytest.raises(InputError, match="frontier needs a release with keyed noise"):
         pipeline.fit_measured("template", pack, private=["gender"], settings={**NOISE_ALONE, "noise": 0.0})

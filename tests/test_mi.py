@@ -18,7 +18,7 @@ from veil.methods import mi
 from veil.methods.mi import AutoEncoder, Config, Discriminator, Substituter, blurred, mutual_information
 from veil.release import Release
 
-SHORT = Config(batch=16, features=8, steps_alone=2, steps_discriminator=2, steps_joint=2, tie=1.0)
+SHORT = Config(batch=16, features=8, steps_alone=2, steps_discriminator=2, steps_joint=2, tie=1.0, least_variety=0.0)
 
 
 def fit(pack: Pack, config: Config = SHORT, *, private=("gender",), seed=0, **options) -> Release:
@@ -157,11 +157,19 @@ def test_intertwined_discriminator_sees_the_target_alone(monkeypatch):
 
 
 def test_collapse_is_stopped_with_a_message():
-    training = prepared()
+    training = prepared(replace(SHORT, least_variety=0.1))
     x = torch.rand(8, 1, 32, 32)
     training.check_variety(x, x)
     with pytest.raises(Diverged, match=r"at least 0.1 times as much as the input, got 0\.000: they have collapsed"):
         training.check_variety(x, x[:1].expand_as(x))
+
+
+def test_variety_is_checked_now_and_then_and_at_the_end_of_a_stage(monkeypatch):
+    checked = []
+    monkeypatch.setattr(mi.Training, "check_variety", lambda self, x, drawn: checked.append(None))
+    training = prepared(replace(SHORT, steps_discriminator=3, steps_joint=25))
+    after = [(stage, step.number) for stage, step in training.train() if checked and not checked.clear()]
+    assert after == [("discriminator", 2), ("joint", 19), ("joint", 24)]
 
 
 def test_substitution_releases_the_targets_nearest_images():

@@ -42,6 +42,7 @@ KEY = bytes(range(32))
 SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2, "steps_guess": 2, "steps": 2, "steps_discriminator": 2}
 SHORT |= {"steps_decoder": 2, "steps_perceptual": 2, "steps_classifier": 2, "steps_matcher": 2, "aligned": 0.0}
 SHORT |= {"steps_views": 2, "people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
+SHORT |= {"least_variety": 0.0}
 
 
 CROP = (0.1, 0.2, 0.9, 1.0)

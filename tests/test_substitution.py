@@ -172,6 +172,18 @@ def test_a_substitute_is_the_mean_of_k_people(k):
     assert release.contract.image == (12, 12)
 
 
+def test_who_is_unknown_is_in_no_average():
+    """A stranger's 40 images might pass for those of 40 people; theirs alone are bright."""
+    known = persons()
+    x = np.concatenate([known.x, np.full((40, 12, 12), 250, np.uint8)])
+    labels = {"identity": [*known.label("identity").tolist(), *[None] * 40], "gender": np.arange(76) % 2}
+    release = fit(Pack.from_arrays(x, labels, split=["protect"] * 76), replace(SHORT, people=5, codes=4, steps=20))
+    assert release.encoder.substitutes.max() <= 110
+    few = {**labels, "identity": ["a", "b", *[None] * 74]}
+    with pytest.raises(InputError, match="an average needs 5 people whose identity is known, and split protect has 2"):
+        fit(Pack.from_arrays(x, few, split=["protect"] * 76), replace(SHORT, people=5))
+
+
 def test_single_images_and_targets_need_a_flag():
     for options in ({"substitutes": "single"}, {"target": "0"}):
         with pytest.raises(InputError, match="show a real person to everybody; set expose=true"):
@@ -221,7 +233,7 @@ def test_settings_out_of_range(settings, words):
 
 def test_data_that_does_not_fit():
     pack = persons(people=4)
-    with pytest.raises(InputError, match="an average needs 10 people, and split protect has 4"):
+    with pytest.raises(InputError, match="an average needs 10 people whose identity is known, and split protect has 4"):
         fit(pack, replace(SHORT, people=10))
     with pytest.raises(InputError, match="averages need the label that says who is seen, and 'writer' is none"):
         fit(pack, replace(SHORT, person="writer"))

@@ -24,6 +24,7 @@ from veil.errors import InputError
 from veil.methods import aia, template
 from veil.nets import to_input
 from veil.release import Release, add_noise, keyed_normal
+from veil.transport import SHRINKAGES
 
 KEY = bytes(range(32))
 SHORT = template.Config(batch=16, guess=16, steps_guess=2, folds=2, adversaries=2, steps=2)
@@ -256,6 +257,8 @@ def test_fit_sees_directions_of_the_protect_split_alone():
     changed = replace(pack, x=x, labels={**pack.labels, "gender": gender})
     one, other = fit(pack), fit(changed)
     assert same(one, other)
+    assert one.made["shrinkage"] == other.made["shrinkage"]
+    assert one.made["shrinkage"] in SHRINKAGES
     assert one.made["data"] != other.made["data"]
 
 
@@ -311,9 +314,41 @@ def test_several_labels_and_classes_and_a_joint_class_that_nobody_has():
     for code in range(5):  # joint classes run as gender, then age
         own = (pack.label("gender")[rows] == code // 3) & (age[rows] == code % 3)
         np.testing.assert_allclose(protector.means[code], x[own].mean(0), atol=1e-6)
+    assert protector.present.tolist() == [True] * 5 + [False]
     out = release.transform(pack.x[:9], told={"gender": np.ones(9, int), "age": np.full(9, 2)})
-    assert np.isfinite(out).all()
+    np.testing.assert_allclose(out, release.transform(pack.x[:9]), atol=1e-6)  # nobody taught it that: it guesses
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("who", ["one person", "strangers"])
+def test_a_class_of_few_people_ships_nothing_of_theirs(who, tmp_path):
+    """The third age is one person's, or that of 40 rows of unknown identity, which may be one person's."""
+    pack = vectors_pack()
+    rows, age, identity = pack.rows("protect"), pack.label("age").copy(), pack.label("identity").copy()
+    theirs = np.flatnonzero(identity == identity[rows[0]]) if who == "one person" else rows[:40]
+    age[theirs] = 2
+    if who == "strangers":
+        identity[theirs] = -1
+    labels = {**pack.labels, "age": age, "identity": identity}
+    few = replace(pack, labels=labels, classes={**pack.classes, "age": ("20", "40", "60")})
+    release = fit(few, private=("age",))
+    assert release.encoder.present.tolist() == [True, True, False]
+    assert torch.equal(release.encoder.means[2], release.encoder.centre)
+    assert torch.equal(release.encoder.maps[2], torch.eye(16))
+    unit = template.unit_rows(pack.x[rows], rows)
+    for code in (0, 1):
+        np.testing.assert_allclose(release.encoder.means[code], unit[age[rows] == code].mean(0), atol=1e-6)
+    again = Release.load(release.save(tmp_path / "r"))
+    told = again.transform(pack.x[:9], told={"age": np.full(9, 2)})
+    np.testing.assert_allclose(told, again.transform(pack.x[:9]), atol=1e-6)
+    two = replace(
+        few, labels={**labels, "age": (age == 2).astype(np.int64)}, classes={**pack.classes, "age": ("a", "b")}
+    )
+    with pytest.raises(
+        InputError, match=r"two private classes of at least 5 people each, for .* ships, got 1"
+    ) as caught:
+        fit(two, private=("age",))
+    one_line(caught)
 
 
 # Training
@@ -350,11 +385,11 @@ def test_guesses_are_out_of_fold():
 
 def test_class_within_one_fold_is_learned_whole():
     people = np.arange(40)
-    codes = (people == 7).astype(np.int64)
-    made = template.Training(
-        replace(SHORT, folds=4), Run(seed=0), k=4, codes=[codes], sizes=[2], people=people
-    )  # fmt: skip
-    assert all(7 in members[1] for members in made.learned)
+    options = {"k": 4, "sizes": [2], "people": people}
+    fold = template.Training(replace(SHORT, folds=4), Run(seed=0), codes=[people % 2], **options).fold
+    codes = np.isin(people, np.flatnonzero(fold == 2)[:6]).astype(np.int64)
+    made = template.Training(replace(SHORT, folds=4), Run(seed=0), codes=[codes], **options)
+    assert all(members[1].tolist() == np.flatnonzero(codes).tolist() for members in made.learned)
 
 
 def test_batches_hold_as_many_of_every_joint_class():

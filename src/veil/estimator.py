@@ -79,7 +79,8 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             private: Label to hide, ``(N,)``; or several, as columns ``(N, m)`` or by name. A search over folds splits
                 arrays and data frames, but not mappings. None, "" and NaN are unknown.
             identity: Who is seen in each row, ``(N,)``; matching them 1 to 1 is kept where ``y`` is not. Without both,
-                every row counts as another person: enough for methods that learn nothing from matching.
+                every row counts as another person: enough for methods that learn nothing from matching. Averages of
+                several people, the default of method ``substitution``, ask for it.
             key: Secret of a release with keyed noise; fresh if None.
 
         Raises:
@@ -104,13 +105,18 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ]
         if problems:
             raise InputError("; ".join(problems))
+        method = METHODS[self.method]
+        config = method.configured(self.preset, plain(self._settings))
+        if getattr(config, "substitutes", "") == "average" and config.person not in hidden | kept:
+            raise InputError(
+                f"{config.person}: averages of several people need to know who is seen in each row, got none"
+            )
         data = self._validated(X, fitting=True)
         if not kept and "identity" not in hidden:
             kept = {"identity": np.arange(len(data))}
         pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
-        method = METHODS[self.method]
         self.release_: Release = method.fit(
-            method.configured(self.preset, plain(self._settings)),
+            config,
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",

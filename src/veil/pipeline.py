@@ -9,7 +9,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +118,8 @@ def fit(
         raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
-    pack.require(private=list(private), utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
+    private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
+    pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     seed = int(seed)
     chosen = METHODS[method].configured(preset, plain(settings or {}))
     run = Run(
@@ -128,12 +129,12 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=list(private), utility=utility
+            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=private, utility=utility
         ),
         progress=progress,
     )
     release = METHODS[method].fit(
-        chosen, pack, private=list(private), utility=utility, seed=seed, run=run, key=key, base=base
+        chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
     return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
 
@@ -155,7 +156,7 @@ def fit_measured(
     """:func:`fit`, then the frontier of noise, written into the release's ``made``; a budget chooses the noise.
 
     Args:
-        method: One whose releases add keyed noise.
+        method: One with a setting ``noise``, of keyed noise.
         pack: As for :func:`fit`; fresh attackers learn on ``attack`` and are measured on ``calibrate``.
         budget: For some private labels the highest balanced accuracy that the worst attack may reach. The release is
             the one, of several strengths of hiding and norms of noise, that keeps most of the use while the attack's
@@ -169,11 +170,14 @@ def fit_measured(
     Raises:
         InputError: If the budget cannot be had, or for anything that does not fit.
     """
-    private, utility, seed = options["private"], options.get("utility", "identity"), options.get("seed", 0)
+    private = list(dict.fromkeys(options["private"]))
+    utility, seed = options.get("utility", "identity"), options.get("seed", 0)
+    if method in METHODS and "noise" not in {field.name for field in fields(METHODS[method].config)}:
+        raise InputError(f"{method}: a frontier chooses the setting noise, and this method has none")
     for name in budget or {}:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
-    pack.require(private=list(private), utility=utility, among=["attack", "calibrate"])
+    pack.require(private=private, utility=utility, among=["attack", "calibrate"])
     settings, strength = dict(settings or {}), METHODS[method].strength if method in METHODS else None
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:

@@ -1,9 +1,10 @@
 """Gaussians of classes and the optimal transport of each to their barycentre, in closed form.
 
-Moved so, vectors of all classes have one mean and one covariance, and are moved no further than that takes (maps of
-Gaussians: Dowson and Landau, J. Multivariate Anal. 12(3), 1982). The barycentre is the fixed point of Alvarez-Esteban
-et al., "A fixed-point approach to barycenters in Wasserstein space" (2016), Theorem 4.2. Covariances are shrunk to the
-pooled one, by a share that the caller says, or that makes held-out people likeliest (:func:`choose_shrinkage`).
+Moved so, vectors of all classes have one mean and, but for what shrinkage leaves, one covariance, and are moved no
+further than that takes (maps of Gaussians: Dowson and Landau, J. Multivariate Anal. 12(3), 1982). The barycentre is the
+fixed point of Alvarez-Esteban et al., "A fixed-point approach to barycenters in Wasserstein space" (2016), Theorem 4.2.
+Covariances are shrunk to the pooled one, by a share that the caller says, or that makes held-out people likeliest
+(:func:`choose_shrinkage`).
 """
 
 from __future__ import annotations

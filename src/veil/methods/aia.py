@@ -54,7 +54,7 @@ from veil.losses import (
     supervised_contrastive,
 )
 from veil.methods import template
-from veil.methods.protocol import too_small
+from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
 from veil.release import Contract, Release, new_key, normalised_noise
 
@@ -322,6 +322,7 @@ class _Data:
         self.config, self.run, self.contract, self.pack = config, run, contract, pack
         self.matching = utility == "identity"
         self.rows = pack.rows("protect", known=(*private, utility))
+        require_classes(pack, self.rows, list(dict.fromkeys([*private, utility])))
         self.codes = [pack.label(name) for name in private]
         self.sizes = [len(pack.classes[name]) for name in private]
         self.target = pack.label(utility)
@@ -483,7 +484,7 @@ class _Deep:
         if config.beta:
             self.protection = template.Training(
                 _protection(config), run, k=contract.k, codes=[c[rows] for c in data.codes], sizes=data.sizes,
-                people=template.people(data.pack, rows),
+                people=template.people(data.pack, rows), known=template.known(data.pack, rows),
             )  # fmt: skip
             self.encoder.protection = self.protection.encoder
 
@@ -571,6 +572,8 @@ def fit(
         raise InputError(f"aia: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("aia: private must name at least one label, got none")
+    if config.encoder == "deep" and config.beta:
+        refuse_people("aia", private)
     pack.require(private=list(private), utility=utility, among=["protect"])
     contract = _contract(config, pack, private)
     run = run or Run(seed=seed)
@@ -578,6 +581,8 @@ def fit(
     trainer = _Deep(config, data, run) if config.encoder == "deep" else _Paper(config, data, run)
     trainer.train()
     made = {"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint}
+    if isinstance(trainer, _Deep) and trainer.protection is not None:
+        made |= trainer.protection.made
     return Release(
         method="aia",
         config=asdict(config),

@@ -1,6 +1,8 @@
 """Baselines: what protection gets without learning any.
 
-Both work on the input itself, or on the releases of another method (``base``), which they then ship with:
+Both work on the input itself, or on another method's releases (``base``) where these are plain vectors: without keyed
+noise, and neither images nor one of a few substitutes. They then ship with that method, which guesses what it could be
+told:
 
 - **random**: half of each vector's values replaced by draws from U[0, 1] (AIA's baseline Random, Sec. 5.3). The draws
   come from a keyed hash of the input, so repeating a release reveals nothing more.
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
+from veil.methods.protocol import require_classes
 from veil.nets import map_shape
 from veil.release import Contract, Release, new_key
 
@@ -73,19 +76,25 @@ def leace(x: NDArray[Any], z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any],
 
     With W the inverse square root of Cov(x), the theorem's eraser is x - W^+ P W (x - mean), P the projection on the
     columns of W Cov(x, z). Written out, W cancels: with A = Cov(x)^-1 Cov(x, z) it is
-    x - Cov(x, z) (Cov(z, x) A)^+ A^T (x - mean), so one symmetric solve replaces an eigendecomposition.
+    x - Cov(x, z) (Cov(z, x) A)^+ A^T (x - mean), so one symmetric solve replaces an eigendecomposition. Memory is n k
+    and the square of the smaller of n and k.
 
     Args:
         x: ``(n, k)``.
         z: ``(n, c)``; indicator columns of the classes, of several attributes side by side.
     """
     mean = x.mean(0, dtype=np.float64)
-    centred = x - mean
-    cross = centred.T @ (z - z.mean(0)) / len(x)
-    covariance = torch.from_numpy(centred.T @ centred / len(x))
+    centred, indicators = x - mean, z - z.mean(0)
+    cross = centred.T @ indicators / len(x)
+    # With X the centred rows, (X^T X + r)^-1 X^T = X^T (X X^T + r)^-1: of the two the smaller is solved.
+    wide = x.shape[1] > len(x)
+    square = torch.from_numpy((centred @ centred.T if wide else centred.T @ centred) / len(x))
     # Columns of `cross` lie in the covariance's range, so a vanishing ridge gives the pseudo-inverse's answer.
-    covariance.diagonal().add_(1e-10 * covariance.diagonal().mean().clamp_min(1e-30))
-    solved = torch.cholesky_solve(torch.from_numpy(cross), torch.linalg.cholesky(covariance)).numpy()
+    square.diagonal().add_(1e-10 * square.diagonal().mean().clamp_min(1e-30))
+    right_hand = torch.from_numpy(indicators / len(x) if wide else cross)
+    solved = torch.cholesky_solve(right_hand, torch.linalg.cholesky(square)).numpy()
+    if wide:
+        solved = centred.T @ solved
     return mean, cross @ np.linalg.pinv(cross.T @ solved, rcond=1e-6, hermitian=True), solved.T
 
 
@@ -102,14 +111,17 @@ def fit_leace(
 ) -> Release:
     """Erase every private attribute from the base's releases; their covariances come from the ``protect`` split.
 
-    Several attributes are erased together (their indicator columns side by side). Nothing is drawn at random.
+    Several attributes are erased together (their indicator columns side by side), each by the rows that know it.
+    Nothing is drawn at random.
     """
     base = base or input_release(pack)
-    _unkeyed(base)
+    _plain(base)
     pack.require(private=list(private), among=["protect"])
-    rows = pack.rows("protect", known=tuple(private))
-    # The first class's indicator follows from the others'.
-    indicators = [np.eye(len(pack.classes[name]))[pack.label(name)[rows], 1:] for name in private]
+    for name in private:
+        require_classes(pack, pack.rows("protect", known=name), [name])
+    rows = pack.rows("protect")
+    rows = rows[np.any([pack.label(name)[rows] >= 0 for name in private], axis=0)]
+    indicators = [_indicators(pack.label(name)[rows], len(pack.classes[name])) for name in private]
     mean, left, right = leace(base.transform(pack.x[rows]), np.concatenate(indicators, 1))
     config = replace(config, rank=left.shape[1], base=_described(base))
     encoder = build_leace(asdict(config), base.contract)
@@ -119,11 +131,21 @@ def fit_leace(
     return Release(
         method="leace",
         config=asdict(config),
-        contract=base.contract,
+        contract=_guessing(base.contract),
         encoder=encoder.eval(),
         made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
         decoder=base.decoder,
     )
+
+
+def _indicators(codes: NDArray[np.int64], classes: int) -> NDArray[Any]:
+    """Indicators ``(n, Z - 1)`` of all classes but the first, which follows from theirs.
+
+    A row of unknown class has their means: so it adds nothing to their covariance with anything.
+    """
+    z: NDArray[Any] = np.eye(classes)[codes, 1:]
+    z[codes < 0] = z[codes >= 0].mean(0)
+    return z
 
 
 def fit_random(
@@ -143,14 +165,14 @@ def fit_random(
         InputError: If the base's values do not lie in [0, 1].
     """
     base = base or input_release(pack)
-    _unkeyed(base)
+    _plain(base)
     sample = base.transform(pack.x[pack.rows("protect")[:256]])
     if sample.min() < 0 or sample.max() > 1:
         raise InputError(f"random: values must lie in [0, 1], got {sample.min():.3g} to {sample.max():.3g}")
     return Release(
         method="random",
         config=asdict(replace(config, base=_described(base))),
-        contract=replace(base.contract, replace=config.share),
+        contract=replace(_guessing(base.contract), replace=config.share),
         encoder=base.encoder,
         made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
         key=key or new_key(),
@@ -206,6 +228,19 @@ def _described(base: Release) -> dict[str, Any]:
     return {"method": base.method, "config": dict(base.config), "contract": asdict(base.contract)}
 
 
-def _unkeyed(base: Release) -> None:
+def _plain(base: Release) -> None:
+    """Whether the base releases plain vectors, which may be changed value by value."""
+    got = ""
     if base.contract.keyed:
-        raise InputError(f"base: must be a release without keyed noise, got {base.method!r} with it")
+        got = "keyed noise, or draws"
+    elif base.contract.support:
+        got = "a choice among substitutes"
+    elif base.contract.image is not None:
+        got = "images"
+    if got:
+        raise InputError(f"base: must release vectors, without keyed noise or a choice, got {base.method!r} with {got}")
+
+
+def _guessing(contract: Contract) -> Contract:
+    """The base's contract for what is put on top: what only its own encoder and classifier take or read is left out."""
+    return replace(contract, classes={}, asks=False, chooses=False, keeps={})

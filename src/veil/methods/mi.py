@@ -53,7 +53,7 @@ from veil.engine.augment import augment, warp
 from veil.engine.run import Diverged, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
-from veil.methods.protocol import not_among, too_small
+from veil.methods.protocol import not_among, require_classes, too_small
 from veil.nets import GroupNorm, to_input
 from veil.release import Contract, Release
 
@@ -402,7 +402,7 @@ class Training:
             self.run.log("mutual information", known)
             loss = loss + lam * known
         self.run.update(self.autoencoder, loss)
-        if (step.number + 1) % 20 == 0:
+        if (step.number + 1) % 20 == 0 or step.number + 1 == step.count:
             self.check_variety(x, drawn.detach())
 
     def scale(self, x: Tensor) -> Tensor:
@@ -437,9 +437,15 @@ def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, ru
         raise InputError("mi: needs a pack of images, got vectors; method template protects vectors")
     pack.require(private=list(private), utility=utility, among=["protect"])
     rows = pack.rows("protect", known=tuple(private))
+    require_classes(pack, rows, private)
     real = np.arange(len(rows))
     if config.target:
         real = np.flatnonzero(np.isin(rows, _target_rows(config, pack, private[0])))
+        if not len(real):  # of people, not every class need be there
+            raise InputError(
+                f"target: {private[0]} {config.target!r} has no row in split protect that knows all of "
+                f"{', '.join(private)}"
+            )
     labels = [pack.label(name)[rows] for name in private]
     return Training(config, run, pack.x, rows, labels, [len(pack.classes[n]) for n in private], real)
 

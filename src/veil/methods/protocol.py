@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from veil.data.pack import Pack
+from veil.data.pack import Pack, few
 from veil.engine import Run
 from veil.errors import InputError
 from veil.release import Contract, Release
@@ -105,6 +107,37 @@ def not_among(config: Any, allowed: Mapping[str, Sequence[Any]]) -> list[str]:
         for name, values in allowed.items()
         if getattr(config, name) not in values
     ]
+
+
+def require_classes(pack: Pack, rows: NDArray[np.int64], labels: Sequence[str]) -> None:
+    """Whether every class occurs among the rows to learn from, which know all of some labels; of people, two.
+
+    ``Pack.require`` looks at each label by itself: rows that know one of them may be those that do not know another.
+
+    Raises:
+        InputError: With the label, and the classes that are not there.
+    """
+    problems = []
+    for name in labels:
+        there = np.unique(pack.label(name)[rows])
+        missing = [repr(c) for code, c in enumerate(pack.classes[name]) if code not in there]
+        if missing if name != "identity" else len(there) < 2:
+            problems.append(f"label {name}: no row of class {few(missing)}")
+    if problems:
+        raise InputError(f"{'; '.join(problems)} among the rows of split protect that know all of {', '.join(labels)}")
+
+
+def refuse_people(method: str, private: Sequence[str]) -> None:
+    """Who somebody is cannot be hidden by what is shipped for each class: it would be each person's own, with a name.
+
+    Raises:
+        InputError: If identity is among the private labels.
+    """
+    if "identity" in private:
+        raise InputError(
+            f"{method}: private must not be identity where a release holds something of each class, for a class is one "
+            "person; method substitution, or template with preset erased, can hide it"
+        )
 
 
 def listed(text: str) -> list[str]:

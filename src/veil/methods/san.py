@@ -30,7 +30,8 @@ took in classifiers of other kinds:
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 - Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
-  (:class:`Transport`): what is released has one mean and one covariance for all classes, before anything is learned.
+  (:class:`Transport`): what is released has one mean for all classes, and one covariance as far as the shrinkage of
+  covariances lets it, before anything is learned.
 
 Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
 
@@ -74,7 +75,7 @@ from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
-from veil.methods.protocol import listed, not_among, too_small
+from veil.methods.protocol import listed, not_among, refuse_people, require_classes, too_small
 from veil.methods.template import people
 from veil.nets import (
     GroupNorm,
@@ -656,6 +657,7 @@ def fit(
     run = run or Run(seed=seed)
     teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
+    require_classes(pack, rows, private)
     codes = [pack.label(name)[rows] for name in private]
     joint = np.ravel_multi_index(codes, [2] * len(private)).astype(np.int64)
     classes = {name: tuple(pack.classes[name]) for name in private}
@@ -700,6 +702,7 @@ def fit(
 def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> None:
     if not private:
         raise InputError("san: private must name at least one label, got none")
+    refuse_people("san", private)
     if pack.kind != "images":
         raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
     pack.require(private=list(private), utility="identity", among=["protect"])

@@ -20,9 +20,9 @@ hiding by substitution outdoes adversarial training against fresh attackers is w
   nothing, on average, and a leak does.
 - Afterwards rare codes are dropped, for each costs some of the certificate.
 
-A substitute is the average of one image each of at least ``people`` people, those nearest to the mean of the code's
-images; or the code itself, as a vector. A single person's images (``substitutes=single``, or those of one ``target``)
-expose that person, so they ask for ``expose``.
+A substitute is the average of one image each of at least ``people`` people whom ``person`` names, those nearest to the
+mean of the code's images; or the code itself, as a vector. A single person's images (``substitutes=single``, or those
+of one ``target``) expose that person, so they ask for ``expose``.
 """
 
 from __future__ import annotations
@@ -536,7 +536,8 @@ def _candidates(
     """Places among the rows whose images may become substitutes, and how many people make up one."""
     if config.substitutes == "code":
         return np.arange(0), 0
-    allowed = np.ones(len(rows), bool)
+    # An average must not be of one stranger's many images: of people, only those that are known are told apart.
+    allowed = pack.label(config.person)[rows] >= 0 if config.substitutes == "average" else np.ones(len(rows), bool)
     if config.target:
         if config.target not in pack.classes[private]:
             raise InputError(f"target: must be a class of {private}, got {config.target!r}")
@@ -546,7 +547,9 @@ def _candidates(
     needed = 1 if config.substitutes == "single" or config.target else config.people
     there = len(np.unique(who[allowed]))
     if there < needed:
-        raise InputError(f"people: an average needs {needed} people, and split protect has {there}")
+        raise InputError(
+            f"people: an average needs {needed} people whose {config.person} is known, and split protect has {there}"
+        )
     return np.flatnonzero(allowed), needed
 
 

@@ -4,7 +4,8 @@
               private class on what is left, and drop the directions that tell most of it for what they are worth
     guess     p(c | e), the private class of e: a classifier trained with mixup; or told at release time
     align     a = normalise(sum_c p_c T_c(e)), T_c the optimal-transport map from class c's Gaussian to the barycentre
-              of the classes' Gaussians: means and covariances no longer tell the classes apart
+              of the classes' Gaussians: means no longer tell the classes apart, nor covariances as far as their
+              shrinkage lets them
     guard     g = normalise(a + guard(a, p)) minimises   L_Keep + hide * L_Confusion   on noisy releases, while several
               adversaries, replaced by fresh ones in turn, keep learning
     release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
@@ -28,7 +29,8 @@ attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform p
 - The guard is the mean of its weights over the second half of its steps: what it does to its own people alone
   averages out.
 
-With several private attributes the class is the joint one.
+With several private attributes the class is the joint one. One of fewer than five people counts as one that nobody
+has, for its mean and map, which ship, would be theirs.
 
 Alignment: see :mod:`veil.transport`. Confusion and refreshed adversaries: see :mod:`veil.methods.aia`.
 """
@@ -52,7 +54,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
-from veil.methods.protocol import too_small
+from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
 from veil.transport import choose_shrinkage, power, transport_maps
@@ -127,6 +129,7 @@ PRESETS: dict[str, Config] = {
 _KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale of a cross-entropy
 _MIXUP = 0.4  # both parameters of mixup's beta distribution (Zhang et al. 2018)
 _GUESS_BATCH = 256  # vectors a step of the classifier
+_FEWEST = 5  # people of a class whose mean and map may ship
 _MOST = 500_000  # vectors to learn from; more would only cost memory
 
 
@@ -148,6 +151,7 @@ class TemplateEncoder(nn.Module):
     centre: Tensor
     means: Tensor
     maps: Tensor
+    present: Tensor
 
     def __init__(self, k: int, kept: int, classes: int, guess: int | None) -> None:
         super().__init__()
@@ -162,6 +166,7 @@ class TemplateEncoder(nn.Module):
         self.register_buffer("centre", torch.zeros(kept))
         self.register_buffer("means", torch.zeros(classes, kept))
         self.register_buffer("maps", torch.eye(kept).repeat(classes, 1, 1))
+        self.register_buffer("present", torch.ones(classes, dtype=torch.bool))  # classes that were learned
         self.guard = mlp([kept + classes, 512, kept])
         nn.init.zeros_(self.guard[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
@@ -171,10 +176,12 @@ class TemplateEncoder(nn.Module):
         return x if not self.erases else F.normalize((x - self.origin) @ self.basis.T, dim=1)
 
     def probabilities(self, e: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """p(c | e) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells them."""
+        """p(c | e) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells some that were learned."""
         assert self.guess is not None
         logits: Tensor = self.guess(_spread(e)).float()
         if allowed is not None:
+            allowed = allowed & self.present
+            allowed = allowed | ~allowed.any(1, keepdim=True)
             logits = logits.masked_fill(~allowed, float("-inf"))
         return F.softmax(logits, dim=1)
 
@@ -257,9 +264,10 @@ class Training:
         codes: ``(n,)`` for each private attribute, known for every row.
         sizes: Number of classes of each.
         people: ``(n,)`` who is seen; rows of one person are never on both sides of a fold.
+        known: ``(n,)`` whether that is known; all if None. Others do not count as people of a class.
 
     Raises:
-        InputError: If all vectors are one person's.
+        InputError: If all vectors are one person's, or classes are to be moved and too few have people enough.
     """
 
     def __init__(
@@ -271,6 +279,7 @@ class Training:
         codes: Sequence[NDArray[np.int64]],
         sizes: Sequence[int],
         people: NDArray[np.int64],
+        known: NDArray[np.bool_] | None = None,
     ) -> None:
         self.config, self.run, self.sizes, self.people = config, run, list(sizes), people
         self.codes = list(codes)
@@ -278,10 +287,12 @@ class Training:
             raise InputError("template: needs vectors of at least 2 people to learn from, got 1")
         self.joint = np.ravel_multi_index(self.codes, self.sizes)
         self.classes = math.prod(self.sizes)
-        present = np.unique(self.joint)
-        self.members = [np.flatnonzero(self.joint == c) for c in present]
         self.kept = kept_dimensions(k, config.keep)
         self.guessing = config.moves
+        self.made: dict[str, float] = {}
+        """What a user should know of the result: the shrinkage of the covariances."""
+        present = self._present(np.ones(len(people), bool) if known is None else known)
+        self.members = [np.flatnonzero(self.joint == c) for c in present]
         # Dimensions that are left before each round of the erasure, and after the last.
         self.widths = np.unique(np.linspace(k, self.kept, config.rounds + 1).round().astype(int))[::-1]
         with seeded(run.seed, "template", "networks"):
@@ -305,12 +316,28 @@ class Training:
         if self.guessing:
             self._enter_guessing(self.encoder, guesses, adversaries)
 
+    def _present(self, known: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Joint classes that are learned; where something of each ships, those of people enough."""
+        present = np.unique(self.joint)
+        if not self.guessing:
+            return present
+        counts = [len(np.unique(self.people[known & (self.joint == c)])) for c in present]
+        enough = present[np.array(counts) >= _FEWEST]
+        if len(enough) < 2:
+            raise InputError(
+                f"template: needs two private classes of at least {_FEWEST} people each, for the mean of each ships, "
+                f"got {len(enough)}"
+            )
+        return enough
+
     def _enter_guessing(
         self, encoder: TemplateEncoder, guesses: Sequence[nn.Module], adversaries: Sequence[nn.Module]
     ) -> None:
         """The players of guess and guard; the guesses given are those that each do without one fold of the people."""
         config = self.config
         assert encoder.guess is not None
+        encoder.present.fill_(False)
+        encoder.present[torch.from_numpy(self.joint[[rows[0] for rows in self.members]])] = True
         _, person = np.unique(self.people, return_inverse=True)
         self.fold = np.random.default_rng(self.run.seed).permutation(person.max() + 1)[person] % config.folds
         # What each classifier may learn from: everybody, then all but one fold (a class within one fold stays whole).
@@ -436,9 +463,11 @@ class Training:
     def align(self, x: Tensor) -> None:
         """Set the maps: closed form, so nothing is left of them to checkpoint."""
         assert isinstance(self.encoder, TemplateEncoder)
-        vectors = x.cpu().numpy()
-        shrinkage = choose_shrinkage(vectors, self.joint, self.people, np.random.default_rng(self.run.seed))
-        values = transport_maps(vectors, self.joint, self.classes, shrinkage)
+        rows = np.sort(np.concatenate(self.members))
+        vectors, joint = x.cpu().numpy()[rows], self.joint[rows]
+        shrinkage = choose_shrinkage(vectors, joint, self.people[rows], np.random.default_rng(self.run.seed))
+        self.made["shrinkage"] = shrinkage
+        values = transport_maps(vectors, joint, self.classes, shrinkage)
         for name, value in zip(("centre", "means", "maps"), values, strict=True):
             getattr(self.encoder, name).copy_(torch.from_numpy(value))
 
@@ -525,6 +554,8 @@ def fit(
         raise InputError(f"template: reads the input itself and takes no base, got a release of {base.method!r}")
     if not private:
         raise InputError("template: private must name at least one label, got none")
+    if config.moves:
+        refuse_people("template", private)
     if pack.kind != "vectors":
         raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
     pack.require(private=list(private), utility=utility, among=["protect"])
@@ -532,6 +563,7 @@ def fit(
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
+    require_classes(pack, rows, private)
     if pack.x.shape[1] < 2:
         raise InputError("template: vectors need at least 2 values to have directions, got 1 feature(s)")
     x = unit_rows(np.asarray(pack.x[rows], np.float32), rows)
@@ -542,6 +574,7 @@ def fit(
         codes=[pack.label(name)[rows] for name in private],
         sizes=[len(pack.classes[name]) for name in private],
         people=people(pack, rows),
+        known=known(pack, rows),
     )
     run.enter(*training.players)
     training.train(run.tensor(x))
@@ -559,7 +592,13 @@ def fit(
         config=asdict(config),
         contract=contract,
         encoder=run.collect(training.encoder),
-        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": run.seed,
+            "data": pack.fingerprint,
+            **training.made,
+        },
         key=(key or new_key()) if contract.keyed else None,
     )
 
@@ -586,6 +625,11 @@ def people(pack: Pack, rows: NDArray[np.int64], label: str = "identity") -> NDAr
         return np.arange(len(rows))
     codes = pack.label(label)[rows]
     return np.where(codes < 0, codes.max() + 1 + np.arange(len(rows)), codes)
+
+
+def known(pack: Pack, rows: NDArray[np.int64], label: str = "identity") -> NDArray[np.bool_]:
+    """Whether it is known ``(n,)`` who is seen in each row; without the label every row counts as another person's."""
+    return pack.label(label)[rows] >= 0 if label in pack.labels else np.ones(len(rows), bool)
 
 
 def unit_rows(x: NDArray[np.float32], rows: NDArray[Any]) -> NDArray[np.float32]:

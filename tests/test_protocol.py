@@ -1,0 +1,130 @@
+"""What every method keeps to: labels that are learned together, and names of labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from veil import pipeline
+from veil.data.pack import Pack
+from veil.errors import InputError
+from veil.release import Release
+
+BRIEF: dict[str, dict[str, Any]] = {
+    "aia": {"steps_alone": 1, "steps_joint": 1, "batch": 8},
+    "template": {"steps_guess": 2, "steps": 2, "batch": 16},
+    "mi": {
+        "steps_views": 1,
+        "steps_alone": 1,
+        "steps_discriminator": 1,
+        "steps_joint": 1,
+        "batch": 8,
+        "least_variety": 0.0,
+    },
+    "san": {"steps_classifier": 1, "steps_matcher": 1, "steps": 1, "batch": 8, "aligned": 0.0},
+    "leace": {},
+}
+"""Settings that make a method brief."""
+
+PEOPLE, IMAGES = 40, 4
+
+
+def pack(kind: str, **labels: Any) -> Pack:
+    """All in ``protect``: ``gender`` tells the first value, ``glasses`` the second."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(PEOPLE), IMAGES)
+    gender, glasses = np.array(["f", "m"])[who % 2], np.array(["no", "yes"])[who // 2 % 2]
+    x: Any = (rng.normal(size=(PEOPLE, 6))[who] + 0.3 * rng.normal(size=(len(who), 6))).astype(np.float32)
+    x[:, 0] += 3 * (who % 2)
+    x[:, 1] += 3 * (who // 2 % 2)
+    if kind == "images":
+        x = rng.integers(256, size=(len(who), 16, 16), dtype=np.uint8)
+    given = {"identity": who, "gender": gender, "glasses": glasses} | labels
+    return Pack.from_arrays(x, given, split=["protect"] * len(who))
+
+
+def of(method: str, **labels: Any) -> Pack:
+    return pack("vectors" if method in ("template", "leace") else "images", **labels)
+
+
+def without(values: np.ndarray, where: np.ndarray) -> list[str | None]:
+    """Labels, unknown in some rows."""
+    return [None if gone else str(value) for value, gone in zip(values, where, strict=True)]
+
+
+WHO = np.repeat(np.arange(PEOPLE), IMAGES)
+GENDER, GLASSES = np.array(["f", "m"])[WHO % 2], WHO // 2 % 2 == 1
+
+
+NOBODY = np.zeros(len(WHO), bool)
+TOGETHER = {
+    "nobody with glasses": (GLASSES, NOBODY, "label glasses: no row of class 'yes' among"),
+    "nobody": (
+        WHO >= 20,
+        WHO < 20,
+        "label gender: no row of class 'f', 'm'; label glasses: no row of class 'no', 'yes'",
+    ),
+    "half, but some of each class": ((GENDER == "f") == GLASSES, NOBODY, None),
+}
+"""Where gender is unknown, where glasses are, and what is said of the rows that know both."""
+
+
+@pytest.mark.parametrize("method", ["aia", "template", "mi", "san"])
+@pytest.mark.parametrize("case", TOGETHER)
+def test_rows_that_know_all_labels_must_show_every_class(method, case):
+    no_gender, no_glasses, words = TOGETHER[case]
+    glasses = np.where(GLASSES, "yes", "no")
+    made = of(method, gender=without(GENDER, no_gender), glasses=without(glasses, no_glasses))
+    options: dict[str, Any] = {"private": ["gender", "glasses"], "settings": BRIEF[method]}
+    if words is None:
+        assert pipeline.fit(method, made, **options)
+        return
+    with pytest.raises(InputError, match=words) as caught:
+        pipeline.fit(method, made, **options)
+    assert "rows of split protect that know all of gender, glasses" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_target_must_be_among_the_rows_that_know_all_labels():
+    """Of people, not every class need be there."""
+    made = of("mi", gender=without(GENDER, WHO == 0))
+    with pytest.raises(InputError, match="target: identity '0' has no row in split protect that knows all of identity"):
+        pipeline.fit("mi", made, private=["identity", "gender"], settings={**BRIEF["mi"], "target": "0"})
+
+
+def test_leace_erases_each_label_by_the_rows_that_know_it():
+    made = of("leace", gender=without(GENDER, GLASSES))
+    release, _ = pipeline.fit("leace", made, private=["gender", "glasses"])
+    r, known = release.transform(made.x), made.label("gender") >= 0
+    for rows, label in ((np.ones(len(r), bool), "glasses"), (known, "gender")):
+        codes = made.label(label)[rows]
+        before, after = (np.abs(v[codes == 1].mean(0) - v[codes == 0].mean(0)).max() for v in (made.x[rows], r[rows]))
+        assert before > 1
+        assert after < 1e-4
+
+
+@pytest.mark.parametrize("method", ["template", "san"])
+def test_a_label_named_twice_is_hidden_once(method, tmp_path):
+    release, _ = pipeline.fit(method, of(method), private=["gender", "gender"], settings=BRIEF[method])
+    assert release.made["private"] == ["gender"]
+    assert Release.load(release.save(tmp_path / "r")).contract == release.contract
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"), [("template", "default"), ("template", "aligned"), ("aia", "deep"), ("san", None)]
+)
+def test_people_are_no_classes_of_which_something_ships(method, preset):
+    with pytest.raises(InputError, match=f"^{method}: private must not be identity") as caught:
+        pipeline.fit(method, of(method), private=["identity"], preset=preset)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_name_of_a_person_is_in_a_release(tmp_path):
+    made = of("template", identity=[f"Person {i}" for i in WHO])
+    settings = {"rounds": 2, "steps_erase": 2}
+    release, _ = pipeline.fit(
+        "template", made, private=["identity"], preset="erased", utility="gender", settings=settings
+    )
+    assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()
