@@ -1,4 +1,4 @@
-"""Orientation maps: what they see is the direction of edges, and nothing else."""
+"""Orientation maps see the direction of edges, and nothing else; gradients are made of what is there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from veil.nets import OrientationMaps, ResidualEncoder
+from veil.nets import OrientationMaps, ResidualEncoder, _strided
 
 maps = OrientationMaps()
 
@@ -81,3 +81,18 @@ def test_residual_encoder_reads_pixels_or_orientations():
         lit = network(0.5 * x + 0.3)
         change = (lit - network(x)).norm() / network(x).norm()
         assert (change < 0.05) == oriented
+
+
+@pytest.mark.parametrize("height", [1, 2])
+def test_gradients_of_maps_one_column_wide_are_made_of_what_is_there(height: int) -> None:
+    """In bf16 PyTorch made them of unwritten memory: here memory that held NaN is free to be taken."""
+    convolution = nn.Conv2d(256, 512, 3, 2, 1, bias=False).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 256, height, 1).contiguous(memory_format=torch.channels_last)
+    exact = torch.autograd.grad(convolution(x).square().sum(), [convolution.weight])[0]
+    for _ in range(4):
+        held = [torch.full((n,), float("nan")) for n in (10_000, 100_000, 9 * 256 * 512, 18 * 256 * 512)]
+        del held
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = _strided(convolution, x).float()
+        found = torch.autograd.grad(out.square().sum(), [convolution.weight])[0]
+        assert (found - exact).abs().max() < 0.02 * exact.abs().max()  # bf16 keeps 8 bits

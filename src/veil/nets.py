@@ -332,9 +332,22 @@ class _TorchvisionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = x
         for i in range(1, self.count + 1):
-            h = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(h))
+            h = self.get_submodule(f"bn{i}")(_strided(self.get_submodule(f"conv{i}"), h))  # type: ignore[arg-type]
             h = F.relu(h) if i < self.count else h
         return F.relu(h + (x if self.downsample is None else self.downsample(x)))
+
+
+def _strided(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution, without bias; of maps one column wide by the middle column of its kernel, all that counts there.
+
+    Kernels are square, 1x1 or 3x3. For such maps the gradient of one with a stride is, in bf16 on CPUs, made of memory that nobody wrote (PyTorch
+    2.13): the same seed had other weights, or NaN.
+    """
+    if x.shape[3] > 1 or convolution.stride == (1, 1):
+        out: Tensor = convolution(x)
+        return out
+    middle = convolution.kernel_size[1] // 2  # which is the padding, too
+    return F.conv2d(x, convolution.weight[..., middle : middle + 1], None, convolution.stride, (middle, 0))
 
 
 class StoredBatchNorm(nn.Module):
