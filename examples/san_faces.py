@@ -127,8 +127,8 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
             f"## {size}, {'RGB' if channels == '3' else 'grey'}, effort {effort}",
             "",
             f"| release | seed | n | {' | '.join(transfer.CLASSIFIERS)} | trained on releases | release - release "
-            "| release - original | SSIM | fit, s |",
-            "|---" * (len(columns) + 4) + "|",
+            "| release - original | SSIM |",
+            "|---" * (len(columns) + 3) + "|",
         ]
         seeds = sorted(place.glob("seed-*"))
         for name in (pipeline.INPUT, *PRESETS):
@@ -146,8 +146,7 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
                 ]
                 worst = [r["found"][name][RETRAINED] for r in found]
                 cells[columns.index(RETRAINED)] += f", {worst[0]['attacker']}" * (len(found) == 1)
-                fitted = "" if name == pipeline.INPUT else f"{np.mean([r['fitted'] for r in found]):.0f}"
-                lines.append(f"| {name} | {seed} | {worst[0]['n']} | {' | '.join(cells)} | {fitted} |")
+                lines.append(f"| {name} | {seed} | {worst[0]['n']} | {' | '.join(cells)} |")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, ""]))
     print(path)

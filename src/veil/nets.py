@@ -340,8 +340,8 @@ class _TorchvisionBlock(nn.Module):
 def _strided(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution, without bias; of maps one column wide by the middle column of its kernel, all that counts there.
 
-    Kernels are square, 1x1 or 3x3. For such maps the gradient of one with a stride is, in bf16 on CPUs, made of memory that nobody wrote (PyTorch
-    2.13): the same seed had other weights, or NaN.
+    Kernels are square, 1x1 or 3x3. For such maps the gradient of one with a stride is, in bf16 on CPUs, made of memory
+    that nobody wrote (PyTorch 2.13): the same seed had other weights, or NaN.
     """
     if x.shape[3] > 1 or convolution.stride == (1, 1):
         out: Tensor = convolution(x)
