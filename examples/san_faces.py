@@ -145,8 +145,9 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
                     mean([r["found"][name][c] for r in found]) if c in found[0]["found"][name] else "" for c in columns
                 ]
                 worst = [r["found"][name][RETRAINED] for r in found]
-                cells[columns.index(RETRAINED)] += f", {worst[0]['attacker']}" * (len(found) == 1)
-                lines.append(f"| {name} | {seed} | {worst[0]['n']} | {' | '.join(cells)} |")
+                alone = len(found) == 1
+                cells[columns.index(RETRAINED)] += f", {worst[0]['attacker']}" * alone
+                lines.append(f"| {name} | {seed} | {worst[0]['n'] if alone else ''} | {' | '.join(cells)} |")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, ""]))
     print(path)
