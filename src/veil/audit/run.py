@@ -771,10 +771,12 @@ def _problem(subject: Subject, n: int) -> str:
         return f"needs one row for each of the pack's {n}, got {len(x)}"
     if 0 in x.shape:
         return f"must hold values, got shape {x.shape}"
-    if not images and not all(np.isfinite(part).all() for part in np.array_split(x, -(-n // 4096))):
-        return "values must be finite, got NaN or infinity"
-    if not images and (most := max(float(np.abs(part).max()) for part in np.array_split(x, -(-n // 4096)))) > _MOST:
-        return f"values must lie within +-{_MOST:g}, whose squares float32 can add up, got {most:g}"
+    if not images:
+        most = np.max([np.abs(part).max() for part in np.array_split(x, -(-n // 4096))])
+        if not np.isfinite(most):
+            return "values must be finite, got NaN or infinity"
+        if most > _MOST:
+            return f"values must lie within +-{_MOST:g}, whose squares float32 can add up, got {most:g}"
     c_h_w, codes = subject.feature_map, subject.codes
     if codes is not None:
         if codes.shape != (n,) or codes.dtype.kind not in "iu":

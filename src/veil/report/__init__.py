@@ -135,6 +135,11 @@ def number(code: str, value: float | None) -> str:
     return _digits(code, value) + (f"{_NBSP}%" if metric(code).style == "percent" else "")
 
 
+def certified(value: float) -> float:
+    """What a certificate certifies, rounded up to a tenth of a per cent: less is not certified."""
+    return math.ceil(1000 * value - 1e-9) / 1000
+
+
 def interval(code: str, low: float | None, high: float | None) -> str:
     """Both ends in the style of ``code``, the unit written once; "" where an end is missing."""
     if low is None or high is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 import struct
 import tempfile
@@ -33,6 +32,7 @@ from veil.report import (
     Document,
     Finding,
     Release,
+    certified,
     interval,
     metric,
     number,
@@ -317,19 +317,16 @@ def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
 
 def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release, list[Markup]]]:
     """For each protected release its sentences: one per private attribute, then one per use."""
-    broken = {check.target for check in checks if check.outcome == "failed"}
+    failed = [check for check in checks if check.outcome == "failed"]
+    broken = {check.target for check in failed}
+    cheated = {check.release for check in failed if check.finding is not None and _is_inversion(check.finding)}
     found = []
     for release in document.releases:
         if release.role == "method":
             sentences = [
                 _attack_sentence(document, release, private, private in broken) for private in document.data.private
             ]
-            cheat = any(
-                check.outcome == "failed" and check.release == release.name
-                for check in checks
-                if check.finding is not None and _is_inversion(check.finding)
-            )
-            redrawn = _inversion_sentence(document, release, cheat)
+            redrawn = _inversion_sentence(document, release, release.name in cheated)
             sentences += [redrawn] if redrawn is not None else []
             sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
             found.append((release, sentences))
@@ -337,9 +334,9 @@ def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release,
 
 
 def _limit(bound: Finding) -> float | None:
-    """What a certificate certifies: the upper end where it has an interval; rounded up, for less is not certified."""
+    """What a certificate certifies: the upper end where it has an interval."""
     limit = bound.value if bound.high is None else bound.high
-    return None if limit is None else math.ceil(1000 * limit - 1e-9) / 1000
+    return None if limit is None else certified(limit)
 
 
 def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:

@@ -230,16 +230,14 @@ def _csv(path: Path) -> dict[str, pa.ChunkedArray]:
             data,
             read_options=pacsv.ReadOptions(use_threads=False),
             parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=True, null_values=UNKNOWN
-            ),
+            convert_options=pacsv.ConvertOptions(column_types={name: pa.string() for name in header}),
         )
     table = pa.table([_known(column) for column in table.columns], names=table.column_names)
     return _columns(path, header, table)
 
 
 def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of strings, null where they mean unknown in spite of spaces around them."""
+    """A column of strings, null where they mean unknown, with spaces around them or without."""
     unknown = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(UNKNOWN))
     return pc.if_else(unknown, pa.scalar(None, pa.string()), column)
 
