@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.methods import METHODS
-from veil.release import Release, plain
+from veil.release import Release
 
 
 class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -106,7 +106,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if problems:
             raise InputError("; ".join(problems))
         method = METHODS[self.method]
-        config = method.configured(self.preset, plain(self._settings))
+        config = method.configured(self.preset, self._settings)
         if getattr(config, "substitutes", "") == "average" and config.person not in hidden | kept:
             raise InputError(
                 f"{config.person}: averages of several people need to know who is seen in each row, got none"

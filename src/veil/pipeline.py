@@ -5,7 +5,6 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,8 @@ from veil.engine import Run
 from veil.engine.run import Precision, run_identity
 from veil.errors import InputError
 from veil.methods import METHODS
-from veil.release import Release, plain
+from veil.release import Release
+from veil.report import certified
 
 INPUT = "Input"
 """What findings call the unprotected input."""
@@ -121,7 +121,7 @@ def fit(
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
     pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     seed = int(seed)
-    chosen = METHODS[method].configured(preset, plain(settings or {}))
+    chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
         seed=seed,
         precision=precision,
@@ -205,7 +205,8 @@ def fit_measured(
     if budget:
         release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
         release = frontier.with_noise(release, frontier.meet(points, budget).noise)
-    made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": plain(budget)} if budget else {})}
+    limits = {name: float(limit) for name, limit in (budget or {}).items()}
+    made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
     return replace(release, made=made), curves
 
 
@@ -517,7 +518,7 @@ def _releases_shown(
                 words += (
                     f" Certified at {_percent(f.level)} confidence: whoever sees one release of a person, and knows "
                     f"all about how it was made, guesses {f.target} with a balanced accuracy of at most "
-                    f"{_percent(math.ceil(1000 * (f.value or 0.0) - 1e-9) / 1000)} (chance {_percent(f.chance)})."
+                    f"{_percent(certified(f.value or 0.0))} (chance {_percent(f.chance)})."
                 )
         pictures.append(
             {"file": f"pictures/releases-{number}.png", "title": f"What {entry.name} releases", "caption": words}

@@ -563,11 +563,6 @@ class _Substituted(nn.Module):
         return self.table[code]  # type: ignore[index]
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that JSON can keep: NumPy's numbers, which a search over settings draws, as Python's."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-
-
 def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, None, None]:
     """A function of items, in their order, by as many threads as PyTorch would use for one of them.
 

@@ -74,7 +74,8 @@ class Method:
 
         Args:
             preset: Name of a preset; the first if None.
-            settings: Values by field name; strings are read as the field's type.
+            settings: Values by field name; strings are read as the field's type, NumPy's numbers, which a search over
+                settings draws, as Python's.
 
         Raises:
             InputError: For a preset, setting or value that does not exist.
@@ -87,6 +88,7 @@ class Method:
         for name, value in settings.items():
             if name not in values:
                 raise InputError(f"setting: must be one of {', '.join(values)}, got {name!r}")
+            value = value.item() if isinstance(value, np.generic) else value  # what JSON can keep
             values[name] = _parsed(name, value, hints[name]) if isinstance(value, str) else value
         return self.config(**values)
 

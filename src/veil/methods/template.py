@@ -627,9 +627,9 @@ def people(pack: Pack, rows: NDArray[np.int64], label: str = "identity") -> NDAr
     return np.where(codes < 0, codes.max() + 1 + np.arange(len(rows)), codes)
 
 
-def known(pack: Pack, rows: NDArray[np.int64], label: str = "identity") -> NDArray[np.bool_]:
-    """Whether it is known ``(n,)`` who is seen in each row; without the label every row counts as another person's."""
-    return pack.label(label)[rows] >= 0 if label in pack.labels else np.ones(len(rows), bool)
+def known(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether it is known ``(n,)`` who is seen in each row; without identity every row counts as another person's."""
+    return pack.label("identity")[rows] >= 0 if "identity" in pack.labels else np.ones(len(rows), bool)
 
 
 def unit_rows(x: NDArray[np.float32], rows: NDArray[Any]) -> NDArray[np.float32]:
