@@ -35,6 +35,7 @@ from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.data.vectors import VectorFile
 from veil.errors import InputError
+from veil.pipeline import Entry, audit_pack, fit
 from veil.release import Contract, Release
 
 SIZE, D, K = 16, 5, 3
@@ -790,10 +791,27 @@ def test_landmarks_are_asked_for_where_faces_were_aligned_and_nowhere_else(
         images_release(aligned=True), album, out, landmarks=eyes
     )
     assert _left(tmp_path) == ["eyes.csv", "in.npy"]
-    # A pack is aligned already.
-    packed = tmp_path / "pack"
-    build.pack("folder", album, packed, size=SIZE, landmarks=_landmarks(eyes, EYES))
-    assert apply(images_release(aligned=True), packed, out) == (4, 0)
+
+
+def test_packs_are_aligned_as_the_training_pack_was(album: Path, eyes: Path, tmp_path: Path) -> None:
+    out, aligned, plain = tmp_path / "out.npz", tmp_path / "aligned", tmp_path / "plain"
+    build.pack("folder", album, aligned, size=SIZE, landmarks=eyes)
+    build.pack("folder", album, plain, size=SIZE)
+    was = "the release was fitted on faces that were"
+    for pack, other, rule in (
+        (aligned, False, "not aligned by their eyes, the pack's aligned"),
+        (plain, True, "aligned by their eyes, the pack's not aligned"),
+    ):
+        release = images_release(aligned=other)
+        assert _refused(release, pack, out) == f"{pack}: {was} {rule}"
+        opened = Pack.open(pack)
+        with pytest.raises(InputError, match=f"^A: {was} {rule}$"):
+            audit_pack(opened, tmp_path / "audit", [Entry(name="A", release=release)], private=[], utility=["identity"])
+        with pytest.raises(InputError, match=f"^base: {was} {rule}$"):
+            fit("random", opened, private=["identity"], base=release)
+        assert apply(images_release(aligned=not other), pack, tmp_path / f"{other}.npz")[0] >= 4
+        images_release(aligned=other).contract.check_alignment(replace(opened, meta={}), "made in memory")
+    assert not (tmp_path / "audit").exists()
 
 
 def test_image_files_of_aligned_faces_are_their_squares(tmp_path: Path) -> None:

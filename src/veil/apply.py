@@ -436,6 +436,7 @@ def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int)
 
 def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], row_numbers: bool) -> _Source:
     _check_shape(release, source, tuple(pack.x.shape[1:]))
+    release.contract.check_alignment(pack, str(source))
     size = BATCH[pack.kind]
     for name in told:
         pack.label(name)

@@ -118,6 +118,8 @@ def fit(
         raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
+    if base is not None:
+        base.contract.check_alignment(pack, "base")
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
     pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     seed = int(seed)
@@ -311,6 +313,9 @@ def audit_pack(
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
+    for entry in entries:
+        if entry.release is not None:
+            entry.release.contract.check_alignment(pack, entry.name)
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),

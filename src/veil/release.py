@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil._version import __version__
+from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.nets import to_input, to_pixels
 
@@ -103,6 +104,18 @@ class Contract:
     @property
     def keyed(self) -> bool:
         return self.noise > 0 or self.replace > 0 or self.draw
+
+    def check_alignment(self, pack: Pack, name: str) -> None:
+        """Refuse a pack whose eyes lie elsewhere than the training pack's; of one made in memory nothing is known.
+
+        Raises:
+            InputError: Where either was aligned and the other not; it begins with ``name``.
+        """
+        if "aligned" in pack.meta and pack.framing["aligned"] != self.aligned:
+            here, there = ("aligned", "not aligned") if self.aligned else ("not aligned", "aligned")
+            raise InputError(
+                f"{name}: the release was fitted on faces that were {here} by their eyes, the pack's {there}"
+            )
 
     def empty(self, n: int) -> NDArray[Any]:
         """Room for n releases: uint8 ``(n, H, W[, 3])`` or float32 ``(n, k)``."""
