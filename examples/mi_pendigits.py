@@ -313,7 +313,8 @@ def pictures(folder: Path, out: Path, settings: dict[str, Any], lam: float) -> N
         every = max(step.count // at[stage], 1)
         if (step.number + 1) % every == 0:
             with torch.no_grad():
-                strips.append(training.network(to_input(x, "images"))[:, 0].mul(255).round().byte().numpy())
+                drawn = training.network(to_input(x, "images").to(run.device))
+                strips.append(drawn[:, 0].mul(255).round().byte().cpu().numpy())
     sheet = pipeline.picture_sheet([x, *strips], scale=3)
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "mi-steps.png", optimize=True)

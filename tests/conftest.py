@@ -1,7 +1,8 @@
-"""What several test files share: one thread, seeded draws, and two small populations."""
+"""What several test files share: one thread on the CPU, seeded draws, and two small populations."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,10 @@ from veil.data.pack import Pack
 torch.set_num_threads(1)
 
 PEOPLE, IMAGES = 120, 4
+
+
+def pytest_configure() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare bits, which GPUs do not repeat; test_gpu.py has its own way
 
 
 @pytest.fixture(autouse=True)

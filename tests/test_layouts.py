@@ -578,6 +578,10 @@ def test_embeddings_rows_that_are_unusable(tmp_path, kind):
         rows[8], rows[0] = [1, 2, 3], [1, 2, 3, 4, 5]
         bad |= {0, 8}
     pq.write_table(pa.table({"source": [f"s{i}" for i in range(12)], "v": column(rows, kind)}), tmp_path / "v.parquet")
+    if kind == "fixed" and int(pa.__version__.split(".")[0]) < 26:
+        with pytest.raises(InputError, match=r"^\S+v\.parquet: cannot be read \(Expected all lists to be of size=4"):
+            packed("embeddings", tmp_path / "v.parquet")
+        pytest.skip("Arrow before version 26 reads no such lists where one is missing")
     pack = packed("embeddings", tmp_path / "v.parquet")
     assert pack.sources.tolist() == [f"s{i}" for i in range(12) if i not in bad]
     assert np.array_equal(pack.x, vectors()[[i for i in range(12) if i not in bad]])

@@ -160,7 +160,8 @@ class Run:
     ) -> None:
         self.seed = seed
         # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
-        self.state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+        # What a process's first run says here holds for all that follow, so it is not the place for its own device.
+        self.state = PartialState(cpu=not torch.accelerator.is_available())
         self.device = torch.device(device) if device else self.state.device
         self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
         self.players: list[Player] = []
