@@ -89,15 +89,18 @@ def test_strength_goes_from_the_input_to_what_is_redrawn(network, least):
 
 @pytest.mark.parametrize("shape", [(3, 1, 24, 16), (2, 3, 20, 28)])
 def test_the_retoucher_begins_with_nothing_to_add(shape):
-    """Also where sides are not divisible by 8; afterwards it adds something everywhere, and no colour."""
+    """Also where sides are not divisible by 8; afterwards it adds something everywhere, no colour and not too much."""
     torch.manual_seed(0)
-    network, (x, prototype) = san.Retoucher(shape[1]), torch.rand(2, *shape)
+    network, (x, prototype) = san.Retoucher(shape[1], 1.0), torch.rand(2, *shape)
     torch.testing.assert_close(network(x, prototype).sigmoid(), x.clamp(0.01, 0.99), atol=1e-5, rtol=0)
     torch.nn.init.normal_(network.last.weight)
     drawn = network(x, prototype)
     assert (drawn.sigmoid() != x.clamp(0.01, 0.99)).float().mean() > 0.99
     added = drawn - torch.logit(x, 0.01)  # the same to all colours
     torch.testing.assert_close(added, added[:, :1].expand_as(added), atol=1e-4, rtol=1e-4)
+    assert 0.9 < added.abs().max() < 1.0001
+    network.amplitude = 0.0
+    torch.testing.assert_close((network(x, prototype) - torch.logit(x, 0.01)).tanh(), added, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(20, 28), (100, 132)])
@@ -106,7 +109,7 @@ def test_of_large_images_averages_are_seen(size):
     torch.manual_seed(0)
     x, prototype = 0.25 + 0.5 * torch.rand(2, 2, 3, *size)
     noisy = x + torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(size[0] // 2, size[1] // 2)
-    network = san.Retoucher(3)
+    network = san.Retoucher(3, 1.0)
     torch.nn.init.normal_(network.last.weight)
     large = min(size) > 64
     with torch.no_grad():

@@ -107,6 +107,8 @@ class Config:
     """Learn to change any of the private attributes, so that it can be chosen for each image."""
     network: Literal["retouch", "paper"] = "retouch"
     """What redraws: a network that adds to the image, or the paper's auto-encoder, which makes it anew."""
+    amplitude: float = 1.0
+    """What the former adds to a pixel's logit lies between minus this and this, >= 0; 0 for no bound."""
     classifiers: str = "residual,strided,blurred"
     """Kinds of the frozen classifiers (residual, strided, blurred, six), separated by commas; the first tells the class
     of an image."""
@@ -149,7 +151,7 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "transport", "rounds", "strength"), 0),
+            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "transport", "rounds", "strength", "amplitude"), 0),
             **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
             **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
             "batch": 4,
@@ -187,7 +189,9 @@ class Config:
 KINDS = ("residual", "strided", "blurred", "six")
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "hardened": Config(prototype="neutral", transport=256, likeness=0.96, steps_classifier=800, rounds=2, steps=900),
+    "hardened": Config(
+        prototype="neutral", amplitude=0.0, transport=256, likeness=0.96, steps_classifier=800, rounds=2, steps=900
+    ),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
 """``hardened`` hides from who learns from releases, too; ``paper`` is what was published."""
@@ -225,14 +229,20 @@ class Retoucher(nn.Module):
     """Adds to the image, at half the resolution of its average: what it leaves stays sharp, what it adds is smooth.
 
     It adds light and shade, the same to all colours: tints, which a budget of structural similarity hardly sees, would
-    draw blue eyes and green mouths.
+    draw blue eyes and green mouths. And it adds ``amplitude`` to a pixel's logit at most: to structural similarity a
+    patch whose structure is lost costs the same however bright it is, and without a bound noses became white spots.
 
     Two halvings by residual blocks and as many doublings, whose maps meet those of the same size; it begins with
     nothing to add.
+
+    Args:
+        channels: Of the images.
+        amplitude: The bound, >= 0; 0 for none.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, amplitude: float) -> None:
         super().__init__()
+        self.amplitude = amplitude
         self.stem = nn.Conv2d(8 * channels, 32, 3, 1, 1)
         self.down = nn.ModuleList([ResidualBlock(32, 64, halve=True), ResidualBlock(64, 128, halve=True)])
         self.bottom = ResidualBlock(128, 128)
@@ -252,6 +262,8 @@ class Retoucher(nn.Module):
         for convolution in self.up:
             h = F.leaky_relu(_doubled(convolution(h)) + maps.pop())
         added = _doubled(self.last(h))[..., : seen.shape[2], : seen.shape[3]].float()
+        if self.amplitude:
+            added = self.amplitude * torch.tanh(added / self.amplitude)
         out: Tensor = torch.logit(x.float(), 0.01) + enlarged(added, x)
         return out
 
@@ -354,7 +366,7 @@ class Protector(nn.Module):
         super().__init__()
         channels, height, width = averaged(prototypes).shape[1:]
         self.strength = config.strength
-        self.autoencoder = (AutoEncoder if config.network == "paper" else Retoucher)(channels)
+        self.autoencoder = AutoEncoder(channels) if config.network == "paper" else Retoucher(channels, config.amplitude)
         self.classifier = classifier(config.kinds[0], channels, height, width, len(prototypes))
         self.transport = (
             Transport(config.transport, (channels, height, width), len(prototypes)) if config.transport else None
