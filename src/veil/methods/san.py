@@ -151,7 +151,8 @@ class Config:
 
     def __post_init__(self) -> None:
         least = {
-            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness", "transport", "rounds", "strength", "amplitude"), 0),
+            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness"), 0),
+            **dict.fromkeys(("amplitude", "transport", "rounds", "strength"), 0),
             **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
             **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
             "batch": 4,
