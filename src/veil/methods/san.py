@@ -25,9 +25,9 @@ What is ours, in every preset but ``paper``, because releases of the published n
 took in classifiers of other kinds:
 
 - The network that redraws adds to the image at half its resolution (:class:`Retoucher`), where the paper's makes the
-  image anew from 12 maps of a quarter of it. It adds light and shade, and no colour. Of images of more than 64 pixels
-  it (and in every preset the classifiers and the matcher) sees averages: what is added is smooth, fine detail is left
-  alone, and costs nothing.
+  image anew from 12 maps of a quarter of it. It adds light and shade, no colour, and no more than ``amplitude`` to a
+  pixel. Of images of more than 64 pixels it (and in every preset the classifiers and the matcher) sees averages: what
+  is added is smooth, fine detail is left alone, and costs nothing.
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 - Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
@@ -195,7 +195,8 @@ PRESETS: dict[str, Config] = {
     ),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
-"""``hardened`` hides from who learns from releases, too; ``paper`` is what was published."""
+"""``hardened`` hides from who learns from releases, too, and draws too little to need a bound; ``paper`` is what was
+published."""
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
