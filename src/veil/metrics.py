@@ -7,6 +7,7 @@ two sides of a ROC curve, say) it is NaN; the callers turn that into "not applic
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -294,11 +295,13 @@ def macro_auc(y: NDArray[Any], scores: NDArray[Any], *, classes: int, weights: N
 
 PSNR_MOST = 60.0
 """dB that the PSNR of equal images is given; 8-bit rounding alone leaves about 59."""
+_SOME = 16
+"""Images that are compared at a time."""
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     """Peak signal-to-noise ratio ``(n,)`` in dB of uint8 images ``(n, H, W[, 3])``, at most :data:`PSNR_MOST`."""
-    error = np.square(_unit(a) - _unit(b)).reshape(len(a), -1).mean(1)
+    error = _by_parts(lambda x, y: np.square(x - y).mean((1, 2, 3)), a, b)
     decibels: Floats = -10 * np.log10(np.maximum(error, 10 ** (-PSNR_MOST / 10)))
     return decibels
 
@@ -309,27 +312,37 @@ def ssim(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 13(4), 2004: Gaussian windows of 11x11 (deviation 1.5), K1 = 0.01,
     K2 = 0.03, windows that lie whole inside the image; of images below 11 pixels all windows, edges mirrored.
     """
-    x, y = _unit(a), _unit(b)
     radius = 5
-    inside = slice(radius, -radius) if min(x.shape[1:3]) > 2 * radius else slice(None)
+    inside = slice(radius, -radius) if min(a.shape[1:3]) > 2 * radius else slice(None)
+    c1, c2 = 0.01**2, 0.03**2
 
     def local(values: Floats) -> Floats:
-        sigma = (0, 1.5, 1.5, *(0 for _ in x.shape[3:]))
-        out: Floats = gaussian_filter(values, sigma, radius=[0, radius, radius, *(0 for _ in x.shape[3:])])
-        return out[:, inside, inside]
+        out: Floats = gaussian_filter(values, (0, 0, 1.5, 1.5), radius=[0, 0, radius, radius])
+        return out[..., inside, inside]
 
-    mx, my = local(x), local(y)
-    vx, vy, covariance = local(x * x) - mx * mx, local(y * y) - my * my, local(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    index = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    means: Floats = index.reshape(len(x), -1).mean(1)
-    return means
+    def alike(x: Floats, y: Floats) -> Floats:
+        mx, my = local(x), local(y)
+        vx, vy, covariance = local(x * x) - mx * mx, local(y * y) - my * my, local(x * y) - mx * my
+        index = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+        means: Floats = index.mean((1, 2, 3))
+        return means
+
+    return _by_parts(alike, a, b)
 
 
-def _unit(images: NDArray[Any]) -> Floats:
-    """uint8 as float64 in [0, 1]."""
-    out: Floats = np.asarray(images, np.float64) / 255
-    return out
+def _by_parts(figure: Callable[[Floats, Floats], Floats], a: NDArray[Any], b: NDArray[Any]) -> Floats:
+    """A figure ``(n,)`` of uint8 images, a few at a time as float64 ``(m, C, H, W)`` in [0, 1].
+
+    Together they would take dozens of times their memory.
+    """
+
+    def planes(images: NDArray[Any]) -> Floats:
+        out: Floats = np.moveaxis(images.reshape(*images.shape[:3], -1), 3, 1) / 255.0
+        return out
+
+    starts = range(0, len(a), _SOME)
+    parts = [figure(planes(a[i : i + _SOME]), planes(b[i : i + _SOME])) for i in starts]
+    return np.concatenate([np.empty(0), *parts])
 
 
 # Vectors of people --------------------------------------------------------------------------------------------------
