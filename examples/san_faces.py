@@ -111,7 +111,8 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
         "Gender (balanced accuracy, chance .5): classifiers that learned from originals alone, each (below .5 the",
         "opposite of what they say is right more often); then the worst attacker that learned from releases, picked on",
         "`calibrate`. Matching: AUC of a matcher that learned from originals, release with release and release with",
-        "original. Settings were chosen on `calibrate` of seed 0 of LFW, at 64x64; `amplitude` at 128x128 in RGB.",
+        "original. Settings were chosen on `calibrate` of seed 0 of LFW, at 64x64; `amplitude` and `tint` at 128x128,",
+        "in RGB.",
     ]
     if made:
         best = stylised.gender_bayes_accuracy()

@@ -89,9 +89,9 @@ def test_strength_goes_from_the_input_to_what_is_redrawn(network, least):
 
 @pytest.mark.parametrize("shape", [(3, 1, 24, 16), (2, 3, 20, 28)])
 def test_the_retoucher_begins_with_nothing_to_add(shape):
-    """Also where sides are not divisible by 8; afterwards it adds something everywhere, no colour and not too much."""
+    """Also where sides are not divisible by 8; afterwards it adds something everywhere, and not too much."""
     torch.manual_seed(0)
-    network, (x, prototype) = san.Retoucher(shape[1], 1.0), torch.rand(2, *shape)
+    network, (x, prototype) = san.Retoucher(shape[1], 1.0, 0.0), torch.rand(2, *shape)
     torch.testing.assert_close(network(x, prototype).sigmoid(), x.clamp(0.01, 0.99), atol=1e-5, rtol=0)
     torch.nn.init.normal_(network.last.weight)
     drawn = network(x, prototype)
@@ -103,13 +103,28 @@ def test_the_retoucher_begins_with_nothing_to_add(shape):
     torch.testing.assert_close((network(x, prototype) - torch.logit(x, 0.01)).tanh(), added, atol=1e-4, rtol=1e-4)
 
 
+def test_the_retoucher_tints_faintly():
+    """What it adds is light, the same to all colours, and a tint to each, within its bound; in grey there is none."""
+    torch.manual_seed(0)
+    network, (x, prototype) = san.Retoucher(3, 1.0, 0.1), torch.rand(2, 2, 3, 24, 24)
+    torch.testing.assert_close(network(x, prototype).sigmoid(), x.clamp(0.01, 0.99), atol=1e-5, rtol=0)
+    torch.nn.init.normal_(network.last.weight)
+    added = network(x, prototype) - torch.logit(x, 0.01)
+    apart = added.amax(1) - added.amin(1)
+    assert 0.15 < apart.max() < 0.2001
+    assert 0.9 < added.abs().max() < 1.1001
+    grey = san.Retoucher(1, 1.0, 0.1)
+    assert grey.state_dict().keys() == san.Retoucher(1, 1.0, 0.0).state_dict().keys()
+    assert len(grey.last.weight) == 1
+
+
 @pytest.mark.parametrize("size", [(20, 28), (100, 132)])
 def test_of_large_images_averages_are_seen(size):
     """Noise that averages to nothing over squares of 2 pixels is left as it is there, and changes no class."""
     torch.manual_seed(0)
     x, prototype = 0.25 + 0.5 * torch.rand(2, 2, 3, *size)
     noisy = x + torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).repeat(size[0] // 2, size[1] // 2)
-    network = san.Retoucher(3, 1.0)
+    network = san.Retoucher(3, 1.0, 0.1)
     torch.nn.init.normal_(network.last.weight)
     large = min(size) > 64
     with torch.no_grad():

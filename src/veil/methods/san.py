@@ -25,9 +25,9 @@ What is ours, in every preset but ``paper``, because releases of the published n
 took in classifiers of other kinds:
 
 - The network that redraws adds to the image at half its resolution (:class:`Retoucher`), where the paper's makes the
-  image anew from 12 maps of a quarter of it. It adds light and shade, no colour, and no more than ``amplitude`` to a
-  pixel. Of images of more than 64 pixels it (and in every preset the classifiers and the matcher) sees averages: what
-  is added is smooth, fine detail is left alone, and costs nothing.
+  image anew from 12 maps of a quarter of it. It adds light and shade, no more than ``amplitude`` to a pixel, and faint
+  tints, no more than ``tint`` to a colour of it. Of images of more than 64 pixels it (and in every preset the
+  classifiers and the matcher) sees averages: what is added is smooth, fine detail is left alone, and costs nothing.
 - Classifiers of several kinds are frozen, each with its share of J_G, and see what is redrawn in random views.
 - Structural similarity to x below ``likeness`` is paid for, of x_s and x_o: what is redrawn has a budget.
 - Prototypes are means of classes. With ``transport`` they are Gaussians, of so many principal components of the images
@@ -108,7 +108,9 @@ class Config:
     network: Literal["retouch", "paper"] = "retouch"
     """What redraws: a network that adds to the image, or the paper's auto-encoder, which makes it anew."""
     amplitude: float = 1.0
-    """What the former adds to a pixel's logit lies between minus this and this, >= 0; 0 for no bound."""
+    """Light and shade that the former adds to a pixel's logit lie between minus this and this, >= 0; 0 for no bound."""
+    tint: float = 0.05
+    """What it adds to each colour's logit beside them lies between minus this and this, >= 0; 0 for nothing."""
     classifiers: str = "residual,strided,blurred"
     """Kinds of the frozen classifiers (residual, strided, blurred, six), separated by commas; the first tells the class
     of an image."""
@@ -152,7 +154,7 @@ class Config:
     def __post_init__(self) -> None:
         least = {
             **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness"), 0),
-            **dict.fromkeys(("amplitude", "transport", "rounds", "strength"), 0),
+            **dict.fromkeys(("amplitude", "tint", "transport", "rounds", "strength"), 0),
             **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
             **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
             "batch": 4,
@@ -191,7 +193,14 @@ KINDS = ("residual", "strided", "blurred", "six")
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "hardened": Config(
-        prototype="neutral", amplitude=0.0, transport=256, likeness=0.96, steps_classifier=800, rounds=2, steps=900
+        prototype="neutral",
+        amplitude=0.0,
+        tint=0.0,
+        transport=256,
+        likeness=0.96,
+        steps_classifier=800,
+        rounds=2,
+        steps=900,
     ),
     "paper": Config(network="paper", classifiers="six", views=False, likeness=0.0, batch=64),
 }
@@ -230,26 +239,28 @@ class AutoEncoder(nn.Module):
 class Retoucher(nn.Module):
     """Adds to the image, at half the resolution of its average: what it leaves stays sharp, what it adds is smooth.
 
-    It adds light and shade, the same to all colours: tints, which a budget of structural similarity hardly sees, would
-    draw blue eyes and green mouths. And it adds ``amplitude`` to a pixel's logit at most: to structural similarity a
-    patch whose structure is lost costs the same however bright it is, and without a bound noses became white spots.
+    It adds light and shade, the same to all colours, and a tint to each. Both are bounded. To structural similarity,
+    the budget, a patch whose structure is lost costs the same however bright it is: without a bound noses became white
+    spots. Tints it hardly sees: without a bound eyes became blue and mouths green; without any tint, classifiers that
+    read colours still read the class.
 
     Two halvings by residual blocks and as many doublings, whose maps meet those of the same size; it begins with
     nothing to add.
 
     Args:
         channels: Of the images.
-        amplitude: The bound, >= 0; 0 for none.
+        amplitude: The bound of light and shade on a pixel's logit, >= 0; 0 for none.
+        tint: The bound of tints, >= 0; with 0, and in grey, there are none.
     """
 
-    def __init__(self, channels: int, amplitude: float) -> None:
+    def __init__(self, channels: int, amplitude: float, tint: float) -> None:
         super().__init__()
-        self.amplitude = amplitude
+        self.amplitude, self.tint = amplitude, tint if channels > 1 else 0.0
         self.stem = nn.Conv2d(8 * channels, 32, 3, 1, 1)
         self.down = nn.ModuleList([ResidualBlock(32, 64, halve=True), ResidualBlock(64, 128, halve=True)])
         self.bottom = ResidualBlock(128, 128)
         self.up = nn.ModuleList([nn.Conv2d(128, 64, 3, 1, 1), nn.Conv2d(64, 32, 3, 1, 1)])
-        self.last = nn.Conv2d(32, 1, 3, 1, 1)
+        self.last = nn.Conv2d(32, 1 + channels if self.tint else 1, 3, 1, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
@@ -264,10 +275,16 @@ class Retoucher(nn.Module):
         for convolution in self.up:
             h = F.leaky_relu(_doubled(convolution(h)) + maps.pop())
         added = _doubled(self.last(h))[..., : seen.shape[2], : seen.shape[3]].float()
+        light, tints = added[:, :1], added[:, 1:]
         if self.amplitude:
-            added = self.amplitude * torch.tanh(added / self.amplitude)
+            light = _bounded(light, self.amplitude)
+        added = light + _bounded(tints, self.tint) if self.tint else light
         out: Tensor = torch.logit(x.float(), 0.01) + enlarged(added, x)
         return out
+
+
+def _bounded(h: Tensor, bound: float) -> Tensor:
+    return bound * torch.tanh(h / bound)
 
 
 def _doubled(h: Tensor) -> Tensor:
@@ -368,7 +385,9 @@ class Protector(nn.Module):
         super().__init__()
         channels, height, width = averaged(prototypes).shape[1:]
         self.strength = config.strength
-        self.autoencoder = AutoEncoder(channels) if config.network == "paper" else Retoucher(channels, config.amplitude)
+        self.autoencoder = (
+            AutoEncoder(channels) if config.network == "paper" else Retoucher(channels, config.amplitude, config.tint)
+        )
         self.classifier = classifier(config.kinds[0], channels, height, width, len(prototypes))
         self.transport = (
             Transport(config.transport, (channels, height, width), len(prototypes)) if config.transport else None
