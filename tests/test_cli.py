@@ -153,6 +153,22 @@ def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, peopl
     assert Path(f"{again}.key").read_bytes() == key.read_bytes()
 
 
+@pytest.mark.usefixtures("brief")
+def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people: Path) -> None:
+    release, plain = tmp_path / "random", tmp_path / "plain"
+    for method, where in (("random", release), ("leace", plain)):
+        assert veil("fit", method, people, where, "--private", "gender").status == 0
+    key = Path(f"{release}.key").rename(tmp_path / "elsewhere.key")
+    ask = ("audit", people, tmp_path / "out", "--private", "gender", "--effort", "quick", "--jobs", 1,
+           "--baseline", "none", "--release", f"R={release}")  # fmt: skip
+    assert "its key must be given" in veil.refuses(*ask)
+    assert "--key: must be NAME=FILE, got 'R='" in veil.refuses(*ask, "--key", "R=")
+    assert "--key: must name a release (R), got 'random'" in veil.refuses(*ask, "--key", f"random={key}")
+    err = veil.refuses(*ask, "--key", f"R={key}", "--release", plain, "--key", f"plain={key}")
+    assert f"{key}: {plain} is a release without keyed noise or draws, and takes no key" in err
+    assert veil(*ask, "--key", f"R={key}").status == 0
+
+
 def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Path, people: Path) -> None:
     losses = pipeline.write_curves(tmp_path / "r.curves.parquet", [(0, "s", "p", 0.5)])
     assert pipeline.read_curves(losses) == [(0, "s", "p", 0.5)]

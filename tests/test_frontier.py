@@ -117,5 +117,5 @@ def test_budget_needs_a_private_label_and_noise():
         pipeline.fit_measured("template", pack, private=["gender"], budget={"smile": 0.6})
     with pytest.raises(InputError, match="inversion: a frontier chooses the setting noise, and this method has none"):
         pipeline.fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
-    with pytest.raises(InputError, match="frontier needs a release with keyed noise"):
-        pipeline.fit_measured("template", pack, private=["gender"], settings={**NOISE_ALONE, "noise": 0.0})
+    with pytest.raises(InputError, match="frontier needs a release with keyed noise, got noise 0; leave it out"):
+        pipeline.fit_measured("template", pack, private=["gender"], preset="aligned")

@@ -103,7 +103,9 @@ def options(
 @command
 def demo(
     show: Show,
-    out: Annotated[Path, typer.Option(help="Folder for the pack, the releases and the report.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for all of it; what an earlier demo left there is replaced.")
+    ] = Path("demo"),
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
@@ -378,7 +380,11 @@ def audit(
         typer.Argument(metavar="PACK", help="What `veil pack` made, or a file of unprotected vectors with labels."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Folder for findings.json, pictures, curves; audit by default.")
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="Folder for findings.json, pictures, curves, in place of an earlier audit's; audit by default.",
+        ),
     ] = None,
     private: Private = None,
     utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
@@ -393,12 +399,17 @@ def audit(
             "first one brings the labels.",
         ),
     ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: the key of a release, where it is not RELEASE.key; repeat for several."),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV or Parquet file, or pack, with the labels of a file of vectors.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="OUT, where no PACK stands before it.")] = None,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Control on the unprotected input: leace, random, or none.")
+        list[str] | None,
+        typer.Option(help="Control on the unprotected input: leace (by default), random, or none; repeat for both."),
     ] = None,
     effort: Annotated[str, typer.Option(help="quick, standard or strong.")] = "standard",
     attack_on: Annotated[
@@ -414,7 +425,7 @@ def audit(
     matcher: Annotated[
         Path | None,
         typer.Option(
-            help="ONNX face matcher: it judges redrawn faces in place of one that is trained on the attack split, and "
+            help="ONNX face matcher: it judges redrawn faces in place of one trained on the attackers' splits, and "
             "compares releases that are images, beside one."
         ),
     ] = None,
@@ -449,6 +460,10 @@ def audit(
     if not invert and perceptual:
         raise InputError("audit: --perceptual is for --inversion, which was not asked for")
     classifiers = _classifiers(classifier)
+    releases, keys = [_named(text) for text in release or []], dict(_pairs("--key", "NAME=FILE", key))
+    if strange := [name for name in keys if name not in dict(releases)]:
+        names = ", ".join(dict(releases)) or "there is none"
+        raise InputError(f"--key: must name a release ({names}), got {strange[0]!r}")
     if out is not None and folder is not None:
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
@@ -459,10 +474,10 @@ def audit(
         if pack.meta["skipped"] and data.is_file() and not show.quiet:
             print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
         entries = []
-        for text in release or []:
-            name, path = _named(text)
+        for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
-            entries.append(pipeline.Entry(name=name, release=Release.load(path), curves=curves))
+            loaded = Release.load(path, key=keys.get(name))
+            entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
         entries += [_outside(name, path, pack) for name, path in others]
         with show.progress() as bars:
             found = pipeline.audit_pack(
@@ -492,7 +507,7 @@ def audit(
 @command
 def report(
     show: Show,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder with findings.json.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder with findings.json; its report.html is replaced.")],
 ) -> None:
     """Write report.html, one self-contained page, from findings.json and what lies beside it."""
     from veil.report import html
@@ -601,12 +616,17 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def _classifiers(pairs: list[str] | None) -> dict[str, list[Path]]:
     """From LABEL=FILE to each label's files."""
     out: dict[str, list[Path]] = {}
-    for pair in pairs or []:
-        label, _, path = pair.partition("=")
-        if not label or not path:
-            raise InputError(f"--classifier: must be LABEL=FILE, got {pair!r}")
-        out.setdefault(label, []).append(Path(path))
+    for label, path in _pairs("--classifier", "LABEL=FILE", pairs):
+        out.setdefault(label, []).append(path)
     return out
+
+
+def _pairs(option: str, form: str, texts: list[str] | None) -> list[tuple[str, Path]]:
+    found = [text.partition("=") for text in texts or []]
+    for text, (name, _, path) in zip(texts or [], found, strict=True):
+        if not name or not path:
+            raise InputError(f"{option}: must be {form}, got {text!r}")
+    return [(name, Path(path)) for name, _, path in found]
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -176,11 +176,14 @@ def fit_measured(
     utility, seed = options.get("utility", "identity"), options.get("seed", 0)
     if method in METHODS and "noise" not in {field.name for field in fields(METHODS[method].config)}:
         raise InputError(f"{method}: a frontier chooses the setting noise, and this method has none")
+    settings = dict(settings or {})
+    if method in METHODS and not METHODS[method].configured(options.get("preset"), settings).noise:
+        raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0; leave it out")
     for name in budget or {}:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
     pack.require(private=private, utility=utility, among=["attack", "calibrate"])
-    settings, strength = dict(settings or {}), METHODS[method].strength if method in METHODS else None
+    strength = METHODS[method].strength if method in METHODS else None
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
         if fitted and strength:
@@ -189,8 +192,6 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)
-        if not release.contract.noise:
-            raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0")
         points = frontier.measure(
             release,
             pack,

@@ -446,7 +446,8 @@ class Release:
                 loads, but only :meth:`transform` of a release that adds no noise works.
 
         Raises:
-            InputError: If the folder is missing, foreign, truncated or tampered with, or the key is another release's.
+            InputError: If the folder is missing, foreign, truncated or tampered with, or the key is another release's,
+                or given for one that takes none.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load as from_bytes
@@ -702,6 +703,8 @@ def _write_key(path: Path, key: bytes) -> None:
 
 def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
     if check is None:
+        if given is not None:
+            raise InputError(f"{given}: {path} is a release without keyed noise or draws, and takes no key")
         return None
     source = Path(given) if given is not None else key_path(path)
     if given is None and not source.exists():
