@@ -129,6 +129,50 @@ def test_shuffled_labels_pass(release: str, target: str) -> None:
     assert found.low < 0.5 < found.high
 
 
+@pytest.mark.parametrize("leak", [False, True])
+def test_the_shuffled_control_tells_people_in_two_splits(leak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows the people reads dealt labels, too; those of `calibrate`, who are others, say nothing of it."""
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    passed = []
+    for seed in range(4):
+        r = np.random.default_rng(seed)
+        who = np.repeat(np.arange(100), 6)
+        x = (r.normal(size=(100, 8))[who] + 0.3 * r.normal(size=(600, 8))).astype(np.float32)
+        split = np.repeat(["protect", "attack", "test", "calibrate"], [60, 240, 150, 150]).astype(object)
+        split[(split == "test") & leak] = "protect"
+        split[(np.arange(600) % 2 == 0) & (split == "attack") & leak] = "test"
+        labels = {"identity": who, "gender": r.permutation(np.arange(100) % 2)[who]}
+        pack = Pack.from_arrays(x, labels, split=list(split), disjoint_by=None)
+        subject = Subject(name="Input", x=pack.x, role="input")
+        findings = audit([subject], pack, private=["gender"], utility=[], effort="quick", jobs=1, seed=seed)
+        control = _one(findings, attacker="shuffled labels (RBF SVM)")
+        assert (control.code, control.chance) == ("attribute.auc", 0.5)
+        assert control.low is not None
+        assert control.high is not None
+        passed.append(control.low <= 0.5 <= control.high)
+    assert passed == [not leak] * 4
+
+
+def test_the_order_of_findings_is_not_that_of_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (64, 24, 24), dtype=np.uint8)
+    labels = {"identity": np.arange(64) // 4, "gender": np.arange(64) % 2, "smile": np.arange(64) // 2 % 2}
+    pack = Pack.from_arrays(x, labels, split=list(np.repeat(["protect", "attack", "calibrate", "test"], 16)))
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name="drawn", x=255 - x, role="method")]
+
+    def about(target: str) -> list[tuple[str, str, list[Finding]]]:
+        code = "verification.transfer_auc" if target == "identity" else "attribute.transfer_balanced_accuracy"
+        finding = Finding(code=code, release="drawn", target=target, attacker="x", role="attack", level=0.95, n=1,
+                          value=0.5, low=0.5, high=0.5, chance=0.5, worst=False, status="ok", note="")  # fmt: skip
+        return [("drawn", "transfer", [finding])]
+
+    monkeypatch.setattr(run, "_jobs", lambda *args, **kwargs: iter(()))
+    asked = ["gender", "smile", "identity"]
+    for ended in (asked, asked[::-1]):
+        monkeypatch.setattr(run, "_execute", lambda tasks, jobs, ended=ended: map(about, ended))
+        found = audit(subjects, pack, private=asked[:2], utility=["identity"], effort="quick", jobs=2)
+        assert [f.target for f in found if f.attacker == "x"] == asked
+
+
 def test_the_majority_control_is_chance_and_says_its_accuracy() -> None:
     pack = _population()[0]
     found = _one(_everything()[0], release="own", target="gender", attacker="majority")

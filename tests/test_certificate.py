@@ -114,6 +114,14 @@ def test_bound_holds_where_a_persons_images_are_alike():
     assert alone <= held
 
 
+def test_one_person_certifies_nothing():
+    codes = np.random.default_rng(0).integers(0, 4, 400)
+    y = np.arange(400) % 2
+    alone = certify(codes, y, classes=2, people=np.zeros(400, np.int64))
+    assert (alone.units, alone.bound) == (1, pytest.approx(1))
+    assert certify(codes, y, classes=2).bound < 0.65
+
+
 def test_bound_tightens_towards_the_best_attacker():
     p = POPULATIONS["many classes"]
     best = p.max(0).sum() / 30

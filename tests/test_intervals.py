@@ -141,13 +141,37 @@ def test_auc_and_mcc_intervals_are_those_of_their_statistics() -> None:
     assert found.low < found.value < found.high
 
 
-def test_resamples_that_lack_a_class_use_the_classes_they_have() -> None:
+def test_resamples_that_lack_a_class_are_left_out() -> None:
     # Class 1 is one person, always wrong; class 0 is always right: 0.5 with that person, 1 without.
     y = np.array([0, 0, 0, 1, 1])
     predicted = np.zeros(5, dtype=np.int64)
     group = np.array([0, 1, 2, 3, 3])
     found = intervals.balanced_accuracy_interval(y, predicted, group, classes=2, seed=0, replicates=500)
-    assert found == (0.5, 0.5, 1.0)  # the person is missing from (3/4)^4 = 32 % of the resamples
+    assert found == (0.5, 0.5, 0.5)  # the person is missing from (3/4)^4 = 32 % of the resamples
+    found = intervals.mcc_interval(y, y, group, classes=2, seed=0)
+    assert found.low == pytest.approx(2 * intervals.wilson(3, 3).low - 1)  # 4 / (1 + 1/3) = 3 trials; not 0
+
+
+def test_resamples_that_lack_a_class_count_where_most_do() -> None:
+    # Three classes of one person each: 6 of 27 resamples have all three.
+    y = np.arange(3)
+    found = intervals.balanced_accuracy_interval(y, np.array([0, 1, 0]), y, classes=3, seed=0, replicates=500)
+    assert found == (pytest.approx(2 / 3), 0, 1)
+
+
+def test_high_levels_get_enough_replicates() -> None:
+    assert [intervals.enough(300, level) for level in (0.5, 0.95, 0.99, 0.999)] == [300, 300, 300, 2500]
+    right, who = np.arange(200) % 2, np.arange(200)
+    few, many = (intervals.rate_interval(right, who, seed=0, level=0.999, replicates=n) for n in (10, 2500))
+    assert few == many
+
+
+def test_widened_limits_are_those_of_student() -> None:
+    # Abramowitz & Stegun, table 26.10: Student's t of 9 degrees lies within +-4.781 with probability 0.999.
+    value, low, high = intervals.widened(intervals.Interval(0.5, 0.48, 0.53), 10, level=0.95, to=0.999)
+    stretch = 4.781 / 1.959964 * sqrt(10 / 9)
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - 0.02 * stretch, 0.5 + 0.03 * stretch), abs=1e-4)
+    assert intervals.widened(intervals.Interval(0.9, 0.7, 1.0), 3, level=0.95, to=0.999) == (0.9, 0, 1)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -208,6 +232,15 @@ def test_perfect_auc_and_mcc_have_an_interval() -> None:
     low = intervals.wilson(20, 20).low  # ten people of either class
     assert intervals.auc_interval(y, y * 1.0, who, classes=2, seed=0) == (1, pytest.approx(low), 1)
     assert intervals.mcc_interval(y, y, who, classes=2, seed=0) == (1, pytest.approx(2 * low - 1), 1)
+
+
+@pytest.mark.parametrize("count", range(14, 60, 4))
+def test_rounding_does_not_hide_that_an_auc_is_perfect(count: int) -> None:
+    r = np.random.default_rng(count)
+    y, who = np.arange(count) % 2, np.arange(count)
+    for scores, value in ((y + 0.5 * r.random(count), 1), (-y - 0.5 * r.random(count), 0)):
+        found = intervals.auc_interval(y, scores, who, classes=2, seed=0)
+        assert found == pytest.approx(intervals.wilson(value * count, count), abs=1e-12)
 
 
 def test_one_person_alone_is_not_certain() -> None:

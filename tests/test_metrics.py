@@ -259,8 +259,8 @@ def test_scatter_by_hand_and_of_a_known_population():
     x = np.array([[0.0], [2.0], [10.0], [12.0]])
     people = metrics.People.of(x, np.array([7, 7, 9, 9]))
     found = people.scatter()
-    # within: 4 squares of 1, two free; the means 1 and 11 lie 5 from 6; of that, within / 2 is noise
-    assert (found.within, found.between, found.lda) == (2, 24, 12)
+    # within: 4 squares of 1, two free; the means 1 and 11 lie 5 from 6, one free; of that, within / 2 is noise
+    assert (found.within, found.between, found.lda) == (2, 49, 24.5)
     assert np.isnan(people.scatter(np.array([1.0, 0.0])).lda)
     rng = np.random.default_rng(0)
     own = rng.normal(scale=2, size=(4000, 3))
@@ -268,6 +268,8 @@ def test_scatter_by_hand_and_of_a_known_population():
     big = metrics.People.of(vectors, np.repeat(np.arange(4000), 3)).scatter()
     assert big.within == pytest.approx(3, rel=0.03)
     assert big.between == pytest.approx(12, rel=0.05)
+    by_five = [metrics.People.of(part, np.repeat(np.arange(5), 3)).scatter() for part in np.split(vectors, 800)]
+    assert np.mean([scatter.between for scatter in by_five]) == pytest.approx(12, rel=0.05)  # five people, no bias
     weights = rng.integers(0, 3, 4000)
     copies = np.repeat(np.arange(4000), weights)
     rows = (copies[:, None] * 3 + np.arange(3)).ravel()

@@ -328,7 +328,7 @@ def folds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_ten_folds_take_the_threshold_from_the_other_nine() -> None:
     scores, same, fold = folds()
-    assert verification.ten_fold(scores, same, fold).interval == (1, 1, 1)
+    assert verification.ten_fold(scores, same, fold).interval == intervals.wilson(30, 30)
     # The first fold's scores are ten higher: at the others' threshold of 0.5 all of its impostors are accepted, though
     # its own would part them. In the others nothing changes: 0.95 +- 2.262 x 0.158 / sqrt(10).
     found = verification.ten_fold(scores + 10 * (fold == 1), same, fold)
@@ -362,7 +362,14 @@ def test_ten_folds_are_not_applicable_without_both_kinds_of_pairs() -> None:
 
 @pytest.mark.parametrize(("level", "expected"), [(0.9, 1.833113), (0.95, 2.262157), (0.99, 3.249836)])
 def test_students_quantile_of_nine_degrees(level: float, expected: float) -> None:
-    assert verification._student_quantile(level, 9) == pytest.approx(expected, abs=1e-3)
+    assert intervals.student_quantile(level, 9) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ten_folds_without_an_error_have_an_interval_of_some_width() -> None:
+    fold, same = np.repeat(np.arange(10), 20), np.arange(200) % 4 == 0
+    found = verification.ten_fold(same.astype(float), same, fold).interval
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == intervals.wilson(50, 50).low < 0.95
 
 
 def test_two_people_are_too_few_to_resample() -> None:

@@ -120,8 +120,11 @@ class Roc:
         """Area under the curve: P(genuine score > impostor score) + P(equal) / 2."""
         if not self.defined():
             return float("nan")
-        # The trapezium over a run of tied scores gives them their half.
-        return float(np.diff(self.far) @ (self.tar[1:] + self.tar[:-1]) / 2)
+        # The trapezium over a run of tied scores gives them their half. As a share of both areas, that under and that
+        # above the curve, scores that separate perfectly have 0 or 1 exactly, however their shares were rounded.
+        step, height = np.diff(self.far), (self.tar[1:] + self.tar[:-1]) / 2
+        under, above = float(step @ height), float(step @ (1 - height))
+        return under / (under + above)
 
     def eer(self) -> float:
         """Equal error rate: where FAR = 1 - TAR on the curve, its points joined by straight lines."""
@@ -395,12 +398,13 @@ class People:
         return People(np.asarray(count, np.float64), np.asarray(squares, np.float64), spread @ spread.T)
 
     def scatter(self, weights: NDArray[Any] | None = None) -> Scatter:
-        """Their scatter, persons weighted ``(P,)``; NaN without two people, or without anybody who has two vectors."""
+        """Their scatter, each person ``(P,)`` so many times; NaN without two people, or without anybody who has two vectors."""
         w = _weights(weights, len(self.count))
         free = w @ (self.count - 1)
         if free <= 0 or (w > 0).sum() < 2:
             return Scatter(float("nan"), float("nan"))
         within = float(w @ self.squares / free)
         share = w / w.sum()
-        spread = float(share @ self.gram.diagonal() - share @ self.gram @ share)
+        # Means spread less around their own mean than around that of all people, by 1 - 1 / P.
+        spread = float(share @ self.gram.diagonal() - share @ self.gram @ share) / (1 - 1 / float(w.sum()))
         return Scatter(within, max(spread - within * float(share @ (1 / self.count)), 0.0))

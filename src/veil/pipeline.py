@@ -23,7 +23,7 @@ from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit import inversion, transfer
 from veil.audit.findings import Finding
-from veil.audit.run import Subject, audit
+from veil.audit.run import Subject, audit, wrong_options
 from veil.data import build
 from veil.data.pack import SPLITS, Pack
 from veil.engine import Run
@@ -200,7 +200,7 @@ def fit_measured(
             budget=budget or None,
             seed=seed,
             jobs=jobs,
-            looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) if budget else 1,
+            looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
             progress=measured,
         )
         fitted.append((release, curves, points))
@@ -310,7 +310,10 @@ def audit_pack(
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
-    pack.require(private=list(private), utility=[u for u in utility if u != "identity"])
+    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
+    if wrong := wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs):
+        raise InputError("; ".join(wrong))
+    pack.require(private=private, utility=[u for u in utility if u != "identity"])
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
@@ -341,28 +344,41 @@ def audit_pack(
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
         )  # fmt: skip
+        staged = Path(work) / "out"
+        for folder in ("pictures", "curves"):
+            (staged / folder).mkdir(parents=True)
         sheets, maps = [], []
         if invert is not None:
-            sheets = _redrawn(pack, out, [s.name for s in subjects], Path(work))
+            sheets = _redrawn(pack, staged, [s.name for s in subjects], Path(work))
             drawn = {s.name: inversion.people_map(s.x, pack, seed=seed) for s in subjects}
             maps = [{"release": name, **points} for name, points in drawn.items() if points]
-    unprotected: dict[str, Any] = {
-        "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None, "role": "input",
-        "config": {}, "note": "the unprotected input",
-    }  # fmt: skip
-    document = files.document(
-        version=__version__,
-        seed=seed,
-        command=command,
-        data=_data(pack, private, utility, attack_on),
-        releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
-        findings=found,
-        pictures=_pictures(pack, out, entries) + sheets + _releases_shown(pack, out, entries, private, found),
-        curves=_curves(out, entries),
-        maps=maps,
-    )
-    files.write(out, document)
+        unprotected: dict[str, Any] = {
+            "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
+            "role": "input", "config": {}, "note": "the unprotected input",
+        }  # fmt: skip
+        document = files.document(
+            version=__version__,
+            seed=seed,
+            command=command,
+            data=_data(pack, private, utility, attack_on),
+            releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
+            findings=found,
+            pictures=_pictures(pack, staged, entries) + sheets + _releases_shown(pack, staged, entries, private, found),
+            curves=_curves(staged, entries),
+            maps=maps,
+        )
+        files.write(staged, document)
+        _publish(staged, out)
     return found
+
+
+def _publish(staged: Path, out: Path) -> None:
+    """Moves an audit to its place, the findings last: where the disk was full before, all is as it was."""
+    beside = [path for folder in ("pictures", "curves") for path in sorted((staged / folder).iterdir())]
+    for path in [*beside, staged / files.NAME]:
+        target = out / path.relative_to(staged)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
 
 
 def _pass_for(entry: Entry, pack: Pack) -> bool:
@@ -475,9 +491,7 @@ def _pictures(pack: Pack, out: Path, entries: Sequence[Entry], columns: int = 8)
         assert entry.release is not None
         strips.append(entry.release.redraw(entry.release.transform(x)))
     sheet = picture_sheet(strips)
-    folder = out / "pictures"
-    folder.mkdir(exist_ok=True)
-    sheet.save(folder / "reconstructions.png", optimize=True)
+    sheet.save(out / "pictures" / "reconstructions.png", optimize=True)
     names = ", ".join(f"{i + 2}: {entry.name}" for i, entry in enumerate(shown))
     caption = (
         f"Row 1: images of the test split. Below, what each method's own decoder redraws from their releases "
@@ -492,9 +506,7 @@ def _redrawn(pack: Pack, out: Path, names: Sequence[str], work: Path) -> list[di
     if pack.kind != "images" or not there:
         return []
     strips = [np.asarray(pack.x[inversion.shown(pack)]), *(np.load(inversion.picture(work, name)) for name in there)]
-    folder = out / "pictures"
-    folder.mkdir(exist_ok=True)
-    picture_sheet(strips).save(folder / "inversion.png", optimize=True)
+    picture_sheet(strips).save(out / "pictures" / "inversion.png", optimize=True)
     listed = ", ".join(f"{i + 2}: {name}" for i, name in enumerate(there))
     caption = f"Row 1: images of the test split. Below, what the worst fresh decoder redraws from releases ({listed})."
     return [{"file": "pictures/inversion.png", "title": "Inversion by fresh decoders", "caption": caption}]
@@ -510,12 +522,10 @@ def _releases_shown(
     rows = pack.rows("test")
     rows = rows[np.linspace(0, len(rows) - 1, min(columns, len(rows))).astype(int)]
     x = np.asarray(pack.x[rows])
-    folder = out / "pictures"
-    folder.mkdir(exist_ok=True)
     pictures = []
     for number, entry in enumerate(shown):
         assert entry.release is not None
-        picture_sheet([x, entry.release.transform(x)]).save(folder / f"releases-{number}.png", optimize=True)
+        picture_sheet([x, entry.release.transform(x)]).save(out / "pictures" / f"releases-{number}.png", optimize=True)
         words = f"Above: images of the test split. Below: what {entry.name} releases in their place."
         if entry.release.contract.support:
             words += f" It is always one of the same {entry.release.contract.support} images."
@@ -553,10 +563,8 @@ def _curves(out: Path, entries: Sequence[Entry]) -> list[dict[str, str]]:
     listed = []
     for number, entry in enumerate(entries):
         if entry.curves:
-            folder = out / "curves"
-            folder.mkdir(exist_ok=True)
             slug = "".join(c if c.isalnum() else "-" for c in entry.name.lower()).strip("-")
-            path = write_curves(folder / f"{number:02d}-{slug}.parquet", entry.curves)
+            path = write_curves(out / "curves" / f"{number:02d}-{slug}.parquet", entry.curves)
             listed.append({"file": f"curves/{path.name}", "release": entry.name})
     return listed
 

@@ -10,12 +10,14 @@ matter here, at the price of one evaluation per person.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from veil import metrics
 from veil.errors import InputError
@@ -44,6 +46,11 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
+def student_quantile(level: float, degrees: float) -> float:
+    """t such that Student's t of so many degrees of freedom lies within +-t with probability ``level``."""
+    return float(student.ppf((1 + level) / 2, degrees))
+
+
 def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's score interval for a rate of independent trials (E. B. Wilson, JASA 22, 1927).
 
@@ -62,22 +69,31 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 def units(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
     """Codes 0..U - 1 of the independent units, ``(n,)``: the persons, or the rows where ``groups`` is None.
 
-    ``groups`` is ``(n,)`` identity codes; each row of unknown identity (below 0) is a unit of its own. One person alone
-    cannot be drawn in different numbers: then the rows are the units.
+    ``groups`` is ``(n,)`` identity codes; each row of unknown identity (below 0) is a unit of its own.
     """
     if groups is None:
         return np.arange(n)
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise InputError(f"groups must have one code for each of the {n} rows, got shape {groups.shape}")
-    if n and (groups == groups[0]).all():
-        return np.arange(n)
     known = groups >= 0
     names, inverse = np.unique(groups[known], return_inverse=True)
     codes = np.empty(n, dtype=np.intp)
     codes[known] = inverse
     codes[~known] = len(names) + np.arange(n - int(known.sum()))
     return codes
+
+
+def drawn_units(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
+    """What a bootstrap draws: :func:`units`; of one person alone, who cannot be drawn in other numbers, the rows."""
+    unit = units(groups, n)
+    return np.arange(n) if n and not unit.any() else unit
+
+
+def enough(replicates: int, level: float) -> int:
+    """At least ``replicates``, and so many that the percentiles of ``level`` do not lie beyond the outermost ones."""
+    normal_quantile(level)  # refuses a level out of range
+    return max(replicates, math.ceil(2.5 / (1 - level) - 1e-6))
 
 
 def draws(count: int, *, seed: int, replicates: int) -> Iterator[Floats]:
@@ -97,7 +113,7 @@ def draws(count: int, *, seed: int, replicates: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
 
 
-def _trials(y: NDArray[Any], unit: NDArray[np.intp]) -> float:
+def trials_of(y: NDArray[Any], unit: NDArray[np.intp]) -> float:
     """Z^2 / sum_z 1 / n_z, n_z units showing each of the Z classes: so many trials make the variance of a rate that of
     the balanced accuracy."""
     _, rows = np.unique(np.stack([y, unit]), axis=1, return_index=True)
@@ -124,6 +140,23 @@ def percentile(value: float, replicated: Floats, *, level: float, trials: float 
     return Interval(float(value), float(min(low, value)), float(max(high, value)))
 
 
+def widened(interval: Interval, people: float, *, level: float, to: float) -> Interval:
+    """An interval of ``level`` of a figure in [0, 1], stretched to the level ``to`` by Student's quantiles.
+
+    Percentiles of some hundred replicates do not reach as far as 99.9 %, and those of few persons not far enough.
+
+    Args:
+        interval: Percentiles of a bootstrap.
+        people: Independent units, more than 1.
+        level: Its coverage.
+        to: The coverage to reach.
+    """
+    value, low, high = interval
+    degrees = max(people - 1, 1.0)
+    stretch = student_quantile(to, degrees) / normal_quantile(level) * math.sqrt(people / degrees)
+    return Interval(value, max(value - stretch * (value - low), 0.0), min(value + stretch * (high - value), 1.0))
+
+
 def cluster_bootstrap(
     statistic: Callable[[Floats], float],
     groups: NDArray[Any],
@@ -143,12 +176,11 @@ def cluster_bootstrap(
         level: Coverage aimed at, both sides together.
         trials: As in :func:`percentile`, for a figure in [0, 1].
     """
-    unit = units(groups, len(groups))
+    unit = drawn_units(groups, len(groups))
     value = statistic(np.ones(len(unit)))
     count = int(unit.max()) + 1 if len(unit) else 0
-    resampled = [
-        statistic(weights[unit]) for block in draws(count, seed=seed, replicates=replicates) for weights in block
-    ]
+    blocks = draws(count, seed=seed, replicates=enough(replicates, level))
+    resampled = [statistic(weights[unit]) for block in blocks for weights in block]
     return percentile(value, np.array(resampled), level=level, trials=trials)
 
 
@@ -159,9 +191,10 @@ def rate_interval(
     where ``groups`` is None. Where all are 0, or all 1, it has Wilson's limits for as many trials as persons."""
     if not len(right):
         return UNDEFINED
-    unit = units(groups, len(right))
+    unit = drawn_units(groups, len(right))
     total, rights = np.bincount(unit).astype(np.float64), np.bincount(unit, weights=right)
-    resampled = [(block @ rights) / (block @ total) for block in draws(len(total), seed=seed, replicates=replicates)]
+    blocks = draws(len(total), seed=seed, replicates=enough(replicates, level))
+    resampled = [(block @ rights) / (block @ total) for block in blocks]
     return percentile(float(np.mean(right)), np.concatenate(resampled), level=level, trials=len(total))
 
 
@@ -177,14 +210,15 @@ def balanced_accuracy_interval(
 ) -> Interval:
     """Balanced accuracy with its interval, clustered by person; the rows are the units where ``groups`` is None.
 
-    As in :func:`veil.metrics.balanced_accuracy` a resample that lacks a class is averaged over the classes it has. A
+    Resamples that lack a class are left out where at least half have all; where most lack some, as with many classes of
+    few persons, they are averaged over the classes that they have, as in :func:`veil.metrics.balanced_accuracy`. A
     perfect figure (all right or all wrong) has Wilson's limits for as many trials as give its variance.
     """
     value = metrics.balanced_accuracy(y, predicted, classes=classes)
     y = np.asarray(y).astype(np.intp, copy=False)
     if not len(y):
         return UNDEFINED
-    unit = units(groups, len(y))
+    unit = drawn_units(groups, len(y))
     count = int(unit.max()) + 1
     # Only (class, person) cells that hold rows, class by class: at most one per row, whatever the number of classes.
     cells, cell = np.unique(y * count + unit, return_inverse=True)
@@ -192,15 +226,19 @@ def balanced_accuracy_interval(
     right = np.bincount(cell, weights=y == np.asarray(predicted), minlength=len(cells))
     cell_unit = cells % count
     starts = np.flatnonzero(np.diff(cells // count, prepend=-1))  # the first cell of each class present
-    resampled = []
-    for block in draws(count, seed=seed, replicates=replicates):
+    resampled, whole = [], []
+    for block in draws(count, seed=seed, replicates=enough(replicates, level)):
         drawn = block[:, cell_unit]
         totals = np.add.reduceat(drawn * total, starts, axis=1)
         rights = np.add.reduceat(drawn * right, starts, axis=1)
         present = totals > 0
         recalls = np.divide(rights, totals, out=np.zeros_like(totals), where=present)
         resampled.append(recalls.sum(axis=1) / present.sum(axis=1))
-    return percentile(value, np.concatenate(resampled), level=level, trials=_trials(y, unit))
+        whole.append(present.all(axis=1))
+    found, kept = np.concatenate(resampled), np.concatenate(whole)
+    if kept.mean() >= 0.5:
+        found = found[kept]
+    return percentile(value, found, level=level, trials=trials_of(y, unit))
 
 
 def mcc_interval(
@@ -213,18 +251,26 @@ def mcc_interval(
     level: float = 0.95,
     replicates: int = 1000,
 ) -> Interval:
-    """Matthews' correlation with its interval, clustered by person; see :func:`veil.metrics.mcc`. A perfect one has
-    the lower limit of a perfect balanced accuracy a, as (Z a - 1) / (Z - 1), to which errors spread evenly lead."""
+    """Matthews' correlation with its interval, clustered by person; see :func:`veil.metrics.mcc`. Resamples of one
+    class are left out. A perfect one has the lower limit of a perfect balanced accuracy a, as (Z a - 1) / (Z - 1), to
+    which errors spread evenly lead."""
     people = np.arange(len(y)) if groups is None else groups
+    y = np.asarray(y)
+
+    def correlation(weights: Floats) -> float:
+        if len(set(y[weights > 0].tolist())) < 2 and not weights.all():
+            return float("nan")
+        return metrics.mcc(y, predicted, classes=classes, weights=weights)
+
     value, low, high = cluster_bootstrap(
-        lambda weights: metrics.mcc(y, predicted, classes=classes, weights=weights),
+        correlation,
         people,
         seed=seed,
         replicates=replicates,
         level=level,
     )
     if value == low == 1:
-        trials = _trials(y, units(people, len(y)))
+        trials = trials_of(y, drawn_units(people, len(y)))
         low = (classes * wilson(trials, trials, level).low - 1) / (classes - 1)
     return Interval(value, low, high)
 
@@ -249,5 +295,5 @@ def auc_interval(
         seed=seed,
         replicates=replicates,
         level=level,
-        trials=_trials(y, units(people, len(y))) if len(y) else None,
+        trials=trials_of(y, drawn_units(people, len(y))) if len(y) else None,
     )

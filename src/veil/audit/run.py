@@ -188,10 +188,11 @@ def audit(
         options: dict[str, Any] = {"attack_on": attack_on, "seed": seed, "effort": effort, "matcher": files.matcher}
         who = _single(delayed(inversion.judges)(pack, invert, **options))
         tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
+    targets = list(dict.fromkeys([*private, *["identity"] * ("identity" in utility)]))
     if reference is not None and len(shown) > 1:
         tasks += [
             delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
-            for name in dict.fromkeys((*private, *(("identity",) * ("identity" in utility))))
+            for name in targets
         ]
         tasks.append(delayed(_likeness)(reference, shown, pack, seed, level))
     tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
@@ -209,6 +210,8 @@ def audit(
             progress(done, len(tasks), what)
     order: dict[tuple[str, ...], int] = {(j.subject, j.target, j.attacker, j.role): i for i, j in enumerate(queue)}
     outcomes.sort(key=lambda o: order[o.subject, o.target, o.attacker, o.role])
+    for kinds in about.values():  # of several tasks, which may end in any order
+        kinds.get("transfer", []).sort(key=lambda f: targets.index(f.target))
 
     findings: list[Finding] = []
     for subject in subjects:
@@ -256,7 +259,7 @@ def _jobs(
     rows = [pack.rows(*splits, known=(target,)) for splits in (tuple(attack_on), ("calibrate",), ("test",))]
     if role == "control":
         names = [_SHUFFLED]
-        y = _shuffled(y, groups, pack.split, seed)
+        y = _shuffled(y, groups, pack.split, [seed, *subject.name.encode()])  # another deal for each release
     elif role == "pooled":
         if groups is None or x.ndim > 2:
             return
@@ -291,6 +294,7 @@ def _attack(job: _Job) -> _Outcome:
     x = job.problem_x
     name = f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker
     code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
+    control = job.role == "control"
     common: dict[str, Any] = {
         "release": job.subject,
         "target": job.target,
@@ -311,7 +315,8 @@ def _attack(job: _Job) -> _Outcome:
         feature_map=job.feature_map,
     )
     names = {"subject": job.subject, "target": job.target, "attacker": job.attacker, "role": job.role}
-    chance = 1 / len(np.unique(job.y[job.test]))  # people of the pack need not be among those of the test split
+    # People of the pack need not be among those of the test split.
+    chance = 0.5 if control else 1 / len(np.unique(job.y[job.test]))
     try:
         score = ATTACKERS[job.attacker](problem)
         seen, test = score(problem.x_validation), score(x[job.test])
@@ -319,7 +324,7 @@ def _attack(job: _Job) -> _Outcome:
             raise DidNotConverge("its scores are not finite")
     except DidNotConverge as error:
         failed = Finding(
-            code=f"{code}balanced_accuracy",
+            code=f"{code}auc" if control else f"{code}balanced_accuracy",
             chance=chance,
             status="did_not_converge",
             note=str(error),
@@ -327,11 +332,7 @@ def _attack(job: _Job) -> _Outcome:
         )
         return _Outcome(**names, validation=-1.0, findings=(failed,))
 
-    # A table's own decision is Bayes' rule already.
-    decide = largest if job.attacker in FINITE else decision(seen, problem.y_validation, job.classes)
-    y, predicted = job.y[job.test], decide(test)
-    groups = None if job.groups is None else job.groups[job.test]
-    kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
+    y, groups = job.y[job.test], None if job.groups is None else job.groups[job.test]
 
     def finding(suffix: str, interval: Interval, chance: float) -> Finding:
         value, low, high = interval
@@ -339,9 +340,20 @@ def _attack(job: _Job) -> _Outcome:
             code=f"{code}{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
         )
 
-    found = [finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), chance)]
-    if job.role != "control":
-        found.append(finding("auc", auc_interval(y, test, groups, replicates=300, **kwargs), 0.5))
+    if control:  # its scores, not its decision: a threshold set on shuffled labels may give away nothing of a leak
+        interval = auc_interval(y, test, groups, classes=job.classes, seed=job.seed, replicates=300)
+        people = intervals.trials_of(y, intervals.drawn_units(groups, len(y)))
+        interval = intervals.widened(interval, people, level=0.95, to=job.level)
+        return _Outcome(**names, validation=-1.0, findings=(finding("auc", interval, chance),))
+
+    # A table's own decision is Bayes' rule already.
+    decide = largest if job.attacker in FINITE else decision(seen, problem.y_validation, job.classes)
+    predicted = decide(test)
+    kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
+    found = [
+        finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), chance),
+        finding("auc", auc_interval(y, test, groups, replicates=300, **kwargs), 0.5),
+    ]
     if job.role == "utility":
         found.append(finding("mcc", mcc_interval(y, predicted, groups, replicates=300, **kwargs), 0.0))
     validation = metrics.balanced_accuracy(problem.y_validation, decide(seen), classes=job.classes)
@@ -349,7 +361,7 @@ def _attack(job: _Job) -> _Outcome:
 
 
 def _shuffled(
-    y: NDArray[np.int64], groups: NDArray[np.int64] | None, split: NDArray[np.int8], seed: int
+    y: NDArray[np.int64], groups: NDArray[np.int64] | None, split: NDArray[np.int8], seed: Sequence[int]
 ) -> NDArray[np.int64]:
     """Labels dealt anew among the known rows of each split, which so keeps its classes.
 
@@ -729,20 +741,9 @@ def _check(
     jobs: int | None,
 ) -> None:
     """All that is wrong, in one InputError."""
-    problems = []
-    if not subjects:
-        problems.append("releases: at least one is needed, got none")
-    if not private and not utility:
-        problems.append("labels: at least one private or utility label must be named, got none")
-    if effort not in EFFORTS:
-        problems.append(f"effort: must be one of {', '.join(EFFORTS)}, got {effort!r}")
-    if not 0.5 <= level < 1:
-        problems.append(f"level: must lie in [0.5, 1), got {level}")
-    if jobs is not None and jobs < 1:
-        problems.append(f"jobs: must be at least 1, got {jobs}")
+    problems = ["releases: at least one is needed, got none"] * (not subjects)
+    problems += wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
     splits = [split for split in SPLITS if split in attack_on]
-    if not attack_on or not set(attack_on) <= {"protect", "attack"}:
-        problems.append(f"attackers: must train on 'attack' or 'protect', got {list(attack_on)}")
     names = [s.name for s in subjects]
     problems += [
         f"release {n!r}: names must differ, got {names.count(n)} of this name"
@@ -759,6 +760,30 @@ def _check(
         problems.append(str(error))
     if problems:
         raise InputError("; ".join(problems))
+
+
+def wrong_options(
+    private: Sequence[str],
+    utility: Sequence[str],
+    *,
+    effort: str,
+    attack_on: Sequence[str],
+    level: float,
+    jobs: int | None,
+) -> list[str]:
+    """What is wrong with the options of an audit, whatever the data; they are those of :func:`audit`."""
+    problems = []
+    if not private and not utility:
+        problems.append("labels: at least one private or utility label must be named, got none")
+    if effort not in EFFORTS:
+        problems.append(f"effort: must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    if not 0.5 <= level < 1:
+        problems.append(f"level: must lie in [0.5, 1), got {level}")
+    if jobs is not None and jobs < 1:
+        problems.append(f"jobs: must be at least 1, got {jobs}")
+    if not attack_on or not set(attack_on) <= {"protect", "attack"}:
+        problems.append(f"attackers: must train on 'attack' or 'protect', got {list(attack_on)}")
+    return problems
 
 
 def _problem(subject: Subject, n: int) -> str:

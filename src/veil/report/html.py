@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 from veil.errors import InputError
 from veil.report import (
     ATTACK,
+    CERTIFICATE,
     GAIN,
     LINKAGE,
     METRICS,
@@ -311,7 +312,8 @@ def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
     level = failed[0].finding.level
     return (
         f"{len(failed)} of {len(shuffled)} shuffled-label controls failed; of intervals at {share(level)}, about "
-        f"{share(1 - level)} miss by luck. Audit again with another seed to tell luck from a fault."
+        f"{share(1 - level)} miss by luck, ten times as many with five people a class. Audit again with another seed "
+        "to tell luck from a fault."
     )
 
 
@@ -341,8 +343,8 @@ def _limit(bound: Finding) -> float | None:
 
 def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:
     worst = document.attack(release.name, private)
+    tried = document.select(role="attack", release=release.name, target=private, code=ATTACK)
     if worst is None:
-        tried = document.select(role="attack", release=release.name, target=private, code=ATTACK)
         why = "every attacker failed to converge or does not apply" if tried else "no attacker was tried"
         return Markup("no attack on {} gave a figure ({}), so nothing is known.").format(private, why)
     sentence = Markup("the worst tested attack on {} ({}) reaches <strong>{}</strong> {} {}").format(
@@ -360,15 +362,16 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
             " Certified: from one release of a person, no attacker of any kind exceeds <strong>{}</strong> on fresh "
             "data of the same population ({} confidence)."
         ).format(number(ATTACK, _limit(bound)), share(bound.level))
-    higher = [
-        f
-        for f in document.select(role="attack", release=release.name, target=private, code=ATTACK)
-        if f.ok and (f.value or 0.0) > (worst.value or 0.0)
-    ]
+    higher = [f for f in tried if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
     if higher:
         top = max(higher, key=lambda f: f.value or 0.0)
         sentence += Markup(" On the test data another attacker measures higher still ({}, {}).").format(
             top.attacker, number(top.code, top.value)
+        )
+    lost = [f for f in tried if f.status == "did_not_converge"]
+    if lost:
+        sentence += Markup(" {} did not converge: what they would find is not known.").format(
+            _listed([f.attacker for f in lost])
         )
     pooled = document.attack(release.name, private, POOLED)
     if pooled is not None and (pooled.value or 0.0) > (worst.value or 0.0):
@@ -618,9 +621,13 @@ def _inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
 
 
 def _chances(found: Sequence[Finding], codes: Sequence[str]) -> list[Cell]:
-    """What somebody gets who sees no release."""
-    known = {f.code: f.chance for f in found if f.chance is not None}
-    return [Cell(text=number(code, known.get(code)), words=code not in known) for code in codes]
+    """What somebody gets who sees no release; from where to where, for decoders of each release have their own."""
+    cells = []
+    for code in codes:
+        known = [f.chance for f in found if f.code == code and f.chance is not None]
+        ends = dict.fromkeys(number(code, end) for end in (min(known), max(known))) if known else [number(code, None)]
+        cells.append(Cell(text=" \N{EN DASH} ".join(ends), words=not known))
+    return cells
 
 
 def _attacker_tables(document: Document, code: str) -> list[Table]:
@@ -685,9 +692,12 @@ def _attack_cell(finding: Finding | None, worst: Finding | None, heat: bool, not
 
 def _heat(finding: Finding) -> float | None:
     """How far from chance to certainty, in [0, 1]; the same scale in every table, so shades can be compared."""
-    if finding.value is None or finding.chance is None or finding.chance >= 1:
+    if finding.value is None or finding.chance is None:
         return None
-    return round(min(max((finding.value - finding.chance) / (1 - finding.chance), 0.0), 1.0), 2)
+    certainty = 0.0 if metric(finding.code).low_is_good else 1.0
+    if finding.chance == certainty or metric(finding.code).style == "plain":
+        return None
+    return round(min(max((finding.value - finding.chance) / (certainty - finding.chance), 0.0), 1.0), 2)
 
 
 def _others(document: Document) -> list[tuple[Finding, Cell]]:
@@ -704,7 +714,7 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             return f.worst and f.code in (POOLED, *LINKAGE)
         if f.role == "utility":
             return f.code in _LOOKS or (f.code in METRICS and (f.target in document.data.utility or "|" in f.target))
-        return f.role == "control" or (f.code in METRICS and f.target in document.data.private)
+        return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)
 
     return [
         (
