@@ -153,6 +153,22 @@ def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, peopl
     assert Path(f"{again}.key").read_bytes() == key.read_bytes()
 
 
+def test_files_beside_a_release_are_not_replaced_unasked(veil: Veil, tmp_path: Path, people: Path) -> None:
+    fit = ("fit", "leace", people, tmp_path / "r", "--private", "gender")
+    apply = ("apply", tmp_path / "r", people, tmp_path / "o.npz")
+    for name in ("r.checkpoint", "r.curves.parquet"):
+        beside = tmp_path / name
+        beside.write_text("precious")
+        assert f"{beside}: already exists, and is replaced" in veil.refuses(*fit)
+        assert beside.read_text() == "precious"
+        beside.unlink()
+    assert veil(*fit).status == 0
+    (tmp_path / "o.npz.skipped.csv").write_text("precious")
+    assert "o.npz.skipped.csv: already exists" in veil.refuses(*apply)
+    assert (tmp_path / "o.npz.skipped.csv").read_text() == "precious"
+    assert veil(*apply, "--force").status == 0
+
+
 @pytest.mark.usefixtures("brief")
 def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people: Path) -> None:
     release, plain = tmp_path / "random", tmp_path / "plain"
@@ -362,12 +378,12 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--preset", "huge"], "preset: must be one of paper"),
         (
             ["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--set", "alpha=x"],
-            "alpha: must be a number, got 'x'",
+            "alpha: must be a finite number, got 'x'",
         ),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--set", "nope=1"], "got 'nope'"),
         (
             ["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--precision", "fp8"],
-            "precision: must be auto, bf16 or fp32",
+            "precision: must be one of auto, bf16, fp32",
         ),
         (["fit", "aia", "PEOPLE", "PEOPLE", "--private", "gender"], "already exists; choose another name or --force"),
         (["fit", "random", "PEOPLE", "OUT", "--private", "gender", "--key", "/nowhere"], "the key cannot be read"),

@@ -158,6 +158,30 @@ def test_eyes_that_cannot_be(format, eyes, words):
         decode.decode(encoded(quarters(32, 64), format), 16, 1, eyes=eyes)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("side", [600, 601, 607])
+def test_a_jpeg_that_is_decoded_smaller_is_cut_where_it_would_be_whole(side, orientation):
+    """libjpeg rounds the sides of what it scales up: by almost a pixel where they are no multiple of eight."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    at = np.array([0.7, 0.8]) * side
+    upright = Image.fromarray((255 * np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / 2 / 25**2)).astype(np.uint8))
+    stored = upright if INVERSE[orientation] is None else upright.transpose(INVERSE[orientation])
+    data = encoded(stored, "JPEG", quality=95, exif=rotated(orientation))
+    crop, eyes = (0.5, 0.5, 1.0, 1.0), Eyes(0.6 * side, 0.7 * side, 0.8 * side, 0.7 * side)
+    for part in ({"crop": crop}, {"eyes": eyes}):
+        wanted = decode.decode(encoded(upright, "PNG"), 40, 1, **part)
+        found = decode.decode(data, 40, 1, **part)
+        (y0, x0), (y1, x1) = middle(wanted), middle(found)
+        assert abs(y0 - y1) < 0.1
+        assert abs(x0 - x1) < 0.1
+
+
+def middle(image: np.ndarray) -> tuple[float, float]:
+    """Of the light."""
+    light = np.maximum(image.astype(float) - 40, 0)
+    return tuple(float((grid * light).sum() / light.sum()) for grid in np.mgrid[: len(image), : len(image)])
+
+
 def test_damaged_exif_does_not_lose_the_image():
     data = encoded(quarters(), "JPEG", quality=95)
     exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + 8) + b"Exif\0\0" + b"II*\0\xff\xff\xff\x7f"
@@ -354,3 +378,26 @@ def test_one_wrong_byte_gives_an_image_or_a_refusal(which, place, value):
 def test_crops_that_are_none(crop):
     with pytest.raises(InputError, match="crop"):
         decode.check_crop(crop)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 1), (16, 1), (16, 0)])
+def test_grey_of_more_than_eight_bits_is_shown_as_it_is_meant(bits, white):
+    """A TIFF says how many bits a sample has, and whether 0 is black or white."""
+    ramp = np.tile(np.arange(0, 256, 8), (32, 1))
+    values = ramp << (bits - 8)
+    rows = values.astype("<u2").tobytes()
+    if bits == 12:  # two samples in three bytes
+        a, b = values.reshape(-1, 2).T
+        rows = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], 1).astype(np.uint8).tobytes()
+    tags = {256: 32, 257: 32, 258: bits, 259: 1, 262: white, 273: 8 + 2 + 12 * 8 + 4, 277: 1, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + rows
+    found = decode.decode(data, 32, 1)
+    np.testing.assert_array_equal(found, ramp if white else 255 - ramp)
+
+
+def test_a_transparent_shade_of_sixteen_bits_is_white():
+    image = np.full((32, 32), 1000, np.uint16)
+    image[:, 16:] = 50_000
+    found = decode.decode(encoded(image, "PNG", transparency=1000), 32, 1)
+    assert (found[0, 2], found[0, -3]) == (255, 50_000 >> 8)

@@ -634,6 +634,9 @@ def test_embeddings_without_names_and_labels_without_names(tmp_path):
     put(tmp_path / "numbers.csv", "source,gender\n3,f\n0,m\n")
     pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "numbers.csv")
     assert words(pack, "gender") == {"0": "m", "1": None, "2": None, "3": "f"}
+    put(tmp_path / "from-one.csv", "source,gender\n1,f\n2,f\n3,m\n4,m\n")
+    with pytest.raises(InputError, match=r"so source must be their numbers, 0 to 3, got 4$"):
+        packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "from-one.csv", force=True)
     put(tmp_path / "rows.csv", "gender,identity\nf,ann\nf,ann\nm,bob\n,bob\n")
     pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "rows.csv", force=True)
     assert words(pack, "gender") == {"0": "f", "1": "f", "2": "m", "3": None}

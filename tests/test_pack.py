@@ -68,6 +68,12 @@ def test_from_arrays_encodes_labels():
     assert pack.rows().dtype == np.int64
 
 
+def test_values_that_are_no_labels():
+    with pytest.raises(InputError, match="a value must be a string, a number or a boolean, got a ndarray"):
+        Pack.from_arrays(np.ones((2, 3)), {"a": np.zeros((2, 2))})
+    assert Pack.from_arrays(np.ones((2, 3)), {"a": np.array([b"f", b"m"])}).classes["a"] == ("f", "m")
+
+
 def test_values_of_labels():
     codes, classes = encode(np.array([1.0, np.nan, 2.0, 2.5]))
     assert classes == ("1", "2", "2.5")
@@ -308,6 +314,21 @@ def test_failures_leave_nothing_behind(tmp_path, fault, seen, words, force):
     if force:
         assert len(Pack.open(tmp_path / "pack", verify=True)) == 40
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_what_is_made_meanwhile_is_kept(tmp_path):
+    out, told = tmp_path / "out", []
+
+    def meanwhile(*message):
+        told.append(message)
+        out.mkdir(exist_ok=True)
+        (out / "thesis.txt").write_text("mine")
+
+    with pytest.raises(InputError, match="exists already"):
+        build.pack("stylised", "identities=4,images=2", out, size=16, progress=meanwhile)
+    assert told
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "thesis.txt").read_text() == "mine"
 
 
 def test_reading_does_not_run_ahead(monkeypatch):

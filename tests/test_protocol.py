@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from conftest import vectors_pack
 from veil import pipeline
 from veil.data.pack import Pack
 from veil.errors import InputError
+from veil.methods import METHODS
 from veil.release import Release
 
 BRIEF: dict[str, dict[str, Any]] = {
@@ -128,3 +131,38 @@ def test_no_name_of_a_person_is_in_a_release(tmp_path):
         "template", made, private=["identity"], preset="erased", utility="gender", settings=settings
     )
     assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()
+
+
+def test_settings_that_are_no_numbers_or_of_another_kind():
+    method = METHODS["template"]
+    for value, message in (
+        ("inf", "noise: must be a finite number, got 'inf'"),
+        (float("nan"), "noise: must be a finite number, got nan"),
+        (None, "noise: must be a finite number, got None"),
+        ([0.5], "noise: must be a finite number, got [0.5]"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            method.configured(None, {"noise": value})
+    with pytest.raises(InputError, match=re.escape("steps: must be an integer, got 2.5")):
+        method.configured(None, {"steps": 2.5})
+    with pytest.raises(InputError, match=re.escape("align: must be true or false, got 1")):
+        method.configured(None, {"align": 1})
+    with pytest.raises(InputError, match=re.escape("classifiers: must be text, got 3")):
+        METHODS["san"].configured(None, {"classifiers": 3})
+    steps = method.configured(None, {"steps": np.float64(5)}).steps
+    assert (steps, type(steps)) == (5, int)
+
+
+def test_joint_classes_that_would_not_fit():
+    rng = np.random.default_rng(0)
+    labels = {f"l{i:02d}": rng.integers(0, 2, 60) for i in range(11)}
+    pack = Pack.from_arrays(rng.normal(size=(60, 8)), {"identity": np.arange(60) // 2, **labels})
+    with pytest.raises(InputError, match="template: private labels make at most 1,024 joint classes"):
+        METHODS["template"].fit(METHODS["template"].presets["default"], pack, private=list(labels))
+
+
+@pytest.mark.parametrize(("options", "message"), [({"precision": "fp16"}, "precision: must be one of"),
+                                                  ({"seed": -1}, "seed: must lie in 0")])  # fmt: skip
+def test_options_of_a_fit_that_do_not_serve(options, message):
+    with pytest.raises(InputError, match=message):
+        pipeline.fit("leace", vectors_pack(), private=["gender"], **options)

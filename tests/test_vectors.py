@@ -96,6 +96,19 @@ def test_numbered_columns_are_the_vector_and_other_floats_are_labels(tmp_path: P
     assert open_vectors(tmp_path / "plain.parquet").width == 2
 
 
+def test_numbered_columns_are_taken_by_their_numbers(tmp_path: Path) -> None:
+    x = vectors(3, 12)
+    for order in (range(12), sorted(range(12), key=str), range(11, -1, -1)):
+        pq.write_table(pa.table({f"v{i}": x[:, i] for i in order}), tmp_path / "v.parquet")
+        np.testing.assert_array_equal(read(tmp_path / "v.parquet")[1], x)
+
+
+def test_names_of_an_npz_file_must_be_as_many_as_its_vectors(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", vectors=vectors(4), source=np.array(list("abc")))
+    with pytest.raises(InputError, match=r"array source must name its 4 rows, got shape \(3,\)"):
+        open_vectors(tmp_path / "v.npz")
+
+
 def test_names_that_repeat_are_found_across_blocks(tmp_path: Path) -> None:
     n = 9000
     names = np.array([f"n{i}" for i in range(n)])

@@ -34,7 +34,7 @@ from veil.data.pack import SPLITS, Pack, class_name, few, flat, sha256
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
-from veil.release import BATCH, Release, in_order
+from veil.release import BATCH, Release, check_utf8, in_order
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
 
@@ -132,11 +132,14 @@ def apply(
             if the release gives vectors, or ``out`` and ``source`` lie one in the other.
     """
     source, out = Path(source), Path(out)
+    check_utf8(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
     if images:
         _check_images(release, source, out, pack, row_numbers)
     else:
         _check_target(source, out, pack, force)
+        if outputs.skipped_file(out).exists() and not (force or resume):
+            raise InputError(f"{outputs.skipped_file(out)}: already exists; choose another name or force")
     _check_told(release, source, pack, told)
     eyes = _landmarks(release, source, pack, landmarks)
     choices = None if hide is None else _choices(release, Path(hide))

@@ -8,8 +8,10 @@ stdout, progress to stderr. Nothing heavy is imported before a command needs it:
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
+import io
 import json
 import os
 import shlex
@@ -255,8 +257,10 @@ def fit(
     out = named(out)
     if out.exists() and not force:
         raise InputError(f"{out}: already exists; choose another name or --force")
-    if precision not in ("auto", "bf16", "fp32"):
-        raise InputError(f"precision: must be auto, bf16 or fp32, got {precision!r}")
+    losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
+    for beside in (losses, checkpoint):
+        if beside.exists() and not (force or resume):
+            raise InputError(f"{beside}: already exists, and is replaced; move it away, or --force (or --resume)")
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
     options: dict[str, Any] = {
@@ -268,7 +272,7 @@ def fit(
         "base": None if base is None else Release.load(base),
         "key": read_key_file(kept) if kept is not None else None,
         "precision": precision,
-        "checkpoint": out.with_name(out.name + ".checkpoint"),
+        "checkpoint": checkpoint,
         "every": checkpoint_every,
         "resume": resume,
     }
@@ -287,12 +291,11 @@ def fit(
         return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
-    losses = out.with_name(out.name + ".curves.parquet")
     if curves:
         written["curves"] = str(pipeline.write_curves(losses, curves))
     else:
         losses.unlink(missing_ok=True)  # those of a release that this one replaces
-    out.with_name(out.name + ".checkpoint").unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
     if release.key is not None:
@@ -533,6 +536,9 @@ def export(
 def main() -> None:
     """Entry point: runs a command and turns every outcome into an exit status."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letters must not fail the command
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(sys.argv[1:] or ["--help"], prog_name="veil", standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be handled
@@ -550,9 +556,9 @@ def main() -> None:
         )  # else Python complains when it flushes at the end
         sys.exit(0)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _internal(error)
-        _fail(f"{error.filename}: {error.strerror}", 2)
+        _fail(f"{error.filename or 'writing'}: {error.strerror}", 2)
     except Exception as error:
         _internal(error)
     if status == 130:  # typer's word for an interruption, in some of its versions

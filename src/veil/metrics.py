@@ -398,7 +398,7 @@ class People:
         return People(np.asarray(count, np.float64), np.asarray(squares, np.float64), spread @ spread.T)
 
     def scatter(self, weights: NDArray[Any] | None = None) -> Scatter:
-        """Their scatter, each person ``(P,)`` so many times; NaN without two people, or without anybody who has two vectors."""
+        """Their scatter, persons ``(P,)`` so many times each; NaN without two, or if nobody has two vectors."""
         w = _weights(weights, len(self.count))
         free = w @ (self.count - 1)
         if free <= 0 or (w > 0).sum() < 2:

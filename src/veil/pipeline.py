@@ -5,12 +5,13 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +121,10 @@ def fit(
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
         base.contract.check_alignment(pack, "base")
+    if precision not in get_args(Precision):
+        raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    if not 0 <= int(seed) < 2**31:
+        raise InputError(f"seed: must lie in 0 .. 2**31 - 1, got {seed}")
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
     pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
     seed = int(seed)
@@ -412,6 +417,9 @@ def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | N
         return np.ascontiguousarray(entry.vectors, dtype=np.float32)
     room = entry.release.contract.empty(0)
     x = np.lib.format.open_memmap(path, "w+", room.dtype, (len(pack), *room.shape[1:]))
+    if hasattr(os, "posix_fallocate"):  # where the disk has no room for it, say so now: a mapping would end in SIGBUS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     starts, start = range(0, len(pack), 1024), 0
     parts: Iterator[NDArray[Any]] = entry.release.stream(pack.x[i : i + 1024] for i in starts)
     if codes is not None:  # the network has spoken already

@@ -661,14 +661,23 @@ def named(path: str | Path) -> Path:
     """A path whose last part is a name, for files beside it to share; ``.`` and ``..`` are written out.
 
     Raises:
-        InputError: For the root, which has none.
+        InputError: For the root, which has none, and a name that is not UTF-8.
     """
     path = Path(path)
+    check_utf8(path)
     if path.name in ("", ".."):
         path = path.resolve()
     if not path.name:
         raise InputError(f"{path}: not a name for a folder")
     return path
+
+
+def check_utf8(path: Path) -> None:
+    """Raises InputError for a name that is not UTF-8: files of columns cannot be opened by it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(path)!a}: a name must be UTF-8") from None
 
 
 def key_path(release: Path) -> Path:

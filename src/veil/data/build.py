@@ -190,7 +190,7 @@ def write(
         meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
         (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
         _sync(folder)
-        _rename(folder, out)
+        _rename(folder, out, force)
     except OSError as error:
         words = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise InputError(f"{out}: the pack cannot be written: {words}; nothing was left behind") from None
@@ -466,8 +466,9 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _rename(folder: Path, out: Path) -> None:
+def _rename(folder: Path, out: Path, force: bool) -> None:
     """Gives the whole folder its name; a pack that it replaces is put aside first and removed last."""
+    _check_target(out, force)  # again: what was made there meanwhile is somebody's
     if not out.exists():
         folder.rename(out)
         return

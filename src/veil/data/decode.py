@@ -18,6 +18,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -143,15 +144,15 @@ def decode(
     try:
         jpeg = data[:3] == b"\xff\xd8\xff"
         if jpeg:
-            image, width, height = _jpeg(data, size, channels, crop if eyes is None else eyes)
+            found = _jpeg(data, size, channels, crop if eyes is None else eyes)
         else:
             image = _other(data, channels)
-            width, height = image.size
+            found = _Upright(image, *image.size)
             if eyes is not None:
-                eyes.check(width, height)
+                eyes.check(*image.size)
         if eyes is not None:
-            return np.asarray(_align(image, size, eyes, width, height))
-        return np.asarray(_crop_and_resize(image, size, _box(crop, width, height)))
+            return np.asarray(_align(found, size, eyes))
+        return np.asarray(_crop_and_resize(found, size, _box(crop, found.width, found.height)))
     except DecodeError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise anything: SyntaxError, struct.error, KeyError, ...
@@ -224,11 +225,28 @@ def _side(part: Box | Pixels | Eyes | None, width: int, height: int) -> float:
     return min((right - left) * width, (bottom - top) * height)
 
 
-def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | None) -> tuple[Image.Image, int, int]:
-    """The upright JPEG, at the smallest scale at which the part's square still has ``size`` pixels a side.
+class _Upright(NamedTuple):
+    """An upright image, perhaps at a smaller scale.
 
-    Also the upright width and height that it has in the file.
+    Attributes:
+        image: The pixels.
+        width: Upright, in the file.
+        height: The same.
+        scale: Pixels here for one of the file.
+        left: Where the file's left edge lies here, in pixels: scaled sides are rounded up, by part of a pixel.
+        top: The same of its upper edge.
     """
+
+    image: Image.Image
+    width: int
+    height: int
+    scale: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
+
+
+def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | None) -> _Upright:
+    """The upright JPEG, at the smallest scale at which the part's square still has ``size`` pixels a side."""
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(width, height)
     turn = _orientation(data)
@@ -237,7 +255,7 @@ def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | Non
     if space in ("CMYK", "YCCK"):
         # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones.
         image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels)
-        return _upright(image, turn), wide, high
+        return _Upright(_upright(image, turn), wide, high)
     scale = min(1.0, size / side)
     array = simplejpeg.decode_jpeg(
         data,
@@ -245,7 +263,14 @@ def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | Non
         min_height=math.ceil(height * scale),
         min_width=math.ceil(width * scale),
     )
-    return _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn), wide, high
+    image = _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn)
+    # libjpeg scales by eighths: by the fewest that make sides like these, which it has rounded up.
+    eighths = (n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == array.shape[:2])
+    scale = next(eighths, 8) / 8
+    # The part of a pixel that is too much is on the right and at the bottom, before the image is turned.
+    left = image.width - wide * scale if turn in (2, 3, 6, 7) else 0.0
+    top = image.height - high * scale if turn in (3, 4, 7, 8) else 0.0
+    return _Upright(image, wide, high, scale, left, top)
 
 
 def _orientation(data: bytes) -> int:
@@ -315,7 +340,7 @@ def _load(image: ImageFile) -> ImageFile:
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     """8-bit grey or RGB out of whatever a file may hold."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(_eight_bits(image))
     elif image.mode in ("I", "F"):
         raise DecodeError("samples of 32 bits, which have no fixed range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -324,9 +349,24 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _crop_and_resize(image: Image.Image, size: int, box: Box) -> Image.Image:
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Grey of 9 to 16 bits, which Pillow gives as it stands in the file, as 8 bits."""
+    values = np.asarray(image).astype(np.int64)
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    bits = tags.get(Tag.BitsPerSample, (16,))
+    shown: NDArray[np.int64] = (values >> (max(bits) - 8)).clip(0, 255)
+    if tags.get(Tag.PhotometricInterpretation, 1) == 0:  # white is zero
+        shown = 255 - shown
+    if "transparency" in image.info:
+        shown[values == image.info["transparency"]] = 255
+    return shown.astype(np.uint8)
+
+
+def _crop_and_resize(found: _Upright, size: int, box: Box) -> Image.Image:
     """The largest centred square of the crop, at ``size`` pixels a side."""
-    left, top, right, bottom = (f * n for f, n in zip(box, (*image.size, *image.size), strict=True))
+    image, width, height, scale, *_ = found
+    left, right = (f * width * scale + found.left for f in box[::2])
+    top, bottom = (f * height * scale + found.top for f in box[1::2])
     side = min(right - left, bottom - top)
     left += (right - left - side) / 2
     top += (bottom - top - side) / 2
@@ -337,25 +377,22 @@ def _crop_and_resize(image: Image.Image, size: int, box: Box) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)
 
 
-def _align(image: Image.Image, size: int, eyes: Eyes, width: int, height: int) -> Image.Image:
-    """The square that has the eyes at :data:`EYES`, at ``size`` pixels a side.
-
-    ``image`` is the upright image of ``width`` x ``height`` pixels, perhaps at a smaller scale.
-    """
+def _align(found: _Upright, size: int, eyes: Eyes) -> Image.Image:
+    """The square that has the eyes at :data:`EYES`, at ``size`` pixels a side."""
+    image = found.image
     # Pillow counts from the corner of the first pixel, landmarks from its middle.
     left = np.array([eyes.left_x, eyes.left_y]) + 0.5
     right = np.array([eyes.right_x, eyes.right_y]) + 0.5
     across = (right - left) / (EYES[1][0] - EYES[0][0])  # the square's upper edge; the one on its left goes down
     down = np.array([-across[1], across[0]])
     corner = left - EYES[0][0] * across - EYES[0][1] * down
-    scale = np.array([image.width / width, image.height / height])
+    across, down, corner = across * found.scale, down * found.scale, corner * found.scale + (found.left, found.top)
     # Pillow's transform looks at 4 x 4 pixels around each place, however far apart the places are: it must not shrink.
     # So what is much too large is averaged first, to three pixels or more for one, like reducing_gap in a plain resize.
-    factor = max(1, int(math.hypot(*(across * scale)) / size / 3))
+    factor = max(1, int(math.hypot(*across) / size / 3))
     if factor > 1:
         image = image.reduce(factor)
-        scale /= factor
-    across, down, corner = across * scale, down * scale, corner * scale
+        across, down, corner = across / factor, down / factor, corner / factor
     # Then the turned square is drawn with at least as many pixels as it has here, and shrunk as other images are.
     drawn = size * max(1, math.ceil(round(max(math.hypot(*across), math.hypot(*down)) / size, 6)))
     corners = np.stack([corner, corner + across, corner + down, corner + across + down])

@@ -273,6 +273,10 @@ def class_name(value: Any) -> str | None:
         if math.isnan(value):
             return None
         return str(int(value)) if float(value).is_integer() else str(float(value))
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")
+    if isinstance(value, list | tuple | set | dict | np.ndarray):
+        raise InputError(f"labels: a value must be a string, a number or a boolean, got a {type(value).__name__}")
     return str(value).strip() or None
 
 

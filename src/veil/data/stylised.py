@@ -153,6 +153,9 @@ class Faces:
         return {"identity": f"person-{self.labels['identity'][row]:05d}"} | named
 
 
+_MOST = 10_000_000  # images
+
+
 def population(identities: int, images_per_identity: int, seed: int = 0) -> Faces:
     """Draw the people and their images: identity by identity, ``images_per_identity`` rows each.
 
@@ -160,11 +163,13 @@ def population(identities: int, images_per_identity: int, seed: int = 0) -> Face
     likely; joy always smiles, neutral and surprise sometimes do.
 
     Raises:
-        InputError: fewer than 2 identities, fewer than 1 image each, or a negative seed.
+        InputError: fewer than 2 identities, fewer than 1 image each, more than 10 million images, or a negative seed.
     """
     for name, value, least in (("identities", identities, 2), ("images", images_per_identity, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"stylised faces: {name} must be at least {least}, not {value}")
+    if identities * images_per_identity > _MOST:
+        raise InputError(f"stylised faces: at most {_MOST:,} images, not {identities} times {images_per_identity}")
     people, images = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     gender = people.permutation(np.arange(identities, dtype=np.int64) % 2)
     shifts = np.array([shift for shift, _, _ in PARAMETERS.values()])

@@ -235,7 +235,10 @@ def _vector_columns(path: Path, schema: pa.Schema, column: str | None) -> list[s
     for name in floats:
         if number := re.fullmatch(r"(.*?)\d+", name, re.S):
             groups.setdefault(number[1], []).append(name)
-    groups = {stem: names for stem, names in groups.items() if len(names) > 1}
+    # By their numbers, which say what dimension they are, wherever the columns stand.
+    groups = {
+        stem: sorted(names, key=lambda name: int(name[len(stem) :])) for stem, names in groups.items() if len(names) > 1
+    }
     if column is not None:
         if column not in lists and column not in groups:
             there = ", ".join([*lists, *(f"{stem}0..." for stem in groups)]) or "none"
@@ -448,7 +451,9 @@ def _open_npz(path: Path, column: str | None) -> VectorFile:
     _check_filled(path, f"array {chosen}", headers[chosen])
     n, width = headers[chosen].shape
     rest = [name for name in headers if name != chosen]
-    key = next((name for name in KEYS if name in rest and headers[name].shape == (n,)), "")
+    key = next((name for name in KEYS if name in rest), "")
+    if key and headers[key].shape != (n,):
+        raise InputError(f"{path}: array {key} must name its {n} rows, got shape {headers[key].shape}")
     return VectorFile(
         path=path, form="npz", n=n, width=width, key=key, others=tuple(name for name in rest if name != key),
         _reader=_Npz(path, chosen),

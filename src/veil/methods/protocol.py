@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, get_type_hints
+from typing import Any, Literal, Protocol, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,8 @@ class Method:
             if name not in values:
                 raise InputError(f"setting: must be one of {', '.join(values)}, got {name!r}")
             value = value.item() if isinstance(value, np.generic) else value  # what JSON can keep
-            values[name] = _parsed(name, value, hints[name]) if isinstance(value, str) else value
+            read = _parsed if isinstance(value, str) else _fitting
+            values[name] = read(name, value, hints[name])
         return self.config(**values)
 
 
@@ -142,9 +144,41 @@ def refuse_people(method: str, private: Sequence[str]) -> None:
         )
 
 
+def refuse_many(method: str, pack: Pack, private: Sequence[str]) -> None:
+    """What is shipped for each joint class of private labels must fit: their number is the product of the classes'.
+
+    Raises:
+        InputError: For more than :data:`MOST_JOINT` joint classes.
+    """
+    joint = math.prod(len(pack.classes[name]) for name in private)
+    if joint > MOST_JOINT:
+        raise InputError(
+            f"{method}: private labels make at most {MOST_JOINT:,} joint classes, each with something of its own; the "
+            f"{len(private)} named make {joint:,}"
+        )
+
+
+MOST_JOINT = 1024
+
+
 def listed(text: str) -> list[str]:
     """The names of a setting that holds several, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _fitting(name: str, value: Any, kind: Any) -> Any:
+    """A value that is no string, where it is of the setting's kind; 2.0 is the integer 2."""
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{name}: must be true or false, got {value!r}")
+    elif kind in (int, float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or (kind is int and value != int(value)):
+            raise InputError(f"{name}: must be {_KINDS[kind]}, got {value!r}")
+        value = int(value) if kind is int else value
+    elif kind is str or get_origin(kind) is Literal:
+        raise InputError(f"{name}: must be text, got {value!r}")
+    return value
 
 
 def _parsed(name: str, text: str, kind: Any) -> Any:
@@ -155,7 +189,13 @@ def _parsed(name: str, text: str, kind: Any) -> Any:
         return words[text.lower()]
     if kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
-            raise InputError(f"{name}: must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{name}: must be {_KINDS[kind]}, got {text!r}")
+        return number
     return text
+
+
+_KINDS = {int: "an integer", float: "a finite number"}

@@ -76,7 +76,7 @@ from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
-from veil.methods.protocol import listed, not_among, refuse_people, require_classes, too_small
+from veil.methods.protocol import listed, not_among, refuse_many, refuse_people, require_classes, too_small
 from veil.methods.template import people
 from veil.nets import (
     GroupNorm,
@@ -743,6 +743,7 @@ def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> 
     if pack.kind != "images":
         raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
     pack.require(private=list(private), utility="identity", among=["protect"])
+    refuse_many("san", pack, private)
     problems = [
         f"label {name!r}: the opposite needs two classes, got {len(pack.classes[name])}"
         for name in private

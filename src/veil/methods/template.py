@@ -54,7 +54,7 @@ from veil.engine import Player, Run, Step
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
-from veil.methods.protocol import refuse_people, require_classes, too_small
+from veil.methods.protocol import refuse_many, refuse_people, require_classes, too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key, normalised_noise
 from veil.transport import choose_shrinkage, power, transport_maps
@@ -559,6 +559,8 @@ def fit(
     if pack.kind != "vectors":
         raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
     pack.require(private=list(private), utility=utility, among=["protect"])
+    if config.moves:
+        refuse_many("template", pack, private)
     run = run or Run(seed=seed)
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from veil.data.layouts import table as tables
 from veil.data.layouts.listing import Item, Listing, Options, Pair, check_options
+from veil.data.pack import few
 from veil.data.vectors import KEYS, open_vectors
 from veil.errors import InputError
 
@@ -37,6 +38,12 @@ def read(source: Path, options: Options) -> Listing:
     other, rows, pairs = None, np.full(n, -1, np.int64), None
     if options.labels is not None:
         other = tables.read(options.labels, KEYS, rows=None if own.key else n)
+        odd = set(other.names) - set(names)
+        if not own.key and 0 < len(odd) < len(other.names):  # counted from 1, say: every label would be its neighbour's
+            raise InputError(
+                f"{options.labels}: {source} does not name its rows, so {other.key} must be their numbers, "
+                f"0 to {n - 1}, got {few(sorted(odd), 2)}"
+            )
         rows = tables.join(other, names)
         notes += [*other.notes, *tables.join_notes(other, names, rows, "vectors")]
         both = sorted(own.codes.keys() & other.codes.keys())

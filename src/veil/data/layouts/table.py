@@ -174,11 +174,18 @@ def _unique_by_file(entries: Any) -> dict[str, int]:
     return out
 
 
+MOST_LETTERS = 1024
+"""Of a name: arrays of names take as much for each as for the longest."""
+
+
 def _names(path: Path, key: str, column: pa.ChunkedArray | pa.Array) -> list[str]:
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise InputError(f"{path}: row {row + 1} names no {key}")
     names = [str(name) for name in column.to_pylist()]
+    if (longest := max(map(len, names), default=0)) > MOST_LETTERS:
+        row = next(row for row, name in enumerate(names) if len(name) == longest)
+        raise InputError(f"{path}: {key} of row {row} has {longest:,} characters; names have at most {MOST_LETTERS:,}")
     seen: set[str] = set()
     for name in names:
         if _plain(name) in seen:
@@ -232,6 +239,11 @@ def _csv(path: Path) -> dict[str, pa.ChunkedArray]:
             parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(column_types={name: pa.string() for name in header}),
         )
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if (place := pc.index(pc.match_substring(column, "\n"), True).as_py()) >= 0:
+            raise InputError(
+                f"{path}: column {name} of row {place} holds a line break: a quote may have been left open"
+            )
     table = pa.table([_known(column) for column in table.columns], names=table.column_names)
     return _columns(path, header, table)
 
