@@ -312,8 +312,8 @@ def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
     level = failed[0].finding.level
     return (
         f"{len(failed)} of {len(shuffled)} shuffled-label controls failed; of intervals at {share(level)}, about "
-        f"{share(1 - level)} miss by luck, ten times as many with five people a class. Audit again with another seed "
-        "to tell luck from a fault."
+        f"{share(1 - level)} miss by luck, more where people are few. Audit again with another seed to tell luck from "
+        "a fault."
     )
 
 
