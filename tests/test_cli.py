@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from conftest import brightness_file, onnx_file
+from conftest import brightness_file, onnx_file, vectors_pack
 from veil import cli, pipeline
 from veil._version import __version__
 from veil.audit import run, transfer
@@ -27,6 +28,7 @@ from veil.audit.attackers import EFFORTS
 from veil.audit.findings import Finding
 from veil.data.layouts import LAYOUTS
 from veil.data.pack import Pack
+from veil.errors import InputError
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -151,6 +153,30 @@ def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, peopl
     again = tmp_path / "again"
     assert veil.json("fit", "random", people, again, "--private", "gender", "--key", key)["key"] == f"{again}.key"
     assert Path(f"{again}.key").read_bytes() == key.read_bytes()
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_that_cannot_be_written_leaves_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, out = vectors_pack(), tmp_path / "out"
+    ask: dict[str, Any] = {"private": ["gender"], "utility": [], "baselines": (), "effort": "quick", "jobs": 1}
+
+    def entry(loss: float) -> pipeline.Entry:
+        return pipeline.Entry(name="mine", vectors=np.asarray(pack.x), curves=[(0, "stage", "player", loss)])
+
+    pipeline.audit_pack(pack, out, [entry(0.5)], **ask)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert sorted(path.name for path in before) == ["00-mine.parquet", "findings.json"]
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline.files, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.audit_pack(pack, out, [entry(0.7)], **ask)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match="effort: must be one of"):
+        pipeline.audit_pack(pack, tmp_path / "other", [entry(0.5)], **(ask | {"effort": "quik"}))
+    assert not (tmp_path / "other").exists()
 
 
 def test_files_beside_a_release_are_not_replaced_unasked(veil: Veil, tmp_path: Path, people: Path) -> None:

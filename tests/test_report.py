@@ -407,6 +407,44 @@ def test_a_release_without_any_figure_is_not_passed_over(tmp_path: Path) -> None
     assert "Not drawn, for want of a figure: AIA deep." in got.text("plane")
 
 
+def test_the_verdict_names_attackers_that_did_not_converge(tmp_path: Path) -> None:
+    document = build()
+    for f in only(document, "AIA deep", "attribute.balanced_accuracy"):
+        if f["attacker"] in ("svm", "cnn"):
+            f.update(value=None, low=None, high=None, status="did_not_converge", worst=False)
+    text = page(tmp_path, document).text("verdict")
+    assert text.count("svm and cnn did not converge: what they would find is not known.") == 1
+
+
+def test_distances_without_releases_and_their_shades(tmp_path: Path) -> None:
+    """A lower distance is the stronger attack; each release has its own decoder that learns nothing."""
+    document = build()
+    for release, value, chance in (("AIA", 0.1, 0.4), ("AIA deep", 0.6, 0.5)):
+        for attacker in ("weak decoder", "strong decoder"):
+            more = {"chance": chance, "worst": attacker == "weak decoder"}
+            document["findings"].append(
+                finding("inversion.perceptual", release, "image", attacker, value, low=value, high=value, **more)
+            )
+    got = page(tmp_path, document)
+    heats = [float(str(a["style"]).split(":")[1]) for tag, a in got.tags if tag == "td" and "style" in a]
+    assert heats.count(0.75) == 2  # (0.4 - 0.1) / 0.4; nothing of 0.6
+    assert ".400 \N{EN DASH} .500" in got.text("inversion")
+
+
+def test_a_bound_that_no_other_table_shows_is_among_further_figures(tmp_path: Path) -> None:
+    document = build()
+    more = {"role": "bound", "low": 0.7, "high": 0.7}
+    document["findings"] += [
+        finding("certificate.balanced_accuracy", "AIA", "gender", "any", 0.7, **more),
+        finding("certificate.accuracy", "AIA", "gender", "any", 0.7, **more),
+        finding("certificate.balanced_accuracy", "AIA deep", "gender", "any", None, role="bound",
+                status="not_applicable", note="because of this"),
+    ]  # fmt: skip
+    got = page(tmp_path, document).text("others")
+    assert "Certified bound on plain accuracy" in got or "certificate.accuracy" in got
+    assert "because of this" in got
+
+
 @pytest.mark.parametrize(
     ("low", "high", "value"),
     [(0.54, 0.582, 0.561), (0.42, 0.46, 0.44)],
