@@ -199,6 +199,10 @@ def test_choices_from_a_file(tmp_path):
     (tmp_path / "bad.csv").write_text("path,hide\na.png,gender; age\n")
     with pytest.raises(InputError, match=r"bad\.csv: line 2: hide must name some of gender, glasses, got 'age'"):
         apply(release, tmp_path / "in", tmp_path / "bad", hide=tmp_path / "bad.csv", images=True)
+    (tmp_path / "case.csv").write_text("path,hide\nA.png,gender\nb.png,\n")
+    for source in ("in", "pack"):
+        with pytest.raises(InputError, match=r"case\.csv: every row must name an image, got A\.png"):
+            apply(release, tmp_path / source, tmp_path / "bad.npy", hide=tmp_path / "case.csv")
     with pytest.raises(InputError, match="must not be given, as the release leaves nothing to choose"):
         apply(fit(), tmp_path / "in", tmp_path / "bad", hide=tmp_path / "hide.csv", images=True)
     assert not (tmp_path / "bad").exists()

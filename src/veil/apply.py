@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
@@ -149,6 +149,8 @@ def apply(
         rows = _from_images(release, source, row_numbers, eyes, named=out.suffix != ".npy")
     else:
         rows = _from_vectors(release, source, column, told, row_numbers, named=out.suffix != ".npy")
+    if choices is not None:
+        choices.check(Path(str(hide)), pack.sources if pack is not None else [name for name, _ in rows.found])
     # Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
     k, each = (1, BATCH["images"]) if images else (release.contract.k, outputs.PART)
     run = {
@@ -297,6 +299,12 @@ class Choices:
 
     names: tuple[str, ...]
     hidden: Mapping[str, frozenset[str]]
+
+    def check(self, file: Path, paths: Iterable[str]) -> None:
+        """Raises InputError for rows that name none of these paths: what they choose would not be heard."""
+        there = {sidecar.plain(clean(path)) for path in paths}
+        if strange := [path for path in self.hidden if path not in there]:
+            raise InputError(f"hide {file}: every row must name an image, got {few(strange, 2)}")
 
     def of(self, paths: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
         """For each attribute ``(m,)``, whether it is hidden in the images of these paths."""
