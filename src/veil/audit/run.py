@@ -157,7 +157,9 @@ def audit(
             that does not serve.
     """
     private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
-    _check(subjects, pack, private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
+    wrong = wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
+    if wrong := wrong + _wrong_data(subjects, pack, private, utility, attack_on):
+        raise InputError("; ".join(wrong))
     reference = next((s for s in subjects if s.role == "input"), None)
     shown = {s.name: s.x for s in subjects if s.codes is None and reference and transfer.pass_for(s.x, reference.x)}
     files = transfer.opened(
@@ -729,20 +731,11 @@ def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) ->
         torch.set_num_threads(threads)
 
 
-def _check(
-    subjects: Sequence[Subject],
-    pack: Pack,
-    private: Sequence[str],
-    utility: Sequence[str],
-    *,
-    effort: str,
-    attack_on: Sequence[str],
-    level: float,
-    jobs: int | None,
-) -> None:
-    """All that is wrong, in one InputError."""
+def _wrong_data(
+    subjects: Sequence[Subject], pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on: Sequence[str]
+) -> list[str]:
+    """What is wrong with releases and labels."""
     problems = ["releases: at least one is needed, got none"] * (not subjects)
-    problems += wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
     splits = [split for split in SPLITS if split in attack_on]
     names = [s.name for s in subjects]
     problems += [
@@ -758,8 +751,7 @@ def _check(
         pack.require(private=list(private), utility=list(utility), among=sorted({*splits, "calibrate", "test"}))
     except InputError as error:
         problems.append(str(error))
-    if problems:
-        raise InputError("; ".join(problems))
+    return problems
 
 
 def wrong_options(
