@@ -411,7 +411,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--precision", "fp8"],
             "precision: must be one of auto, bf16, fp32",
         ),
-        (["fit", "aia", "PEOPLE", "PEOPLE", "--private", "gender"], "already exists; choose another name or --force"),
+        (["fit", "aia", "PEOPLE", "PEOPLE", "--private", "gender"], "already exists; choose another name or force"),
         (["fit", "random", "PEOPLE", "OUT", "--private", "gender", "--key", "/nowhere"], "the key cannot be read"),
         (["fit", "aia", "PEOPLE", "OUT"], "private: at least one label must be named, got none"),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
@@ -543,6 +543,9 @@ def test_a_folder_may_be_called_by_where_one_stands(
     assert "/: not a name" in veil.refuses("fit", "random", people, "/", "--private", "gender", "--force")
     assert ".: not a name" in veil.refuses("apply", folder, people, ".", "--force")
     monkeypatch.chdir(folder)
+    err = veil.refuses("fit", "leace", people, ".", "--private", "gender", "--force")
+    assert f"{folder}: holds what is no part of a release and would be lost (in); move it away" in err
+    (folder / "in").rmdir()
     assert veil.json("fit", "leace", people, ".", "--private", "gender", "--force") == {"release": str(folder)}
     monkeypatch.chdir(tmp_path)
     assert Release.load("random").method == "leace"

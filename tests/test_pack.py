@@ -329,6 +329,11 @@ def test_what_is_made_meanwhile_is_kept(tmp_path):
     assert told
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (out / "thesis.txt").read_text() == "mine"
+    build.pack("stylised", "identities=4,images=2", tmp_path / "pack", size=16)
+    (tmp_path / "pack" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"no part of a pack and would be lost \(thesis\.txt\)"):
+        build.pack("stylised", "identities=4,images=2", tmp_path / "pack", size=16, force=True)
+    assert (tmp_path / "pack" / "thesis.txt").read_text() == "mine"
 
 
 def test_reading_does_not_run_ahead(monkeypatch):

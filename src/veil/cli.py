@@ -252,11 +252,10 @@ def fit(
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process
     from veil.frontier import parse_budget
-    from veil.release import Release, key_path, named, read_key_file
+    from veil.release import Release, check_target, key_path, named, read_key_file
 
     out = named(out)
-    if out.exists() and not force:
-        raise InputError(f"{out}: already exists; choose another name or --force")
+    check_target(out, force)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
     for beside in (losses, checkpoint):
         if beside.exists() and not (force or resume):

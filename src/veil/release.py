@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil._version import __version__
-from veil.data.pack import Pack
+from veil.data.pack import Pack, few
 from veil.errors import InputError
 from veil.nets import to_input, to_pixels
 
@@ -389,10 +389,7 @@ class Release:
         beside = key_path(path)
         if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
             raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
-        if path.exists() and not force:
-            raise InputError(f"{path}: already exists; choose another name or force")
-        if path.exists() and not (path / _CARD).exists():
-            raise InputError(f"{path}: only a release is replaced by force, and this holds no {_CARD}")
+        check_target(path, force)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         new, old = temporary / "new", temporary / "old"
         try:
@@ -670,6 +667,19 @@ def named(path: str | Path) -> Path:
     if not path.name:
         raise InputError(f"{path}: not a name for a folder")
     return path
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
+    if not path.exists():
+        return
+    if not force:
+        raise InputError(f"{path}: already exists; choose another name or force")
+    if not (path / _CARD).exists():
+        raise InputError(f"{path}: only a release is replaced by force, and this holds no {_CARD}")
+    if strange := sorted({item.name for item in path.iterdir()} - {WEIGHTS, _CARD}):
+        lost = few(strange, 2)
+        raise InputError(f"{path}: holds what is no part of a release and would be lost ({lost}); move it away")
 
 
 def check_utf8(path: Path) -> None:

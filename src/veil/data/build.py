@@ -443,6 +443,9 @@ def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
         rows.notes.append(f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.")
 
 
+_FILES = {"pack.json", "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
+
+
 def _check_target(out: Path, force: bool) -> None:
     """Refuses a target that exists, unless it is a pack and ``force`` is given."""
     if out.is_symlink() or out.exists():
@@ -450,6 +453,10 @@ def _check_target(out: Path, force: bool) -> None:
             raise InputError(f"{out}: exists already; name another target, or force its replacement")
         if not (out.is_dir() and not out.is_symlink() and (out / "pack.json").is_file()):
             raise InputError(f"{out}: is not a pack, and only a pack is replaced by force")
+        if strange := sorted({path.name for path in out.iterdir()} - _FILES):
+            raise InputError(
+                f"{out}: holds what is no part of a pack and would be lost ({few(strange, 2)}); move it away"
+            )
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
     if clean(str(out)) != str(out):
