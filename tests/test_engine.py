@@ -440,9 +440,11 @@ class Trap:
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     file = checkpoint(tmp_path)
-    assert Run(seed=0, checkpoint=file, resume=True, identity="this") is not None
-    with pytest.raises(InputError, match="other settings or data") as caught:
-        Run(seed=0, checkpoint=file, resume=True, identity="that")
+    assert Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this") is not None
+    with pytest.raises(InputError, match="other settings, precision or data"):
+        Run(seed=0, precision="bf16", checkpoint=file, resume=True, identity="this")
+    with pytest.raises(InputError, match="other settings, precision or data") as caught:
+        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="that")
     assert str(file) in str(caught.value)
     a, b = aia.Config(), aia.Config(beta=0.4)
     assert run_identity(config=vars(a)) == run_identity(config=vars(aia.Config())) != run_identity(config=vars(b))

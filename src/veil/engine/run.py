@@ -168,7 +168,7 @@ class Run:
         self.curves: list[tuple[int, str, str, float]] = []
         self._checkpoint = checkpoint
         self._every = every
-        self._identity = identity
+        self._identity = f"{identity} {'bf16' if self.bf16 else 'fp32'}"  # half of each would be neither
         self._progress = progress
         self._done: dict[str, int] = {}
         self._pending: list[tuple[int, str, Tensor]] = []
@@ -341,7 +341,9 @@ class Run:
         except Exception as error:  # any damage to the file ends here, in one line
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity:
-            raise InputError(f"{self._checkpoint}: belongs to a run with other settings or data; remove it to restart")
+            raise InputError(
+                f"{self._checkpoint}: belongs to a run with other settings, precision or data; remove it to restart"
+            )
         return state
 
 
