@@ -82,6 +82,13 @@ def test_a_secret_rotation_does_not_part_a_release_from_its_original(effort: str
     assert all(f.worst and f.role == "attack" and f.target == "identity" for f in found.values())
 
 
+@pytest.mark.parametrize(("width", "least"), [(1, 0.1), (2, 0.8)])
+def test_a_release_of_a_value_or_two_is_linked_by_them(width: int, least: float) -> None:
+    """The sign, which is all that the cosine sees of one value, finds one of 120."""
+    _, x = population()
+    assert linked(x[:, :width].copy())["linkability.rank1"].value > least  # type: ignore[operator]
+
+
 def test_the_same_record_is_found_by_its_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINKERS", {})
     _, x = population()
