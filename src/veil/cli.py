@@ -17,6 +17,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -535,6 +536,7 @@ def export(
 def main() -> None:
     """Entry point: runs a command and turns every outcome into an exit status."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged metadata, which nobody asked for
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letters must not fail the command
             stream.reconfigure(errors="backslashreplace")
