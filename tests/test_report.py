@@ -467,6 +467,16 @@ def test_an_input_that_cannot_be_attacked_raises_the_alarm(tmp_path: Path) -> No
     assert "alarm failed" not in above.sections
 
 
+def test_the_chance_of_a_control_is_written_as_its_figure(tmp_path: Path) -> None:
+    document = build()
+    for f in document["findings"]:
+        if f["attacker"].startswith("shuffled"):
+            f.update(code="attribute.auc", value=0.494, low=0.409, high=0.586, chance=0.5)
+    got = page(tmp_path, document)
+    assert ".494 .409\N{EN DASH}.586 .500 interval covers chance passed" in got.text("controls")
+    assert "not above" not in got.text("controls")
+
+
 def test_missing_controls_are_said_to_be_missing(tmp_path: Path) -> None:
     document = build()
     document["findings"] = [f for f in document["findings"] if f["role"] != "control"]

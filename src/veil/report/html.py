@@ -111,7 +111,7 @@ def render(document: Document, out: Path) -> str:
         "splits": _split_rows(document),
         "certified": any(finding.role == "bound" for finding in document.findings),
         "value": _value,
-        "share": share,
+        "chance": _chance,
         "words": _STATUS_WORDS,
         "configs": [(release, _flat(release.config)) for release in document.releases],
     }
@@ -424,13 +424,20 @@ def _qualified(finding: Finding, with_chance: bool) -> Markup:
     both = interval(finding.code, finding.low, finding.high)
     # A line must not break inside a range: half of it would read as another figure.
     words = Markup('{} interval <span class="range">{}</span>').format(share(finding.level), both)
-    chance = "" if not with_chance or finding.chance is None else f"; chance {share(finding.chance)}"
+    chance = f"; chance {_chance(finding)}" if with_chance and finding.chance is not None else ""
     return Markup("({}{})").format(words if both else "no interval", chance)
+
+
+def _chance(finding: Finding) -> str:
+    """Its chance in the style of the figure, per cent without needless decimals; "" where it has none."""
+    if finding.chance is None:
+        return ""
+    return share(finding.chance) if metric(finding.code).style == "percent" else number(finding.code, finding.chance)
 
 
 def _figure(finding: Finding) -> str:
     both = interval(finding.code, finding.low, finding.high)
-    chance = "" if finding.chance is None else f", chance {share(finding.chance)}"
+    chance = "" if finding.chance is None else f", chance {_chance(finding)}"
     return number(finding.code, finding.value) + (f", interval {both}" if both else "") + chance
 
 
