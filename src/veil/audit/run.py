@@ -294,9 +294,9 @@ def _jobs(
 def _attack(job: _Job) -> _Outcome:
     """Train one attacker, set its threshold on validation data, measure it on test data."""
     x = job.problem_x
-    name = f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker
-    code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
     control = job.role == "control"
+    name = f"shuffled labels ({job.attacker})" if control else job.attacker
+    code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
     common: dict[str, Any] = {
         "release": job.subject,
         "target": job.target,
