@@ -29,12 +29,12 @@ from veil._version import __version__
 from veil.data import build, decode, sidecar
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, clean
+from veil.data.layouts.listing import Item, Listing, check_utf8, clean
 from veil.data.pack import SPLITS, Pack, class_name, few, flat, sha256
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
-from veil.release import BATCH, Release, check_utf8, in_order
+from veil.release import BATCH, Release, in_order
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
 

@@ -660,6 +660,8 @@ def named(path: str | Path) -> Path:
     Raises:
         InputError: For the root, which has none, and a name that is not UTF-8.
     """
+    from veil.data.layouts.listing import check_utf8  # whoever loads a release need not wait for image decoders
+
     path = Path(path)
     check_utf8(path)
     if path.name in ("", ".."):
@@ -680,14 +682,6 @@ def check_target(path: Path, force: bool) -> None:
     if strange := sorted({item.name for item in path.iterdir()} - {WEIGHTS, _CARD}):
         lost = few(strange, 2)
         raise InputError(f"{path}: holds what is no part of a release and would be lost ({lost}); move it away")
-
-
-def check_utf8(path: Path) -> None:
-    """Raises InputError for a name that is not UTF-8: files of columns cannot be opened by it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{str(path)!a}: a name must be UTF-8") from None
 
 
 def key_path(release: Path) -> Path:

@@ -258,7 +258,8 @@ def mcc_interval(
     y = np.asarray(y)
 
     def correlation(weights: Floats) -> float:
-        if len(set(y[weights > 0].tolist())) < 2 and not weights.all():
+        seen = y[weights > 0]
+        if len(seen) < len(y) and (seen == seen[0]).all():
             return float("nan")
         return metrics.mcc(y, predicted, classes=classes, weights=weights)
 

@@ -64,17 +64,15 @@ def canonical_correlations(problem: Linking) -> Linker:
     sides = [view(p.x).astype(np.float64) for view, p in zip(views, (problem.releases, problem.originals), strict=True)]
     centres = [side.mean(0) for side in sides]
     centred = [side - centre for side, centre in zip(sides, centres, strict=True)]
-    candidates = [
-        _canonical(views, centres, centred, ridge, beside) for ridge in (0.01, 0.1, 1.0) for beside in (0.0, 1.0)
-    ]
+    candidates = [linker for ridge in (0.01, 0.1, 1.0) for linker in _canonical(views, centres, centred, ridge)]
     return max(candidates, key=lambda linker: found(problem, linker))
 
 
 def _canonical(
-    views: tuple[Embed, Embed], centres: list[Any], centred: list[Any], ridge: float, beside: float
-) -> Linker:
-    """``beside`` puts a constant next to the vectors, relative to their length: of a few values, one say, the cosine
-    alone would see little, their sign say; beside a constant those that are near have the smallest angle."""
+    views: tuple[Embed, Embed], centres: list[Any], centred: list[Any], ridge: float
+) -> tuple[Linker, Linker]:
+    """The linker as it is, and with a constant next to the vectors, as large as they are long: of one value the cosine
+    alone would see no more than its sign; beside a constant those that are near have the smallest angle."""
     whiten = []
     for side in centred:
         values, axes = np.linalg.eigh(side.T @ side / len(side))
@@ -82,16 +80,16 @@ def _canonical(
     cross = (centred[0] @ whiten[0]).T @ (centred[1] @ whiten[1]) / len(centred[0])
     left, strength, right = np.linalg.svd(cross, full_matrices=False)
     maps = [whiten[0] @ left * strength, whiten[1] @ right.T * strength]
-    constant = beside * max(float(np.sqrt(np.square(centred[1] @ maps[1]).sum(1).mean())), 1e-12)
+    length = max(float(np.sqrt(np.square(centred[1] @ maps[1]).sum(1).mean())), 1e-12)
 
-    def embed(i: int) -> Embed:
+    def embed(i: int, constant: float) -> Embed:
         def embedded(x: NDArray[Any]) -> Floats:
             found = (views[i](x) - centres[i]) @ maps[i]
             return np.column_stack([found, np.full(len(found), constant)]).astype(np.float32)
 
         return embedded
 
-    return embed(0), embed(1)
+    return (embed(0, 0.0), embed(1, 0.0)), (embed(0, length), embed(1, length))
 
 
 class _Towers(nn.Module):

@@ -28,7 +28,7 @@ from veil.data import decode, splits
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options, Pair, clean
+from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
 from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
 from veil.data.sidecar import plain
 from veil.errors import InputError
@@ -459,8 +459,7 @@ def _check_target(out: Path, force: bool) -> None:
             )
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
-    if clean(str(out)) != str(out):
-        raise InputError(f"{clean(str(out))}: the name of a pack must be UTF-8")
+    check_utf8(out, "the name of a pack")
 
 
 def _sync(folder: Path) -> None:

@@ -38,8 +38,8 @@ def read(source: Path, options: Options) -> Listing:
     other, rows, pairs = None, np.full(n, -1, np.int64), None
     if options.labels is not None:
         other = tables.read(options.labels, KEYS, rows=None if own.key else n)
-        odd = set(other.names) - set(names)
-        if not own.key and 0 < len(odd) < len(other.names):  # counted from 1, say: every label would be its neighbour's
+        odd = set() if own.key else set(other.names) - set(names)
+        if 0 < len(odd) < len(other.names):  # counted from 1, say: every label would be its neighbour's
             raise InputError(
                 f"{options.labels}: {source} does not name its rows, so {other.key} must be their numbers, "
                 f"0 to {n - 1}, got {few(sorted(odd), 2)}"

@@ -105,3 +105,9 @@ def check_options(layout: str, options: Options, settings: Mapping[str, tuple[st
 def clean(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 are written out as ``\\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_utf8(path: Path, what: str = "a name") -> None:
+    """Raises InputError for a path that is not UTF-8: pyarrow opens no file by it."""
+    if (shown := clean(str(path))) != str(path):
+        raise InputError(f"{shown}: {what} must be UTF-8")
