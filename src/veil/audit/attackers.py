@@ -222,17 +222,18 @@ def logistic(problem: Problem) -> Score:
     standard: Embed = Standardiser.fit(flat(problem.x))
     wide = math.prod(problem.x.shape[1:]) > _WIDE
     strengths = (0.01,) if problem.effort == "quick" and wide else (0.001, 0.03, 1.0)
-    settings = [*((c, standard) for c in strengths), *((c, _whitened(problem)) for c in (0.001, 0.1))]
     candidates = []
-    for c, view in settings:
-        model = LogisticRegression(C=c, class_weight="balanced", max_iter=2000, tol=1e-3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                model.fit(view(problem.x), problem.y)
-            except ConvergenceWarning:
-                continue
-        candidates.append(_linear_score(model, view, problem.classes))
+    for view, settings in ((standard, strengths), (_whitened(problem), (0.001, 0.1))):
+        x = view(problem.x)
+        for c in settings:
+            model = LogisticRegression(C=c, class_weight="balanced", max_iter=2000, tol=1e-3)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ConvergenceWarning)
+                try:
+                    model.fit(x, problem.y)
+                except ConvergenceWarning:
+                    continue
+            candidates.append(_linear_score(model, view, problem.classes))
     if not candidates:
         raise DidNotConverge("logistic regression did not reach its tolerance in 2000 iterations")
     return _best(problem, candidates)
@@ -517,7 +518,8 @@ def _classifier(
         share = float(rng.beta(mixup, mixup)) if mixup else 1.0
         batch, code = x[rows], y[rows]
         batch = batch if views is None else views(batch, partial(_uniform, torch_rng))
-        batch = share * batch + (1 - share) * batch[other]
+        if mixup:
+            batch = torch.lerp(batch[other], batch, share)
         if batch.dim() == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
         out = module(batch).float()
