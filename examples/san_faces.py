@@ -99,11 +99,13 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
     """A table for each size, number of channels and effort, of all that was measured."""
     columns = [*transfer.CLASSIFIERS, RETRAINED, *CODES]
     made = options.lfw is None
+    every_seed = sorted({place.name[5:] for place in rows.glob("*x*-*-*/seed-*")})
     lines = [
         f"# Semi-adversarial networks on {'stylised faces' if made else 'LFW'}",
         "",
         f"    {command(options)}",
-        "        --seeds 0 1 2 --size SIZE --channels CHANNELS --presets PRESETS --effort EFFORT --results FILE",
+        f"        --seeds {' '.join(every_seed)} --size SIZE --channels CHANNELS --presets PRESETS --effort EFFORT "
+        "--results FILE",
         "",
         f"Method `san`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
         f"{platform.machine()}. People disjoint;",
