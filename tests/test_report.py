@@ -837,6 +837,13 @@ def test_losses_are_logarithmic_only_where_they_can_be() -> None:
     assert low < 0.7 < high
 
 
+def test_long_labels_of_small_losses_get_room() -> None:
+    line = plots.Line(player="encoder", steps=np.arange(100.0), values=np.geomspace(1e-5, 1, 100))
+    axis = plots.losses([line], colours=plots.player_colours(["encoder"])).layout.yaxis
+    assert axis.automargin
+    assert axis.title.text is None  # an empty one would take room, too
+
+
 def test_thinning_keeps_the_mean() -> None:
     rng = np.random.default_rng(0)
     line = plots.Line(player="a", steps=np.arange(6000.0), values=rng.normal(size=6000))

@@ -140,7 +140,7 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
     The loss axis is logarithmic where every loss is positive and the largest is 30 times the smallest or more.
     ``colours`` gives each player's colour; ``width`` in pixels.
     """
-    height, left, top, bottom = 210, 44, 8, 34
+    height, left, top, bottom = 210, 28, 8, 34
     names = {line.player: _shortened(line.player, 18) for line in lines}
     right = 10 + round(max((_text_width(name, 11) for name in names.values()), default=0))
     every = np.concatenate([line.values for line in lines]) if lines else np.array([0.0, 1.0])
@@ -181,7 +181,7 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
             "tickformat": "~s",
             "showgrid": False,
         },
-        yaxis={**_axis((low, high), "", ticks=5), "tickformat": "~g"},
+        yaxis={**_axis((low, high), "", ticks=5), "tickformat": "~g", "automargin": True},
         annotations=[
             {
                 "x": 1,
@@ -375,7 +375,6 @@ def _base(width: int, height: int) -> dict[str, object]:
 def _axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = False) -> dict[str, object]:
     axis: dict[str, object] = {
         "range": list(span),
-        "title": {"text": _escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8},
         "nticks": ticks,
         "gridcolor": RULE,
         "linecolor": MUTED,
@@ -386,6 +385,8 @@ def _axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = 
         "tickcolor": MUTED,
         "tickfont": {"size": 11, "color": MUTED},
     }
+    if title:  # without one no room is left for it
+        axis["title"] = {"text": _escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8}
     return axis | ({"ticksuffix": "\u00a0%"} if percent else {})
 
 
