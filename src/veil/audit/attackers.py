@@ -47,6 +47,8 @@ from veil.nets import GroupNorm, ResidualBlock, SixConvolutions, folded, mlp
 Floats = NDArray[np.float32]
 Score = Callable[[NDArray[np.generic]], Floats]
 Embed = Callable[[NDArray[np.generic]], Floats]
+View = Callable[[NDArray[np.generic]], Floats]
+"""What an attacker sees of releases."""
 
 EFFORTS = ("quick", "standard", "strong")
 
@@ -131,7 +133,7 @@ class Standardiser:
         return out
 
 
-def compact(problem: Problem, wide: int = _WIDE) -> Callable[[NDArray[np.generic]], Floats]:
+def compact(problem: Problem, wide: int = _WIDE) -> View:
     """Standardised columns; of a wide release its first principal components, so that kernels and trees can cope."""
     standard = Standardiser.fit(flat(problem.x))
     x = standard(problem.x)
@@ -144,13 +146,14 @@ def compact(problem: Problem, wide: int = _WIDE) -> Callable[[NDArray[np.generic
     return lambda new: (pca.transform(standard(new)) * scale).astype(np.float32)
 
 
-def _whitened(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
+def _whitened(problem: Problem, view: View | None = None) -> View:
     """Uncorrelated columns of unit deviation, out of at most 256 principal components.
 
     A protector that fights attackers presses what they read into directions of little variation, which standardised
-    columns, penalised weights and short training do not see. Here these weigh the same as all others.
+    columns, penalised weights and short training do not see. Here these weigh the same as all others. ``view`` is what
+    :func:`compact` gives, where that is there already.
     """
-    view = compact(problem)
+    view = view or compact(problem)
     x = view(problem.x).astype(np.float64)
     centre = x.mean(0)
     values, axes = np.linalg.eigh((x - centre).T @ (x - centre) / len(x))
@@ -219,7 +222,7 @@ def largest(scores: NDArray[Any]) -> NDArray[np.int64]:
 
 def logistic(problem: Problem) -> Score:
     """Logistic regression on standardised and on whitened columns, several strengths of L2."""
-    standard: Embed = Standardiser.fit(flat(problem.x))
+    standard: View = Standardiser.fit(flat(problem.x))
     wide = math.prod(problem.x.shape[1:]) > _WIDE
     strengths = (0.01,) if problem.effort == "quick" and wide else (0.001, 0.03, 1.0)
     candidates = []
@@ -239,7 +242,7 @@ def logistic(problem: Problem) -> Score:
     return _best(problem, candidates)
 
 
-def _linear_score(model: LogisticRegression, view: Callable[[NDArray[np.generic]], Floats], classes: int) -> Score:
+def _linear_score(model: LogisticRegression, view: View, classes: int) -> Score:
     return lambda new: _full(model.predict_proba(view(new)), model.classes_, classes)
 
 
@@ -430,7 +433,7 @@ def _as_images(x: NDArray[np.generic], feature_map: tuple[int, int, int] | None)
     return np.ascontiguousarray(np.moveaxis(flat(x).reshape(x.shape), 3, 1))
 
 
-def image_view(problem: Problem) -> Callable[[NDArray[np.generic]], Floats]:
+def image_view(problem: Problem) -> View:
     """Images or maps ``(n, C, H, W)``, every channel at a common scale: low contrast must not escape attackers.
 
     Maps get zero mean and unit deviation. Images get mean 1/2 and deviation 1/4, so that they fill [0, 1], which the
@@ -497,7 +500,7 @@ def apply(module: nn.Module, x: Floats) -> Floats:
 
 def _classifier(
     problem: Problem,
-    view: Callable[[NDArray[np.generic]], Floats],
+    view: View,
     builders: Sequence[Callable[[int, int], nn.Module]],
     *,
     epochs: int,
@@ -615,7 +618,8 @@ def lda(problem: Problem) -> Embed:
     Raises InputError where there are fewer than two people, or nobody has two rows.
     """
     _check_people(np.unique(problem.y, return_counts=True)[1])
-    candidates = [_discriminants(problem, view) for view in (compact(problem), _whitened(problem))]
+    plain = compact(problem)
+    candidates = [_discriminants(problem, view) for view in (plain, _whitened(problem, plain))]
     chosen = np.random.default_rng(problem.seed).permutation(len(problem.x_validation))[:_MATCHED]
     a, b = np.triu_indices(len(chosen), 1)
     who = problem.y_validation[chosen]
@@ -627,7 +631,7 @@ def lda(problem: Problem) -> Embed:
     return max(candidates, key=quality)
 
 
-def _discriminants(problem: Problem, view: Callable[[NDArray[np.generic]], Floats]) -> Embed:
+def _discriminants(problem: Problem, view: View) -> Embed:
     """Fisher's discriminants from pooled covariances, the one within people shrunk (Ledoit and Wolf 2004).
 
     Each direction counts by its share of real variation between people, b / (b + 1) with b in units of the variation
