@@ -510,6 +510,9 @@ def _classifier(
 ) -> Score:
     """Train each builder's network with balanced cross-entropy and mixup (Zhang et al. 2018; 0: none); average them."""
     x, y = torch.from_numpy(view(problem.x)), torch.from_numpy(problem.y)
+    bf16 = (x.dim() == 4 or problem.x.ndim > 2) and has_bf16(x.device)
+    if bf16 and x.dim() == 2:
+        x = x.bfloat16()  # pixels, which have eight bits themselves; reading them takes most of an MLP's time
     weight = balanced_weights(torch.bincount(y, minlength=problem.classes))
     size = min(128 if x.dim() == 4 and (problem.effort == "quick" or not mixup) else 256, len(x))
     # Few rows still need their steps, narrow ones more of them; where a step is dear and others attack too, fewer do.
@@ -535,7 +538,7 @@ def _classifier(
             steps=max(epochs * len(x) // size, least),
             lr=lr,
             seed=problem.seed + i,
-            bf16=x.dim() == 4 and has_bf16(x.device),
+            bf16=bf16,
         )
         for i, build in enumerate(builders)
     ]
