@@ -297,6 +297,26 @@ def test_the_worst_attacker_is_picked_on_validation_not_on_test(monkeypatch: pyt
     assert not figures["lucky"].worst
 
 
+def test_a_weak_attack_is_not_passed_over_for_a_lucky_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = _population()[0]
+    y, rng = pack.label("gender"), np.random.default_rng(0)
+    weak = 0.5 * y + rng.normal(size=len(pack))
+    rows = pack.rows("calibrate")
+    lucky = rng.normal(size=len(pack))
+    # A third of one class lie above all others, the rest of it below: no attack, but there is a threshold for it.
+    lucky[rows] = np.where(y[rows] == 1, -5.0, 0.0)
+    lucky[rows[y[rows] == 1][::3]] = 5.0
+
+    def scoring(values: NDArray[np.float64]) -> Callable[[Problem], Callable[..., Any]]:
+        both = np.stack([-values, values], 1).astype(np.float32)
+        return lambda problem: lambda x: both[x[:, 0].astype(int)]
+
+    monkeypatch.setattr(run, "ATTACKERS", {"lucky": scoring(lucky), "weak": scoring(weak), "RBF SVM": scoring(weak)})
+    monkeypatch.setattr(run, "_QUICK", ("lucky", "weak"))
+    found = audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+    assert _one(found, code="attribute.balanced_accuracy", role="attack", worst=True).attacker == "weak"
+
+
 def _failing(problem: Problem) -> Callable[..., Any]:
     raise DidNotConverge("its training loss became nan")
 

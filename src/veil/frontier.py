@@ -194,9 +194,9 @@ def _point(
 
 
 def _picked(found: Sequence[Finding], code: str, target: str) -> dict[str, Any]:
-    hits = [f for f in found if f.worst and f.code == code and f.target == target and f.role != "control"]
-    if not hits or hits[0].value is None:
+    hits = [f for f in found if f.status == "ok" and f.code == code and f.target == target and f.role != "control"]
+    if not hits:
         raise InputError(f"frontier: {target} could not be measured on `calibrate`; see `veil audit`")
-    best = hits[0]
+    best = max(hits, key=lambda f: f.value or 0)  # of all: here the data that picks is the data that measures
     return {"value": best.value, "low": best.low, "high": best.high, "n": best.n, "chance": best.chance,
             "attacker": best.attacker}  # fmt: skip

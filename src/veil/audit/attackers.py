@@ -164,16 +164,23 @@ def _whitened(problem: Problem, view: View | None = None) -> View:
 
 
 def _best(problem: Problem, candidates: Sequence[Score]) -> Score:
-    """The candidate that is best on validation data: by AUC of two classes, else by balanced accuracy.
+    """The candidate that tells the classes of validation data best."""
 
-    AUC does not depend on where a candidate puts its threshold, which the audit sets anew.
+    def found(score: Score) -> float:
+        return quality(score(problem.x_validation), problem.y_validation, problem.classes)
+
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=found)
+
+
+def quality(scores: NDArray[Any], y: NDArray[np.int64], classes: int) -> float:
+    """How well scores ``(n, Z)`` tell the classes of validation data: AUC of two, balanced accuracy of more.
+
+    AUC does not depend on a threshold. Balanced accuracy at a threshold that was set on the same data says more of the
+    threshold's luck than of an attack that is weak.
     """
-
-    def quality(score: Score) -> float:
-        scores, y, z = score(problem.x_validation), problem.y_validation, problem.classes
-        return macro_auc(y, scores, classes=z) if z == 2 else balanced_accuracy(y, scores.argmax(1), classes=z)
-
-    return candidates[0] if len(candidates) == 1 else max(candidates, key=quality)
+    if classes == 2 and len(np.unique(y)) == 2:
+        return macro_auc(y, scores, classes=classes)
+    return balanced_accuracy(y, scores.argmax(1), classes=classes)
 
 
 def _full(scores: NDArray[np.floating], present: NDArray[np.int64], classes: int) -> Floats:

@@ -32,6 +32,7 @@ from veil.audit.attackers import (
     Problem,
     decision,
     largest,
+    quality,
     recurs,
 )
 from veil.audit.certificate import certify
@@ -358,7 +359,7 @@ def _attack(job: _Job) -> _Outcome:
     ]
     if job.role == "utility":
         found.append(finding("mcc", mcc_interval(y, predicted, groups, replicates=300, **kwargs), 0.0))
-    validation = metrics.balanced_accuracy(problem.y_validation, decide(seen), classes=job.classes)
+    validation = quality(seen, problem.y_validation, job.classes)
     return _Outcome(**names, validation=validation, findings=tuple(found))
 
 
