@@ -179,7 +179,7 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
             color=colour, ha="right" if own else "left",
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
-    axes.set_xlim(0.47, 1.0)
+    axes.set_xlim(0.42, 1.0)
     axes.set_xlabel("gender, balanced accuracy of the worst attack (chance: 0.5)")
     axes.set_ylabel("matching, AUC")
     axes.spines[["top", "right"]].set_visible(False)
