@@ -634,11 +634,11 @@ def lda(problem: Problem) -> Embed:
     a, b = np.triu_indices(len(chosen), 1)
     who = problem.y_validation[chosen]
 
-    def quality(embed: Embed) -> float:  # NaN without pairs of both kinds: then the first is taken
+    def matching(embed: Embed) -> float:  # NaN without pairs of both kinds: then the first is taken
         vectors = directions(embed(problem.x_validation[chosen]))
         return float(np.nan_to_num(auc((vectors @ vectors.T)[a, b], who[a] == who[b])))
 
-    return max(candidates, key=quality)
+    return max(candidates, key=matching)
 
 
 def _discriminants(problem: Problem, view: View) -> Embed:
