@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import io
 import json
 import math
 import os
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
+from PIL import Image
 
 from conftest import faces_pack, vectors_pack
 from veil import release as release_module
@@ -566,6 +569,19 @@ def test_the_mean_of_near_duplicates_keeps_the_noise(make):
     one = nearness(release.transform(x)).mean()
     # Independent noise s leaves the mean of m at 1 / sqrt(1 + s^2 / m), all but 1.
     assert nearness(mean).mean() < one + 0.25 * (1 - one)
+
+
+def test_a_photograph_decoded_in_two_ways_has_one_release():
+    """Decoders differ by a grey value or two: a hash of pixels made other noise of that."""
+    release = noisy()
+    clean = replace(release, contract=replace(release.contract, noise=0.0))
+    files = [simplejpeg.encode_jpeg(x[..., None], quality=90, colorspace="GRAY") for x in inputs(release)]
+    one = np.stack([simplejpeg.decode_jpeg(data, "GRAY", fastdct=True)[..., 0] for data in files])
+    other = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in files])
+    assert (one != other).any((1, 2)).all()
+    near = (clean.transform(one) * clean.transform(other)).sum(1) >= 0.99
+    assert near.mean() > 0.5
+    assert (release.transform(one) * release.transform(other)).sum(1)[near].min() >= 0.99
 
 
 def test_releases_follow_what_the_encoder_reads():

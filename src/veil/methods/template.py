@@ -67,7 +67,7 @@ from veil.transport import choose_shrinkage, power, transport_maps
 class Config:
     """Settings of template protection."""
 
-    noise: float = 0.5
+    noise: float = 0.6
     """Norm of the keyed noise of a release, relative to the unit vector, >= 0."""
     keep: float = 1.0
     """Share of the vectors' dimensions that erasure leaves, in (0, 1]; 1 erases nothing."""
@@ -123,7 +123,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "erased": Config(noise=0.3, keep=0.28, align=False, hide=0.0),
+    "erased": Config(noise=0.35, keep=0.28, align=False, hide=0.0),
     "aligned": Config(hide=0.0, noise=0.0),
     "noise": Config(align=False, hide=0.0, noise=1.2),
 }
