@@ -210,8 +210,8 @@ def fit(
     utility: Annotated[
         str,
         typer.Option(
-            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B. Where the "
-            "pack does not say who is seen, aia, substitution and inversion need a label."
+            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B. aia, "
+            "substitution and inversion need a label where the pack does not say who is seen."
         ),
     ] = "identity",
     preset: Annotated[

@@ -677,8 +677,8 @@ def fit(
 
     Args:
         config: Settings; see :data:`PRESETS`.
-        pack: Aligned faces, grey or RGB, sides divisible by 4. Where it does not say who is seen, each image counts as a
-            person, and views of it teach the matcher to tell it from others.
+        pack: Aligned faces, grey or RGB, sides divisible by 4. Where it does not say who is seen, each image counts as
+            a person, and views of it teach the matcher to tell it from others.
         private: Labels of two classes each.
         utility: ``"identity"``: matching is what this method keeps.
         seed: Seeds weights, batches and views; ignored where ``run`` is given.

@@ -558,8 +558,11 @@ def _within_table(document: Document) -> Table | None:
 
 
 def _together_table(document: Document) -> Table | None:
-    """What a release gives away together with others of the same person, or with the originals."""
-    found = document.select(role="attack")
+    """What a release gives away together with others of the same person, or with the originals.
+
+    What does not apply to any release has no column: it is among the further figures, with the reason.
+    """
+    found = [f for f in document.select(role="attack") if f.status != "not_applicable"]
     pooled = [p for p in document.data.private if any((f.code, f.target) == (POOLED, p) for f in found)]
     codes = [code for code in LINKAGE if any(f.code == code for f in found)]
     columns = [(POOLED, target) for target in pooled] + [(code, "identity") for code in codes]
