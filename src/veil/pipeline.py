@@ -323,7 +323,7 @@ def audit_pack(
         private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
     ):
         raise InputError("; ".join(wrong))
-    pack.require(private=private, utility=[u for u in utility if u != "identity"])
+    pack.require(private=private, utility=utility)
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
