@@ -575,6 +575,19 @@ def test_pools_and_linkage_have_a_table_and_a_pool_that_gets_further_is_in_the_v
     assert "What several releases of one person" not in got.text("glossary")
 
 
+def test_near_duplicates_that_get_further_are_in_the_verdict(tmp_path: Path) -> None:
+    document = build()
+    repeated = "attribute.repeated_balanced_accuracy"
+    why = "it draws nothing"
+    document["findings"] += [
+        finding(repeated, "AIA deep", "gender", "MLPs", 0.68, worst=True),
+        finding(repeated, "AIA", "gender", "none", None, status="not_applicable", note=why),
+    ]
+    got = page(tmp_path, document)
+    assert got.text("verdict").count("From the mean of the releases of 32 near-duplicates of one input") == 1
+    assert "Mean over near-duplicates" in got.text("together")
+
+
 def test_what_applies_to_no_release_has_no_column_but_a_reason(tmp_path: Path) -> None:
     document = build()
     pooled = "attribute.pooled_balanced_accuracy"

@@ -43,6 +43,7 @@ from veil.audit.findings import Finding, normalised_gain
 from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
 from veil.audit.linkage import identification, linkage
 from veil.audit.pools import Pools, pool
+from veil.audit.repeats import Repeats
 from veil.audit.verification import COSINE, metrics_of
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
@@ -63,6 +64,9 @@ _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
 
+_Role = Literal["attack", "utility", "control", "pooled", "repeated"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """Something to audit: one array of releases for all rows of the pack.
@@ -75,6 +79,8 @@ class Subject:
         codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
             release of any number of values. Such a release is certified.
         fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
+        repeats: Means of the releases of near-duplicates, which are attacked too; or why there are none; None where
+            that is of no interest.
     """
 
     name: str
@@ -83,9 +89,7 @@ class Subject:
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
     fitted_on: tuple[str, ...] | None = None
-
-
-_Role = Literal["attack", "utility", "control", "pooled"]
+    repeats: Repeats | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +212,9 @@ def audit(
     labels = [name for name in utility if name != "identity"]
     about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
     queue: list[_Job] = []
-    asked: dict[_Role, list[str]] = {"attack": private, "utility": labels, "control": private}
+    asked: dict[_Role, list[str]] = {
+        "attack": private, "utility": labels, "control": private, "repeated": private,
+    }  # fmt: skip
     if together:
         asked["pooled"] = private
     common: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
@@ -217,9 +223,9 @@ def audit(
             for name in names:
                 try:
                     queue += _jobs(subject, pack, name, role, **common)
-                except _NotPooled as error:
-                    nothing = _without(subject.name, "attribute.pooled_balanced_accuracy", name, "attack", level)
-                    about[subject.name][f"pools of {name}"] = [nothing("not_applicable", str(error))]
+                except _NoMeans as error:
+                    nothing = _without(subject.name, f"attribute.{role}_balanced_accuracy", name, "attack", level)
+                    about[subject.name][f"{role} {name}"] = [nothing("not_applicable", str(error))]
     # The longest first, so that no process is left with one of them at the end.
     tasks: list[_Task] = []
 
@@ -285,8 +291,9 @@ def audit(
     for subject in subjects:
         for name in private:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
-            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "pooled")])
-            findings += about[subject.name].get(f"pools of {name}", [])
+            for role in ("pooled", "repeated"):
+                findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, role)])
+                findings += about[subject.name].get(f"{role} {name}", [])
             findings.append(_majority(pack, subject.name, name, level))
             if subject.codes is not None:
                 findings += _certified(subject, subject.codes, pack, name, level)
@@ -315,8 +322,8 @@ def _without(release: str, code: str, target: str, role: str, level: float) -> C
 # -- attribute attackers ----------------------------------------------------------------------------------------------
 
 
-class _NotPooled(Exception):
-    """Why nobody attacks means of several releases of one person here."""
+class _NoMeans(Exception):
+    """Why nobody attacks means of several releases here."""
 
 
 def _jobs(
@@ -349,6 +356,16 @@ def _jobs(
         pools = _pools(subject, pack, target, rows, seed)
         names = [n for n in _POOLS[effort] if n in ATTACKERS]
         x, y, groups, rows = pools.x, pools.y, pools.groups, list(pools.parts)
+    elif role == "repeated":
+        if subject.repeats is None:
+            return
+        if isinstance(subject.repeats, str):
+            raise _NoMeans(subject.repeats)
+        names = [n for n in _POOLS[effort] if n in ATTACKERS]
+        x, places, rows = _with_singles(subject.repeats, rows)
+        y, groups = y[places], None if groups is None else groups[places]
+        if any(len(np.unique(y[part])) < 2 for part in rows):
+            raise _NoMeans("there are near-duplicates of one class alone")
     for name in names:
         yield _Job(
             subject=subject.name,
@@ -370,17 +387,29 @@ def _jobs(
 
 
 def _pools(subject: Subject, pack: Pack, target: str, rows: Sequence[NDArray[np.int64]], seed: int) -> Pools:
-    """The means of several releases of one person; raises _NotPooled, with the reason, where there can be none."""
+    """The means of several releases of one person; raises _NoMeans, with the reason, where there can be none."""
     if subject.x.ndim > 2:
-        raise _NotPooled("releases are images, whose mean is hardly an image of anybody: means are not attacked")
+        raise _NoMeans("releases are images, whose mean is hardly an image of anybody: means are not attacked")
     if target == "identity":
-        raise _NotPooled("the releases of one person go into a mean, so it cannot be asked who that is")
+        raise _NoMeans("the releases of one person go into a mean, so it cannot be asked who that is")
     if "identity" not in pack.labels:
-        raise _NotPooled("the pack does not say who is seen, so nobody knows which releases are of one person")
+        raise _NoMeans("the pack does not say who is seen, so nobody knows which releases are of one person")
     try:
         return pool(subject.x, pack.label(target), pack.label("identity"), rows, seed=seed)
     except InputError as error:
-        raise _NotPooled(str(error)) from None
+        raise _NoMeans(str(error)) from None
+
+
+def _with_singles(
+    repeats: Repeats, rows: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Releases, their rows of the pack, and the places among them to learn from, to choose on and to measure on: means
+    over near-duplicates, of which attackers learn beside single releases, for there are more of those."""
+    train = rows[0]
+    places = np.concatenate([train, repeats.rows])
+    x = np.concatenate([repeats.singles[train], repeats.means])
+    parts = [len(train) + np.flatnonzero(np.isin(repeats.rows, part)) for part in rows]
+    return x, places, [np.concatenate([np.arange(len(train)), parts[0]]), *parts[1:]]
 
 
 def _common(job: _Job) -> dict[str, Any]:
@@ -389,14 +418,15 @@ def _common(job: _Job) -> dict[str, Any]:
         "release": job.subject,
         "target": job.target,
         "attacker": f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker,
-        "role": "attack" if job.role == "pooled" else job.role,
+        "role": "attack" if job.role in ("pooled", "repeated") else job.role,
         "level": job.level,
         "n": len(job.test),
     }
 
 
 def _code(job: _Job, figure: str) -> str:
-    return {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.") + figure
+    codes = {"utility": "utility.", "pooled": "attribute.pooled_", "repeated": "attribute.repeated_"}
+    return codes.get(job.role, "attribute.") + figure
 
 
 def _chance(job: _Job) -> float:

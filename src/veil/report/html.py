@@ -30,6 +30,7 @@ from veil.report import (
     LINKAGE,
     METRICS,
     POOLED,
+    REPEATED,
     TRANSFER,
     Document,
     Release,
@@ -378,15 +379,15 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
         sentence += Markup(" {} did not converge: what they would find is not known.").format(
             _listed([f.attacker for f in lost])
         )
-    pooled = document.attack(release.name, private, POOLED)
-    if pooled is not None:
-        if (pooled.code, worst.code) != (POOLED, ATTACK):  # like is compared with like
-            pooled = document.attack(release.name, private, AREAS[POOLED])
-            worst = document.attack(release.name, private, AREAS[ATTACK])
-        if pooled is not None and worst is not None and (pooled.value or 0.0) > (worst.value or 0.0):
-            amount = _amount(pooled) if pooled.code != POOLED else number(pooled.code, pooled.value)
-            sentence += Markup(" From the mean of several releases of one person an attack ({}) reaches {} {}.").format(
-                pooled.attacker, amount, _qualified(document, pooled, True)
+    for code, of in _MEANS.items():
+        figure, single = document.attack(release.name, private, code), worst
+        if figure is not None and (figure.code, worst.code) != (code, ATTACK):  # like is compared with like
+            figure = document.attack(release.name, private, AREAS[code])
+            single = document.attack(release.name, private, AREAS[ATTACK]) or worst
+        if figure is not None and (figure.value or 0.0) > (single.value or 0.0):
+            amount = _amount(figure) if figure.code != code else number(figure.code, figure.value)
+            sentence += Markup(" From the mean {} an attack ({}) reaches {} {}.").format(
+                of, figure.attacker, amount, _qualified(document, figure, True)
             )
     return sentence + _distrust(broken)
 
@@ -396,6 +397,13 @@ def _amount(finding: Finding) -> Markup:
     names = metric(finding.code)
     value = Markup("<strong>{}</strong>").format(number(finding.code, finding.value))
     return (Markup("{} {}") if names.style == "percent" else Markup("an {1} of {0}")).format(value, names.title)
+
+
+_MEANS = {
+    POOLED: "of several releases of one person",
+    REPEATED: "of the releases of 32 near-duplicates of one input",
+}
+"""Attacks on means of releases, and what those are of."""
 
 
 def _inversion_sentence(document: Document, release: Release, broken: bool) -> Markup | None:
@@ -563,9 +571,10 @@ def _together_table(document: Document) -> Table | None:
     What does not apply to any release has no column: it is among the further figures, with the reason.
     """
     found = [f for f in document.select(role="attack") if f.status != "not_applicable"]
-    pooled = [p for p in document.data.private if any((f.code, f.target) == (POOLED, p) for f in found)]
+    means = {p: [c for c in _MEANS if any((f.code, f.target) == (c, p) for f in found)] for p in document.data.private}
     codes = [code for code in LINKAGE if any(f.code == code for f in found)]
-    columns = [(POOLED, target) for target in pooled] + [(code, "identity") for code in codes]
+    columns = [(code, target) for target, tried in means.items() for code in tried]
+    columns += [(code, "identity") for code in codes]
     if not columns:
         return None
     rows = []
@@ -578,7 +587,8 @@ def _together_table(document: Document) -> Table | None:
             cell = _value(figure, "the originals" if itself else _why_absent(tried), code)
             cells.append(replace(cell, heat=None if figure is None else _heat(figure)))
         rows.append((release, cells))
-    groups = [(f"Attack on {target}", 1) for target in pooled] + [("People and records found again", len(codes))]
+    groups = [(f"Attack on {target}", len(tried)) for target, tried in means.items()]
+    groups += [("People and records found again", len(codes))]
     return Table(
         title="", groups=[g for g in groups if g[1]], columns=[metric(code).short for code, _ in columns], rows=rows
     )
@@ -749,7 +759,7 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             # Pools have an attacker or two, of which the picked one is shown.
             if f.code in shown:
                 return f.target in document.data.private
-            return _is_inversion(f) or (f.ok and f.worst and f.code in (POOLED, *LINKAGE))
+            return _is_inversion(f) or (f.ok and f.worst and f.code in (*_MEANS, *LINKAGE))
         if f.role == "utility":
             return f.code in _LOOKS or f.target in document.data.utility or "|" in f.target
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)
