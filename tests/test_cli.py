@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 
 from conftest import brightness_file, onnx_file, vectors_pack
@@ -253,6 +254,153 @@ def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, mon
     assert sorted(p.name for p in (tmp_path / "demo").iterdir() if p.is_dir())[-1] == "releases"
 
 
+@pytest.mark.usefixtures("brief")
+def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def singular(problem: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    whole = run.ATTACKERS["logistic regression"]
+    monkeypatch.setitem(run.ATTACKERS, "logistic regression", singular)
+    ask = (
+        "audit",
+        people,
+        tmp_path / "out",
+        "--private",
+        "gender",
+        "--effort",
+        "quick",
+        "--jobs",
+        1,
+        "--baseline",
+        "none",
+    )
+    done = veil(*ask)
+    assert done.status == cli.BROKE_OFF == 4
+    assert done.err == (
+        "veil: 1 attempts broke off, and what they would have found is not known: Input: logistic regression on gender "
+        "(LinAlgError: Singular matrix)\n"
+    )
+    assert str(tmp_path / "out" / "findings.json") in done.out
+    assert "RBF SVM" in done.out
+    assert veil("report", tmp_path / "out").status == 0
+    assert "Some attempts broke off" in (tmp_path / "out" / "report.html").read_text()
+    done = veil(*ask, "--json")
+    assert done.status == 4
+    assert [f["note"] for f in json.loads(done.out)["broke_off"]] == ["LinAlgError: Singular matrix"]
+    monkeypatch.setitem(run.ATTACKERS, "logistic regression", whole)
+    assert veil.json(*ask)["broke_off"] == []
+
+
+# Of each method what makes it quick, and lets it work where nobody is known.
+WITHOUT_PEOPLE: dict[str, dict[str, tuple[str, ...]]] = {
+    "vectors": {
+        "aia": ("--utility", "age", "--preset", "deep", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "template": ("steps=2", "steps_guess=2", "batch=16", "--no-frontier"),
+        "substitution": ("--utility", "age", "steps=2", "substitutes=code"),
+        "leace": (),
+        "random": (),
+    },
+    "images": {
+        "aia": ("--utility", "age", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "mi": ("steps_alone=1", "steps_joint=1", "steps_views=1", "steps_discriminator=1", "batch=8",
+               "least_variety=0"),
+        "inversion": ("--utility", "age", "steps_alone=1", "steps_joint=1", "steps_perceptual=1", "steps_decoder=1",
+                      "batch=8"),
+        "san": ("steps_classifier=1", "steps_matcher=1", "steps=1", "batch=8", "aligned=0"),
+        "substitution": ("--preset", "unguided", "steps=2", "substitutes=code"),
+        "leace": (),
+        "random": (),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=WITHOUT_PEOPLE)
+def nobody(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A small pack that does not say who is seen, of vectors or of images."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("nobody")
+    gender, age = rng.integers(2, size=240), rng.integers(2, size=240)
+    if request.param == "vectors":
+        x = rng.random((240, 6), np.float32)
+        x[:, 0] = 0.4 * x[:, 0] + 0.6 * gender
+        np.savez(folder / "in.npz", vectors=x, gender=gender, age=age)
+        source, layout = folder / "in.npz", "embeddings"
+    else:
+        (folder / "in").mkdir()
+        images = rng.integers(0, 90, (240, 16, 16)) + 80 * gender[:, None, None]
+        for i, image in enumerate(images.astype(np.uint8)):
+            Image.fromarray(image).save(folder / "in" / f"{i:03d}.png")
+        lines = [
+            "source,gender,age",
+            *(f"{i:03d}.png,{g},{a}" for i, (g, a) in enumerate(zip(gender, age, strict=True))),
+        ]
+        (folder / "labels.csv").write_text("\n".join(lines))
+        source, layout = folder / "in", "folder"
+    from veil.data import build
+
+    labels = folder / "labels.csv" if layout == "folder" else None
+    build.pack(layout, source, folder / "pack", size=16, labels=labels)
+    return request.param, folder / "pack"
+
+
+def test_every_method_is_tried_without_people() -> None:
+    assert {name for methods in WITHOUT_PEOPLE.values() for name in methods} == set(METHODS)
+
+
+@pytest.mark.usefixtures("brief")
+def test_packs_without_identity_go_all_the_way(
+    veil: Veil, tmp_path: Path, nobody: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fit, apply, audit, report, with every method: each row counts as a person, and all that is said says so."""
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    kind, pack = nobody
+    releases = []
+    for method, words in WITHOUT_PEOPLE[kind].items():
+        options = [part for word in words for part in (("--set", word) if "=" in word else (word,))]
+        done = veil("fit", method, pack, tmp_path / method, "--private", "gender", *options)
+        assert (done.status, done.err) == (0, ""), method
+        assert veil("apply", tmp_path / method, pack, tmp_path / f"{method}-pack").status == 0, method
+        releases += ["--release", tmp_path / method]
+    ask = ("audit", pack, tmp_path / "out", "--private", "gender", "--effort", "quick", "--jobs", 1)
+    done = veil(*ask, *releases)
+    assert done.status == 0
+    unknown = f"{pack}: does not say who is seen: each row counts as a person"
+    assert done.err == f"{unknown}, and no use is measured, for --utility names none\n"
+    for name in ("Input", "Input + LEACE", *WITHOUT_PEOPLE[kind]):
+        assert re.search(rf"│ {re.escape(name)} +│ +(AUC )?[01]\.\d{{3}} │", done.out), name
+    assert veil("report", tmp_path / "out").status == 0
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    verdict = page[page.index('<section id="verdict">') : page.index('<section id="releases">')]
+    assert verdict.count(", each row a person") >= len(WITHOUT_PEOPLE[kind])
+    assert "The data do not say who is seen, so each row counts as a person." in verdict
+    document = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert document["data"]["identities"] is None
+    assert {r["name"]: r["named"] for r in document["releases"] if r["role"] != "input"} == {
+        "Input + LEACE": False, **dict.fromkeys(WITHOUT_PEOPLE[kind], True),
+    }  # fmt: skip
+    done = veil(*ask, "--utility", "age", "--baseline", "none")
+    assert done.status == 0
+    assert done.err == f"{unknown}\n"
+    assert "age balanced accuracy" in " ".join(done.out.split())
+
+
+@pytest.mark.usefixtures("brief")
+def test_where_nobody_is_known_messages_name_the_way_out(veil: Veil, tmp_path: Path, nobody: tuple[str, Path]) -> None:
+    kind, pack = nobody
+    fit = ("fit", "METHOD", pack, tmp_path / "out", "--private", "gender")
+    unless = "label 'identity', the use unless --utility names another: the pack has age, gender"
+    assert unless in veil.refuses("fit", "aia", *fit[2:])
+    ask = ("--private", "gender", "--utility", "identity", "--quiet")
+    assert unless in veil.refuses("audit", pack, tmp_path / "out", *ask)
+    assert not (tmp_path / "out").exists()
+    average = veil.refuses("fit", "substitution", *fit[2:], "--utility", "age")
+    assert "name it (person=LABEL), or release codes (substitutes=code)" in average
+    if kind == "images":
+        assert "name a label (--utility LABEL" in veil.refuses("fit", "inversion", *fit[2:])
+
+
 @pytest.fixture
 def strangers(tmp_path: Path) -> Path:
     """300 vectors of 150 people in a Parquet file; gender is in value 0; one of them is broken."""
@@ -340,11 +488,16 @@ def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monk
         "--matcher", pixels, "--classifier", f"gender={light}", "--baseline", "none",
     )  # fmt: skip
     assert (done.status, done.err) == (0, "")
+    assert "beside it, what is read by who knows only originals" in " ".join(done.out.split())
     found = json.loads((out / "findings.json").read_text())["findings"]
     for name in ("Input", "SAN"):
         each = {(f["code"], f["attacker"]): f for f in found if f["release"] == name}
         read = each["attribute.transfer_balanced_accuracy", "light.onnx"]
         assert "a file of the user's" in read["note"]
+        row = next(line for line in done.out.splitlines() if f"│ {name} " in line)
+        picked = next(f for f in each.values() if f["code"] == "attribute.transfer_balanced_accuracy" and f["worst"])
+        assert f"{picked['value']:.3f}" in row.split("│")[5]
+        assert picked["attacker"] in row.split("│")[6]
         for code in ("verification.transfer_auc", "verification.mixed_auc"):
             assert {a for c, a in each if c == code} == {"siamese, of originals", "pixels.onnx"}
         assert each["verification.transfer_auc", "pixels.onnx"]["status"] == "ok"
@@ -368,7 +521,8 @@ def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monk
         "Matching by ",
     ):
         assert words in section
-    assert 'id="others"' not in page or "light.onnx" not in page[page.index('id="others"') :]
+    others = page[page.index('<section id="others">') :]
+    assert "light.onnx" not in others[: others.index("</section>")]
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -595,12 +749,16 @@ def test_no_arguments_show_the_help(veil: Veil) -> None:
 
 
 def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an attempt that broke off there is no figure; that it did is the exit status."""
     failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
                      value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
-    row = json.loads(capsys.readouterr().out)["rows"][0]
-    assert (row["attack"]["value"], row["utility"]) == (None, None)
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
+    with pytest.raises(typer.Exit):
+        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"][0]["attack"]["value"], told["rows"][0]["utility"]) == (None, None)
+    assert [f["note"] for f in told["broke_off"]] == ["why"]
+    with pytest.raises(typer.Exit):
+        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
     assert "│ -" in capsys.readouterr().out
 
 

@@ -447,11 +447,12 @@ def test_classifiers_of_originals_are_taken_in_and_say_so():
     shown = {"Input": np.asarray(pack.x), "Turned": turned}
     options = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
     found = transfer.classified(np.asarray(pack.x), shown, pack, "side", **options)
-    worst = {name: next(f for f in each if f.worst) for name, each in found.items()}
+    code = "attribute.transfer_balanced_accuracy"
+    worst = {name: next(f for f in each if f.worst and f.code == code) for name, each in found.items()}
     assert worst["Input"].value > 0.95
     assert worst["Turned"].value < 0.05
     assert worst["Turned"].note.startswith("below chance")
-    assert [f.attacker for f in found["Input"]] == list(transfer.CLASSIFIERS)
+    assert [f.attacker for f in found["Input"] if f.code == code] == list(transfer.CLASSIFIERS)
 
 
 def test_an_audit_of_images_measures_transfer_and_likeness(tmp_path):

@@ -1,7 +1,8 @@
 """The command line: ``veil demo | pack | fit | apply | audit | report | export``.
 
-Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault, 130 interrupted. Results go to
-stdout, progress to stderr. Nothing heavy is imported before a command needs it: ``veil --help`` must be quick.
+Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault, 4 an audit that is done but for
+attempts that broke off, 130 interrupted. Results go to stdout, progress to stderr. Nothing heavy is imported before a
+command needs it: ``veil --help`` must be quick.
 """
 
 # ruff: noqa: T201 (to print is this file's task)
@@ -101,6 +102,10 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     pass
+
+
+BROKE_OFF = 4
+"""Exit status of an audit of which some attempts have no figure, for they did not converge."""
 
 
 @command
@@ -205,7 +210,8 @@ def fit(
     utility: Annotated[
         str,
         typer.Option(
-            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B."
+            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B. aia, "
+            "substitution and inversion need a label where the pack does not say who is seen."
         ),
     ] = "identity",
     preset: Annotated[
@@ -390,7 +396,12 @@ def audit(
         ),
     ] = None,
     private: Private = None,
-    utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
+    utility: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="identity, or a label; repeat for several. By default identity, where the pack says who is seen."
+        ),
+    ] = None,
     release: Annotated[
         list[str] | None, typer.Option("--release", help="Release folder, or NAME=FOLDER; repeat for several.")
     ] = None,
@@ -445,7 +456,10 @@ def audit(
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
-    """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
+    """Attack releases with fresh attackers, measure what use is left, and write findings.json.
+
+    Exit status 4: done, but for attempts that broke off; findings.json and a line on stderr say which, and why.
+    """
     from veil import pipeline
     from veil.audit.inversion import Options
     from veil.release import Release
@@ -471,7 +485,6 @@ def audit(
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
     data = source or others[0][1]
-    uses = utility or ["identity"]
     attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
     with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
         if pack.meta["skipped"] and data.is_file() and not show.quiet:
@@ -482,6 +495,10 @@ def audit(
             loaded = Release.load(path, key=keys.get(name))
             entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
         entries += [_outside(name, path, pack) for name, path in others]
+        uses = utility or list(pack.known_use("identity"))
+        if not show.quiet and "identity" not in pack.labels:
+            least = "" if uses else ", and no use is measured, for --utility names none"
+            print(f"{data}: does not say who is seen: each row counts as a person{least}", file=sys.stderr)
         with show.progress() as bars:
             found = pipeline.audit_pack(
                 pack,
@@ -504,7 +521,7 @@ def audit(
                 command=_command(),
                 progress=bars.count("audit"),
             )
-    _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", show)
+    _print_summary(found, list(dict.fromkeys(private)), uses[0] if uses else "", out / "findings.json", show)
 
 
 @command
@@ -591,8 +608,12 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _frontier_line(point: Mapping[str, Any]) -> str:
-    attacks = ", ".join(f"{n} {a['value']:.3f} (to {a['high']:.3f})" for n, a in point["attacks"].items())
-    return f"  noise {point['noise']:g}: worst attack on {attacks}; left {point['utility']['value']:.4f}"
+    attacks = ", ".join(
+        f"{n} {a['value']:.3f}{' AUC' * a['code'].endswith('auc')} (to {a['high']:.3f})"
+        for n, a in point["attacks"].items()
+    )
+    left = f"; left {point['utility']['value']:.4f}" if point["utility"] else ""
+    return f"  noise {point['noise']:g}: worst attack on {attacks}{left}"
 
 
 # -- reading arguments ------------------------------------------------------------------------------------------------
@@ -703,10 +724,12 @@ def _progress(quiet: bool) -> Iterator[_Bars]:
 
 
 def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
+    """The end of an audit: its table, or its JSON, and the exit status where attempts broke off."""
     from veil.pipeline import redrawn, summary
 
     rows = {name: summary(found, name, utility) for name in private}
     pictures = redrawn(found)
+    lost = [finding for finding in found if finding.status == "did_not_converge"]
     if show.as_json:
         from dataclasses import asdict
 
@@ -716,38 +739,70 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
                 "out": str(path),
                 "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]],
                 **({"inversion": inversion} if pictures else {}),
+                "broke_off": [asdict(finding) for finding in lost],
             }
         )
-        return
+    else:
+        for name in private:
+            _print_attacks(name, rows[name], utility)
+        if pictures:
+            _print_pictures(pictures)
+        print(path)
+    if lost:
+        from veil.data.pack import few
+
+        who = [f"{f.release}: {f.attacker} on {f.target} ({f.note})" for f in lost]
+        message = f"veil: {len(lost)} attempts broke off, and what they would have found is not known: {few(who)}"
+        print(" ".join(message.split()), file=sys.stderr)
+        raise typer.Exit(BROKE_OFF)
+
+
+def _print_attacks(private: str, rows: Any, utility: str) -> None:
+    """The worst attacks on a label and the use that is left, a line for each release."""
     from rich.console import Console
     from rich.table import Table
 
-    use = "matching AUC" if utility == "identity" else f"{utility} balanced accuracy"
-    for name in private:
-        known = [f for row in rows[name] for f in (row.attack, row.utility) if f is not None]
-        level = f"{known[0].level:.3g}" if known else "0.95"
-        table = Table(
-            title=f"Worst tested attack on {name} (balanced accuracy) and {use} that is left; {level} intervals"
-        )
-        for heading in ("release", f"{name} attack", "interval", "attacker", use, "interval", "by"):
-            table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
-        for row in rows[name]:
-            cells = [row.name]
-            for finding in (row.attack, row.utility):
-                if finding is None or finding.value is None:
-                    cells += ["-", "-", "-"]
-                else:
-                    cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
-            table.add_row(*cells)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if pictures:
-        table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
-        codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
-        for heading in ("release", "decoder", *(code.removeprefix("inversion.").replace("_", " ") for code in codes)):
-            table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
-        for name, each in pictures.items():
-            decoder = next(f.attacker for f in each.values())
-            shown = [each.get(code) for code in codes]
-            table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(path)
+    use = {"": "", "identity": "matching AUC"}.get(utility, f"{utility} balanced accuracy")
+    shown = any(row.transfer is not None for row in rows)
+    known = [f for row in rows for f in (row.attack, row.utility) if f is not None]
+    level = f"{known[0].level:.3g}" if known else "0.95"
+    table = Table(
+        title=f"Worst tested attack on {private} (balanced accuracy)"
+        + (f" and {use} that is left" if use else "")
+        + f"; {level} intervals"
+        + ("; beside it, what is read by who knows only originals" if shown else "")
+    )
+    columns = ["release", f"{private} attack", "interval", "attacker"]
+    columns += ["from originals", "by"] * shown + [use, "interval", "by"] * bool(use)
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
+    for row in rows:
+        cells = [row.name, *_cells(row.attack, 3)]
+        cells += _cells(row.transfer, 2) if shown else []
+        table.add_row(*cells, *(_cells(row.utility, 3) if use else []))
+    Console(width=None if sys.stdout.isatty() else 120 + 30 * shown).print(table)
+
+
+def _cells(finding: Any, count: int) -> list[str]:
+    """A figure, where there is room for three its interval, and by whom."""
+    if finding is None or finding.value is None:
+        return ["-"] * count
+    name = "AUC " * (finding.code.endswith("auc") and not finding.code.startswith("verification"))
+    between = [f"{finding.low:.3f} - {finding.high:.3f}"] * (count == 3)
+    return [f"{name}{finding.value:.3f}", *between, finding.attacker]
+
+
+def _print_pictures(pictures: Any) -> None:
+    """The worst attack by inversion, a line for each release."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
+    codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
+    for heading in ("release", "decoder", *(code.removeprefix("inversion.").replace("_", " ") for code in codes)):
+        table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
+    for name, each in pictures.items():
+        decoder = next(f.attacker for f in each.values())
+        shown = [each.get(code) for code in codes]
+        table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

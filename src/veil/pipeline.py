@@ -57,6 +57,7 @@ class Entry:
         role: ``"method"`` or ``"baseline"``; by the release's own method and preset if None.
         curves: Losses of its training.
         note: Anything a reader should know.
+        named: Whether somebody asked for it: then it has a verdict, whatever its role.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Entry:
     role: Role | None = None
     curves: Curves = ()
     note: str = ""
+    named: bool = True
 
     @property
     def preset(self) -> str:
@@ -102,7 +104,7 @@ def fit(
         method: Its name.
         pack: Trains on its ``protect`` split.
         private: Labels to hide.
-        utility: ``"identity"``, or a label to keep.
+        utility: ``"identity"``, or a label to keep. Methods that never look at it do without identity.
         preset: Named settings; the method's default if None.
         settings: Changes to the preset, by field name; strings are read as the field's type.
         seed: Seeds the whole fit.
@@ -128,7 +130,8 @@ def fit(
     if not 0 <= int(seed) < 2**31:
         raise InputError(f"seed: must lie in 0 .. 2**31 - 1, got {seed}")
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
-    pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
+    there = [split for split in SPLITS if len(pack.rows(split))]
+    pack.require(private=private, utility=pack.known_use(utility), among=list(dict.fromkeys(["protect", *there])))
     seed = int(seed)
     chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
@@ -189,7 +192,7 @@ def fit_measured(
     for name in budget or {}:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
-    pack.require(private=private, utility=utility, among=["attack", "calibrate"])
+    pack.require(private=private, utility=pack.known_use(utility), among=["attack", "calibrate"])
     strength = METHODS[method].strength if method in METHODS else None
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
@@ -318,9 +321,11 @@ def audit_pack(
         InputError: For anything that does not fit, all problems in one line.
     """
     private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
-    if wrong := wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs):
+    if wrong := wrong_options(
+        private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
+    ):
         raise InputError("; ".join(wrong))
-    pack.require(private=private, utility=[u for u in utility if u != "identity"])
+    pack.require(private=private, utility=utility)
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
@@ -337,6 +342,7 @@ def audit_pack(
             name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
             release=fit(name, pack, private=private, seed=seed)[0],
             note="control: a baseline on the unprotected input",
+            named=False,
         )
         for name in baselines
     ]
@@ -355,11 +361,18 @@ def audit_pack(
         staged = Path(work) / "out"
         for folder in ("pictures", "curves"):
             (staged / folder).mkdir(parents=True)
-        sheets, maps = [], []
+        sheets: list[dict[str, str]] = []
+        maps: list[dict[str, Any]] = []
+        notes = list(pack.meta.get("notes", []))
         if invert is not None:
             sheets = _redrawn(pack, staged, [s.name for s in subjects], Path(work))
-            drawn = {s.name: inversion.people_map(s.x, pack, seed=seed) for s in subjects}
-            maps = [{"release": name, **points} for name, points in drawn.items() if points]
+            for s in subjects:
+                try:
+                    points = inversion.people_map(s.x, pack, seed=seed)
+                except Exception as error:  # a map is to look at: the figures must not be lost with it
+                    notes.append(f"no map of {s.name}: {type(error).__name__}")
+                else:
+                    maps += [{"release": s.name, **points}] if points else []
         unprotected: dict[str, Any] = {
             "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
             "role": "input", "config": {}, "note": "the unprotected input",
@@ -368,7 +381,7 @@ def audit_pack(
             version=__version__,
             seed=seed,
             command=command,
-            data=_data(pack, private, utility, attack_on),
+            data=_data(pack, private, utility, attack_on) | {"notes": notes},
             releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
             findings=found,
             pictures=_pictures(pack, staged, entries) + sheets + _releases_shown(pack, staged, entries, private, found),
@@ -475,7 +488,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         for name in shown
     }
     return {
-        "layout": pack.meta.get("layout"),
+        "layout": pack.meta.get("layout", ""),
         "kind": pack.kind,
         "shape": list(pack.x.shape[1:]),
         "n": len(pack),
@@ -486,7 +499,6 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
-        "notes": list(pack.meta.get("notes", [])),
         "attack_on": list(attack_on),
     }
 
@@ -496,7 +508,8 @@ def _described(entry: Entry) -> dict[str, Any]:
     if release is None:
         assert entry.vectors is not None
         return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
-                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside"}  # fmt: skip
+                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside",
+                "named": entry.named}  # fmt: skip
     return {
         "name": entry.name,
         "method": release.method,
@@ -506,6 +519,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "role": entry.shown_role(),
         "config": dict(release.config),
         "note": entry.note,
+        "named": entry.named,
     }
 
 
@@ -602,26 +616,41 @@ def _curves(out: Path, entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One row of the demo's table: the worst attack and the best use that is left, as findings."""
+    """One row of the table that an audit ends with, as findings.
+
+    Attributes:
+        name: The release.
+        attack: The worst attack by who learned from releases.
+        transfer: What the classifier reads that knows originals alone and reads those best; None where none was shown
+            the release.
+        utility: The use that is left.
+    """
 
     name: str
     attack: Finding | None
+    transfer: Finding | None
     utility: Finding | None
 
 
 def summary(found: Sequence[Finding], private: str, utility: str = "identity") -> list[Outcome]:
-    """For each release the worst attack on ``private`` and the picked matcher's AUC (or probe's balanced accuracy)."""
-    code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
+    """For each release the worst attacks on ``private`` and the picked matcher's AUC (or probe's balanced accuracy).
 
-    def picked(release: str, code: str, target: str, role: str) -> Finding | None:
-        hits = [f for f in found if f.worst and (f.release, f.code, f.target, f.role) == (release, code, target, role)]
-        return hits[0] if hits else None
+    An attacker, or a probe, that names one class for everybody has its AUC here.
+    """
 
+    def picked(release: str, codes: Sequence[str], target: str, role: str) -> Finding | None:
+        hits = [f for f in found if f.worst and (f.release, f.target, f.role) == (release, target, role)]
+        hits = [f for code in codes for f in hits if f.code == code]
+        return next((f for f in hits if f.ok), hits[0] if hits else None)
+
+    use = ["verification.auc"] if utility == "identity" else ["utility.balanced_accuracy", "utility.auc"]
+    read, shown = ([f"attribute.{kind}balanced_accuracy", f"attribute.{kind}auc"] for kind in ("", "transfer_"))
     return [
         Outcome(
             name=name,
-            attack=picked(name, "attribute.balanced_accuracy", private, "attack"),
-            utility=picked(name, code, utility, "utility"),
+            attack=picked(name, read, private, "attack"),
+            transfer=picked(name, shown, private, "attack"),
+            utility=picked(name, use, utility, "utility"),
         )
         for name in dict.fromkeys(f.release for f in found)
     ]
@@ -695,7 +724,8 @@ def demo(
         )  # fmt: skip
         original = original or release
         release.save(out / "releases" / name.replace("\\", "-without-").replace(" ", "-").lower(), force=True)
-        entries.append(Entry(name=name, release=release, curves=curves))
+        named = METHODS[method].role(preset) == "method"  # the others stand beside, to be compared with
+        entries.append(Entry(name=name, release=release, curves=curves, named=named))
     found = audit_pack(
         pack, out, entries, private=["gender"], utility=["identity", "smile"], baselines=(), seed=seed, effort="quick",
         jobs=jobs, command=command, progress=audit_progress,

@@ -206,6 +206,13 @@ class Pack:
             keep &= self.label(name) >= 0
         return np.flatnonzero(keep).astype(np.int64)
 
+    def known_use(self, utility: str) -> tuple[str, ...]:
+        """What can be required and measured of a use: nothing of identity, the use by default, where nobody is known.
+
+        For what never looks at the use, or does without.
+        """
+        return () if utility == "identity" and "identity" not in self.labels else (utility,)
+
     def require(
         self,
         private: Sequence[str] = (),
@@ -230,7 +237,8 @@ class Pack:
         for name in dict.fromkeys(wanted):
             if name not in self.labels:
                 there = ", ".join(sorted(self.labels)) or "no labels"
-                problems.append(f"label {name!r}: the pack has {there}")
+                unless = ", the use unless --utility names another" * (name == "identity" and name not in private)
+                problems.append(f"label {name!r}{unless}: the pack has {there}")
                 continue
             classes, codes = self.classes[name], self.labels[name]
             if len(classes) < 2:

@@ -427,7 +427,8 @@ def fit(
     kept = list(dict.fromkeys([utility, *listed(config.labels)]))
     if "identity" in kept:
         raise InputError(
-            "utility: this method keeps labels, got 'identity'; name a label (more with labels=...), or use method aia"
+            "utility: this method keeps labels, got 'identity'; name a label (--utility LABEL; more with labels=...), "
+            "or use method aia"
         )
     for name in kept:
         pack.require(private=[], utility=name, among=["protect"])

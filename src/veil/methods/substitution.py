@@ -525,7 +525,7 @@ def _people(config: Config, pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.i
         there = ", ".join(sorted(pack.labels)) or "no labels"
         raise InputError(
             f"person: averages need the label that says who is seen, and {config.person!r} is none; the pack has "
-            f"{there}"
+            f"{there}; name it (person=LABEL), or release codes (substitutes=code)"
         )
     return np.unique(people(pack, rows, config.person), return_inverse=True)[1]
 

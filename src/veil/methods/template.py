@@ -561,7 +561,7 @@ def fit(
         refuse_people("template", private)
     if pack.kind != "vectors":
         raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
-    pack.require(private=list(private), utility=utility, among=["protect"])
+    pack.require(private=list(private), utility=pack.known_use(utility), among=["protect"])
     if config.moves:
         refuse_many("template", pack, private)
     run = run or Run(seed=seed)
