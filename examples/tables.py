@@ -57,5 +57,5 @@ def _hits(document: dict[str, Any], release: str, code: str, target: str) -> lis
     return [
         f
         for f in document["findings"]
-        if f["worst"] and (f["release"], f["code"], f["target"]) == (release, code, target)
+        if f["worst"] and f["status"] == "ok" and (f["release"], f["code"], f["target"]) == (release, code, target)
     ]

@@ -279,7 +279,7 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
     done = veil(*ask)
     assert done.status == cli.BROKE_OFF == 4
     assert done.err == (
-        "veil: 1 attempts broke off, and what they would have found is not known: Input: logistic regression on gender "
+        "veil: 1 attempt broke off, and what would have been found is not known: Input: logistic regression on gender "
         "(LinAlgError: Singular matrix)\n"
     )
     assert str(tmp_path / "out" / "findings.json") in done.out

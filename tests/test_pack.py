@@ -125,6 +125,15 @@ def test_unknown_names():
         pack.rows("train")
 
 
+def test_identity_that_no_row_has_is_no_use():
+    x, labels = np.zeros((8, 2), np.float32), {"gender": ["f", "m"] * 4}
+    for unknown in ({}, {"identity": [None] * 8}):
+        pack = Pack.from_arrays(x, labels | unknown, split=["protect"] * 8)
+        assert (pack.knows_people, pack.known_use("identity"), pack.known_use("gender")) == (False, (), ("gender",))
+    pack = Pack.from_arrays(x, labels | {"identity": [None] * 7 + ["a"]}, split=["protect"] * 8)
+    assert (pack.knows_people, pack.known_use("identity")) == (True, ("identity",))
+
+
 def test_require_names_class_and_split():
     split = np.repeat(SPLITS, 4)
     gender = ["m", "f", "m", "f"] * 4

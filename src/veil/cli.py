@@ -496,7 +496,7 @@ def audit(
             entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
         entries += [_outside(name, path, pack) for name, path in others]
         uses = utility or list(pack.known_use("identity"))
-        if not show.quiet and "identity" not in pack.labels:
+        if not show.quiet and not pack.knows_people:
             least = "" if uses else ", and no use is measured, for --utility names none"
             print(f"{data}: does not say who is seen: each row counts as a person{least}", file=sys.stderr)
         with show.progress() as bars:
@@ -752,7 +752,8 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
         from veil.data.pack import few
 
         who = [f"{f.release}: {f.attacker} on {f.target} ({f.note})" for f in lost]
-        message = f"veil: {len(lost)} attempts broke off, and what they would have found is not known: {few(who)}"
+        count = f"{len(lost)} attempt{'s' * (len(lost) > 1)} broke off"
+        message = f"veil: {count}, and what would have been found is not known: {few(who)}"
         print(" ".join(message.split()), file=sys.stderr)
         raise typer.Exit(BROKE_OFF)
 

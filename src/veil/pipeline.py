@@ -468,7 +468,7 @@ def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | N
 
 
 def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on: Sequence[str]) -> dict[str, Any]:
-    identity = pack.labels.get("identity")
+    identity = pack.label("identity") if pack.knows_people else None
     splits = {}
     for split in SPLITS:
         rows = pack.rows(split)

@@ -206,12 +206,17 @@ class Pack:
             keep &= self.label(name) >= 0
         return np.flatnonzero(keep).astype(np.int64)
 
+    @property
+    def knows_people(self) -> bool:
+        """Whether it says of any row who is seen."""
+        return "identity" in self.labels and bool((self.labels["identity"] >= 0).any())
+
     def known_use(self, utility: str) -> tuple[str, ...]:
         """What can be required and measured of a use: nothing of identity, the use by default, where nobody is known.
 
         For what never looks at the use, or does without.
         """
-        return () if utility == "identity" and "identity" not in self.labels else (utility,)
+        return () if utility == "identity" and not self.knows_people else (utility,)
 
     def require(
         self,

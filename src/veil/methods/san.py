@@ -720,8 +720,8 @@ def fit(
     if protector.transport is not None:
         alike = partners("neutral", protector.changes[0]).numpy() > 0
         protector.transport.learn(means, joint[some], alike, run.seed)
-    nobody = "identity" not in pack.labels
-    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector, teacher, alone=nobody)
+    who = people(pack, rows)
+    training = Training(config, run, pack.x, rows, joint, who, protector, teacher, alone=not pack.knows_people)
     run.enter(*training.players)
     training.train()
     return Release(
