@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +29,7 @@ from veil.audit.run import Subject, audit, wrong_options
 from veil.data import build
 from veil.data.pack import SPLITS, Pack
 from veil.engine import Run
-from veil.engine.run import Precision, run_identity
+from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError
 from veil.methods import METHODS
 from veil.release import Release
@@ -197,7 +198,8 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)
-        points = frontier.measure(
+        measure = partial(
+            frontier.measure,
             release,
             pack,
             private=private,
@@ -208,6 +210,7 @@ def fit_measured(
             looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
             progress=measured,
         )
+        points = by_first(measure)
         fitted.append((release, curves, points))
     release, curves, points = fitted[0]
     if budget:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.engine import Run
+from veil.engine.run import by_first
 from veil.errors import InputError
 from veil.methods.protocol import require_classes
 from veil.nets import map_shape
@@ -175,7 +176,7 @@ def fit_random(
         contract=replace(_guessing(base.contract), replace=config.share),
         encoder=base.encoder,
         made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
-        key=key or new_key(),
+        key=key or by_first(new_key),
         decoder=base.decoder,
     )
 

@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack
 from veil.engine import Player, Run, Step, perceptual
 from veil.engine.augment import relight, warp
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy, perceptual_distance, pixel_error
 from veil.methods.protocol import listed, not_among, too_small
@@ -431,6 +431,7 @@ def fit(
     for name in kept:
         pack.require(private=[], utility=name, among=["protect"])
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
     keeps = {name: tuple(pack.classes[name]) for name in kept}
     training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], keeps)
@@ -460,7 +461,7 @@ def fit(
             "data": pack.fingerprint,
             **training.made,
         },
-        key=(key or new_key()) if contract.keyed else None,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 
