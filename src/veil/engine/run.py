@@ -253,7 +253,7 @@ class Run:
         Raises:
             InputError: If there are fewer rows than processes.
         """
-        world = self.state.num_processes
+        world: int = self.state.num_processes
         size = -(-size // world) * world
         if rows is None or size <= rows:
             return size
