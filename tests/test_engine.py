@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
+import inspect
 import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -446,13 +450,59 @@ class Trap:
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     file = checkpoint(tmp_path)
     assert Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this") is not None
-    with pytest.raises(InputError, match="other settings, precision or data"):
+    with pytest.raises(InputError, match="other settings, files, precision or data"):
         Run(seed=0, precision="bf16", checkpoint=file, resume=True, identity="this")
-    with pytest.raises(InputError, match="other settings, precision or data") as caught:
+    with pytest.raises(InputError, match="other settings, files, precision or data") as caught:
         Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="that")
     assert str(file) in str(caught.value)
     a, b = aia.Config(), aia.Config(beta=0.4)
     assert run_identity(config=vars(a)) == run_identity(config=vars(aia.Config())) != run_identity(config=vars(b))
+
+
+def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, monkeypatch):
+    settings = {"features": 8, "batch": 16, "steps_alone": 3}
+    options: dict[str, Any] = {"private": [], "utility": "smile", "precision": "fp32"}
+    unprotected = {"preset": "unprotected", "settings": settings, **options}
+    for seed, name in enumerate("ab"):
+        pipeline.fit("inversion", faces, seed=seed, **unprotected)[0].save(tmp_path / name)
+    file = tmp_path / "run.ckpt"
+
+    def stop(stage: str, done: int, *rest: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    def begun(weights: str, **more: Any) -> Release:
+        options = {**unprotected, "settings": {**settings, "weights": str(tmp_path / weights)}}
+        return pipeline.fit("inversion", faces, checkpoint=file, every=1, **options, **more)[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    resumed = begun("moved", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    whole = begun("a").encoder.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.encoder.state_dict().items())
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="another version of Veil"):
+        patched.setattr(pipeline, "__version__", "0.0.0")
+        begun("a", resume=True)
+    shutil.rmtree(tmp_path / "a")
+    shutil.copytree(tmp_path / "b", tmp_path / "a")
+    with pytest.raises(InputError, match="run with other settings, files"):
+        begun("a", resume=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_that_name_files_are_those_whose_docstring_begins_so(name):
+    body = ast.parse(inspect.getsource(METHODS[name].config)).body[0].body
+    texts = [
+        (a.target.id, b.value.value)
+        for a, b in pairwise(body)
+        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)
+    ]
+    assert {field for field, text in texts if text.startswith("File ")} == METHODS[name].files
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle", "list"])

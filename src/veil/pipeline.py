@@ -27,12 +27,12 @@ from veil.audit import inversion, transfer
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import SPLITS, Pack, sha256
 from veil.engine import Run
 from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError
-from veil.methods import METHODS
-from veil.release import Release
+from veil.methods import METHODS, Method
+from veil.release import WEIGHTS, Release
 from veil.report import certified
 
 INPUT = "Input"
@@ -137,14 +137,26 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=private, utility=utility
-        ),
+            veil=__version__, method=method, config=_contents(METHODS[method], chosen), seed=seed,
+            data=pack.fingerprint, private=private, utility=utility,
+        ),  # fmt: skip
         progress=progress,
     )
     release = METHODS[method].fit(
         chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
     return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+
+
+def _contents(method: Method, config: Any) -> dict[str, Any]:
+    """A configuration by what its files hold; those that are not there are for the method to refuse."""
+    values = dict(vars(config))
+    for name in method.files:
+        if values[name]:
+            path = Path(values[name])
+            path = path / WEIGHTS if path.is_dir() else path  # a release
+            values[name] = sha256(path) if path.is_file() else ""
+    return values
 
 
 STRENGTHS = (1.0, 3.0)

@@ -169,7 +169,8 @@ class Run:
         checkpoint: File that holds the state of an unfinished run; None for a run that cannot be resumed.
         every: Steps between checkpoints.
         resume: Continue from ``checkpoint`` if it is there.
-        identity: What makes two runs the same (method, configuration, data); a checkpoint of another run is refused.
+        identity: What makes two runs the same (method, configuration, files and data, by what they hold, and Veil's
+            version); a checkpoint of another run is refused.
         progress: Called as ``progress(stage, done, count, losses)`` now and then.
 
     With several processes (``torchrun`` or ``accelerate launch``) every process draws the same global batch and works
@@ -399,7 +400,8 @@ class Run:
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity:
             raise InputError(
-                f"{self._checkpoint}: belongs to a run with other settings, precision or data; remove it to restart"
+                f"{self._checkpoint}: belongs to a run with other settings, files, precision or data, or of another "
+                "version of Veil; remove it to restart"
             )
         return state
 
