@@ -25,6 +25,7 @@ from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import SPLITS, Pack, encode, sha256
 from veil.errors import InputError
 
+
 def flat(value: int, size: int = 16) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((size, size), value % 256, np.uint8)).save(file, "PNG")

@@ -137,9 +137,14 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            veil=__version__, method=method, config=_contents(METHODS[method], chosen), seed=seed,
-            data=pack.fingerprint, private=private, utility=utility,
-        ),  # fmt: skip
+            veil=__version__,
+            method=method,
+            config=_contents(METHODS[method], chosen),
+            seed=seed,
+            data=pack.fingerprint,
+            private=private,
+            utility=utility,
+        ),
         progress=progress,
     )
     release = METHODS[method].fit(

@@ -187,11 +187,10 @@ def write(
             rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
         meta["notes"] = [clean(note) for note in (*listing.notes, *rows.notes)]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
-        meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
+        seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
+        meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
         (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        write_checked(
-            folder, {n: [e["bytes"], (folder / n).stat().st_mtime_ns, e["sha256"]] for n, e in meta["files"].items()}
-        )
+        write_checked(folder, seen)
         _sync(folder)
         _rename(folder, out, force)
     except OSError as error:

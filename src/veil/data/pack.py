@@ -4,7 +4,7 @@
 ``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
 unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
 could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, places of aligned eyes, decoder,
-class names, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when they last had that SHA-256).
+class names, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when that was last compared).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -392,7 +391,7 @@ def write_checked(path: Path, seen: Mapping[str, Sequence[Any]]) -> None:
     with suppress(OSError):
         try:
             temporary.write_text(json.dumps(seen, sort_keys=True) + "\n", "utf-8")
-            os.replace(temporary, path / CHECKED)
+            temporary.replace(path / CHECKED)
         finally:
             temporary.unlink(missing_ok=True)
 
