@@ -47,6 +47,7 @@ CODES = {
     "utility.mean_mcc": "Matthews' correlation of the utility probes, mean over the labels",
     "utility.auc": "AUC of a utility probe",
     "utility.bits": "Bits that a release of finitely many values says at all: the entropy of its codes",
+    "training.seen": "Share of the rows that the release was fitted on, or on their people",
     "certificate.balanced_accuracy": "Certified bound on every attacker's balanced accuracy",
     "certificate.accuracy": "Certified bound on every attacker's plain accuracy",
     "linkability.auc": "Telling a release's own original from another person's: AUC",

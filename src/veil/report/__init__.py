@@ -19,6 +19,8 @@ SCHEMA = 1
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
 POOLED = "attribute.pooled_balanced_accuracy"
+SEEN = "training.seen"
+"""The control that says how much of what a release is measured on it was fitted on."""
 TRANSFER = "attribute.transfer_balanced_accuracy"
 LINKAGE = (
     "linkability.auc",
@@ -99,6 +101,7 @@ METRICS: Mapping[str, Metric] = {
         title="feature similarity", short="Feature similarity, straight from the release", style="fraction"
     ),
     "inversion.lda": Metric(title="LDA score", short="LDA score", style="plain"),
+    SEEN: Metric(title="share", short="Seen in training", style="percent"),
     "utility.bits": Metric(title="bits", short="Bits of its codes", style="plain"),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
     "certificate.accuracy": Metric(title="accuracy", short="Certified bound on plain accuracy", style="percent"),
@@ -191,7 +194,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One audited release: its name, how it was made, and whether it is the input, a baseline or a method."""
+    """One audited release: its name, how it was made, and whether it is the input, a baseline or a method.
+
+    ``data`` is the fingerprint of what it was fitted on; "" where that is not known.
+    """
 
     name: str
     method: str
@@ -200,6 +206,7 @@ class Release:
     seed: int | None
     role: str
     config: Mapping[str, object]
+    data: str
     note: str
 
 
@@ -502,6 +509,7 @@ def _release(table: _Table) -> Release:
         seed=table.whole("seed"),
         role=table.text("role", required=True, of=RELEASE_ROLES),
         config=table.table("config").raw,
+        data=table.text("data"),
         note=table.text("note"),
     )
 
