@@ -302,9 +302,7 @@ def fit(
     lines = [f"{out}: {method} release of {release.contract.k} values"]
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
     if "fitted" in written:
-        lines.append(
-            f"{written['fitted']}: hashes of what it was fitted on, for audits; keep it apart from the release"
-        )
+        lines.append(f"{written['fitted']}: hashes of what it was fitted on, for audits; keep it from strangers")
     if release.key is not None:
         written["key"] = str(key_path(out))
         lines.append(f"{written['key']}: its secret key; keep it apart from the release")

@@ -1,4 +1,4 @@
-"""What a release was fitted on: hashes of its rows and of its people, kept in a file *beside* the release, like its key.
+"""What a release was fitted on: hashes of rows and of people, in a file *beside* the release, like its key.
 
 Figures of a release are worth nothing where it has seen the people that they are measured on. So an audit of other
 data than those of the fit must know what these were. ``NAME.fitted`` holds two lists of salted hashes of 8 bytes, as

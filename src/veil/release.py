@@ -377,8 +377,8 @@ class Release:
     # -- on disk -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False, with_decoder: bool = False) -> Path:
-        """Write the folder; beside it ``NAME.key``, if the release is keyed, and ``NAME.fitted``, if it knows what it was
-        fitted on, both readable by their owner alone.
+        """Write the folder; beside it ``NAME.key``, if the release is keyed, and ``NAME.fitted``, if it knows what it
+        was fitted on, both readable by their owner alone.
 
         Args:
             path: The folder to make.
