@@ -26,7 +26,7 @@ class Overlap:
     """What of an audit's rows a release was fitted on.
 
     Attributes:
-        rows: ``(N,)`` whether a row, or its person, took part; of the splits compared alone. None where it is not known.
+        rows: ``(N,)`` whether a row, or its person, took part, of the splits compared; None where it is not known.
         splits: Those compared.
         note: The counts in words; or why nothing is known.
     """
@@ -63,7 +63,7 @@ def overlap(
         private: Labels that are attacked.
         attack_on: Splits that attackers train on.
     """
-    splits = ("calibrate", "test") if "protect" in attack_on else ("attack", "calibrate", "test")
+    splits = ("test", "calibrate") if "protect" in attack_on else ("test", "calibrate", "attack")
     identity = None if "identity" in private else pack.labels.get("identity")
     alone = "identity is private" if "identity" in private else "nobody's identity is known"
     by_row = by_person = np.zeros(len(pack), bool)
@@ -104,11 +104,12 @@ def _note(
         known = 0 if identity is None else len(np.unique(identity[rows][by_person[rows]]))
         seen = int((by_row | by_person)[rows].sum())
         everyone, total = everyone + len(people), total + len(rows)
-        if seen:
-            who = f"{known:,} of {len(people):,} people and " if identity is not None else ""
-            told.append(f"{who}{seen:,} of {len(rows):,} rows of {split}")
+        if seen and identity is not None:
+            told.append(f"{known:,} of {len(people):,} people of {split} ({seen:,} of {len(rows):,} rows)")
+        elif seen:
+            told.append(f"{seen:,} of {len(rows):,} rows of {split}")
     by = "" if identity is not None else f" (compared by rows alone, as {alone})"
     if told:
-        return f"{'; '.join(told)} were in its training{by}"
+        return f"{', '.join(told)} were in its training{by}"
     who = f"{everyone:,} people and " if identity is not None else ""
     return f"none of {who}{total:,} rows of {', '.join(splits)} was in its training{by}"

@@ -234,7 +234,7 @@ def _is_training(check: Check) -> bool:
 
 def _doubted(checks: Sequence[Check]) -> str:
     """Whose figures rest on these checks."""
-    return ", ".join(dict.fromkeys(f"all of {c.release}" if _is_training(c) else c.target for c in checks))
+    return ", ".join(dict.fromkeys(f"the release {c.release}" if _is_training(c) else c.target for c in checks))
 
 
 def _is_inversion(finding: Finding) -> bool:
