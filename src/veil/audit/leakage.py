@@ -69,10 +69,9 @@ def overlap(
     by_row = by_person = np.zeros(len(pack), bool)
     rows = pack.rows(*splits)
     if {str(made.get("data", "")), *made.get(UNDERNEATH, ())} == {pack.fingerprint}:  # it has seen `protect`, no more
-        own = np.unique(identity[pack.rows("protect")]) if identity is not None else np.empty(0, np.int64)
         if identity is not None:
+            own = np.unique(identity[pack.rows("protect")])
             by_person = np.isin(identity, own[own >= 0])
-        by_row = by_person
     elif fitted is None or fitted.problem:
         why = fitted.problem if fitted is not None else "no file beside it says so"
         return Overlap(rows=None, note=f"it was fitted on other data, and on whom cannot be known: {why}")
