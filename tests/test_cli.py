@@ -240,7 +240,7 @@ def test_an_audit_of_people_who_were_trained_on_says_so(
                    for p, split in ((Pack.open(one), "protect"), (Pack.open(other), "test")))  # fmt: skip
     assert int(found[1]) == len(there & here)
     Path(f"{release}.fitted").rename(tmp_path / "withheld")
-    assert veil(*ask).out.startswith("r: it was fitted on other data, and on whom cannot be known: no file beside it")
+    assert veil(*ask).out.startswith("r: whether it was fitted on these people cannot be known: its data were others")
     assert "v: " not in told  # of vectors from outside nobody expects it
     training = veil.json(*ask)["training"]
     assert training["r"]["seen"] is None

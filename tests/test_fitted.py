@@ -300,7 +300,7 @@ def test_where_nothing_says_it_cannot_be_known(tmp_path: Path) -> None:
     pack = split_anew()
     found = compared(replace(leace(), fitted=None), pack)
     assert found.rows is None
-    assert found.note == "it was fitted on other data, and on whom cannot be known: no file beside it says so"
+    assert found.note.startswith("whether it was fitted on these people cannot be known: its data were others, and no ")
     finding = found.finding(pack, "R", 0.95)
     assert (finding.status, finding.value) == ("not_applicable", None)
     assert compared(replace(leace(), fitted=Fitted(problem="r.fitted is another's")), pack).note.endswith("another's")
@@ -408,13 +408,13 @@ def test_the_page_says_so_first(leaking: tuple[Path, list[Finding]]) -> None:
     told = page.index(f"leaky is measured on people, or rows, that it was fitted on: {note}")
     assert alarm < page.index("the release leaky") < told
     start = page.index('<section id="verdict">')
-    assert told < page.index("Whether unknown was fitted on people that it is measured on") < start
+    assert told < page.index("unknown: whether it was fitted on these people cannot be known") < start
     verdict = page[start : page.index('<section id="plane">')]
     of_leaky = verdict[verdict.index("<strong>leaky") : verdict.index("<strong>unknown")]
     assert of_leaky.index(note) < of_leaky.index("the worst tested attack")
     assert of_leaky.count("A control failed: this figure means nothing.") == 2
     of_unknown = verdict[verdict.index("<strong>unknown") : verdict.index("<strong>sound")]
-    assert "on whom cannot be known" in of_unknown
+    assert "whether it was fitted on these people cannot be known" in of_unknown
     assert "A control failed" not in of_unknown
     rest = verdict[verdict.index("<strong>sound") :]
     assert "cannot be known" not in rest  # of vectors from outside it is said among the controls, quietly

@@ -74,7 +74,9 @@ def overlap(
             by_person = np.isin(identity, own[own >= 0])
     elif fitted is None or fitted.problem:
         why = fitted.problem if fitted is not None else "no file beside it says so"
-        return Overlap(rows=None, note=f"it was fitted on other data, and on whom cannot be known: {why}")
+        return Overlap(
+            rows=None, note=f"whether it was fitted on these people cannot be known: its data were others, and {why}"
+        )
     else:
         by_row = by_row.copy()
         by_row[rows] = fitted.has_rows(pack.x, rows)

@@ -218,7 +218,7 @@ def _training_check(document: Document, finding: Finding) -> Check:
     if not finding.ok:
         made_here = any(release.name == finding.release and release.method for release in document.releases)
         outcome = "missing" if made_here else "reference"
-        meaning = f"Whether {finding.release} was fitted on people that it is measured on: {finding.note}."
+        meaning = f"{finding.release}: {finding.note}."
     elif finding.value:
         outcome = "failed"
         meaning = f"{finding.release} is measured on people, or rows, that it was fitted on: {finding.note}."
