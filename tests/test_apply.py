@@ -656,6 +656,76 @@ def test_what_changed_since_is_refused_and_the_parts_stay(killed: Path) -> None:
     assert _left(killed) == ["in.parquet", "out.parquet", "out.parquet.skipped.csv"]
 
 
+def _later(folder: Path) -> None:
+    """Other times of change for a file, or all in a folder."""
+    for path in [folder, *folder.rglob("*")]:
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_source_of_other_times_is_the_same_where_its_rows_are(killed: Path, tmp_path: Path) -> None:
+    release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    done = len(list((killed / "out.parquet.partial").glob("part-*")))
+    _later(source)
+    told: list[tuple[int, int | None, int]] = []
+    assert apply(release, source, out, resume=True, progress=lambda *m: told.append(m)) == (219, 4)
+    assert told[0] == (6, 223, 1)  # the rows that are done are read again,
+    assert told[2 * done][0] == 14 * done + 7 - 3  # and the others released
+    apply(release, source, tmp_path / "whole.parquet")
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("row", "refused"), [(5, True), (200, False)])
+def test_a_changed_row_is_noticed_whatever_the_files_size_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, refused: bool
+) -> None:
+    """Of rows that were released already; others are released as they are now."""
+    monkeypatch.setattr(module, "_END", 64)
+    x = vectors(223)
+    source, out = put(tmp_path / "in.npy", x), tmp_path / "out.npz"
+    stops = replace(vectors_release(), encoder=Stops(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        apply(stops, source, out)
+    assert len(list((tmp_path / "out.npz.partial").glob("part-*"))) == 1  # of 14 rows
+    x[row, 1] += 1
+    _later(put(source, x))
+    if refused:
+        message = _refused(vectors_release(), source, out, resume=True)
+        assert "was begun with another source; force to start anew" in message
+    else:
+        assert apply(vectors_release(), source, out, resume=True) == (223, 0)
+        apply(vectors_release(), source, tmp_path / "whole.npz")
+        assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changed", [True, False])
+def test_images_of_other_times_are_read_again(many: Path, tmp_path: Path, changed: bool) -> None:
+    for path in many.rglob("*.png"):
+        if path.name != "03.png":
+            Image.open(path).convert("L").save(path, "BMP")  # of one size, whatever it shows
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        apply(picture_release(encoder=Interrupted()), many, out, images=True)
+    victim = many / "0" / "06.png"
+    size = victim.stat().st_size
+    if changed:
+        Image.fromarray(255 - np.asarray(Image.open(victim))).save(victim, "BMP")
+    _later(many)
+    assert victim.stat().st_size == size
+    if changed:
+        message = _refused(picture_release(), many, out, images=True, resume=True)
+        assert "was begun with another source; force to start anew" in message
+        return
+    encoder = Interrupted(np.inf)
+    assert apply(picture_release(encoder=encoder), many, out, images=True, resume=True) == (29, 1)
+    assert encoder.calls == 3
+    apply(picture_release(), many, tmp_path / "whole", images=True)
+    assert _bytes(out) == _bytes(tmp_path / "whole")
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", ["cut", "zeros"])
 def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path, damage: str) -> None:

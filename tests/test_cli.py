@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import json
 import os
@@ -103,7 +104,8 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
     assert sum(made["splits"].values()) == 240
 
     written = veil.json("fit", "aia", pack, release, "--private", "gender", *QUICK_AIA, "--keep-decoder")
-    assert written == {"release": str(release), "curves": f"{release}.curves.parquet"}
+    beside = {"curves": f"{release}.curves.parquet", "fitted": f"{release}.fitted"}
+    assert written == {"release": str(release), **beside}
     assert set(pq.read_table(written["curves"]).column_names) == {"step", "stage", "player", "loss"}
     assert not (tmp_path / "R" / "paper.checkpoint").exists()
 
@@ -189,6 +191,10 @@ def test_files_beside_a_release_are_not_replaced_unasked(veil: Veil, tmp_path: P
         assert f"{beside}: already exists, and is replaced" in veil.refuses(*fit)
         assert beside.read_text() == "precious"
         beside.unlink()
+    (tmp_path / "r.fitted").write_text("precious")
+    assert f"{tmp_path / 'r.fitted'}: says what another release was fitted on" in veil.refuses(*fit)
+    assert (tmp_path / "r.fitted").read_text() == "precious"
+    (tmp_path / "r.fitted").unlink()
     assert veil(*fit).status == 0
     (tmp_path / "o.npz.skipped.csv").write_text("precious")
     assert "o.npz.skipped.csv: already exists" in veil.refuses(*apply)
@@ -210,6 +216,39 @@ def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people:
     err = veil.refuses(*ask, "--key", f"R={key}", "--release", plain, "--key", f"plain={key}")
     assert f"{key}: {plain} is a release without keyed noise or draws, and takes no key" in err
     assert veil(*ask, "--key", f"R={key}").status == 0
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_of_people_who_were_trained_on_says_so(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MATCHERS", {})
+    monkeypatch.setattr(pipeline, "audit", functools.partial(run.audit, together=False))
+    pack = vectors_pack(people=100)
+    table = {"v": list(pack.x), **{n: [pack.classes[n][c] for c in pack.labels[n]] for n in pack.labels}}
+    pq.write_table(pa.table(table), tmp_path / "people.parquet")
+    one, other, release = tmp_path / "one", tmp_path / "other", tmp_path / "r"
+    for seed, path in enumerate((one, other)):
+        assert veil("pack", "embeddings", tmp_path / "people.parquet", path, "--seed", seed).status == 0
+    done = veil("fit", "leace", one, release, "--private", "gender")
+    assert f"{release}.fitted: hashes of what it was fitted on" in done.out
+    ask = ("audit", other, tmp_path / "out", "--private", "gender", "--effort", "quick", "--jobs", 1, "--baseline",
+           "none", "--release", release, "--vectors", f"v={tmp_path / 'people.parquet'}")  # fmt: skip
+    told = veil(*ask).out
+    found = re.match(r"r: CONTROL FAILED: (\d+) of 25 people of test \(\d+ of 75 rows\), ", told)
+    assert found is not None
+    there, here = (set(p.label("identity")[p.rows(split)].tolist())
+                   for p, split in ((Pack.open(one), "protect"), (Pack.open(other), "test")))  # fmt: skip
+    assert int(found[1]) == len(there & here)
+    Path(f"{release}.fitted").rename(tmp_path / "withheld")
+    assert veil(*ask).out.startswith("r: whether it was fitted on these people cannot be known: its data were others")
+    assert "v: " not in told  # of vectors from outside nobody expects it
+    training = veil.json(*ask)["training"]
+    assert training["r"]["seen"] is None
+    assert training["v"]["note"] == "what vectors from outside were fitted on cannot be known"
+    own = veil("audit", one, *ask[2:-2])  # the pack that it was fitted on
+    assert "CONTROL" not in own.out
+    assert "cannot be known" not in own.out
 
 
 def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Path, people: Path) -> None:
@@ -700,10 +739,13 @@ def test_a_folder_may_be_called_by_where_one_stands(
     err = veil.refuses("fit", "leace", people, ".", "--private", "gender", "--force")
     assert f"{folder}: holds what is no part of a release and would be lost (in); move it away" in err
     (folder / "in").rmdir()
-    assert veil.json("fit", "leace", people, ".", "--private", "gender", "--force") == {"release": str(folder)}
+    made = veil.json("fit", "leace", people, ".", "--private", "gender", "--force")
+    assert made == {"release": str(folder), "fitted": f"{folder}.fitted"}
     monkeypatch.chdir(tmp_path)
     assert Release.load("random").method == "leace"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npy", "random", "random.key", "random.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.npy", "random", "random.fitted", "random.key", "random.npy",
+    ]  # fmt: skip
 
 
 # -- help -------------------------------------------------------------------------------------------------------------

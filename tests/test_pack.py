@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
+import hashlib
 import io
 import json
+import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -18,7 +22,7 @@ from PIL import Image
 
 from veil.data import build
 from veil.data.layouts.listing import Item, Listing
-from veil.data.pack import SPLITS, Pack, encode
+from veil.data.pack import SPLITS, Pack, encode, sha256
 from veil.errors import InputError
 
 
@@ -196,7 +200,9 @@ def test_what_is_written_is_read(tmp_path):
     ]
     assert calls == [(32, 40, 0), (40, 40, 0)]
     assert left_behind(tmp_path) == ["pack"]
-    assert left_behind(tmp_path / "pack") == ["images.npy", "labels.parquet", "pack.json", "pairs.npy", "skipped.csv"]
+    assert left_behind(tmp_path / "pack") == [
+        "checked.json", "images.npy", "labels.parquet", "pack.json", "pairs.npy", "skipped.csv",
+    ]  # fmt: skip
     assert np.array_equal(np.load(tmp_path / "pack" / "images.npy"), pack.x)
     schema = pq.read_schema(tmp_path / "pack" / "labels.parquet")
     assert schema.names == ["source", "split", "identity", "gender"]
@@ -405,7 +411,8 @@ def edit(path: Path, change) -> None:
 def replace(path: Path, name: str, data: bytes) -> None:
     """A file that lies about nothing but what it holds: its size and digest are as in pack.json."""
     (path / name).write_bytes(data)
-    edit(path, lambda meta: meta["files"][name].update(bytes=len(data)))
+    digest = hashlib.sha256(data).hexdigest()
+    edit(path, lambda meta: meta["files"][name].update(bytes=len(data), sha256=digest))
 
 
 def saved(array: np.ndarray) -> bytes:
@@ -454,13 +461,64 @@ def test_files_missing_cut_off_or_changed(packed, name):
     Pack.open(packed, verify=True)
 
 
-def test_verify_sees_one_changed_byte(packed):
-    data = bytearray((packed / "images.npy").read_bytes())
+def changed_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    (packed / "images.npy").write_bytes(data)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.parquet", "pairs.npy"])
+def test_one_changed_byte_is_seen(packed, name):
+    changed_byte(packed / name)
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"{name}: its SHA-256 is not the one in pack.json; the file was changed"):
+            Pack.open(packed)
+
+
+def test_a_change_that_kept_its_time_is_seen_by_verify(packed):
+    stat = (packed / "images.npy").stat()
+    changed_byte(packed / "images.npy")
+    os.utime(packed / "images.npy", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     Pack.open(packed)
     with pytest.raises(InputError, match=r"images.npy: its SHA-256 is not the one in pack.json"):
         Pack.open(packed, verify=True)
+
+
+@pytest.mark.parametrize("without", ["nothing", "record", "sense"])
+def test_a_copy_is_hashed_once(packed, tmp_path, monkeypatch, without):
+    fingerprint = Pack.open(packed).fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy, copy_function=shutil.copy)  # with other times
+    if without == "record":
+        (copy / "checked.json").unlink()
+    elif without == "sense":
+        (copy / "checked.json").write_text("[" * 200_000)
+    hashed = []
+    monkeypatch.setattr("veil.data.pack.sha256", lambda path: hashed.append(path.name) or sha256(path))
+    assert Pack.open(packed).fingerprint == fingerprint
+    assert hashed == []
+    assert Pack.open(copy).fingerprint == fingerprint
+    assert hashed == ["images.npy", "labels.parquet", "pairs.npy"]
+    assert Pack.open(copy).fingerprint == fingerprint
+    assert len(hashed) == 3
+    assert left_behind(copy) == left_behind(packed)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_copy_that_cannot_be_written_to_opens(packed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy, copy_function=shutil.copy)
+    copy.chmod(0o555)
+    assert Pack.open(copy).fingerprint == Pack.open(packed).fingerprint
+
+
+def test_fingerprint_tells_what_was_replaced_since_and_what_pack_json_alone_says(packed):
+    opened = Pack.open(packed)
+    parts = [dataclasses.replace(opened, split=opened.split[::-1].copy()), dataclasses.replace(opened, x=opened.x + 1)]
+    assert len({p.fingerprint for p in (opened, *parts)}) == 3
+    assert dataclasses.replace(opened, path=Path("elsewhere")).fingerprint == opened.fingerprint
+    edit(packed, lambda meta: meta["classes"]["gender"].reverse())
+    assert Pack.open(packed).fingerprint != opened.fingerprint
 
 
 def test_files_that_contradict_each_other(packed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from statistics import NormalDist
 
@@ -80,7 +81,12 @@ def test_labels_are_consistent():
     worn = labels["glasses"].reshape(101, 20).mean(axis=1)
     assert worn.std() > 0.2  # a habit of the person: independent coins would give about 0.1
     names = faces.names(2019)
-    assert names["identity"] == "person-00100"
+    assert re.fullmatch("person-00100-[0-9a-f]{8}", names["identity"])
+    other = stylised.population(101, 20, seed=1)  # whose number 100 is somebody else
+    assert other.names(2019)["identity"][:12] == names["identity"][:12]
+    assert other.names(2019)["identity"] != names["identity"]
+    assert faces.names(2000)["identity"] == names["identity"]
+    assert stylised.population(101, 2, seed=0).names(201)["identity"] == names["identity"]
     assert names["gender"] == ("female", "male")[labels["gender"][2019]]
 
 

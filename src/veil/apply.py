@@ -37,6 +37,7 @@ from veil.outputs import Part, Parts, Skipped, join
 from veil.release import BATCH, Release, in_order
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
+_END = 1 << 20  # bytes at either end of a file by which it is known
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
@@ -62,7 +63,8 @@ class _Source:
 
     Attributes:
         count: Number of rows.
-        fingerprint: Changes with the rows.
+        fingerprint: Changes with the rows, but for changes that leave the sizes of files as they were.
+        times: Changes with the times of the files; of a pack it is empty, as its fingerprint says all.
         batches: The rows from one on, which must be the first of a part.
         columns: Whether each value of a row stands in a column of its own.
         found: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them.
@@ -70,6 +72,7 @@ class _Source:
 
     count: int
     fingerprint: str
+    times: str
     batches: Callable[[int], Generator[_Batch, None, None]]
     columns: bool = False
     found: Sequence[tuple[str, str]] = ()
@@ -117,7 +120,8 @@ def apply(
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
-        resume: Go on with a run of the same release, source and target that was killed.
+        resume: Go on with a run of the same release, source and target that was killed. Where files of the source have
+            other times, rows that are done are read again and compared.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
         progress: Told after every batch.
 
@@ -155,6 +159,7 @@ def apply(
     k, each = (1, BATCH["images"]) if images else (release.contract.k, outputs.PART)
     run = {
         "source": rows.fingerprint,
+        outputs.TIMES: rows.times,
         "column of vectors": column or "",
         "choice of told labels": ", ".join(told),
         "file of landmarks": "" if eyes is None else sha256(eyes.path),
@@ -168,7 +173,10 @@ def apply(
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
         _check_files(out, rows.found, replace=force or (outputs.partial_folder(out) / outputs.RUN).exists())
     try:
-        with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
+        with Parts(
+            out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images,
+            unchanged=partial(_unchanged, rows, source if images else None, progress),
+        ) as parts:  # fmt: skip
             if images:
                 _write_images(release, source, rows, out, parts, eyes, choices, progress)
             else:
@@ -321,6 +329,40 @@ def _fingerprint(release: Release) -> str:
     return total.hexdigest()
 
 
+def _unchanged(rows: _Source, album: Path | None, progress: Progress | None, parts: Parts) -> bool:
+    """Whether the parts that are done were made of the rows as they are now: these are read again."""
+    hashes: list[str] = []
+    row = number = left_out = 0
+    with closing(rows.batches(0)) as batches:
+        for batch in batches:
+            if number == parts.done:
+                break
+            hashes.append(_hash(batch, album))
+            row, left_out = row + len(batch.names) + len(batch.skipped), left_out + len(batch.skipped)
+            if row % parts.each == 0 or row == rows.count:
+                if _joined(hashes) != parts.read(number).source:
+                    return False
+                hashes, number = [], number + 1
+            if progress is not None:
+                progress(row - left_out, rows.count, left_out)
+    return True
+
+
+def _hash(batch: _Batch, album: Path | None) -> str:
+    """SHA-256 of all that a batch's releases are made of; image files', of ``album``, also of their sizes in bytes."""
+    sizes = [] if album is None else [(album / path).stat().st_size for path in batch.paths]
+    told = sorted(batch.told)
+    described = [batch.names.to_pylist(), list(batch.skipped), list(batch.paths), sizes, told, str(batch.x.shape)]
+    total = hashlib.sha256(json.dumps(described).encode())
+    for values in (batch.x, *(batch.told[name] for name in told)):
+        total.update(np.ascontiguousarray(values).data)
+    return total.hexdigest()
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 # -- from batches to parts --------------------------------------------------------------------------------------------
 
 
@@ -355,7 +397,7 @@ def _released(release: Release, choices: Choices | None, batch: _Batch) -> Part:
     if len(batch.names):
         hide = None if choices is None else choices.of(batch.paths)
         values = flat(release.transform(batch.x, told=batch.told or None, hide=hide))
-    return Part(names=batch.names, values=values, skipped=batch.skipped)
+    return Part(names=batch.names, values=values, skipped=batch.skipped, source=_hash(batch, None))
 
 
 def _together(parts: Sequence[Part]) -> Part:
@@ -363,6 +405,7 @@ def _together(parts: Sequence[Part]) -> Part:
         names=pa.concat_arrays([part.names for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         skipped=[skipped for part in parts for skipped in part.skipped],
+        source=_joined([part.source for part in parts]),
     )
 
 
@@ -430,7 +473,10 @@ def _redrawn(
         outputs.place(out / path, data)
         names.append(name)
         sizes.append(len(data))
-    return Part(names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped)
+    return Part(
+        names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped,
+        source=_hash(batch, source),
+    )  # fmt: skip
 
 
 def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int) -> tuple[int, int]:
@@ -465,7 +511,7 @@ def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], 
             paths = [str(source) for source in pack.sources[start:end]] if pack.kind == "images" else []
             yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]), told=codes, paths=paths)
 
-    return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
+    return _Source(count=len(pack), fingerprint=pack.fingerprint, times="", batches=batches)
 
 
 def _from_images(
@@ -498,12 +544,15 @@ def _from_images(
                 )
                 row += len(some)
 
-    total = hashlib.sha256()
+    sizes, times = hashlib.sha256(), hashlib.sha256()
     for name, _ in found:
         with suppress(OSError):  # a link to nothing is a row that is skipped
             stat = (source / name).stat()
-            total.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches, found=found)
+            sizes.update(f"{name!r} {stat.st_size}\n".encode())
+            times.update(f"{stat.st_mtime_ns}\n".encode())
+    return _Source(
+        count=len(found), fingerprint=sizes.hexdigest(), times=times.hexdigest(), batches=batches, found=found
+    )
 
 
 def _from_vectors(
@@ -539,7 +588,10 @@ def _from_vectors(
                 skipped=skipped,
             )
 
-    return _Source(count=file.n, fingerprint=_stamp(source), batches=batches, columns=file.form == "columns")
+    times = str(source.stat().st_mtime_ns)
+    return _Source(
+        count=file.n, fingerprint=_stamp(source), times=times, batches=batches, columns=file.form == "columns"
+    )
 
 
 def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
@@ -547,13 +599,13 @@ def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
 
 
 def _stamp(path: Path) -> str:
-    """Changes with a file's size, its time of change, and what it holds at its ends (Parquet's is about all of it)."""
-    stat = path.stat()
-    total = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    """Changes with a file's size, and what it holds at its ends (Parquet's is about all of it)."""
+    size = path.stat().st_size
+    total = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for start in (0, max(0, stat.st_size - (1 << 20))):
+        for start in (0, max(0, size - _END)):
             file.seek(start)
-            total.update(file.read(1 << 20))
+            total.update(file.read(_END))
     return total.hexdigest()
 
 

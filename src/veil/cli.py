@@ -254,12 +254,13 @@ def fit(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
+    """Train a protector on a pack and save its release. Beside it go its secret key, if any (RELEASE.key), and hashes
+    of the rows and people that it was fitted on, for audits (RELEASE.fitted)."""
     from veil import pipeline
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process
     from veil.frontier import parse_budget
-    from veil.release import Release, check_target, key_path, named, read_key_file
+    from veil.release import Release, check_target, fitted_path, key_path, named, read_key_file
 
     out = named(out)
     check_target(out, force)
@@ -297,6 +298,8 @@ def fit(
         return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
+    if fitted_path(out).exists():
+        written["fitted"] = str(fitted_path(out))
     if curves:
         written["curves"] = str(pipeline.write_curves(losses, curves))
     else:
@@ -304,6 +307,8 @@ def fit(
     checkpoint.unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
+    if "fitted" in written:
+        lines.append(f"{written['fitted']}: hashes of what it was fitted on, for audits; keep it from strangers")
     if release.key is not None:
         written["key"] = str(key_path(out))
         lines.append(f"{written['key']}: its secret key; keep it apart from the release")
@@ -725,8 +730,10 @@ def _progress(quiet: bool) -> Iterator[_Bars]:
 
 def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
     """The end of an audit: its table, or its JSON, and the exit status where attempts broke off."""
+    from veil.audit.leakage import CODE, OUTSIDE
     from veil.pipeline import redrawn, summary
 
+    training = {f.release: f for f in found if f.code == CODE}
     rows = {name: summary(found, name, utility) for name in private}
     pictures = redrawn(found)
     lost = [finding for finding in found if finding.status == "did_not_converge"]
@@ -738,11 +745,17 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
             {
                 "out": str(path),
                 "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]],
+                "training": {name: {"seen": f.value, "note": f.note} for name, f in training.items()},
                 **({"inversion": inversion} if pictures else {}),
                 "broke_off": [asdict(finding) for finding in lost],
             }
         )
     else:
+        for name, f in training.items():
+            if f.value:
+                print(f"{name}: CONTROL FAILED: {f.note}; its figures mean nothing")
+            elif f.status != "ok" and f.note != OUTSIDE:
+                print(f"{name}: {f.note}")
         for name in private:
             _print_attacks(name, rows[name], utility)
         if pictures:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
+from veil.fitted import recorded
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -115,7 +116,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if not kept and "identity" not in hidden:
             kept = {"identity": np.arange(len(data))}
         pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
-        self.release_: Release = method.fit(
+        release = method.fit(
             config,
             pack,
             private=list(hidden),
@@ -123,6 +124,8 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             seed=int(self.seed),
             key=key,
         )
+        # Without ``identity`` the pack's is made up, or there is none: its names are nobody's.
+        self.release_: Release = recorded(release, pack, people="identity" in hidden or identity is not None)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:

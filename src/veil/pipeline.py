@@ -23,17 +23,19 @@ from PIL import Image
 from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
-from veil.audit import inversion, transfer
+from veil.audit import inversion, leakage, transfer
 from veil.audit.findings import Finding
+from veil.audit.leakage import Overlap
 from veil.audit.repeats import Repeats, chosen_rows, released_means
 from veil.audit.run import Subject, audit, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack, flat
+from veil.data.pack import SPLITS, Pack, flat, sha256
 from veil.engine import Run
-from veil.engine.run import Precision, run_identity
+from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError
-from veil.methods import METHODS
-from veil.release import Release
+from veil.fitted import recorded
+from veil.methods import METHODS, Method
+from veil.release import WEIGHTS, Release
 from veil.report import certified
 
 INPUT = "Input"
@@ -141,14 +143,32 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=private, utility=utility
+            veil=__version__,
+            method=method,
+            config=_contents(METHODS[method], chosen),
+            seed=seed,
+            data=pack.fingerprint,
+            private=private,
+            utility=utility,
         ),
         progress=progress,
     )
     release = METHODS[method].fit(
         chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
-    return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+    release = replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))})
+    return recorded(release, pack), run.curves
+
+
+def _contents(method: Method, config: Any) -> dict[str, Any]:
+    """A configuration by what its files hold; those that are not there are for the method to refuse."""
+    values = dict(vars(config))
+    for name in method.files:
+        if values[name]:
+            path = Path(values[name])
+            path = path / WEIGHTS if path.is_dir() else path  # a release
+            values[name] = sha256(path) if path.is_file() else ""
+    return values
 
 
 STRENGTHS = (1.0, 3.0)
@@ -202,7 +222,8 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)
-        points = frontier.measure(
+        measure = partial(
+            frontier.measure,
             release,
             pack,
             private=private,
@@ -213,11 +234,13 @@ def fit_measured(
             looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
             progress=measured,
         )
+        points = by_first(measure)
         fitted.append((release, curves, points))
     release, curves, points = fitted[0]
     if budget:
         release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
         release = frontier.with_noise(release, frontier.meet(points, budget).noise)
+        release = recorded(release, pack, splits=("attack", "calibrate"))  # by which the noise was chosen
     limits = {name: float(limit) for name, limit in (budget or {}).items()}
     made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
     return replace(release, made=made), curves
@@ -348,16 +371,18 @@ def audit_pack(
     ]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in [*controls, *entries]}
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            path = Path(work) / f"{number}.npy"
-            subjects.append(_subject(entry, pack, path, attack_on=attack_on, effort=effort, seed=seed))
+            path, seen = Path(work) / f"{number}.npy", overlaps[entry.name].rows
+            subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
         )  # fmt: skip
+        found += [each.finding(pack, name, level) for name, each in overlaps.items()]
         staged = Path(work) / "out"
         for folder in ("pictures", "curves"):
             (staged / folder).mkdir(parents=True)
@@ -375,7 +400,7 @@ def audit_pack(
                     maps += [{"release": s.name, **points}] if points else []
         unprotected: dict[str, Any] = {
             "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
-            "role": "input", "config": {}, "note": "the unprotected input",
+            "role": "input", "config": {}, "data": None, "note": "the unprotected input",
         }  # fmt: skip
         document = files.document(
             version=__version__,
@@ -409,15 +434,24 @@ def _pass_for(entry: Entry, pack: Pack) -> bool:
     return transfer.pass_for(entry.release.contract.empty(0), pack.x)
 
 
-def _subject(entry: Entry, pack: Pack, path: Path, *, attack_on: Sequence[str], effort: str, seed: int) -> Subject:
+def _overlap(entry: Entry, pack: Pack, private: Sequence[str], attack_on: Sequence[str]) -> Overlap:
+    """What of the pack's splits an entry's release was fitted on."""
+    if entry.release is None:
+        return Overlap(rows=None, note=leakage.OUTSIDE)
+    release = entry.release
+    return leakage.overlap(release.made, release.fitted, pack, private=private, attack_on=attack_on)
+
+
+def _subject(
+    entry: Entry, pack: Pack, path: Path, seen: NDArray[np.bool_] | None, *, attack_on: Sequence[str], effort: str,
+    seed: int,
+) -> Subject:  # fmt: skip
     """An entry's rows, and what the audit may know of how they came about."""
-    codes, fitted_on, feature_map = None, None, None
+    codes, feature_map = None, None
     if (release := entry.release) is not None:
         feature_map = release.contract.feature_map
         if release.contract.support:
             codes = release.codes(pack.x)
-        if release.made.get("data") == pack.fingerprint:
-            fitted_on = ("protect",)  # what every method keeps to
     x = _released(entry, pack, path, codes)
     repeats: Repeats | str = "near-duplicates are released by who has the release, and here are its vectors alone"
     if release is not None:
@@ -428,7 +462,7 @@ def _subject(entry: Entry, pack: Pack, path: Path, *, attack_on: Sequence[str], 
             singles = flat(x) if codes is None else _indicators(codes, release.contract.support)
             repeats = Repeats(rows=rows, means=means, singles=singles)
     return Subject(
-        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on,
+        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, seen=seen,
         repeats=repeats,
     )  # fmt: skip
 
@@ -508,7 +542,7 @@ def _described(entry: Entry) -> dict[str, Any]:
     if release is None:
         assert entry.vectors is not None
         return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
-                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside",
+                "role": entry.shown_role(), "config": {}, "data": None, "note": entry.note or "vectors from outside",
                 "named": entry.named}  # fmt: skip
     return {
         "name": entry.name,
@@ -518,6 +552,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "seed": release.made.get("seed"),
         "role": entry.shown_role(),
         "config": dict(release.config),
+        "data": release.made.get("data"),
         "note": entry.note,
         "named": entry.named,
     }

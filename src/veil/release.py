@@ -1,10 +1,11 @@
 """The release: the only thing that ships. An encoder's weights, its contract, and how it was made; nothing private.
 
 A folder with ``weights.safetensors`` and ``release.json``. Loading never unpickles; a folder that was tampered with,
-truncated or made by something else is refused in one line. Where the release adds noise, the noise is a secret smooth
-field (:mod:`veil.draws`): one input has one release, near-duplicates have nearly the same, and their mean has as much
-noise as one. What draws it is a key, a secret file *beside* the folder (``NAME.key``), never inside. Releases of
-other weights or settings draw other noise under the same key, so that two of them cannot be solved for what they share.
+truncated or made by something else is refused in one line. What a release was fitted on lies beside it
+(:mod:`veil.fitted`). Where the release adds noise, the noise is a secret smooth field (:mod:`veil.draws`): one input
+has one release, near-duplicates have nearly the same, and their mean has as much noise as one. What draws it is a key,
+a secret file *beside* the folder (``NAME.key``), never inside. Releases of other weights or settings draw other noise
+under the same key, so that two of them cannot be solved for what they share.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from veil import fitted
 from veil._version import __version__
 from veil.data.pack import Pack, few
 from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, position
 from veil.errors import InputError
+from veil.fitted import Fitted
 from veil.nets import to_input, to_pixels
 
 T = TypeVar("T")
@@ -137,6 +140,7 @@ class Release:
         encoder: The network; takes float32 ``(B, C, H, W)`` in [0, 1] or ``(B, d)``.
         made: What it was fitted for and on: private attributes, utility, seed, fingerprint of the data.
         key: The secret of a keyed release; None otherwise.
+        fitted: Hashes of what it was fitted on; None where nothing says so.
         decoder: Redraws the input from a release, as logits; never saved unless asked for.
         classifier: Reads the labels to keep from a release: the half of a network that runs where releases are sent.
     """
@@ -147,6 +151,7 @@ class Release:
     encoder: nn.Module
     made: Mapping[str, Any] = field(default_factory=dict)
     key: bytes | None = field(default=None, repr=False)
+    fitted: Fitted | None = field(default=None, repr=False)
     decoder: nn.Module | None = field(default=None, repr=False)
     classifier: nn.Module | None = field(default=None, repr=False)
 
@@ -386,7 +391,8 @@ class Release:
     # -- on disk -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False, with_decoder: bool = False) -> Path:
-        """Write the folder (and ``NAME.key`` beside it, readable by its owner alone, if the release is keyed).
+        """Write the folder; beside it ``NAME.key``, if the release is keyed, and ``NAME.fitted``, if it knows what it
+        was fitted on, both readable by their owner alone.
 
         Args:
             path: The folder to make.
@@ -394,18 +400,18 @@ class Release:
             with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
 
         Raises:
-            InputError: If the folder, or another release's key in the key's place, exists and ``force`` is False; if
-                the folder holds something else; or if it cannot be written.
+            InputError: If the folder, or in the places of key and hashes those of another release, exists and ``force``
+                is False; if the folder holds something else; or if it cannot be written.
         """
         from safetensors.torch import save as to_bytes
 
         path = named(path)
-        beside = key_path(path)
+        beside, record = key_path(path), fitted_path(path)
         if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
             raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
         check_target(path, force)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        new, old = temporary / "new", temporary / "old"
+        new, old, hashes = temporary / "new", temporary / "old", temporary / "fitted"
         try:
             new.mkdir(parents=True)
             parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
@@ -426,12 +432,18 @@ class Release:
             card["card_sha256"] = _card_check(card)
             (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
+            if known := self.fitted is not None and not self.fitted.problem:
+                fitted.write(hashes, self.fitted, card["card_sha256"])
             try:
                 if path.exists():
                     path.rename(old)
                 new.rename(path)
                 if self.key is not None:  # last, because the key that is there belongs to the release that was there
                     _write_secret(beside, self.key)
+                if known:
+                    hashes.replace(record)
+                else:
+                    record.unlink(missing_ok=True)  # of the release that was there
             except BaseException:  # an interruption, too, must not take the old release away
                 if not new.exists():
                     path.rename(new)
@@ -443,6 +455,8 @@ class Release:
             raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
+            with suppress(OSError):
+                hashes.unlink(missing_ok=True)
             with suppress(OSError):  # where it still holds the old release, which could not be put back
                 temporary.rmdir()
         return path
@@ -499,6 +513,7 @@ class Release:
             encoder=encoder.eval(),
             made=card["made"],
             key=_read_key(path, key, card["key_check"]),
+            fitted=fitted.read(fitted_path(path), card["card_sha256"]),
             **others,
         )
 
@@ -657,6 +672,8 @@ def named(path: str | Path) -> Path:
 def check_target(path: Path, force: bool) -> None:
     """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
     if not path.exists():
+        if not force and os.path.lexists(record := fitted_path(path)):
+            raise InputError(f"{record}: says what another release was fitted on, and is replaced; move it, or force")
         return
     if not force:
         raise InputError(f"{path}: already exists; choose another name or force")
@@ -670,6 +687,12 @@ def check_target(path: Path, force: bool) -> None:
 def key_path(release: Path) -> Path:
     release = named(release)
     return release.with_name(release.name + ".key")
+
+
+def fitted_path(release: Path) -> Path:
+    """Where hashes of what a release was fitted on lie."""
+    release = named(release)
+    return release.with_name(release.name + fitted.SUFFIX)
 
 
 def _key_check(key: bytes) -> str:

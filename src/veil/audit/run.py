@@ -78,7 +78,8 @@ class Subject:
         feature_map: ``(C, H, W)`` where the vectors are flattened maps.
         codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
             release of any number of values. Such a release is certified.
-        fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
+        seen: bool ``(N,)``, rows that its protector, or its table of values, has seen, or whose person; those of
+            ``protect`` do not matter. None where that is not known.
         repeats: Means of the releases of near-duplicates, which are attacked too; or why there are none; None where
             that is of no interest.
     """
@@ -88,7 +89,7 @@ class Subject:
     role: Literal["input", "baseline", "method"]
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
-    fitted_on: tuple[str, ...] | None = None
+    seen: NDArray[np.bool_] | None = None
     repeats: Repeats | str | None = None
 
 
@@ -572,7 +573,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
             "role": "bound", "level": level, "n": len(rows),
         }  # fmt: skip
         try:
-            if subject.fitted_on is None:
+            if subject.seen is None:
                 raise InputError(
                     "certificate: calibration samples must not have been seen in training, and this release was fitted "
                     "on data that the audit does not know"
@@ -584,7 +585,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
                 people=pack.label("identity")[rows] if by_person else None,
                 figure=figure,
                 confidence=level,
-                seen=np.full(len(rows), "calibrate" in subject.fitted_on),
+                seen=subject.seen[rows],
             )
         except InputError as error:
             found.append(Finding(status="not_applicable", note=str(error), chance=None, **common))

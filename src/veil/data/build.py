@@ -29,7 +29,7 @@ from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
-from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
+from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
 from veil.data.sidecar import plain
 from veil.errors import InputError
 
@@ -187,8 +187,10 @@ def write(
             rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
         meta["notes"] = [clean(note) for note in (*listing.notes, *rows.notes)]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
-        meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
+        seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
+        meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
         (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_checked(folder, seen)
         _sync(folder)
         _rename(folder, out, force)
     except OSError as error:
@@ -443,7 +445,7 @@ def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
         rows.notes.append(f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.")
 
 
-_FILES = {"pack.json", "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
+_FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
 
 
 def _check_target(out: Path, force: bool) -> None:

@@ -4,7 +4,7 @@
 ``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
 unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
 could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, places of aligned eyes, decoder,
-class names, SHA-256 of the files).
+class names, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when that was last compared).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -29,6 +31,7 @@ SCHEMA = 1
 SPLITS = splits.SPLITS
 RESERVED = ("source", "split")
 """Columns of ``labels.parquet`` that are no labels."""
+CHECKED = "checked.json"
 
 
 class Framing(TypedDict):
@@ -57,6 +60,7 @@ class Pack:
         meta: What ``pack.json`` holds.
         path: The folder, or None for a pack made in memory.
         pairs: int64 ``(P, 4)``: row a, row b, same person (1/0), fold; None where the layout has no protocol of pairs.
+        opened: What was read from the folder, by which a pack knows that nothing of it was replaced since.
     """
 
     x: NDArray[Any]
@@ -67,6 +71,7 @@ class Pack:
     meta: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     pairs: NDArray[np.int64] | None = None
+    opened: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -86,11 +91,17 @@ class Pack:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any byte of the data: from the files' SHA-256, or the arrays in memory."""
+        """16 hex digits that change with any byte of the data: from the files' SHA-256, or the arrays in memory.
+
+        Opening a pack sees to it that its files have that SHA-256.
+        """
         total = hashlib.sha256()
-        if self.path is not None:
+        if self.opened and all(a is b for a, b in zip(self.opened, self._parts(), strict=True)):
             for name, entry in sorted(self.meta["files"].items()):
                 total.update(f"{name} {entry['sha256']}\n".encode())
+            # What pack.json alone says of the data: the order of classes, and how images were cut from pictures.
+            described = [self.meta["classes"], self.meta.get("crop"), self.meta.get("aligned")]
+            total.update(json.dumps(described, sort_keys=True).encode())
             return total.hexdigest()[:16]
         for array in (self.x, self.split, self.pairs):
             if array is not None:
@@ -100,16 +111,24 @@ class Pack:
         total.update(json.dumps([names, self.sources.tolist()]).encode())
         return total.hexdigest()[:16]
 
+    def _parts(self) -> tuple[Any, ...]:
+        return self.x, self.labels, self.classes, self.split, self.sources, self.meta, self.pairs
+
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> Pack:
         """Opens a pack's folder; images or vectors are mapped, not read.
 
+        A file whose size and time of change are those of ``checked.json`` is taken to be as it was packed. Any other,
+        of a pack that was copied, say, is read once to compare its SHA-256 with ``pack.json``; its new time is then
+        kept in ``checked.json``, unless the folder cannot be written to.
+
         Args:
             path: The folder.
-            verify: Whether to read all files and compare their SHA-256 with ``pack.json``.
+            verify: Whether to read all files and compare their SHA-256, whatever their times.
 
         Raises:
-            InputError: The folder is no pack, of another schema, truncated, or its files contradict each other.
+            InputError: The folder is no pack, of another schema, truncated, a file was changed since it was packed, or
+                files contradict each other.
         """
         path = Path(path)
         meta = _read_meta(path)
@@ -127,7 +146,10 @@ class Pack:
             pairs = np.array(_map(path / "pairs.npy"))
             _check_pairs(pairs, len(x), f"{path / 'pairs.npy'}")
         classes = {label: tuple(names) for label, names in meta["classes"].items()}
-        return cls(x=x, labels=labels, classes=classes, split=split, sources=sources, meta=meta, path=path, pairs=pairs)
+        return cls(
+            x=x, labels=labels, classes=classes, split=split, sources=sources, meta=meta, path=path, pairs=pairs,
+            opened=(x, labels, classes, split, sources, meta, pairs),
+        )  # fmt: skip
 
     @classmethod
     def from_arrays(
@@ -347,19 +369,44 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def _check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
-    """Sizes, and on demand SHA-256, against ``pack.json``."""
+    """Sizes, and SHA-256 on demand and where a file's time is not the one that is known, against ``pack.json``."""
     data = "vectors.npy" if meta["kind"] == "vectors" else "images.npy"
+    known, seen = _read_checked(path), {}
     for name in sorted({data, "labels.parquet", *meta["files"]}):
         if name not in meta["files"] or name not in (data, "labels.parquet", "pairs.npy"):
             raise InputError(f"{path / 'pack.json'}: damaged (its list of files has a wrong entry for {name!r})")
         try:
-            size = (path / name).stat().st_size
+            stat = (path / name).stat()
         except OSError:
             raise InputError(f"{path}: the pack is incomplete: {name} is missing") from None
-        if size != meta["files"][name]["bytes"]:
-            raise InputError(f"{path / name}: {size} bytes, but {meta['files'][name]['bytes']} were written")
-        if verify and sha256(path / name) != meta["files"][name]["sha256"]:
+        size, digest = meta["files"][name]["bytes"], meta["files"][name]["sha256"]
+        if stat.st_size != size:
+            raise InputError(f"{path / name}: {stat.st_size} bytes, but {size} were written")
+        seen[name] = [size, stat.st_mtime_ns, digest]
+        if (verify or known.get(name) != seen[name]) and sha256(path / name) != digest:
             raise InputError(f"{path / name}: its SHA-256 is not the one in pack.json; the file was changed")
+    if seen != known:
+        write_checked(path, seen)
+
+
+def _read_checked(path: Path) -> dict[str, Any]:
+    """What is known of the files; nothing where that cannot be read, for then they are."""
+    try:
+        known = json.loads((path / CHECKED).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def write_checked(path: Path, seen: Mapping[str, Sequence[Any]]) -> None:
+    """Keep the size, time of change (ns) and SHA-256 of a pack's files, by name, where the folder can be written to."""
+    temporary = path / f".{CHECKED}.{secrets.token_hex(4)}"
+    with suppress(OSError):
+        try:
+            temporary.write_text(json.dumps(seen, sort_keys=True) + "\n", "utf-8")
+            temporary.replace(path / CHECKED)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ each depends on its own image's numbers alone: the bytes depend on seed, size an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -148,9 +149,14 @@ class Faces:
         return len(self.draws)
 
     def names(self, row: int) -> dict[str, str]:
-        """The labels of one image as class names; an identity is called ``person-00042``."""
+        """The labels of one image as class names; an identity is called ``person-00042-1f0a9c3e``, say.
+
+        The end is a hash of who it is: number 42 of another population is another person, and has another name.
+        """
         named = {label: CLASSES[label][codes[row]] for label, codes in self.labels.items() if label in CLASSES}
-        return {"identity": f"person-{self.labels['identity'][row]:05d}"} | named
+        who = int(self.labels["identity"][row])
+        digest = hashlib.blake2b(self.identities[who].tobytes(), digest_size=4).hexdigest()
+        return {"identity": f"person-{who:05d}-{digest}"} | named
 
 
 _MOST = 10_000_000  # images

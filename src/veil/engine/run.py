@@ -17,8 +17,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +30,11 @@ from torch import Tensor, nn
 from veil.errors import InputError
 
 Precision = Literal["auto", "bf16", "fp32"]
+T = TypeVar("T")
 
 _FLUSH_EVERY = 20  # steps between reads of the losses: each read waits for an accelerator to catch up
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+_PATIENCE = timedelta(days=30)  # processes wait for the first, which may measure a frontier; they see when it ends
 _LOSS_LIMIT = 1e6  # no loss of a healthy run comes near; an unbounded objective that runs away passes it
 
 
@@ -127,7 +130,34 @@ def step_seed(*parts: int | str) -> int:
 
 def is_main_process() -> bool:
     """Whether this process is the only one, or the first of those that share a run."""
-    return bool(PartialState().is_main_process)
+    return bool(_state().is_main_process)
+
+
+def by_first(compute: Callable[[], T]) -> T:
+    """What the first of the processes that share a run computes, in all of them; what it raises, too.
+
+    For what must be drawn once, such as a key, and what is too costly to do in each.
+    """
+    state = _state()
+    if state.num_processes == 1:
+        return compute()
+    made: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            made[0] = compute()
+        except Exception as error:  # the others, which wait for it, must not wait for ever
+            made[1] = error
+    dist.broadcast_object_list(made, 0)
+    if made[1] is not None:
+        raise made[1]
+    value: T = made[0]
+    return value
+
+
+def _state() -> PartialState:
+    # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
+    # What a process says here first holds for all that follows, so it is not the place for a run's own device.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
 class Run:
@@ -139,7 +169,8 @@ class Run:
         checkpoint: File that holds the state of an unfinished run; None for a run that cannot be resumed.
         every: Steps between checkpoints.
         resume: Continue from ``checkpoint`` if it is there.
-        identity: What makes two runs the same (method, configuration, data); a checkpoint of another run is refused.
+        identity: What makes two runs the same (method, configuration, files and data, by what they hold, and Veil's
+            version); a checkpoint of another run is refused.
         progress: Called as ``progress(stage, done, count, losses)`` now and then.
 
     With several processes (``torchrun`` or ``accelerate launch``) every process draws the same global batch and works
@@ -159,9 +190,8 @@ class Run:
         device: str | None = None,
     ) -> None:
         self.seed = seed
-        # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
-        # What a process's first run says here holds for all that follow, so it is not the place for its own device.
-        self.state = PartialState(cpu=not torch.accelerator.is_available())
+        self.state = _state()
+        self.state.wait_for_everyone()  # so that none writes what another has yet to find free
         self.device = torch.device(device) if device else self.state.device
         self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
         self.players: list[Player] = []
@@ -199,10 +229,38 @@ class Run:
     def share(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """This process's consecutive part of a global batch."""
         world, rank = self.state.num_processes, self.state.process_index
-        if len(rows) % world:
-            raise InputError(f"batch: must be divisible by the number of processes ({world}), got {len(rows)}")
+        assert len(rows) % world == 0, f"{len(rows)} rows for {world} processes"
         part = len(rows) // world
         return rows[rank * part : (rank + 1) * part]
+
+    def check_batch(self, batch: int, *, each: int = 1) -> None:
+        """Refuse a setting ``batch`` whose units of ``each`` rows the processes cannot share equally.
+
+        Raises:
+            InputError: Naming the nearest that they can.
+        """
+        world = self.state.num_processes
+        if world > 1 and batch % (each * world):
+            below = batch // (each * world) * each * world
+            near = " and ".join(str(size) for size in (below, below + each * world) if size)
+            raise InputError(
+                f"batch: must be a multiple of {each * world} where {world} processes share it, got {batch}; near are "
+                f"{near}"
+            )
+
+    def batch(self, size: int, rows: int | None = None) -> int:
+        """A size of batches that processes can share equally: ``size``, rounded up, or of fewer ``rows`` the most.
+
+        Raises:
+            InputError: If there are fewer rows than processes.
+        """
+        world: int = self.state.num_processes
+        size = -(-size // world) * world
+        if rows is None or size <= rows:
+            return size
+        if rows < world:
+            raise InputError(f"rows: {world} processes need at least as many to learn from, got {rows}")
+        return rows - rows % world
 
     def gather(self, x: Tensor) -> Tensor:
         """All processes' rows of ``x`` in rank order, differentiable (for losses over all pairs of a batch).
@@ -342,7 +400,8 @@ class Run:
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
         if not isinstance(state, dict) or state.get("identity") != self._identity:
             raise InputError(
-                f"{self._checkpoint}: belongs to a run with other settings, precision or data; remove it to restart"
+                f"{self._checkpoint}: belongs to a run with other settings, files, precision or data, or of another "
+                "version of Veil; remove it to restart"
             )
         return state
 

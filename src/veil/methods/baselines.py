@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.engine import Run
+from veil.engine.run import by_first
 from veil.errors import InputError
+from veil.fitted import underneath
 from veil.methods.protocol import require_classes
 from veil.nets import map_shape
 from veil.release import Contract, Release, new_key
@@ -133,7 +135,14 @@ def fit_leace(
         config=asdict(config),
         contract=_guessing(base.contract),
         encoder=encoder.eval(),
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": seed,
+            "data": pack.fingerprint,
+            **underneath(base),
+        },
+        fitted=base.fitted,
         decoder=base.decoder,
     )
 
@@ -174,8 +183,15 @@ def fit_random(
         config=asdict(replace(config, base=_described(base))),
         contract=replace(_guessing(base.contract), replace=config.share),
         encoder=base.encoder,
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
-        key=key or new_key(),
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": seed,
+            "data": pack.fingerprint,
+            **underneath(base),
+        },
+        fitted=base.fitted,
+        key=key or by_first(new_key),
         decoder=base.decoder,
     )
 
