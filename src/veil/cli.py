@@ -114,8 +114,9 @@ def demo(
 ) -> None:
     """The whole way on built-in stylised faces: fit AIA, its baselines and substitution, audit them, write a report."""
     from veil import pipeline
+    from veil.engine.run import kept_memory
 
-    with show.progress() as bars:
+    with show.progress() as bars, kept_memory():
         found = pipeline.demo(
             out,
             seed=seed,
@@ -251,7 +252,7 @@ def fit(
     """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
     from veil.data.pack import Pack
-    from veil.engine.run import is_main_process
+    from veil.engine.run import is_main_process, kept_memory
     from veil.frontier import parse_budget
     from veil.release import Release, check_target, key_path, named, read_key_file
 
@@ -277,7 +278,7 @@ def fit(
         "resume": resume,
     }
     pack = Pack.open(source)
-    with show.progress() as bars:
+    with show.progress() as bars, kept_memory():
         options["progress"] = bars.fit(method)
         measured = method == "template" and preset in (None, "default", "erased")
         if budget or (measured if frontier is None else frontier):
@@ -448,6 +449,7 @@ def audit(
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
     from veil.audit.inversion import Options
+    from veil.engine.run import kept_memory
     from veil.release import Release
 
     private = private or []
@@ -482,7 +484,7 @@ def audit(
             loaded = Release.load(path, key=keys.get(name))
             entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
         entries += [_outside(name, path, pack) for name, path in others]
-        with show.progress() as bars:
+        with show.progress() as bars, kept_memory():
             found = pipeline.audit_pack(
                 pack,
                 out,

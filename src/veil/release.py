@@ -35,6 +35,7 @@ from veil._version import __version__
 from veil.data.pack import Pack, few
 from veil.errors import InputError
 from veil.nets import to_input, to_pixels
+from veil.threads import SETTABLE, keep_to_one
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -578,21 +579,21 @@ def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, Non
     """A function of items, in their order, by as many threads as PyTorch would use for one of them.
 
     Networks and noise take turns in a batch, and noise keeps to one thread: whole batches side by side are quicker. And
-    what one thread computes does not depend on how many there are, so a run may be resumed where there are others.
+    what one thread computes does not depend on how many there are, so a run may be resumed where there are others. The
+    threads are of our own, and no other's count changes. Where that cannot be had, items are taken one by one.
     """
     threads = torch.get_num_threads()
+    if not SETTABLE:
+        yield from map(function, items)
+        return
     waiting: deque[Future[U]] = deque()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:

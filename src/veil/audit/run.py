@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from veil import metrics
 from veil.audit import intervals, inversion, transfer, verification
@@ -41,7 +40,9 @@ from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_inter
 from veil.audit.linkage import identification, linkage
 from veil.audit.pools import pool
 from veil.data.pack import SPLITS, Pack, flat
+from veil.engine.run import keeps_memory, kept_memory
 from veil.errors import InputError
+from veil.threads import one_thread
 
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
@@ -717,19 +718,18 @@ def _execute(tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
         # loky replaces a worker whose memory grew, which costs a second and loses nothing.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r")
-        yield from parallel(delayed(_single)(task) for task in tasks)
+        own = keeps_memory()
+        yield from parallel(delayed(_single)(task, own) for task in tasks)
 
 
-def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> Any:
-    """One task on one thread, wherever it runs: sums in another order would give other figures."""
+def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], own: bool = False) -> Any:
+    """One task on one thread, wherever it runs: sums in another order would give other figures.
+
+    ``own``: in a worker of a process that keeps its memory, which may do so, too.
+    """
     function, arguments, options = task
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            return function(*arguments, **options)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), kept_memory() if own else nullcontext():
+        return function(*arguments, **options)
 
 
 def _wrong_data(

@@ -14,8 +14,9 @@ import math
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -263,7 +264,7 @@ class Run:
     def stage(self, name: str, count: int) -> Iterator[Step]:
         """The steps of one stage that are still to be done; checkpoints, progress and divergence in between."""
         self._stage = name
-        with kept_memory():
+        with _kept_memory() if _keeping else nullcontext():
             for number in range(self._done.get(name, 0), count):
                 self._number = number
                 seed = step_seed(self.seed, name, number)
@@ -347,8 +348,30 @@ class Run:
         return state
 
 
+_keeping = False
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
+    """Stages of runs inside keep the memory that they free; for a program whose process is its own.
+
+    It changes how the C library serves the whole process, and cannot put back what its host had set there.
+    """
+    global _keeping
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping = False
+
+
+def keeps_memory() -> bool:
+    """Whether :func:`kept_memory` holds, for processes of our own that work for this one."""
+    return _keeping
+
+
+@contextmanager
+def _kept_memory() -> Iterator[None]:
     """Freed tensors stay with the process inside, for the next step to use; nothing where the C library is not glibc.
 
     By default glibc hands a large block back to the system when it is freed and gets it anew, zeroed page by page, a
@@ -369,10 +392,16 @@ def kept_memory() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
+_SEEDING = threading.RLock()
+
+
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Initial weights drawn inside follow the parts alone; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Initial weights drawn inside follow the parts alone; torch's global generator is left as it was.
+
+    One thread at a time: two fits at once would draw from each other's seeds, and leave the generator at one of them.
+    """
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(*parts))
         yield
 
