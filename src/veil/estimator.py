@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -120,7 +120,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",
-            seed=int(self.seed),
+            seed=checked_seed(self.seed),
             key=key,
         )
         return self

@@ -29,7 +29,7 @@ from veil.data import build
 from veil.data.pack import SPLITS, Pack
 from veil.engine import Run
 from veil.engine.run import Precision, run_identity
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.methods import METHODS
 from veil.release import Release
 from veil.report import certified
@@ -123,11 +123,9 @@ def fit(
         base.contract.check_alignment(pack, "base")
     if precision not in get_args(Precision):
         raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    if not 0 <= int(seed) < 2**31:
-        raise InputError(f"seed: must lie in 0 .. 2**31 - 1, got {seed}")
+    seed = checked_seed(seed)
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
     pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
-    seed = int(seed)
     chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
         seed=seed,
@@ -315,7 +313,7 @@ def audit_pack(
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
     if wrong := wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs):
         raise InputError("; ".join(wrong))
     pack.require(private=private, utility=[u for u in utility if u != "identity"])

@@ -41,7 +41,7 @@ from veil.audit.linkage import identification, linkage
 from veil.audit.pools import pool
 from veil.data.pack import SPLITS, Pack, flat
 from veil.engine.run import keeps_memory, kept_memory
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.threads import one_thread
 
 CONTROL_LEVEL = 0.999
@@ -158,7 +158,7 @@ def audit(
         InputError: For an unknown label, effort or split, an empty class, subjects that do not fit the pack, or a file
             that does not serve.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
     wrong = wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
     if wrong := wrong + _wrong_data(subjects, pack, private, utility, attack_on):
         raise InputError("; ".join(wrong))

@@ -31,7 +31,7 @@ from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
 from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
 from veil.data.sidecar import plain
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -93,6 +93,7 @@ def pack(
         raise InputError(f"size {size}: must lie in 8..1024")
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
+    seed = checked_seed(seed)
     _check_target(Path(out), force)
     options = Options(
         size=size,
@@ -143,7 +144,7 @@ def write(
     Raises:
         InputError: As for :func:`pack`.
     """
-    out = Path(out)
+    out, seed = Path(out), checked_seed(seed)
     _check_target(out, force)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from veil.data import splits
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 SCHEMA = 1
 SPLITS = splits.SPLITS
@@ -155,9 +155,9 @@ class Pack:
             pairs: Integers ``(P, 4)``, as in :attr:`pairs`.
 
         Raises:
-            InputError: Shapes, types, names or lengths that do not fit.
+            InputError: Shapes, types, names or lengths that do not fit, or a seed that is none.
         """
-        array = _as_data(x)
+        array, seed = _as_data(x), checked_seed(seed)
         n = len(array)
         codes: dict[str, NDArray[np.int64]] = {}
         classes: dict[str, tuple[str, ...]] = {}

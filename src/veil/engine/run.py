@@ -27,7 +27,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -159,7 +159,7 @@ class Run:
         progress: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
         device: str | None = None,
     ) -> None:
-        self.seed = seed
+        self.seed = checked_seed(seed)
         # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
         # What a process's first run says here holds for all that follow, so it is not the place for its own device.
         self.state = PartialState(cpu=not torch.accelerator.is_available())

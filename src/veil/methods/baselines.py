@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.methods.protocol import require_classes
 from veil.nets import map_shape
 from veil.release import Contract, Release, new_key
@@ -133,7 +133,7 @@ def fit_leace(
         config=asdict(config),
         contract=_guessing(base.contract),
         encoder=encoder.eval(),
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        made={"private": list(private), "utility": utility, "seed": checked_seed(seed), "data": pack.fingerprint},
         decoder=base.decoder,
     )
 
@@ -174,7 +174,7 @@ def fit_random(
         config=asdict(replace(config, base=_described(base))),
         contract=replace(_guessing(base.contract), replace=config.share),
         encoder=base.encoder,
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        made={"private": list(private), "utility": utility, "seed": checked_seed(seed), "data": pack.fingerprint},
         key=key or new_key(),
         decoder=base.decoder,
     )
