@@ -112,9 +112,14 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 f"{config.person}: averages of several people need to know who is seen in each row, got none"
             )
         data = self._validated(X, fitting=True)
+        use = "utility" if "utility" in kept else "identity"
+        given = use in kept
         if not kept and "identity" not in hidden:
             kept = {"identity": np.arange(len(data))}
         pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
+        if same := [name for name in hidden if given and np.array_equal(pack.label(name), pack.label(use))]:
+            what = "y" if use == "utility" else "identity"
+            raise InputError(f"private: must not tell the same as what is kept, and {same[0]!r} does so of {what}")
         self.release_: Release = method.fit(
             config,
             pack,

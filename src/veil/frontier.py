@@ -137,8 +137,8 @@ def with_noise(release: Release, noise: float) -> Release:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=LIMIT`` as a label and a balanced accuracy in (0, 1]."""
-    name, equals, value = text.partition("=")
+    """``NAME=LIMIT`` as a label, whose name may hold a ``=``, and a balanced accuracy in (0, 1]."""
+    name, equals, value = text.rpartition("=")
     try:
         limit = float(value)
     except ValueError:

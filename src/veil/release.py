@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import secrets
@@ -20,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -258,7 +259,7 @@ class Release:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
-        return self._keyed(x, values) if self.contract.keyed else values
+        return self._keyed(x, values, first_row) if self.contract.keyed else values
 
     def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None]) -> NDArray[np.float32]:
         """What the encoder gives, before anything keyed."""
@@ -359,9 +360,10 @@ class Release:
                 raise InputError(f"input: row {first_row + zero[0]} must have a direction, got zeros")
         return x
 
-    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32], first_row: int) -> NDArray[np.float32]:
         c = self.contract
         if c.replace:
+            check_unit_range(clean, first_row)
             u = keyed_uniform(x, 2 * c.k, self.draw_key)
             order = np.argsort(u[:, : c.k], axis=1, kind="stable")
             chosen = order[:, : round(c.replace * c.k)]
@@ -388,9 +390,7 @@ class Release:
 
         path = named(path)
         beside = key_path(path)
-        if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
-            raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
-        check_target(path, force)
+        check_target(path, force, key=self.key)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         new, old = temporary / "new", temporary / "old"
         try:
@@ -531,7 +531,8 @@ class Release:
         batch = torch.export.Dim("batch", min=1)
         temporary = path.with_name(path.name + ".part")
         try:
-            with warnings.catch_warnings():  # of deprecations inside torch, which are not the caller's concern
+            # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+            with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     module.eval(),
@@ -547,6 +548,18 @@ class Release:
             return temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Loggers of that name say nothing below an error inside."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Noisy(nn.Module):
@@ -617,6 +630,16 @@ def add_noise(z: NDArray[np.float32], normal: NDArray[np.float32], noise: float)
     return normalised_noise(torch.from_numpy(z), torch.from_numpy(normal), noise).numpy()
 
 
+def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
+    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
+    if len(outside):
+        row = values[outside[0]]
+        raise InputError(
+            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
+        )
+
+
 def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
     """``count`` draws from U(0, 1) for each row of ``x``: SHAKE-128 of key and row, so equal rows draw equal values.
 
@@ -672,9 +695,20 @@ def named(path: str | Path) -> Path:
     return path
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
-    if not path.exists():
+def check_target(path: Path, force: bool, *, key: bytes | None = None) -> None:
+    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release.
+
+    Neither can one with a ``key`` where another key is in its place, but by force.
+    """
+    beside = key_path(path)
+    if key is not None and beside.exists() and not force and read_key_file(beside) != key:
+        raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if there != path:
+        if not there.is_dir():
+            raise InputError(f"{path}: cannot be made, because {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: cannot be made, because nothing may be written into {there}")
         return
     if not force:
         raise InputError(f"{path}: already exists; choose another name or force")

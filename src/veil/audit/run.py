@@ -752,7 +752,22 @@ def _wrong_data(
         pack.require(private=list(private), utility=list(utility), among=sorted({*splits, "calibrate", "test"}))
     except InputError as error:
         problems.append(str(error))
+    else:
+        problems += strangers(pack, private, splits, "test")
     return problems
+
+
+def strangers(pack: Pack, private: Sequence[str], attack_on: Sequence[str], measured: str) -> list[str]:
+    """What is wrong with splits that keep people apart, where it is attacked who somebody is: none could be named."""
+    if "identity" not in private:
+        return []
+    known, asked = (np.unique(pack.label("identity")[pack.rows(*s, known="identity")]) for s in (attack_on, [measured]))
+    if np.isin(asked, known).any():
+        return []
+    return [
+        f"private: identity can only be attacked where people stand in several splits, and nobody of {measured} is in "
+        f"{' or '.join(attack_on)}; pack the data so (--no-disjoint)"
+    ]
 
 
 def wrong_options(

@@ -215,14 +215,20 @@ class Pack:
     ) -> None:
         """Preflight: can these labels be trained and measured on in every split, or those named in ``among``?
 
-        Every label must exist and have two classes or more; each of its classes must occur in every split. Identities
-        are exempt from the last rule: splits are disjoint by them.
+        No label may be both hidden and used. Every label must exist and have two classes or more; each of its classes
+        must occur in every split. Identities are exempt from the last rule: splits are disjoint by them.
 
         Raises:
             InputError: With all problems in one line, each naming the class and the split.
         """
-        wanted = [*private, *((utility,) if isinstance(utility, str) else utility)]
-        problems = []
+        used = (utility,) if isinstance(utility, str) else utility
+        wanted = [*private, *used]
+        problems = [
+            f"label {name}: must not be both private and the use"
+            + ", which is identity where no other is named" * (name == "identity")
+            for name in dict.fromkeys(private)
+            if name in used
+        ]
         needed = [(code, split) for code, split in enumerate(SPLITS) if split in among]
         for code, split in needed:
             if not np.any(self.split == code):

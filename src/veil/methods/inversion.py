@@ -429,7 +429,7 @@ def fit(
             "utility: this method keeps labels, got 'identity'; name a label (more with labels=...), or use method aia"
         )
     for name in kept:
-        pack.require(private=[], utility=name, among=["protect"])
+        pack.require(private=private, utility=name, among=["protect"])
     run = run or Run(seed=seed)
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
     keeps = {name: tuple(pack.classes[name]) for name in kept}
