@@ -574,6 +574,19 @@ def test_pools_and_linkage_have_a_table_and_a_pool_that_gets_further_is_in_the_v
     assert "What several releases of one person" not in got.text("glossary")
 
 
+def test_near_duplicates_that_get_further_are_in_the_verdict(tmp_path: Path) -> None:
+    document = build()
+    repeated = "attribute.repeated_balanced_accuracy"
+    why = "it draws nothing"
+    document["findings"] += [
+        finding(repeated, "AIA deep", "gender", "MLPs", 0.68, worst=True),
+        finding(repeated, "AIA", "gender", "none", None, status="not_applicable", note=why),
+    ]
+    got = page(tmp_path, document)
+    assert got.text("verdict").count("From the mean of the releases of 32 near-duplicates of one input") == 1
+    assert "Mean over near-duplicates" in got.text("together")
+
+
 def test_figures_of_unknown_kinds_are_shown_too(tmp_path: Path) -> None:
     document = build()
     document["findings"].append(finding("inversion.lpips", "AIA deep", "picture", "strong decoder", 21.37))

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,9 +27,10 @@ from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit import inversion, transfer
 from veil.audit.findings import Finding
+from veil.audit.repeats import Repeats, chosen_rows, released_means
 from veil.audit.run import Subject, audit, strangers, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import SPLITS, Pack, flat
 from veil.engine import Run
 from veil.engine.run import Precision, run_identity
 from veil.errors import InputError, checked_seed
@@ -360,7 +362,8 @@ def audit_pack(
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            subjects.append(_subject(entry, pack, Path(work) / f"{number}.npy"))
+            path = Path(work) / f"{number}.npy"
+            subjects.append(_subject(entry, pack, path, attack_on=attack_on, effort=effort, seed=seed))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
@@ -435,7 +438,7 @@ def _pass_for(entry: Entry, pack: Pack) -> bool:
     return transfer.pass_for(entry.release.contract.empty(0), pack.x)
 
 
-def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:
+def _subject(entry: Entry, pack: Pack, path: Path, *, attack_on: Sequence[str], effort: str, seed: int) -> Subject:
     """An entry's rows, and what the audit may know of how they came about."""
     codes, fitted_on, feature_map = None, None, None
     if (release := entry.release) is not None:
@@ -445,9 +448,31 @@ def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:
         if release.made.get("data") == pack.fingerprint:
             fitted_on = ("protect",)  # what every method keeps to
     x = _released(entry, pack, path, codes)
+    repeats: Repeats | str = "near-duplicates are released by who has the release, and here are its vectors alone"
+    if release is not None:
+        repeats = "it draws nothing, so there is nothing that the mean over near-duplicates averages out"
+        if release.contract.keyed:
+            rows = chosen_rows(pack, attack_on, effort, seed)
+            means = released_means(partial(_told_apart, release), pack, rows, attack_on, seed)
+            singles = flat(x) if codes is None else _indicators(codes, release.contract.support)
+            repeats = Repeats(rows=rows, means=means, singles=singles)
     return Subject(
-        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on
-    )
+        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on,
+        repeats=repeats,
+    )  # fmt: skip
+
+
+def _told_apart(release: Release, x: NDArray[Any]) -> NDArray[np.float32]:
+    """Releases ``(n, k)``, or where they are of finitely many values the indicators ``(n, K)`` of their codes."""
+    if release.contract.support:
+        return _indicators(release.codes(x), release.contract.support)
+    if release.contract.replace and release.contract.kind == "vectors" and release.config["base"]["method"] == "input":
+        x = x.clip(0, 1)  # Random takes no other values
+    return flat(release.transform(x))
+
+
+def _indicators(codes: NDArray[np.int64], support: int) -> NDArray[np.float32]:
+    return np.eye(support, dtype=np.float32)[codes]
 
 
 def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | None) -> NDArray[Any]:

@@ -1,15 +1,16 @@
 """The release: the only thing that ships. An encoder's weights, its contract, and how it was made; nothing private.
 
 A folder with ``weights.safetensors`` and ``release.json``. Loading never unpickles; a folder that was tampered with,
-truncated or made by something else is refused in one line. Where the release adds noise, the noise comes from a keyed
-hash of the input, so that one input has one release and averaging repeated releases removes nothing; the key is a
-secret file *beside* the folder (``NAME.key``), never inside. Releases of other weights or settings draw other noise
-under the same key, so that two of them cannot be solved for what they share.
+truncated or made by something else is refused in one line. Where the release adds noise, the noise is a secret smooth
+field (:mod:`veil.draws`): one input has one release, near-duplicates have nearly the same, and their mean has as much
+noise as one. What draws it is a key, a secret file *beside* the folder (``NAME.key``), never inside. Releases of
+other weights or settings draw other noise under the same key, so that two of them cannot be solved for what they share.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 
 from veil._version import __version__
 from veil.data.pack import Pack, few
+from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, position
 from veil.errors import InputError
 from veil.nets import to_input, to_pixels
 from veil.threads import SETTABLE, keep_to_one
@@ -62,7 +64,8 @@ class Contract:
             gives log-probabilities ``(B, K)`` and holds the values as ``substitutes`` ``(K, ...)``.
         draw: Whether a keyed draw from the probabilities chooses among the substitutes; else the likeliest is released.
         feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
-        noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
+        noise: Norm of the keyed noise relative to the unit-length release; 0 for a deterministic encoder.
+        length: Distance of unit-length releases over which that noise changes; see :mod:`veil.draws`.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
         aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
@@ -81,6 +84,7 @@ class Contract:
     draw: bool = False
     feature_map: tuple[int, int, int] | None = None
     noise: float = 0.0
+    length: float = LENGTH
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
     aligned: bool = False
@@ -248,6 +252,15 @@ class Release:
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.digest()
 
+    @cached_property
+    def field(self) -> Field:
+        """The noise of a release, as secret as its key.
+
+        Raises:
+            InputError: Without a key.
+        """
+        return Field.draw(self.draw_key, self.contract.k, self.contract.length)
+
     def _need_key(self) -> None:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
@@ -370,7 +383,8 @@ class Release:
             out = clean.copy()
             np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
             return out
-        return add_noise(clean, keyed_normal(x, c.k, self.draw_key), c.noise)
+        z = torch.from_numpy(clean)
+        return normalised_noise(z, self.field(z), c.noise).numpy()
 
     # -- on disk -------------------------------------------------------------------------------------------------
 
@@ -418,7 +432,7 @@ class Release:
                     path.rename(old)
                 new.rename(path)
                 if self.key is not None:  # last, because the key that is there belongs to the release that was there
-                    _write_key(beside, self.key)
+                    _write_secret(beside, self.key)
             except BaseException:  # an interruption, too, must not take the old release away
                 if not new.exists():
                     path.rename(new)
@@ -492,10 +506,11 @@ class Release:
     def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
-        A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
-        that draws them is no part of the network; one that draws among substitutes a second input ``uniform``
-        ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
-        The Random baseline is refused.
+        The secret of keyed noise is no part of the file: the arrays of its :class:`veil.draws.Field` are further inputs
+        of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the key,
+        where the key is there. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``.
+        Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes. The Random
+        baseline is refused.
 
         Args:
             path: ``NAME.onnx``.
@@ -508,8 +523,10 @@ class Release:
         path = Path(path)
         if path.suffix != ".onnx":
             raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
-        if path.exists() and not force:
-            raise InputError(f"{path}: already exists; choose another name or force")
+        secret = field_path(path) if self.contract.noise and self.key is not None else None
+        for target in filter(None, (path, secret)):
+            if target.exists() and not force:
+                raise InputError(f"{target}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
         try:
@@ -525,10 +542,13 @@ class Release:
             module = _Substituted(self.encoder, self.contract)
             if self.contract.draw:
                 arguments, names = (example, torch.full((2, 1), 0.5)), ["x", "uniform"]
+        shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch", min=1)} for _ in names)
         if self.contract.noise:
             module = _Noisy(self.encoder, self.contract.noise)
-            arguments, names = (example, torch.zeros(2, self.contract.k)), ["x", "noise"]
-        batch = torch.export.Dim("batch", min=1)
+            # Of a key of no release: the field is an input, and its values are not in the file.
+            stand_in = Field.draw(bytes(KEY_BYTES), self.contract.k).arrays()
+            arguments, names = (example, *stand_in.values()), ["x", *stand_in]
+            shapes = (*shapes, tuple({} for _ in stand_in))
         temporary = path.with_name(path.name + ".part")
         try:
             # Deprecations inside torch, and what it could export besides, are not the caller's concern.
@@ -540,11 +560,16 @@ class Release:
                     str(temporary),
                     input_names=names,
                     output_names=["release"],
-                    dynamic_shapes=tuple({0: batch} for _ in names),
+                    dynamic_shapes=shapes,
                     dynamo=True,
                     external_data=False,
                     verbose=False,
                 )
+            if secret is not None:  # first, as a network without it is of no use
+                file = io.BytesIO()
+                arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
+                np.savez(file, **arrays)
+                _write_secret(secret, file.getvalue())
             return temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -569,8 +594,9 @@ class _Noisy(nn.Module):
         super().__init__()
         self.encoder, self.noise = encoder, noise
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return normalised_noise(self.encoder(x), noise, self.noise)
+    def forward(self, x: Tensor, *field: Tensor) -> Tensor:
+        z = self.encoder(x)
+        return normalised_noise(z, Field(*field)(z), self.noise)
 
 
 class _Substituted(nn.Module):
@@ -584,7 +610,7 @@ class _Substituted(nn.Module):
 
     def forward(self, x: Tensor, uniform: Tensor | None = None) -> Tensor:
         log_p = self.encoder(x)
-        code = log_p.argmax(1) if uniform is None else _position(log_p.softmax(1), uniform)
+        code = log_p.argmax(1) if uniform is None else position(log_p.softmax(1), uniform)
         return self.table[code]  # type: ignore[index]
 
 
@@ -609,27 +635,6 @@ def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, Non
             yield waiting.popleft().result()
 
 
-def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The code ``(B,)`` that each uniform ``(B, 1)`` draws from probabilities given as logits ``(B, K)``."""
-    return _position(torch.from_numpy(log_p).softmax(1), torch.from_numpy(uniform)).numpy()
-
-
-def _position(p: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse of the distribution function: the number of codes whose running sum of p lies at or below u."""
-    return (p.cumsum(1) <= uniform).sum(1).clamp_max(p.shape[1] - 1)
-
-
-def normalised_noise(z: Tensor, normal: Tensor, noise: float) -> Tensor:
-    """normalise(z + noise * n / sqrt(k)) for unit vectors z and standard normal n, both ``(B, k)``: expected norm of
-    the noise relative to the unit vector is ``noise``."""
-    return nn.functional.normalize(z + noise * normal / z.shape[1] ** 0.5, dim=1)
-
-
-def add_noise(z: NDArray[np.float32], normal: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
-    """:func:`normalised_noise` for arrays."""
-    return normalised_noise(torch.from_numpy(z), torch.from_numpy(normal), noise).numpy()
-
-
 def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
     """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
     outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
@@ -638,28 +643,6 @@ def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
         raise InputError(
             f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
         )
-
-
-def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
-    """``count`` draws from U(0, 1) for each row of ``x``: SHAKE-128 of key and row, so equal rows draw equal values.
-
-    A release gives its :attr:`Release.draw_key`. Without the key the draws cannot be told from random; with it they are
-    a function of the input alone.
-    """
-    rows = np.ascontiguousarray(x).reshape(len(x), -1)
-    digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
-    words = np.frombuffer(digests, "<u4").reshape(len(rows), count)
-    # 23 bits and a half fit float32's 24 exactly; one more would round the largest to 1.
-    return ((words >> 9).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-
-
-def keyed_normal(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
-    """``count`` standard normal draws for each row of ``x``, from :func:`keyed_uniform` by Box and Muller (1958)."""
-    half = (count + 1) // 2
-    u = keyed_uniform(x, 2 * half, key)
-    radius = np.sqrt(-2 * np.log(u[:, :half]))
-    angle = np.float32(2 * np.pi) * u[:, half:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
 
 
 def new_key() -> bytes:
@@ -739,11 +722,16 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
-def _write_key(path: Path, key: bytes) -> None:
+def field_path(onnx: Path) -> Path:
+    """Where the secret of an exported release's noise lies."""
+    return onnx.with_name(f"{onnx.stem}.field.npz")
+
+
+def _write_secret(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(key)
+            file.write(data)
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)

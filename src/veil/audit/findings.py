@@ -32,6 +32,8 @@ CODES = {
     "attribute.transfer_balanced_accuracy": "Balanced accuracy of a classifier that knows originals alone",
     "attribute.pooled_balanced_accuracy": "Balanced accuracy of an attack on means of releases of one person",
     "attribute.pooled_auc": "AUC of an attack on means of releases of one person",
+    "attribute.repeated_balanced_accuracy": "Balanced accuracy of an attack on means over near-duplicates of one input",
+    "attribute.repeated_auc": "AUC of an attack on means over near-duplicates of one input",
     "verification.auc": "Verification: area under the ROC curve",
     "verification.eer": "Verification: equal error rate",
     "verification.tar_at_far_0.01": "Verification: true-accept rate at a false-accept rate of 1 %",

@@ -39,6 +39,7 @@ from veil.audit.findings import Finding, normalised_gain
 from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
 from veil.audit.linkage import identification, linkage
 from veil.audit.pools import pool
+from veil.audit.repeats import Repeats
 from veil.data.pack import SPLITS, Pack, flat
 from veil.engine.run import keeps_memory, kept_memory
 from veil.errors import InputError, checked_seed
@@ -61,6 +62,9 @@ _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
 
 
+_Role = Literal["attack", "utility", "control", "pooled", "repeated"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """Something to audit: one array of releases for all rows of the pack.
@@ -73,6 +77,8 @@ class Subject:
         codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
             release of any number of values. Such a release is certified.
         fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
+        repeats: Means of the releases of near-duplicates, which are attacked too; or why there are none; None where
+            that is of no interest.
     """
 
     name: str
@@ -81,6 +87,7 @@ class Subject:
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
     fitted_on: tuple[str, ...] | None = None
+    repeats: Repeats | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,7 @@ class _Job:
     subject: str
     target: str
     attacker: str
-    role: Literal["attack", "utility", "control", "pooled"]
+    role: _Role
     problem_x: NDArray[Any]
     y: NDArray[np.int64]
     classes: int
@@ -177,6 +184,7 @@ def audit(
             ("utility", labels),
             ("control", private),
             ("pooled", private * together),
+            ("repeated", private),
         )
         for name in names
         for job in _jobs(subject, pack, name, role, attack_on=attack_on, effort=effort, seed=seed, level=level)  # type: ignore[arg-type]
@@ -222,6 +230,8 @@ def audit(
         for name in private:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "pooled")])
+            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "repeated")])
+            findings += _not_repeated(subject, name, level)
             findings.append(_majority(pack, subject.name, name, level))
             if subject.codes is not None:
                 findings += _certified(subject, subject.codes, pack, name, level)
@@ -242,7 +252,7 @@ def _jobs(
     subject: Subject,
     pack: Pack,
     target: str,
-    role: Literal["attack", "utility", "control", "pooled"],
+    role: _Role,
     *,
     attack_on: Sequence[str],
     effort: str,
@@ -273,6 +283,14 @@ def _jobs(
             return  # nobody's releases can be pooled
         names = [n for n in _POOLS[effort] if n in ATTACKERS]
         x, y, groups, rows = pools.x, pools.y, pools.groups, list(pools.parts)
+    elif role == "repeated":
+        if not isinstance(subject.repeats, Repeats):
+            return
+        names = [n for n in _POOLS[effort] if n in ATTACKERS]
+        x, places, rows = _with_singles(subject.repeats, rows)
+        y, groups = y[places], None if groups is None else groups[places]
+        if any(len(np.unique(y[part])) < 2 for part in rows):
+            return
     for name in names:
         yield _Job(
             subject=subject.name,
@@ -293,17 +311,30 @@ def _jobs(
         )
 
 
+def _with_singles(
+    repeats: Repeats, rows: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Releases, their rows of the pack, and the places among them to learn from, to choose on and to measure on: means
+    over near-duplicates, of which attackers learn beside single releases, for there are more of those."""
+    train = rows[0]
+    places = np.concatenate([train, repeats.rows])
+    x = np.concatenate([repeats.singles[train], repeats.means])
+    parts = [len(train) + np.flatnonzero(np.isin(repeats.rows, part)) for part in rows]
+    return x, places, [np.concatenate([np.arange(len(train)), parts[0]]), *parts[1:]]
+
+
 def _attack(job: _Job) -> _Outcome:
     """Train one attacker, set its threshold on validation data, measure it on test data."""
     x = job.problem_x
     control = job.role == "control"
     name = f"shuffled labels ({job.attacker})" if control else job.attacker
-    code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
+    codes = {"utility": "utility.", "pooled": "attribute.pooled_", "repeated": "attribute.repeated_"}
+    code = codes.get(job.role, "attribute.")
     common: dict[str, Any] = {
         "release": job.subject,
         "target": job.target,
         "attacker": name,
-        "role": "attack" if job.role == "pooled" else job.role,
+        "role": "attack" if job.role in ("pooled", "repeated") else job.role,
         "level": job.level,
         "n": len(job.test),
         "worst": False,
@@ -423,6 +454,18 @@ def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
         status="ok",
         note=f"always {name}: plain accuracy {counts.max() / len(y):.3f}",
     )
+
+
+def _not_repeated(subject: Subject, target: str, level: float) -> list[Finding]:
+    """Why means over near-duplicates were not attacked, where somebody may ask."""
+    if not isinstance(subject.repeats, str):
+        return []
+    return [
+        Finding(
+            code="attribute.repeated_balanced_accuracy", release=subject.name, target=target, attacker="none",
+            role="attack", level=level, n=0, status="not_applicable", note=subject.repeats,
+        )
+    ]  # fmt: skip
 
 
 def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: str, level: float) -> list[Finding]:

@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.data.sampling import Couples
+from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step
 from veil.engine.augment import augment
 from veil.engine.run import one_cycle, seeded
@@ -56,7 +57,7 @@ from veil.losses import (
 from veil.methods import template
 from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
-from veil.release import Contract, Release, new_key, normalised_noise
+from veil.release import Contract, Release, new_key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
+from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step, perceptual
 from veil.engine.augment import relight, warp
 from veil.engine.run import one_cycle, seeded
@@ -54,7 +55,7 @@ from veil.losses import cross_entropy, perceptual_distance, pixel_error
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
 from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, map_shape, to_input
-from veil.release import WEIGHTS, Contract, Release, new_key, normalised_noise
+from veil.release import WEIGHTS, Contract, Release, new_key
 
 
 @dataclass(frozen=True, kw_only=True)

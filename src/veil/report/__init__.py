@@ -19,6 +19,7 @@ SCHEMA = 1
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
 POOLED = "attribute.pooled_balanced_accuracy"
+REPEATED = "attribute.repeated_balanced_accuracy"
 TRANSFER = "attribute.transfer_balanced_accuracy"
 LINKAGE = (
     "linkability.auc",
@@ -65,6 +66,8 @@ METRICS: Mapping[str, Metric] = {
     TRANSFER: Metric(title="balanced accuracy", short="Knows only originals", style="percent"),
     POOLED: Metric(title="balanced accuracy", short="Mean of several releases", style="percent"),
     "attribute.pooled_auc": Metric(title="AUC", short="Mean of several releases, AUC", style="fraction"),
+    REPEATED: Metric(title="balanced accuracy", short="Mean over near-duplicates", style="percent"),
+    "attribute.repeated_auc": Metric(title="AUC", short="Mean over near-duplicates, AUC", style="fraction"),
     "verification.auc": Metric(title="AUC", short="AUC", style="fraction"),
     "verification.eer": Metric(title="EER", short="EER", style="percent", low_is_good=True),
     "verification.tar_at_far_0.01": Metric(title="TAR at FAR 1 %", short="TAR at FAR 1 %", style="percent"),

@@ -29,6 +29,7 @@ from veil.report import (
     METRICS,
     NO_BETTER,
     POOLED,
+    REPEATED,
     TRANSFER,
     Document,
     Finding,
@@ -373,12 +374,20 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
         sentence += Markup(" {} did not converge: what they would find is not known.").format(
             _listed([f.attacker for f in lost])
         )
-    pooled = document.attack(release.name, private, POOLED)
-    if pooled is not None and (pooled.value or 0.0) > (worst.value or 0.0):
-        sentence += Markup(" From the mean of several releases of one person an attack ({}) reaches {} {}.").format(
-            pooled.attacker, number(pooled.code, pooled.value), _qualified(pooled, True)
-        )
+    for code, of in _MEANS.items():
+        figure = document.attack(release.name, private, code)
+        if figure is not None and (figure.value or 0.0) > (worst.value or 0.0):
+            sentence += Markup(" From the mean {} an attack ({}) reaches {} {}.").format(
+                of, figure.attacker, number(figure.code, figure.value), _qualified(figure, True)
+            )
     return sentence + _distrust(broken)
+
+
+_MEANS = {
+    POOLED: "of several releases of one person",
+    REPEATED: "of the releases of 32 near-duplicates of one input",
+}
+"""Attacks on means of releases, and what those are of."""
 
 
 def _inversion_sentence(document: Document, release: Release, broken: bool) -> Markup | None:
@@ -536,9 +545,10 @@ def _within_table(document: Document) -> Table | None:
 def _together_table(document: Document) -> Table | None:
     """What a release gives away together with others of the same person, or with the originals."""
     found = document.select(role="attack")
-    pooled = [p for p in document.data.private if any((f.code, f.target) == (POOLED, p) for f in found)]
+    means = {p: [c for c in _MEANS if any((f.code, f.target) == (c, p) for f in found)] for p in document.data.private}
     codes = [code for code in LINKAGE if any(f.code == code for f in found)]
-    columns = [(POOLED, target) for target in pooled] + [(code, "identity") for code in codes]
+    columns = [(code, target) for target, tried in means.items() for code in tried]
+    columns += [(code, "identity") for code in codes]
     if not columns:
         return None
     rows = []
@@ -551,7 +561,8 @@ def _together_table(document: Document) -> Table | None:
             cell = _value(figure, "the originals" if itself else _why_absent(tried))
             cells.append(replace(cell, heat=None if figure is None else _heat(figure)))
         rows.append((release, cells))
-    groups = [(f"Attack on {target}", 1) for target in pooled] + [("People and records found again", len(codes))]
+    groups = [(f"Attack on {target}", len(tried)) for target, tried in means.items()]
+    groups += [("People and records found again", len(codes))]
     return Table(
         title="", groups=[g for g in groups if g[1]], columns=[metric(code).short for code, _ in columns], rows=rows
     )
@@ -718,7 +729,7 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
                 return True
             if f.code == TRANSFER:
                 return f.target in document.data.private
-            return f.worst and f.code in (POOLED, *LINKAGE)
+            return f.worst and f.code in (*_MEANS, *LINKAGE)
         if f.role == "utility":
             return f.code in _LOOKS or (f.code in METRICS and (f.target in document.data.utility or "|" in f.target))
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)
