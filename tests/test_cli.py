@@ -208,7 +208,8 @@ def test_an_interrupted_fit_says_whose_it_is_and_what_to_do(veil: Veil, tmp_path
            "def write(self):\n    whole(self)\n    os.kill(os.getpid(), signal.SIGTERM)\n" \
            "Run._write_checkpoint = write\ncli.main()"  # fmt: skip
     fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT)
-    done = subprocess.run([sys.executable, "-c", code, *map(str, fit)], capture_output=True, text=True, check=False)
+    interrupted = [sys.executable, "-c", code, *map(str, fit), "--quiet"]
+    done = subprocess.run(interrupted, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "veil: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["r.checkpoint"]
     whose = f"veil: {tmp_path / 'r.checkpoint'}: an interrupted fit of template (guess 2 steps) left it; "
