@@ -110,7 +110,9 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
     assert not (tmp_path / "R" / "paper.checkpoint").exists()
 
     vectors = tmp_path / "out.parquet"
-    assert veil.json("apply", release, pack, vectors) == {"out": str(vectors), "rows": 240, "skipped": 0}
+    assert veil.json("apply", release, pack, vectors) == {
+        "out": str(vectors), "rows": 240, "skipped": 0, "warnings": [], "notes": []
+    }  # fmt: skip
     expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
     np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
 

@@ -62,6 +62,15 @@ class Show:
     def progress(self) -> AbstractContextManager[_Progress]:
         return _progress(self.quiet)
 
+    def remarks(self, warnings: Sequence[str], notes: Sequence[str] = ()) -> None:
+        """What the user should know of the data, on stderr: first what is lost, which --quiet does not silence."""
+        if not self.as_json:
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+        if not self.quiet:
+            for note in notes:
+                print(f"  note: {note}", file=sys.stderr)
+
     def result(self, value: Mapping[str, Any], *lines: str) -> None:
         if self.as_json:
             print(json.dumps(value, allow_nan=False))
@@ -363,6 +372,7 @@ def apply(
     from veil.apply import apply as run_apply
     from veil.release import Release
 
+    told_of: dict[str, list[str]] = {"warning": [], "note": []}
     with show.progress() as bars:
         n, skipped = run_apply(
             Release.load(release, key=key),
@@ -377,9 +387,11 @@ def apply(
             resume=resume,
             force=force,
             progress=bars.rows("apply"),
+            remark=lambda kind, sentence: told_of[kind].append(sentence),
         )
+    show.remarks(told_of["warning"])
     show.result(
-        {"out": str(out), "rows": n, "skipped": skipped},
+        {"out": str(out), "rows": n, "skipped": skipped, "warnings": told_of["warning"], "notes": told_of["note"]},
         f"{out}: {n:,} {'images' if images else 'rows'}"
         + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
     )
@@ -460,6 +472,7 @@ def audit(
 ) -> None:
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
+    from veil.apply import framing_doubt
     from veil.audit.inversion import Options
     from veil.data.vectors import SUFFIXES
     from veil.engine.run import kept_memory
@@ -499,7 +512,9 @@ def audit(
         for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
             loaded = Release.load(path, key=keys.get(name))
-            entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
+            doubt = framing_doubt(loaded, name, pack)
+            show.remarks([doubt] if doubt else [])
+            entries.append(pipeline.Entry(name=name, release=loaded, curves=curves, note=doubt))
         entries += [_outside(name, path, pack) for name, path in others]
         with show.progress() as bars, kept_memory():
             found = pipeline.audit_pack(

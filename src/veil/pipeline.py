@@ -148,7 +148,10 @@ def fit(
     release = METHODS[method].fit(
         chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
-    return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+    made = {**release.made, "preset": preset or next(iter(METHODS[method].presets))}
+    if pack.meta.get("pictures"):
+        made["pictures"] = pack.meta["pictures"]
+    return replace(release, made=made), run.curves
 
 
 def has_noise(method: str, preset: str | None, settings: Mapping[str, Any]) -> bool:

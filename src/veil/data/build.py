@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil._version import __version__
-from veil.data import decode, splits
+from veil.data import decode, framing, splits
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
@@ -173,6 +173,7 @@ def write(
             "size": size if listing.kind == "images" else None,
             "channels": channels if listing.kind == "images" else None,
             "crop": list(box) if box is not None and listing.kind == "images" else None,
+            "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
             "aligned": None if eyes is None else [list(place) for place in decode.EYES],
             "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
             "seed": seed,
@@ -265,7 +266,10 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        return light, decode.decode(encoded, size, channels, item.crop or crop, item.eyes), ""
+        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes)
+        if item.crop is None and item.eyes is None:
+            light = replace(light, upright=decode.header(encoded)[1])
+        return light, pixels, ""
     except decode.DecodeError as error:
         return light, None, str(error)
 
@@ -282,6 +286,7 @@ class _Rows:
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    uprights: array.array[int] = field(default_factory=lambda: array.array("i"))
     _names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -293,6 +298,7 @@ class _Rows:
 
     def add(self, item: Item) -> None:
         self._names.append(item.source)
+        self.uprights.extend(item.upright or ())
         if len(self._names) == SOURCES_AT_ONCE:
             self.flush()
         self.splits.append(item.split)
