@@ -1,4 +1,4 @@
-"""Pictures that were not cut as a release's training pack was: said once, in words that tell what to do; else nothing."""
+"""Pictures that were not cut as a release's training pack was: said once, with what to do about it; else nothing."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def told(release: Release, source: Path, out: Path) -> list[str]:
     return [words for _, words in said]
 
 
-def test_a_pack_and_its_releases_know_the_shapes_of_their_pictures(
-    faces: Pack, release: Release, tmp_path: Path
-) -> None:
+def test_a_pack_and_its_releases_know_the_shapes_of_pictures(faces: Pack, release: Release, tmp_path: Path) -> None:
     expected = {"shape": [1.0, 1.0, 1.0], "short_side": [40.0, 45.0, 50.0]}
     assert faces.meta["pictures"] == expected
     assert Release.load(release.save(tmp_path / "r")).made["pictures"] == expected
