@@ -225,6 +225,21 @@ def test_mistakes_are_one_line_at_fit(
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_kept_is_not_hidden(data: tuple[np.ndarray, ...]) -> None:
+    """Whatever the names of its classes; what merely counts people is no use."""
+    x, gender, age, who = data
+    words = np.array(["f", "m"])[gender]
+    for given, message in (
+        ({"y": gender, "private": words}, "'private' does so of y"),
+        ({"y": age, "private": {"age": age, "gender": gender}, "identity": who}, "'age' does so of y"),
+        ({"private": {"who": who}, "identity": who}, "'who' does so of identity"),
+    ):
+        with pytest.raises(InputError, match=f"^private: must not tell the same as what is kept, and {message}$"):
+            Protector("leace").fit(x, **given)
+    Protector("leace").fit(x, y=age, private={"who": who}, identity=who)
+    Protector("leace").fit(x, private=np.arange(len(x)) // 2)
+
+
 def _broken(x: np.ndarray, row: int, value: float) -> np.ndarray:
     x = x.copy()
     x[row] = value

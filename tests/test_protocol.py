@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ import pytest
 
 from conftest import vectors_pack
 from veil import pipeline
+from veil.audit.run import Subject, audit
+from veil.data import build, splits, stylised
 from veil.data.pack import Pack
+from veil.engine import Run
 from veil.errors import InputError
+from veil.estimator import Protector
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -161,8 +166,49 @@ def test_joint_classes_that_would_not_fit():
         METHODS["template"].fit(METHODS["template"].presets["default"], pack, private=list(labels))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"precision": "fp16"}, "precision: must be one of"),
-                                                  ({"seed": -1}, "seed: must lie in 0")])  # fmt: skip
-def test_options_of_a_fit_that_do_not_serve(options, message):
-    with pytest.raises(InputError, match=message):
-        pipeline.fit("leace", vectors_pack(), private=["gender"], **options)
+def test_a_precision_that_there_is_not():
+    with pytest.raises(InputError, match="precision: must be one of"):
+        pipeline.fit("leace", vectors_pack(), private=["gender"], precision="fp16")
+
+
+def _as_layout(seed: object, folder: Path) -> None:
+    build.pack("stylised", "identities=9", folder / "pack", seed=seed)
+
+
+def _as_subject(seed: object, folder: Path) -> None:
+    subject = Subject(name="r", x=vectors_pack().x, role="method")
+    audit([subject], vectors_pack(), private=["gender"], utility=[], seed=seed, jobs=1)
+
+
+SEEDED = {
+    "Pack.from_arrays": lambda seed, _: Pack.from_arrays(np.eye(3), {}, seed=seed),
+    "assign": lambda seed, _: splits.assign(np.arange(9), seed),
+    "pack": _as_layout,
+    "population": lambda seed, _: stylised.population(9, 1, seed),
+    "Run": lambda seed, _: Run(seed=seed),
+    "fit": lambda seed, _: pipeline.fit("template", vectors_pack(), private=["gender"], seed=seed),
+    "fit_measured": lambda seed, _: pipeline.fit_measured("template", vectors_pack(), private=["gender"], seed=seed),
+    "a method's fit": lambda seed, _: METHODS["leace"].fit(
+        METHODS["leace"].presets["default"], vectors_pack(), private=["gender"], seed=seed
+    ),
+    "Protector": lambda seed, _: Protector("leace", seed=seed).fit(np.eye(9), private=[0, 1, 1] * 3),
+    "audit": _as_subject,
+    "audit_pack": lambda seed, folder: pipeline.audit_pack(
+        vectors_pack(), folder / "out", [], private=["gender"], utility=[], seed=seed
+    ),
+    "demo": lambda seed, folder: pipeline.demo(folder / "demo", seed=seed),
+}
+
+
+@pytest.mark.parametrize("what", SEEDED)
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5, "7", None])
+def test_a_seed_that_is_none_is_one_line_everywhere(what, seed, tmp_path):
+    with pytest.raises(InputError, match=r"^seed: must be a whole number in 0 \.\. 2\*\*31 - 1, got") as caught:
+        SEEDED[what](seed, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_may_be_any_whole_number():
+    assert (splits.assign(np.arange(50), np.int64(3)) == splits.assign(np.arange(50), 3)).all()
+    assert Run(seed=np.uint8(3)).seed == 3

@@ -26,7 +26,7 @@ from safetensors.torch import save as to_bytes
 
 from veil import outputs
 from veil._version import __version__
-from veil.data import build, decode, sidecar
+from veil.data import build, decode, framing, sidecar
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing, check_utf8, clean
@@ -41,6 +41,9 @@ _END = 1 << 20  # bytes at either end of a file by which it is known
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
+
+Remark = Callable[[str, str], None]
+"""Called with "warning", of what is lost, or "note", and a sentence that the user should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class _Source:
         batches: The rows from one on, which must be the first of a part.
         columns: Whether each value of a row stands in a column of its own.
         found: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them.
+        uprights: Widths and heights of its images, as they are decoded.
     """
 
     count: int
@@ -76,6 +80,7 @@ class _Source:
     batches: Callable[[int], Generator[_Batch, None, None]]
     columns: bool = False
     found: Sequence[tuple[str, str]] = ()
+    uprights: list[tuple[int, int]] = field(default_factory=list)
 
 
 def apply(
@@ -92,6 +97,7 @@ def apply(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    remark: Remark | None = None,
 ) -> tuple[int, int]:
     """Release every row of a source.
 
@@ -124,6 +130,7 @@ def apply(
             other times, rows that are done are read again and compared.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
         progress: Told after every batch.
+        remark: Told, at the end, what may be wrong: pictures of other shapes or sizes than the training pack's, say.
 
     Returns:
         Rows written, and rows that could not be read: those are listed, with reasons, in ``OUT.skipped.csv``. In an npy
@@ -195,7 +202,27 @@ def apply(
         left = outputs.partial_folder(out)
         rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); {rest}") from error
+    if remark is not None:
+        new = framing.described(rows.uprights) if rows.uprights else None
+        if warning := framing_doubt(release, source.name, pack, new):
+            remark("warning", warning)
     return n, skipped
+
+
+def framing_doubt(
+    release: Release, what: str, pack: Pack | None, new: Mapping[str, Sequence[float]] | None = None
+) -> str:
+    """A warning where a pack's, or ``new``, pictures were not cut as those that a release was fitted on; else ""."""
+    crop = release.contract.crop
+    if pack is not None and "crop" in pack.meta and pack.kind == "images" and not release.contract.aligned:
+        new = pack.meta.get("pictures")
+        if pack.framing["crop"] != crop:
+            return (
+                f"{what}: its images were cropped to {pack.framing['crop'] or 'their centred square'}, those that the "
+                f"release was fitted on to {crop or 'their centred square'}; pack them alike (--crop)."
+            )
+    known = release.made.get("pictures")
+    return "" if known is None or new is None else framing.doubt(what, known, new, crop)
 
 
 def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
@@ -521,6 +548,7 @@ def _from_images(
     c = release.contract
     _check_kind(release, source, "images")
     found, _ = walk(source)
+    uprights: list[tuple[int, int]] = []
 
     def items(first: int) -> Iterator[Item]:
         for number, (name, problem) in enumerate(found[first:], first):
@@ -533,6 +561,7 @@ def _from_images(
             row = first
             while some := list(islice(decoded, BATCH["images"])):
                 good = [(item.source, array) for item, array, _ in some if array is not None]
+                uprights.extend(item.upright for item, _, _ in some if item.upright is not None)
                 skipped = [(item.source, reason) for item, array, reason in some if array is None]
                 if skipped and not named:
                     _refuse_gap(source, *skipped[0])
@@ -551,8 +580,9 @@ def _from_images(
             sizes.update(f"{name!r} {stat.st_size}\n".encode())
             times.update(f"{stat.st_mtime_ns}\n".encode())
     return _Source(
-        count=len(found), fingerprint=sizes.hexdigest(), times=times.hexdigest(), batches=batches, found=found
-    )
+        count=len(found), fingerprint=sizes.hexdigest(), times=times.hexdigest(), batches=batches, found=found,
+        uprights=uprights,
+    )  # fmt: skip
 
 
 def _from_vectors(

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.fitted import recorded
 from veil.methods import METHODS
 from veil.release import Release
@@ -113,15 +113,20 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 f"{config.person}: averages of several people need to know who is seen in each row, got none"
             )
         data = self._validated(X, fitting=True)
+        use = "utility" if "utility" in kept else "identity"
+        given = use in kept
         if not kept and "identity" not in hidden:
             kept = {"identity": np.arange(len(data))}
         pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
+        if same := [name for name in hidden if given and np.array_equal(pack.label(name), pack.label(use))]:
+            what = "y" if use == "utility" else "identity"
+            raise InputError(f"private: must not tell the same as what is kept, and {same[0]!r} does so of {what}")
         release = method.fit(
             config,
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",
-            seed=int(self.seed),
+            seed=checked_seed(self.seed),
             key=key,
         )
         # Without ``identity`` the pack's is made up, or there is none: its names are nobody's.

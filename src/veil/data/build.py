@@ -24,14 +24,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil._version import __version__
-from veil.data import decode, splits
+from veil.data import decode, framing, splits
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
 from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
 from veil.data.sidecar import plain
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -93,6 +93,7 @@ def pack(
         raise InputError(f"size {size}: must lie in 8..1024")
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
+    seed = checked_seed(seed)
     _check_target(Path(out), force)
     options = Options(
         size=size,
@@ -143,7 +144,7 @@ def write(
     Raises:
         InputError: As for :func:`pack`.
     """
-    out = Path(out)
+    out, seed = Path(out), checked_seed(seed)
     _check_target(out, force)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")
@@ -172,6 +173,7 @@ def write(
             "size": size if listing.kind == "images" else None,
             "channels": channels if listing.kind == "images" else None,
             "crop": list(box) if box is not None and listing.kind == "images" else None,
+            "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
             "aligned": None if eyes is None else [list(place) for place in decode.EYES],
             "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
             "seed": seed,
@@ -266,7 +268,10 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        return light, decode.decode(encoded, size, channels, item.crop or crop, item.eyes), ""
+        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes)
+        if item.crop is None and item.eyes is None:
+            light = replace(light, upright=decode.header(encoded)[1])
+        return light, pixels, ""
     except decode.DecodeError as error:
         return light, None, str(error)
 
@@ -283,6 +288,7 @@ class _Rows:
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    uprights: array.array[int] = field(default_factory=lambda: array.array("i"))
     _names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -294,6 +300,7 @@ class _Rows:
 
     def add(self, item: Item) -> None:
         self._names.append(item.source)
+        self.uprights.extend(item.upright or ())
         if len(self._names) == SOURCES_AT_ONCE:
             self.flush()
         self.splits.append(item.split)

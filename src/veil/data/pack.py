@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from veil.data import splits
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 SCHEMA = 1
 SPLITS = splits.SPLITS
@@ -177,9 +177,9 @@ class Pack:
             pairs: Integers ``(P, 4)``, as in :attr:`pairs`.
 
         Raises:
-            InputError: Shapes, types, names or lengths that do not fit.
+            InputError: Shapes, types, names or lengths that do not fit, or a seed that is none.
         """
-        array = _as_data(x)
+        array, seed = _as_data(x), checked_seed(seed)
         n = len(array)
         codes: dict[str, NDArray[np.int64]] = {}
         classes: dict[str, tuple[str, ...]] = {}
@@ -234,11 +234,12 @@ class Pack:
         return "identity" in self.labels and bool((self.labels["identity"] >= 0).any())
 
     def known_use(self, utility: str) -> tuple[str, ...]:
-        """What can be required and measured of a use: nothing of identity, the use by default, where nobody is known.
+        """What can be required and measured of a use: nothing of "", nor of identity where nobody is known.
 
         For what never looks at the use, or does without.
         """
-        return () if utility == "identity" and not self.knows_people else (utility,)
+        unknown = utility == "identity" and not self.knows_people
+        return (utility,) if utility and not unknown else ()
 
     def require(
         self,
@@ -249,14 +250,20 @@ class Pack:
     ) -> None:
         """Preflight: can these labels be trained and measured on in every split, or those named in ``among``?
 
-        Every label must exist and have two classes or more; each of its classes must occur in every split. Identities
-        are exempt from the last rule: splits are disjoint by them.
+        No label may be both hidden and used. Every label must exist and have two classes or more; each of its classes
+        must occur in every split. Identities are exempt from the last rule: splits are disjoint by them.
 
         Raises:
             InputError: With all problems in one line, each naming the class and the split.
         """
-        wanted = [*private, *((utility,) if isinstance(utility, str) else utility)]
-        problems = []
+        used = (utility,) if isinstance(utility, str) else utility
+        wanted = [*private, *used]
+        problems = [
+            f"label {name}: must not be both private and the use"
+            + ", which is identity where no other is named" * (name == "identity")
+            for name in dict.fromkeys(private)
+            if name in used
+        ]
         needed = [(code, split) for code, split in enumerate(SPLITS) if split in among]
         for code, split in needed:
             if not np.any(self.split == code):

@@ -30,6 +30,7 @@ class Item:
         problem: Why this item cannot be packed; it is then listed in ``skipped.csv`` and counted.
         crop: This encoded image's own crop; it takes the place of the listing's, but not of the user's.
         eyes: Where this encoded image's eyes are, where the user gives them; it is then aligned in place of cropped.
+        upright: Width and height of the picture that was decoded, where all are cut in the same way.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Item:
     problem: str = ""
     crop: Pixels | None = None
     eyes: Eyes | None = None
+    upright: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
