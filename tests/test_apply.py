@@ -810,7 +810,7 @@ def test_packs_are_aligned_as_the_training_pack_was(album: Path, eyes: Path, tmp
         with pytest.raises(InputError, match=f"^base: {was} {rule}$"):
             fit("random", opened, private=["identity"], base=release)
         assert apply(images_release(aligned=not other), pack, tmp_path / f"{other}.npz")[0] >= 4
-        images_release(aligned=other).contract.check_alignment(replace(opened, meta={}), "made in memory")
+        images_release(aligned=other).contract.check_framing(replace(opened, meta={}), "made in memory")
     assert not (tmp_path / "audit").exists()
 
 

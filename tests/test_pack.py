@@ -75,7 +75,7 @@ def test_values_that_are_no_labels():
 
 
 def test_values_of_labels():
-    codes, classes = encode(np.array([1.0, np.nan, 2.0, 2.5]))
+    codes, classes, _ = encode(np.array([1.0, np.nan, 2.0, 2.5]))
     assert classes == ("1", "2", "2.5")
     assert codes.tolist() == [0, -1, 1, 2]
     assert encode([True, False, None])[1] == ("no", "yes")
@@ -181,7 +181,7 @@ def test_what_is_written_is_read(tmp_path):
     for person in range(10):
         assert len(set(pack.split[pack.label("identity") == person])) == 1
     assert pack.pairs.tolist() == [[4, 5, 1, 0], [4, 8, 0, 1]]
-    assert pack.meta["notes"] == [
+    assert pack.meta["warnings"] == [
         "gender is unknown in 4 of 40 rows.",
         "1 of 3 pairs name images that are not in the pack: gone.",
     ]

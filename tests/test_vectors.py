@@ -105,7 +105,7 @@ def test_numbered_columns_are_taken_by_their_numbers(tmp_path: Path) -> None:
 
 def test_names_of_an_npz_file_must_be_as_many_as_its_vectors(tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", vectors=vectors(4), source=np.array(list("abc")))
-    with pytest.raises(InputError, match=r"array source must name its 4 rows, got shape \(3,\)"):
+    with pytest.raises(InputError, match=r"source must name the rows by text, .*, got <U1 \(3,\)"):
         open_vectors(tmp_path / "v.npz")
 
 
@@ -153,9 +153,9 @@ def test_a_file_that_was_cut_short_is_one_line(tmp_path: Path, kind: str) -> Non
         ("a.npy", np.arange(4.0), r"must hold floats with two axes, got float64 \(4,\)"),
         ("a.npy", np.ones((2, 3), int), r"must hold floats with two axes, got int64 \(2, 3\)"),
         ("a.npy", np.ones((0, 3)), r"the array is \(0, 3\) and holds nothing"),
-        ("a.npy", np.array([{}]), "cannot be read .it holds pickled objects, which are never loaded"),
+        ("a.npy", np.array([{}]), "cannot be read .pickled objects, which are never loaded"),
         ("a.npz", np.ones((3, 0)), r"array arr_0 is \(3, 0\) and holds nothing"),
-        ("a.npz", np.array([{}]), "cannot be read .it holds pickled objects, which are never loaded"),
+        ("a.npz", np.array([{}]), r"with two axes to take \(there are: arr_0: pickled objects, which are never loaded\)"),
     ],
 )
 def test_arrays_that_are_no_vectors(tmp_path: Path, name: str, array: NDArray[Any], message: str) -> None:
@@ -192,7 +192,7 @@ def test_a_header_is_not_believed(
 
 def test_a_row_without_a_name_where_others_have_one(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a", None], "v": vectors(2).tolist()}), tmp_path / "v.parquet")
-    with pytest.raises(InputError, match="row 2 names no name"):
+    with pytest.raises(InputError, match="row 1 names no name"):
         read(tmp_path / "v.parquet")
     np.save(tmp_path / "v.npy", vectors(2))
     with pytest.raises(InputError, match="is one array and has no column 'v' to choose"):

@@ -18,7 +18,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -59,6 +59,15 @@ class Show:
 
     def progress(self) -> AbstractContextManager[_Bars]:
         return _progress(self.quiet)
+
+    def remarks(self, warnings: Sequence[str], notes: Sequence[str] = ()) -> None:
+        """What the user should know of the data, on stderr: first what is lost, which --quiet does not silence."""
+        if not self.as_json:
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+        if not self.quiet:
+            for note in notes:
+                print(f"  note: {note}", file=sys.stderr)
 
     def result(self, value: Mapping[str, Any], *lines: str) -> None:
         if self.as_json:
@@ -185,9 +194,13 @@ def pack(
             settings=_settings(options),
         )
     meta = dict(made.meta)
+    show.remarks(meta["warnings"])
     splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
     show.result(
-        {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}},
+        {
+            "pack": str(out),
+            **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "warnings", "notes")},
+        },
         f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
         *(f"  note: {note}" for note in meta["notes"]),
     )
@@ -250,6 +263,7 @@ def fit(
 ) -> None:
     """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
     from veil import pipeline
+    from veil.data.columns import nfc
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process
     from veil.frontier import parse_budget
@@ -257,6 +271,7 @@ def fit(
 
     out = named(out)
     check_target(out, force)
+    private, utility = [nfc(name) for name in private or []], nfc(utility)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
     for beside in (losses, checkpoint):
         if beside.exists() and not (force or resume):
@@ -264,7 +279,7 @@ def fit(
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
     options: dict[str, Any] = {
-        "private": private or [],
+        "private": private,
         "utility": utility,
         "preset": preset,
         "settings": _settings(settings),
@@ -309,7 +324,8 @@ def apply(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz or npy file of vectors.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz, npy or CSV file of vectors."),
     ],
     out: Annotated[
         Path,
@@ -317,7 +333,10 @@ def apply(
     ],
     key: Key = None,
     column: Annotated[
-        str | None, typer.Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v.")
+        str | None,
+        typer.Option(
+            help="Column or array of vectors, where the file has several; of v0, v1, ... it is v; or several, A,B,C."
+        ),
     ] = None,
     told: Annotated[
         list[str] | None,
@@ -348,15 +367,17 @@ def apply(
 ) -> None:
     """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
     from veil.apply import apply as run_apply
+    from veil.data.columns import nfc
     from veil.release import Release
 
+    told_of: dict[str, list[str]] = {"warning": [], "note": []}
     with show.progress() as bars:
         n, skipped = run_apply(
             Release.load(release, key=key),
             source,
             out,
             column=column,
-            told=told or [],
+            told=[nfc(name) for name in told or []],
             row_numbers=row_numbers,
             landmarks=landmarks,
             hide=hide,
@@ -364,11 +385,14 @@ def apply(
             resume=resume,
             force=force,
             progress=bars.rows("apply"),
+            remark=lambda kind, sentence: told_of[kind].append(sentence),
         )
+    show.remarks(told_of["warning"])
     show.result(
-        {"out": str(out), "rows": n, "skipped": skipped},
+        {"out": str(out), "rows": n, "skipped": skipped, "warnings": told_of["warning"], "notes": told_of["note"]},
         f"{out}: {n:,} {'images' if images else 'rows'}"
         + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        *(f"  note: {note}" for note in told_of["note"]),
     )
     if strict and skipped:
         raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
@@ -398,8 +422,8 @@ def audit(
         list[str] | None,
         typer.Option(
             "--vectors",
-            help="Parquet, npz or npy file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK the "
-            "first one brings the labels.",
+            help="Parquet, npz, npy or CSV file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK "
+            "the first one brings the labels.",
         ),
     ] = None,
     key: Annotated[
@@ -448,9 +472,10 @@ def audit(
     """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
     from veil import pipeline
     from veil.audit.inversion import Options
+    from veil.data.columns import nfc
     from veil.release import Release
 
-    private = private or []
+    private = [nfc(name) for name in private or []]
     if not private and not invert:
         raise InputError("private: at least one label must be named, or --inversion asked for, got neither")
     others = [_named(text) for text in vectors or []]
@@ -471,11 +496,13 @@ def audit(
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
     data = source or others[0][1]
-    uses = utility or ["identity"]
+    uses = [nfc(name) for name in utility or ["identity"]]
     attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
     with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
-        if pack.meta["skipped"] and data.is_file() and not show.quiet:
-            print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
+        if data.is_file():
+            show.remarks(pack.meta["warnings"], pack.meta["notes"])
+            if pack.meta["skipped"] and not show.quiet:
+                print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
         entries = []
         for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
@@ -651,9 +678,11 @@ def _named(text: str) -> tuple[str, Path]:
 def _outside(name: str, path: Path, pack: Any) -> Entry:
     """Vectors that somebody else made, joined to the pack's rows by source name, or row by row."""
     from veil.apply import read_vectors
+    from veil.data.vectors import open_vectors
     from veil.pipeline import Entry
 
-    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}")
+    note = open_vectors(path).note
+    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}. {note}".strip(". "))
 
 
 # -- showing progress and results -------------------------------------------------------------------------------------

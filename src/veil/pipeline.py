@@ -122,7 +122,7 @@ def fit(
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
-        base.contract.check_alignment(pack, "base")
+        base.contract.check_framing(pack, "base")
     if precision not in get_args(Precision):
         raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     if not 0 <= int(seed) < 2**31:
@@ -326,7 +326,7 @@ def audit_pack(
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
     for entry in entries:
         if entry.release is not None:
-            entry.release.contract.check_alignment(pack, entry.name)
+            entry.release.contract.check_framing(pack, entry.name)
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
@@ -486,7 +486,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
-        "notes": list(pack.meta.get("notes", [])),
+        "notes": [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())],
         "attack_on": list(attack_on),
     }
 
