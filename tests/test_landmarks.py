@@ -92,6 +92,16 @@ def test_a_file_is_read_however_it_was_written(tmp_path):
     assert got.of("1.png") == (None, "no row in eyes.csv, which tells where eyes are")
 
 
+@pytest.mark.parametrize("key", ["path", "File_Name", "image_id", "Source"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_images_are_named_as_in_files_of_labels(tmp_path, key, separator):
+    (tmp_path / "eyes.csv").write_text(
+        "\n".join(separator.join(row) for row in ((key, *(p.upper() for p in PLACES)), ("jose\u0301.png", *"1234"))),
+        "utf-8",
+    )
+    assert read_landmarks(tmp_path / "eyes.csv").of("jos\u00e9.png") == (Eyes(1, 2, 3, 4), "")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -158,7 +168,11 @@ def test_the_pack_says_that_it_is_aligned(album, tmp_path):
     plain = build.pack("folder", album / "in", tmp_path / "b", size=32, crop=(0, 0, 0.5, 1))
     assert plain.meta["aligned"] is None
     assert plain.framing == {"crop": (0, 0, 0.5, 1), "aligned": False, "columns": ()}
-    assert replace(plain, meta={}).framing == {"crop": None, "aligned": False}  # a pack of an earlier version, say
+    assert replace(plain, meta={}).framing == {
+        "crop": None,
+        "aligned": False,
+        "columns": (),
+    }  # a pack of an earlier version, say
     # The data's fingerprint tells landmarks from none, and from others.
     eyes = read_landmarks(album / "eyes.csv").eyes
     moved = table(tmp_path / "moved.csv", {n: replace(e, left_y=e.left_y + 2) for n, e in eyes.items()})

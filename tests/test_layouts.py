@@ -236,6 +236,129 @@ def test_folder_with_a_pack_for_labels(faces):
     assert words(one, "gender") == words(two, "gender")
 
 
+def test_folder_leaves_what_systems_and_tools_put_there(faces):
+    for name in (
+        ".thumbnails/x.png", "a/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/a/1.png", "a/.ipynb_checkpoints/1.png",
+        "__pycache__/x.png", "lost+found/x.png", "$RECYCLE.BIN/x.png", "System Volume Information/x.png",
+        "a/._1.png", ".hidden.jpg",
+    ):  # fmt: skip
+        put(faces / name, picture(9))
+    put(faces / "@anna" / "1.png", picture(8))  # a person, as some networks call them
+    pack = packed("folder", faces, settings={"identity": "folder"})
+    assert pack.classes["identity"] == ("@anna", "a", "b")
+    assert 9 not in pack.x
+    assert not skipped(pack)
+    assert pack.meta["notes"] == [
+        "1 files are no images by their name's ending and were left aside.",
+        "2 files are hidden (their names begin with a dot) and were left aside.",
+        "8 folders are of systems or tools and were left aside: $RECYCLE.BIN, .thumbnails, System Volume Information "
+        "and 5 more.",
+    ]
+    only = faces / ".thumbnails"
+    put(faces.parent / "none" / ".cache" / "x.png", picture())
+    with pytest.raises(
+        InputError, match=r"holds no images or vectors\. 1 folders are of systems or tools .* \.cache\."
+    ):
+        packed("folder", faces.parent / "none")
+    assert len(packed("folder", only, force=True)) == 1  # whoever names such a folder means it
+
+
+def test_folder_lists_images_that_are_not_read(faces):
+    kinds = {"x.heic": ".heic", "x.NEF": ".nef", "a/x.svg": ".svg", "x.ico": ".ico", "x.psd": ".psd"}
+    for name in kinds:
+        put(faces / name, "anything")
+    put(faces / "x.ppm.bz2", "BZh")
+    put(faces / "1.png_original", picture())
+    put(faces / "noending", picture(format="GIF"))
+    put(faces / "BM.txt", "BM is also how a text may begin")
+    pack = packed("folder", faces)
+    assert skipped(pack) == {
+        **{name: f"an image of a kind that is not read ({end}); convert it" for name, end in kinds.items()},
+        "x.ppm.bz2": "a compressed image (.bz2); unpack it",
+        "1.png_original": "an image by its first bytes, but not by its name's ending",
+        "noending": "an image by its first bytes, but not by its name's ending",
+    }
+    assert "2 files are no images by their name's ending and were left aside." in pack.meta["notes"]
+    assert "8 of 13 were skipped; skipped.csv says why." in pack.meta["warnings"]
+
+
+COMPOSED, DECOMPOSED = "Jos\u00e9", "Jose\u0301"
+
+
+def test_folder_compares_text_in_nfc(tmp_path):
+    source = tmp_path / "faces"
+    for name in (f"{DECOMPOSED}/1.png", f"{COMPOSED}/2.png", "Bob/1.png"):
+        put(source / name, picture())
+    if len(list(source.iterdir())) < 3:
+        pytest.skip("this file system knows one form of names only")
+    assert packed("folder", source, settings={"identity": "folder"}).classes["identity"] == ("Bob", COMPOSED)
+    rows = [(f"{COMPOSED}/1.png", DECOMPOSED), (f"{DECOMPOSED}/2.png", COMPOSED), ("Bob/1.png", "Bob")]
+    put(tmp_path / "l.csv", "file,pers\u00f3n,split\n" + "".join(f"{name},{person},test\n" for name, person in rows))
+    pack = packed("folder", source, labels=tmp_path / "l.csv", force=True)
+    assert pack.classes == {"pers\u00f3n": ("Bob", COMPOSED)}
+    assert (pack.label("pers\u00f3n") >= 0).all()
+    again = build.pack("folder", source, tmp_path / "again", size=16, labels=pack.path)
+    assert again.label("pers\u00f3n").tolist() == pack.label("pers\u00f3n").tolist()
+
+
+def test_folder_labels_say_nothing_in_many_words(faces):
+    cells = ["NULL", "None", "n/a", "-", "f"]
+    rows = "".join(f"{name},{cell}\n" for name, cell in zip(["c.webp", *FOLDER], cells, strict=True))
+    put(faces / "labels.csv", f"source,gender\n{rows}")
+    pack = packed("folder", faces)
+    assert list(words(pack, "gender").values()) == [None, None, None, None, "f"]
+    assert "gender: 4 values are words for nothing, such as NULL, and are taken as unknown." in pack.meta["notes"]
+    assert pack.meta["warnings"] == ["gender is unknown in 4 of 5 rows."]
+
+
+FOLDER = ["a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg"]
+
+
+@pytest.mark.parametrize("key", ["file_name", "Filename", "image_id", "Image", "File Name", "PATH"])
+def test_folder_labels_name_images_in_many_words(faces, key):
+    put(faces / "labels.csv", f"{key};gender\n" + "".join(f"{name};f\n" for name in FOLDER))
+    assert list(words(packed("folder", faces), "gender").values()) == [None, "f", "f", "f", "f"]
+
+
+def test_a_small_loss_is_a_note_and_a_large_one_a_warning(tmp_path):
+    source = tmp_path / "faces"
+    for i in range(40):
+        put(source / f"{i:02d}.png", picture())
+    rows = [f"{i:02d}.png,f" for i in range(40)]
+    put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[1:]))
+    pack = packed("folder", source, labels=tmp_path / "l.csv")
+    assert "1 of the images have no row in l.csv (the first: 00.png)." in pack.meta["notes"]
+    assert pack.meta["warnings"] == []
+    put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[20:]))
+    pack = packed("folder", source, labels=tmp_path / "l.csv", force=True)
+    assert pack.meta["warnings"] == [
+        "20 of the images have no row in l.csv (the first: 00.png).",
+        "gender is unknown in 20 of 40 rows.",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_booleans_are_the_same_in_every_file(faces, suffix):
+    values = ["True", "false", "TRUE", ""] if suffix == "csv" else [True, False, True, None]
+    if suffix == "csv":
+        rows = [f"{name},{value},{value or 'maybe'}" for name, value in zip(FOLDER, values, strict=True)]
+        put(faces / "labels.csv", "\n".join(["file,smile,said", *rows]))
+    else:
+        pq.write_table(pa.table({"file": FOLDER, "smile": values}), faces / "labels.parquet")
+    pack = packed("folder", faces)
+    assert pack.classes["smile"] == ("no", "yes")
+    assert list(words(pack, "smile").values()) == [None, "yes", "no", "yes", None]
+    if suffix == "csv":  # only where all that is known is spelt so
+        assert pack.classes["said"] == ("TRUE", "True", "false", "maybe")
+
+
+def test_numbers_are_the_same_in_every_file(faces):
+    rows = zip(FOLDER, ["1.0", "2.0", "", "3"], ["007", "1.0", "2", "3"], ["1.50", "2.0", "3", "4"], strict=True)
+    put(faces / "labels.csv", "file,age,code,height\n" + "\n".join(",".join(row) for row in rows))
+    pack = packed("folder", faces)
+    assert pack.classes == {"age": ("1", "2", "3"), "code": ("007", "1.0", "2", "3"), "height": ("1.50", "2", "3", "4")}
+
+
 # lfw
 
 
@@ -321,6 +444,41 @@ def test_lfw_tree(tmp_path, base):
         put(source / base / person, face())
     lists(source)
     check(packed("lfw", source))
+
+
+def test_lfw_reads_the_tree_and_not_a_cache(tmp_path):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / "lfw" / person, face())
+        put(source / "small" / person.replace("_00", "-00"), picture())  # not named as LFW's are
+    put(source / ".cache" / "x" / "x.jpg", picture())
+    lists(source)
+    pack = packed("lfw", source)
+    check(pack)
+    assert "1 folders are of systems or tools and were left aside: .cache." in pack.meta["notes"]
+    check(packed("lfw", source / "lfw"))  # the lists may lie beside the tree
+
+
+def test_lfw_of_several_trees_is_refused_with_their_names(tmp_path):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / "lfw" / person, face())
+        put(source / "lfw-funneled" / person, face())
+    with pytest.raises(InputError, match=r"any of \S+lfw/lfw, \S+lfw/lfw-funneled could be meant; name one, or move"):
+        packed("lfw", source)
+    assert len(packed("lfw", source / "lfw")) == len(PEOPLE)
+
+
+def test_lfw_compares_names_in_nfc(tmp_path):
+    source, person = tmp_path / "lfw", f"{DECOMPOSED}_A"
+    put(source / person / f"{person}_0001.jpg", face())
+    put(source / person / f"{person}_0002.jpg", face())
+    put(source / "male_names.txt", f"{COMPOSED}_A_0001.jpg\n{COMPOSED}_A_0002.jpg\n")
+    put(source / "female_names.txt", "")
+    put(source / "pairs.txt", f"1\t1\n{COMPOSED}_A\t1\t2\n{COMPOSED}_A\t1\t{COMPOSED}_A\t2\n")
+    pack = packed("lfw", source)
+    assert pack.classes == {"identity": (f"{COMPOSED}_A",), "gender": ("male",)}
+    assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
 
 
 def test_lfw_tar_tricks(tmp_path, monkeypatch):
@@ -529,6 +687,13 @@ def test_celeba_lists_that_are_malformed(celebrities, name, text, error):
         packed("celeba", celebrities)
 
 
+@pytest.mark.parametrize("also", ["Img/img_align_celeba/000001.jpg", "Anno/list_attr_celeba.txt"])
+def test_celeba_in_two_places_is_refused_with_their_names(celebrities, also):
+    put(celebrities / also, face())
+    with pytest.raises(InputError, match=rf"any of .*{also.rpartition('/')[0]}.* could be meant"):
+        packed("celeba", celebrities)
+
+
 def test_celeba_missing_parts(celebrities):
     (celebrities / "list_attr_celeba.txt").unlink()
     with pytest.raises(InputError, match=r"holds no list_attr_celeba\.txt"):
@@ -698,7 +863,113 @@ def test_embeddings_mistakes(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "npz", "npy"])
+def test_embeddings_in_csv_that_are_unusable(tmp_path):
+    put(tmp_path / "v.csv", "source,emb\na,[1.5 2]\nb,[1.5 nan]\nc,\nd,[1.5]\ne,[0.0 0]\nf,[1 2.5]\n")
+    pack = packed("embeddings", tmp_path / "v.csv")
+    assert pack.sources.tolist() == ["a", "f"]
+    assert skipped(pack) == {
+        "b": "a NaN or infinite value",
+        "c": "0 values where others have 2",
+        "d": "1 values where others have 2",
+        "e": "only zeros",
+    }
+    put(tmp_path / "w.csv", "source,v0,v1\na,1.5,2\nb,,2\nc,NULL,3\nd,0,0\ne,1,2\n")
+    pack = packed("embeddings", tmp_path / "w.csv")
+    assert pack.x.tolist() == [[1.5, 2], [1, 2]]
+    assert skipped(pack) == {**dict.fromkeys("bc", "a NaN or infinite value"), "d": "only zeros"}
+    put(tmp_path / "comma.csv", "source;v0;v1\na;0,5;0,7\n")
+    with pytest.raises(InputError, match="no column of lists of floats, and not two columns of floats"):
+        packed("embeddings", tmp_path / "comma.csv")
+    put(tmp_path / "short.csv", "source,emb\na,[0.1 0.2 ... 0.3]\n")
+    with pytest.raises(InputError, match=r"lists in column emb were cut short \(\.\.\.\) when they were written"):
+        packed("embeddings", tmp_path / "short.csv")
+
+
+def test_embeddings_leave_columns_aside_that_are_no_labels(tmp_path):
+    n = 12
+    table = {
+        "source": pa.array([f"{i}" for i in range(n)], pa.string_view()),
+        "gender": pa.array(["f", "m"] * 6, pa.string_view()),
+        "emb": pa.array(vectors().tolist(), pa.large_list(pa.float64())),
+        "bbox": [[1, 2, 3, 4]] * n,
+        "kps": [[[1.0, 2.0]] * 5] * n,
+        "taken": pa.array([0] * n, pa.timestamp("ms")),
+        "thumb": [b"\xff\xd8\xff"] * n,
+        "meta": [{"a": 1}] * n,
+        "__index_level_0__": list(range(n)),
+    }
+    pq.write_table(pa.table(table), tmp_path / "v.parquet")
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert pack.classes == {"gender": ("f", "m")}
+    assert pack.meta["notes"] == [
+        "Left aside of v.parquet, as neither vectors, names nor labels: bbox (list<element: int64>), "
+        "kps (list<element: list<element: double>>), taken (timestamp[ms]), thumb (binary), "
+        "meta (struct<a: int64>), __index_level_0__ (int64)."
+    ]
+    pq.write_table(
+        pa.table({k: table[k] for k in ("source", "taken", "bbox")} | {"age": list(range(n))}), tmp_path / "l.parquet"
+    )
+    again = build.pack("embeddings", tmp_path / "v.parquet", tmp_path / "again", labels=tmp_path / "l.parquet")
+    assert set(again.classes) == {"gender", "age"}
+    assert "Left aside of l.parquet" in again.meta["notes"][1]
+
+
+def test_embeddings_in_npz_of_any_machine_and_with_odd_arrays_beside_them(tmp_path):
+    x = vectors()
+    np.savez(
+        tmp_path / "v.npz",
+        vectors=x.astype(">f8"),
+        source=np.array([f"\u00e4{i}" for i in range(12)]).astype(">U3"),
+        age=np.arange(12).astype(">i4"),
+        gender=np.array(["f", "m"] * 6).astype(">U1"),
+        height=np.arange(12).astype(np.longdouble),
+        box=np.ones((12, 4)),
+        when=np.array(["2020-01-01"] * 12, "M8[D]"),
+        who=np.array([{}] * 12, object),
+        version=np.array("1.0"),
+    )
+    pack = packed("embeddings", tmp_path / "v.npz")
+    np.testing.assert_array_equal(pack.x, x)
+    assert pack.sources.tolist() == [f"\u00e4{i}" for i in range(12)]
+    assert words(pack, "age") == words(pack, "height") == {f"\u00e4{i}": str(i) for i in range(12)}
+    assert pack.classes["gender"] == ("f", "m")
+    (note,) = pack.meta["notes"]
+    for said in ("box (float64 (12, 4))", "when (datetime64[D])", "who (pickled objects, which are never loaded)",
+                 "version (<U3 ())"):  # fmt: skip
+        assert said in note
+    np.save(tmp_path / "v.npy", x.astype(">f4"))
+    np.testing.assert_array_equal(packed("embeddings", tmp_path / "v.npy", force=True).x, x)
+
+
+def test_embeddings_say_which_columns_they_are(tmp_path):
+    x = vectors()
+    table = {"source": [f"{i}" for i in range(12)], **{name: x[:, j] for j, name in enumerate(("yaw", "pitch", "iod"))}}
+    pq.write_table(pa.table({**table, "age": x[:, 3]}), tmp_path / "v.parquet")
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert pack.framing["columns"] == ("yaw", "pitch", "iod", "age")
+    assert pack.meta["notes"] == ["Vectors are the 4 columns yaw, pitch, iod, age of v.parquet."]
+    chosen = packed("embeddings", tmp_path / "v.parquet", settings={"column": "iod, yaw"}, force=True)
+    np.testing.assert_array_equal(chosen.x, x[:, [2, 0]])
+    assert chosen.framing["columns"] == ("iod", "yaw")
+    assert set(chosen.labels) == {"pitch", "age"}
+    with pytest.raises(InputError, match=r"columns iod,who: each must be one of numbers, named once .* got 'who'"):
+        packed("embeddings", tmp_path / "v.parquet", settings={"column": "iod,who"}, force=True)
+
+
+def test_a_file_of_one_column_of_labels_keeps_its_blank_cells(tmp_path):
+    np.save(tmp_path / "v.npy", vectors(4))
+    put(tmp_path / "l.csv", "gender\nf\n\nm\n\n")  # the last line is blank, and so is a cell
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv")
+    assert list(words(pack, "gender").values()) == ["f", None, "m", None]
+    put(tmp_path / "l.csv", "gender\nf\n\nm\nf\n\n\n")
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv", force=True)
+    assert list(words(pack, "gender").values()) == ["f", None, "m", "f"]
+    put(tmp_path / "l.csv", "gender\nf\n\nm\nf\nm\n")  # a row too many, whose blank cell an older reader dropped
+    with pytest.raises(InputError, match="names no rows, so it must have 4 of them, got 5"):
+        packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv", force=True)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npz", "npy", "csv"])
 def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix):
     from veil.data.vectors import VectorFile
 
@@ -713,6 +984,8 @@ def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix
     source = tmp_path / f"v.{suffix}"
     if suffix == "parquet":
         pq.write_table(pa.table({"v": column(vectors(95).tolist(), "fixed")}), source, row_group_size=25)
+    elif suffix == "csv":
+        put(source, "v\n" + "\n".join(f'"{row}"' for row in vectors(95).tolist()))
     else:
         (np.savez if suffix == "npz" else np.save)(source, vectors(95))
     listing = LAYOUTS["embeddings"](source, Options())
@@ -841,6 +1114,15 @@ def test_ferg_as_the_archive_unpacks(tmp_path):
     assert packed("ferg", tmp_path / "ferg").sources.tolist() == ["mery/mery_fear/1.png"]
 
 
+def test_ferg_of_several_trees_is_refused_with_their_names(tmp_path):
+    for tree in ("one", "two", ".cache"):
+        put(tmp_path / "ferg" / tree / "mery" / "mery_fear" / "1.png", picture())
+    with pytest.raises(InputError, match=r"any of \S+ferg/one, \S+ferg/two could be meant"):
+        packed("ferg", tmp_path / "ferg")
+    pack = packed("ferg", tmp_path / "ferg" / "two")
+    assert len(pack) == 1
+
+
 def test_ferg_mistakes(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         packed("ferg", tmp_path / "ferg")
@@ -918,6 +1200,26 @@ def test_vggface2(vggface2, published):
         "3 images are cropped to the boxes of their faces, where no crop is named.",
         "1 images have no box; their default crop is the middle half of the image.",
     ]
+
+
+def test_vggface2_leaves_systems_folders_aside(vggface2):
+    for name in ("train/@eaDir/x.jpg", "test/n000001/.thumbnails/1.jpg", "train/._n000002.jpg"):
+        put(vggface2 / name, loose())
+    put(vggface2 / "train" / "n000003" / "0009_01.heic", "x")
+    pack = packed("vggface2", vggface2)
+    assert sorted(pack.sources) == sorted(FACES)
+    assert skipped(pack) == {"train/n000003/0009_01.heic": "an image of a kind that is not read (.heic); convert it"}
+    assert pack.meta["notes"][:2] == [
+        "1 files are hidden (their names begin with a dot) and were left aside.",
+        "2 folders are of systems or tools and were left aside: train/@eaDir, .thumbnails.",
+    ]
+
+
+@pytest.mark.parametrize("also", ["data/train/n000002/1.jpg", "meta/identity_meta.csv"])
+def test_vggface2_in_two_places_is_refused_with_their_names(vggface2, also):
+    put(vggface2 / also, META)
+    with pytest.raises(InputError, match=r"any of \S+vggface2\S*, \S+/(data|meta/identity_meta\.csv) could be meant"):
+        packed("vggface2", vggface2)
 
 
 def test_vggface2_with_a_crop_that_the_user_names(vggface2):
@@ -1087,8 +1389,10 @@ def test_msceleb_of_a_folder_split_by_person(tmp_path):
         people = range(20 * part, 20 * part + 20)
         put(tmp_path / "ms" / f"part{part}.tsv", b"".join(line(f"m.{p}", i) for p in people for i in range(2)))
     put(tmp_path / "ms" / "readme.txt", "x")
+    put(tmp_path / "ms" / "._part1.tsv", "\0\5\x16\7")  # as macOS leaves them on other systems' disks
     pack = packed("msceleb", tmp_path / "ms")
     assert len(pack) == 80
+    assert pack.meta["notes"] == ["1 files are hidden (their names begin with a dot) and were left aside."]
     assert pack.sources[[0, -1]].tolist() == ["m.20/0-FaceId-0", "m.59/1-FaceId-0"]
     people = [set(pack.label("identity")[pack.split == s].tolist()) for s in range(4)]
     assert sum(map(len, people)) == len(set.union(*people)) == 40

@@ -47,6 +47,7 @@ _GROUP = 4
 RUN, _LOCK = "run.json", "lock"
 
 _IMAGES: Mapping[str, Mapping[str, Any]] = {
+    "AVIF": {"quality": 95},
     "JPEG": {"quality": 95},
     "PNG": {"optimize": False},
     "WEBP": {"quality": 95},
