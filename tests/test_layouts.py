@@ -863,6 +863,26 @@ def test_embeddings_mistakes(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize("kind", ["lists", "numpy", "bare", "columns", "semicolons"])
+def test_embeddings_in_csv(tmp_path, kind):
+    x = vectors() + np.float32(0.25)
+    texts = {
+        "lists": [f'"{row}"' for row in x.tolist()],
+        "numpy": [f'"{np.array2string(row, max_line_width=20)}"' for row in x],  # which breaks its lines
+        "bare": [" ".join(map(str, row)) for row in x.tolist()],
+    }
+    columns = [",".join(map(str, row)) for row in x.tolist()]
+    head = "name,identity,emb" if kind in texts else "name,identity,v0,v1,v2,v3"
+    rows = [f"{i}.jpg,{i // 3},{text}" for i, text in enumerate(texts.get(kind, columns))]
+    text = "\n".join([head, *rows])
+    put(tmp_path / "v.csv", text.replace(",", ";") if kind == "semicolons" else text)
+    pack = packed("embeddings", tmp_path / "v.csv")
+    np.testing.assert_array_equal(pack.x, x)
+    assert pack.sources.tolist() == [f"{i}.jpg" for i in range(12)]
+    assert list(words(pack, "identity").values()) == [str(i // 3) for i in range(12)]
+    assert pack.meta["columns"] == (["v0", "v1", "v2", "v3"] if kind in ("columns", "semicolons") else [])
+
+
 def test_embeddings_in_csv_that_are_unusable(tmp_path):
     put(tmp_path / "v.csv", "source,emb\na,[1.5 2]\nb,[1.5 nan]\nc,\nd,[1.5]\ne,[0.0 0]\nf,[1 2.5]\n")
     pack = packed("embeddings", tmp_path / "v.csv")

@@ -205,9 +205,10 @@ def _names(path: Path, key: str, column: pa.ChunkedArray | pa.Array) -> list[str
     names: list[str] = kinds.names(column, key, path).to_pylist()
     seen: set[str] = set()
     for name in names:
-        if plain(name) in seen:
+        short = plain(name)
+        if short in seen:
             raise InputError(f"{path}: {name!r} stands in column {key} more than once")
-        seen.add(plain(name))
+        seen.add(short)
     return names
 
 
