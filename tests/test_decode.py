@@ -270,6 +270,7 @@ STRAY = {
     "between the segments": lambda head, scan: head + b"abc\xff" + scan,
     "before the end": lambda head, scan: head + scan[:-2] + b"abcdefg" + scan[-2:],
     "padding before the end": lambda head, scan: head + scan[:-2] + bytes(2000) + scan[-2:],
+    "a scan of wrong parameters": lambda head, scan: head + scan[:8] + b"\0" + scan[9:],
     "no end": lambda head, scan: head + scan[:-2],
     "half an end": lambda head, scan: head + scan[:-1],
     "no end, and bytes before": lambda head, scan: b"\n" + head + scan[:-2],

@@ -320,6 +320,17 @@ def test_folder_labels_name_images_in_many_words(faces, key):
     assert list(words(packed("folder", faces), "gender").values()) == [None, "f", "f", "f", "f"]
 
 
+def test_folder_labels_may_lack_the_endings_of_names(faces):
+    put(faces / "labels.csv", "image_id,gender\na/1,f\na/2,m\nb/1,f\n3,m\nc,f\nz,m\n")
+    assert list(words(packed("folder", faces), "gender").values()) == ["f", "f", "m", "f", "m"]
+    put(faces / "labels.csv", "image_id,gender\na/1,f\na/2.PNG,m\n")  # some have them, so others are other files
+    assert list(words(packed("folder", faces, force=True), "gender").values()) == [None, None, "m", None, None]
+    put(faces / "labels.csv", "image_id,gender\na/1,f\n")
+    put(faces / "a" / "1.jpg", picture(format="JPEG"))
+    with pytest.raises(InputError, match="none of its rows names one of the images"):  # a/1.jpg or a/1.png?
+        packed("folder", faces, force=True)
+
+
 def test_a_small_loss_is_a_note_and_a_large_one_a_warning(tmp_path):
     source = tmp_path / "faces"
     for i in range(40):
@@ -479,6 +490,21 @@ def test_lfw_compares_names_in_nfc(tmp_path):
     pack = packed("lfw", source)
     assert pack.classes == {"identity": (f"{COMPOSED}_A",), "gender": ("male",)}
     assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
+
+
+def test_lfw_archive_of_another_system(tmp_path):
+    members = [(f"lfw/{person}", face()) for person in PEOPLE]
+    members += [("__MACOSX/lfw/Ann_A/Ann_A_0003.jpg", face()), ("lfw/Ann_A/._Ann_A_0001.jpg", b"\0\5\x16\7")]
+    members += [("lfw/Ann_A/Ann_A_0009.heic", b"x")]
+    (tmp_path / "lfw").mkdir()
+    archive(tmp_path / "lfw" / "lfw.tar", members)
+    pack = packed("lfw", tmp_path / "lfw")
+    assert pack.sources.tolist() == PEOPLE
+    assert skipped(pack) == {
+        "__MACOSX/lfw/Ann_A/Ann_A_0003.jpg": "hidden, or in a folder of a system or tool",
+        "lfw/Ann_A/._Ann_A_0001.jpg": "hidden, or in a folder of a system or tool",
+        "lfw/Ann_A/Ann_A_0009.heic": "an image of a kind that is not read (.heic); convert it",
+    }
 
 
 def test_lfw_tar_tricks(tmp_path, monkeypatch):

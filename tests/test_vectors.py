@@ -160,6 +160,12 @@ def test_columns_of_csv_are_floats_if_some_of_their_cells_or_their_neighbours_ar
     assert (file.form, file.width, file.others, file.aside) == ("list", 2, (), (("bbox", "lists"),))
 
 
+def test_a_decimal_comma_makes_no_list(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("name;score\na;1,5e-3\nb;2,5e-3\n")
+    with pytest.raises(InputError, match="no column of lists of floats"):
+        open_vectors(tmp_path / "v.csv")
+
+
 def test_one_column_of_lists_among_several_is_known_by_its_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"bbox": [[1.0] * 4] * 2, "Embedding": [[1.0, 2.0]] * 2}), tmp_path / "v.parquet")
     assert open_vectors(tmp_path / "v.parquet").width == 2

@@ -522,7 +522,8 @@ def _are_lists(cells: Sequence[str]) -> bool:
     if not cells or any(row is None for row in values):
         return False
     bare = [row for row, cell in zip(values, cells, strict=True) if cell[0] not in "[("]
-    return not bare or (all(row is not None and len(row) > 1 for row in bare) and any(map(_fraction, cells)))
+    # A decimal comma makes no list of two: what is meant as a list has points somewhere.
+    return not bare or (all(row is not None and len(row) > 1 for row in bare) and any("." in cell for cell in cells))
 
 
 def _values(cell: str) -> list[float] | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from veil.data import columns as kinds
 from veil.data.columns import IMAGE_KEYS, MOST_LETTERS, key_columns, nfc, plain
 from veil.data.csvfile import open_csv
+from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
 from veil.data.pack import SPLITS, Pack, column_classes, few, nothing_note
 from veil.errors import InputError
@@ -152,21 +153,35 @@ def join(table: Table, names: Sequence[str], prefix: str = "") -> NDArray[np.int
     """For each of the sources the row of the table that speaks of it, -1 where none does.
 
     A row speaks of a source if its key is the source's name, or ``prefix/`` and that name; else, if one of the two has
-    no folder, by the file's name alone, provided that this is unique among what is left on both sides. Names are
+    no folder, by the file's name alone, provided that this is unique among what is left on both sides. Where no row
+    speaks of any source so, names are taken without their endings, which identifiers of images often lack. Names are
     compared as :func:`veil.data.columns.plain` writes them.
     """
-    index = {plain(name): row for row, name in enumerate(table.names)}
-    wanted = [plain(name) for name in names]
-    found = np.full(len(names), -1, np.int64)
+    rows, wanted = [plain(name) for name in table.names], [plain(name) for name in names]
+    found = _joined(rows, wanted, nfc(prefix))
+    if np.any(found >= 0) or not any(map(_is_file, wanted)) or any(map(_is_file, rows)):
+        return found
+    stems = [name.rpartition(".")[0] if _is_file(name) else name for name in wanted]
+    return found if len(set(stems)) < len(stems) else _joined(rows, stems, nfc(prefix))
+
+
+def _is_file(name: str) -> bool:
+    return kind_of(name) is not None
+
+
+def _joined(rows: Sequence[str], wanted: Sequence[str], prefix: str) -> NDArray[np.int64]:
+    """For each name that is wanted its row, -1 where it has none."""
+    index = {name: row for row, name in enumerate(rows)}
+    found = np.full(len(wanted), -1, np.int64)
     for i, name in enumerate(wanted):
         row = index.get(name, -1)
-        found[i] = index.get(f"{nfc(prefix)}/{name}", -1) if row < 0 and prefix else row
+        found[i] = index.get(f"{prefix}/{name}", -1) if row < 0 and prefix else row
     left = _unique_by_file((i, wanted[i]) for i in np.flatnonzero(found < 0).tolist())
     used = set(found.tolist())
     unused = _unique_by_file((row, name) for name, row in index.items() if row not in used)
     for file, row in unused.items():
         i = left.get(file, -1)
-        if row >= 0 and i >= 0 and ("/" not in wanted[i] or "/" not in plain(table.names[row])):
+        if row >= 0 and i >= 0 and ("/" not in wanted[i] or "/" not in rows[row]):
             found[i] = row
     return found
 
