@@ -25,7 +25,7 @@ from veil.errors import InputError
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE = 50  # lines that show the dialect
-_MOST_LINES, _MOST_LETTERS = 1000, 1 << 20  # of a cell that holds line breaks
+_MOST_LINES, _MOST_LETTERS = 10_000, 1 << 20  # of a cell that holds line breaks
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
@@ -210,7 +210,7 @@ def _cells(path: Path, lines: Iterator[tuple[int, str]], dialect: _Dialect) -> I
                 if not line or more > _MOST_LINES or len(text) > _MOST_LETTERS:
                     raise ValueError("a quote is left open")
                 text += "\n" + line.rstrip("\r\n")
-                cells = dialect.split(text)
+                cells = dialect.split(text) if dialect.quote in line else None
         except ValueError as error:
             if isinstance(error, UnicodeDecodeError):
                 raise

@@ -340,7 +340,7 @@ def told_class(value: Any, classes: Sequence[str]) -> str | None:
 def _whole(number: str) -> str:
     """A decimal number's text without a fraction that is zero."""
     whole, _, fraction = number.partition(".")
-    return number if fraction.strip("0") else whole
+    return number if fraction.strip("0") else "0" if whole == "-0" else whole
 
 
 def encode(values: Any) -> tuple[NDArray[np.int64], tuple[str, ...], int]:
