@@ -77,6 +77,8 @@ def test_anything_else_is_refused_by_name(tmp_path: Path, kind: str, column: str
     with pytest.raises(InputError, match=rule):
         build.pack("embeddings", path, tmp_path / "pack")
     assert list(open_vectors(path, named=False).names()) == [str(i) for i in range(N)]
+    pack = build.pack("embeddings", path, tmp_path / "pack", settings={"names": "numbers"})
+    assert (pack.sources.tolist(), list(pack.labels)) == ([str(i) for i in range(N)], ["gender"])
 
 
 def test_a_column_that_can_name_rows_is_taken_before_one_that_cannot(tmp_path: Path) -> None:

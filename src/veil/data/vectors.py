@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
-from veil.data.columns import Kind, leaf, nfc, plain, sorted_out
+from veil.data.columns import Kind, leaf, nfc, plain
 from veil.data.csvfile import SUFFIXES as CSV_SUFFIXES
 from veil.data.csvfile import CsvFile, open_csv
 from veil.data.pack import NOTHING, few
@@ -169,7 +169,16 @@ class _Wanted:
 
     column: str | None
     dimensions: tuple[str, ...]
-    keys: tuple[str, ...]
+    named: bool
+
+    def sorted_out(self, path: Path, columns: Mapping[str, Kind]) -> tuple[str, list[str], list[tuple[str, Kind]]]:
+        """As :func:`veil.data.columns.sorted_out`; where rows go by their numbers, columns of names are left aside."""
+        if self.named:
+            return kinds.sorted_out(path, columns)
+        names = kinds.key_columns(columns)
+        rest = {name: kind for name, kind in columns.items() if name not in names}
+        _, others, aside = kinds.sorted_out(path, rest, ())
+        return "", others, [*aside, *((name, columns[name]) for name in names)]
 
 
 def open_vectors(
@@ -202,7 +211,7 @@ def open_vectors(
     if path.suffix.lower() not in openers:
         raise InputError(f"{path}: must end in .parquet, .npz, .npy or .csv")
     with _readable(path):
-        wanted = _Wanted(column=column, dimensions=tuple(dimensions), keys=kinds.KEYS if named else ())
+        wanted = _Wanted(column=column, dimensions=tuple(dimensions), named=named)
         return openers[path.suffix.lower()](path, wanted)
 
 
@@ -344,7 +353,7 @@ def _open_parquet(path: Path, wanted: _Wanted) -> VectorFile:
         )
         lists = _is_list(schema.field(chosen[0]).type)
         width = _common_length(file, chosen[0]) if lists else len(chosen)
-    key, others, aside = sorted_out(path, {f.name: f.type for f in schema if f.name not in chosen}, wanted.keys)
+    key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in chosen})
     return VectorFile(
         path=path, form="list" if lists else "columns", n=n, width=width, key=key, others=tuple(others),
         aside=tuple(aside), dimensions=_dimensions(chosen, lists), _reader=_Parquet(path, chosen),
@@ -444,7 +453,7 @@ def _unpacked(column: pa.Array, width: int) -> tuple[NDArray[np.float32], NDArra
 
 def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
     file = open_csv(path)
-    rows = _CsvRows(file, keyed=bool(kinds.key_columns(file.header, wanted.keys)))
+    rows = _CsvRows(file, keyed=wanted.named and bool(kinds.key_columns(file.header)))
     lines = rows.walk()
     sample = list(islice(lines, BATCH))
     n = len(sample) + sum(1 for _ in lines)  # which reads all lines: each must have its cells
@@ -473,7 +482,7 @@ def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
     width = _csv_width(filled[chosen[0]]) if one else len(chosen)
     found: dict[str, Kind] = {name: pa.string() for name in file.header if name and name not in chosen}
     found |= dict.fromkeys((name for name in lists if name not in chosen), "lists")
-    key, others, aside = sorted_out(path, found, wanted.keys)
+    key, others, aside = wanted.sorted_out(path, found)
     aside += [("", "text")] if "" in file.header else []
     return VectorFile(
         path=path, form="list" if one else "columns", n=n, width=width, key=key, others=tuple(others),
@@ -717,7 +726,7 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
     _check_filled(path, f"array {chosen}", headers[chosen])
     n, width = headers[chosen].shape
     kinds_of = odd | {name: header.kind(n) for name, header in headers.items() if name != chosen}
-    key, others, aside = sorted_out(path, kinds_of, wanted.keys)
+    key, others, aside = wanted.sorted_out(path, kinds_of)
     return VectorFile(
         path=path, form="npz", n=n, width=width, key=key, others=tuple(others), aside=tuple(aside),
         _reader=_Npz(path, chosen),

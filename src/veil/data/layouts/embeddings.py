@@ -1,8 +1,9 @@
 """The layout ``embeddings``: vectors that someone else's model made, in a Parquet, npz, npy or CSV file, with labels.
 
 Where the vectors are in a file, and which column names its rows, ``veil.data.vectors`` says; the setting ``column``
-names another column or array, or several columns. ``split`` prescribes the splits; all other columns, or arrays with
-one axis, are labels, but for those whose type is none of a label's.
+names another column or array, or several columns, and ``names=numbers`` names rows by their numbers. ``split``
+prescribes the splits; all other columns, or arrays with one axis, are labels, but for those whose type is none of a
+label's.
 
 A separate file of labels (CSV or Parquet) is joined on the rows' names, as in the layout ``folder``, or row by row
 where neither it nor the vectors name their rows; another pack may stand in its place, for its labels, splits and pairs,
@@ -28,8 +29,8 @@ from veil.errors import InputError
 
 def read(source: Path, options: Options) -> Listing:
     """Lists the vectors of a file; raises InputError where it holds none or labels do not fit."""
-    check_options("embeddings", options, {"column": None}, labels=True)
-    file = open_vectors(source, options.settings.get("column"))
+    check_options("embeddings", options, {"column": None, "names": ("numbers",)}, labels=True)
+    file = open_vectors(source, options.settings.get("column"), named="names" not in options.settings)
     n = file.n
     own = tables.build(source, file.columns([*([file.key] if file.key else []), *file.others]), KEYS, file.aside)
     names = own.names if own.key else [str(i) for i in range(n)]
