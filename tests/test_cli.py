@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import math
 import os
 import re
@@ -113,9 +114,8 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
     assert not (tmp_path / "R" / "paper.checkpoint").exists()
 
     vectors = tmp_path / "out.parquet"
-    assert veil.json("apply", release, pack, vectors) == {
-        "out": str(vectors), "rows": 240, "skipped": 0, "warnings": [], "notes": []
-    }  # fmt: skip
+    applied = veil.json("apply", release, pack, vectors)
+    assert applied == {"out": str(vectors), "rows": 240, "skipped": 0, "warnings": [], "notes": []}
     expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
     np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
 
@@ -848,6 +848,90 @@ def test_packing_pictures_says_what_was_skipped(veil: Veil, tmp_path: Path) -> N
     assert done.status == 0
     assert "8 images" in done.out
     assert "1 skipped" in done.out
+
+
+def test_what_is_lost_is_a_warning_before_all_else(veil: Veil, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abcdefgh":
+        Image.fromarray(np.full((20, 20), 9, np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "x.heic").write_bytes(b"x")
+    (tmp_path / "l.csv").write_text("file_name;gender\n" + "".join(f"{name}.png;f\n" for name in "abcd"))
+    lost = [
+        "5 of the images have no row in l.csv (the first: e.png).",
+        "1 of 9 were skipped; skipped.csv says why.",
+        "gender is unknown in 4 of 8 rows.",
+    ]
+    arguments = ("pack", "folder", tmp_path / "in", tmp_path / "pack", "--size", 16, "--labels", tmp_path / "l.csv")
+    for quiet in ((), ("--quiet",)):
+        done = veil(*arguments, "--force", *quiet)
+        assert (done.status, done.err.splitlines()) == (0, [f"warning: {line}" for line in lost])
+        assert "warning:" not in done.out
+        assert "  note: Labels were read from l.csv.\n" in done.out
+    made = veil.json(*arguments, "--force")
+    assert (made["warnings"], made["notes"]) == (lost, ["Labels were read from l.csv."])
+
+
+def test_columns_of_vectors_go_from_the_pack_to_the_release(veil: Veil, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    names = ["yaw", "pitch", "roll", "iod"]
+    labels = {"source": [f"{i}" for i in range(120)], "identity": [i // 2 for i in range(120)]}
+    table = pa.table({**labels, "gender": ["f", "f", "m", "m"] * 30, **{n: x[:, i] for i, n in enumerate(names)}})
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.select([*labels, *reversed(names)]), tmp_path / "other.parquet")
+    pq.write_table(table.rename_columns([*labels, "gender", "yaw", "pitch", "roll", "age"]), tmp_path / "age.parquet")
+    done = veil("pack", "embeddings", tmp_path / "train.parquet", tmp_path / "pack")
+    assert "note: Vectors are the 4 columns yaw, pitch, roll, iod of train.parquet.\n" in done.out
+    assert veil("fit", "leace", tmp_path / "pack", tmp_path / "r", "--private", "gender").status == 0
+    for name in ("train", "other"):
+        done = veil("apply", tmp_path / "r", tmp_path / f"{name}.parquet", tmp_path / f"{name}.npz")
+        assert (done.status, done.err) == (0, "")
+        assert f"note: Vectors are the 4 columns yaw, pitch, roll, iod of {name}.parquet.\n" in done.out
+    first, second = (np.load(tmp_path / f"{name}.npz")["releases"] for name in ("train", "other"))
+    np.testing.assert_array_equal(first, second)
+    told = veil.refuses("apply", tmp_path / "r", tmp_path / "age.parquet", tmp_path / "age.npz")
+    assert "missing: iod; none of them: age" in told
+    np.save(tmp_path / "bare.npy", x)
+    done = veil("apply", tmp_path / "r", tmp_path / "bare.npy", tmp_path / "bare.npz")
+    assert done.err == (
+        "warning: bare.npy does not name the columns of its vectors; their values are taken in the order yaw, pitch, "
+        "roll, iod.\n"
+    )
+
+
+def test_a_file_that_is_audited_says_what_was_taken_and_what_is_lost(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "audit_pack", lambda *_, **__: [])
+    lines = [f"{i},{i // 4},{'NULL' if i % 4 else 'f' if i % 8 else 'm'},{i}.5,{i + 1}.25" for i in range(1, 80)]
+    (tmp_path / "v.csv").write_text("\n".join(["name,identity,gender,yaw,pitch", *lines]))
+    done = veil("audit", tmp_path / "v.csv", tmp_path / "out", "--private", "gender")
+    assert done.status == 0
+    assert done.err.splitlines() == [
+        "warning: gender is unknown in 60 of 79 rows.",
+        "  note: Vectors are the 2 columns yaw, pitch of v.csv.",
+        "  note: gender: 60 values are words for nothing, such as NULL, and are taken as unknown.",
+    ]
+
+
+def test_a_quiet_export_is_quiet(
+    veil: Veil, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxscript")
+    torch = pytest.importorskip("torch")
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    monkeypatch.setattr(logging.getLogger("torch"), "propagate", True)  # to what catches it here
+
+    def export(module: object, arguments: object, path: str, **options: object) -> None:
+        log.warning("torchvision is not installed. Skipping torchvision::nms")  # as PyTorch says each time
+        Path(path).write_bytes(b"network")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    release = pipeline.fit("leace", Pack.open(people), private=["gender"])[0].save(tmp_path / "r")
+    assert veil("export", release, tmp_path / "r.onnx", "--quiet") == (0, f"{tmp_path / 'r.onnx'}\n", "")
+    assert not caplog.records
+    log.warning("of others is heard")
+    assert len(caplog.records) == 1
 
 
 def test_our_own_fault_is_one_line_and_status_one(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,47 @@ def test_no_name_of_a_person_is_in_a_release(tmp_path):
         "template", made, private=["identity"], preset="erased", utility="gender", settings=settings
     )
     assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()
+
+
+NAMES = ("yaw", "pitch", "roll", "iod", "nose", "mouth")
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "settings"),
+    [
+        ("aia", "paper", BRIEF["aia"]),
+        ("aia", "deep", BRIEF["aia"]),
+        ("template", "default", BRIEF["template"]),
+        ("template", "erased", {"rounds": 2, "steps_erase": 2}),
+        ("template", "aligned", BRIEF["template"]),
+        ("template", "noise", {}),
+        ("substitution", "default", {"steps": 2, "batch": 16, "codes": 4, "heads": 1, "people": 2, "guide": 0.0}),
+        ("leace", None, {}),
+        ("random", None, {}),
+    ],
+)
+def test_a_release_knows_the_columns_that_its_vectors_stood_in(method, preset, settings, tmp_path):
+    named = replace(pack("vectors"), meta={"columns": list(NAMES)})
+    named = replace(named, x=np.clip(named.x, 0, 1)) if method == "random" else named
+    release, _ = pipeline.fit(method, named, private=["gender"], preset=preset, settings=settings)
+    assert release.contract.columns == NAMES
+    loaded = Release.load(release.save(tmp_path / "r"))
+    assert loaded.contract.columns == NAMES
+    turned = replace(named, meta={"columns": list(reversed(NAMES))})
+    with pytest.raises(InputError, match=r"^it: the release was fitted on the columns yaw, .*, the pack's are mouth, "):
+        loaded.contract.check_framing(turned, "it")
+    loaded.contract.check_framing(replace(named, meta={}), "it")  # of a pack in memory nothing need be known
+
+
+def test_a_base_and_an_audit_take_packs_of_the_same_columns_only(tmp_path):
+    named = replace(pack("vectors"), meta={"columns": list(NAMES)})
+    base, _ = pipeline.fit("aia", named, private=["gender"], settings=BRIEF["aia"])
+    turned = replace(named, meta={"columns": list(reversed(NAMES))}, split=np.arange(len(named)).astype(np.int8) % 4)
+    with pytest.raises(InputError, match=r"^base: the release was fitted on the columns"):
+        pipeline.fit("leace", turned, private=["gender"], base=base)
+    entry = pipeline.Entry(name="A", release=base)
+    with pytest.raises(InputError, match=r"^A: the release was fitted on the columns"):
+        pipeline.audit_pack(turned, tmp_path / "audit", [entry], private=["gender"], utility=["identity"])
 
 
 def test_settings_that_are_no_numbers_or_of_another_kind():

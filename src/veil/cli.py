@@ -202,9 +202,13 @@ def pack(
             settings=_settings(options),
         )
     meta = dict(made.meta)
+    show.remarks(meta["warnings"])
     splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
     show.result(
-        {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}},
+        {
+            "pack": str(out),
+            **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "warnings", "notes")},
+        },
         f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
         *(f"  note: {note}" for note in meta["notes"]),
     )
@@ -271,6 +275,7 @@ def fit(
     """Train a protector on a pack and save its release. Beside it go its secret key, if any (RELEASE.key), and hashes
     of the rows and people that it was fitted on, for audits (RELEASE.fitted)."""
     from veil import pipeline
+    from veil.data.columns import nfc
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process, kept_memory
     from veil.frontier import parse_budget
@@ -278,6 +283,7 @@ def fit(
 
     out = named(out)
     check_target(out, force)
+    private, utility = [nfc(name) for name in private or []], nfc(utility)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
     if not (force or resume):
         _check_beside(method, losses, checkpoint)
@@ -292,7 +298,7 @@ def fit(
         silent = due and not limits and not pipeline.has_noise(method, preset, chosen)
         frontier = due and not silent
     options: dict[str, Any] = {
-        "private": private or [],
+        "private": private,
         "utility": utility,
         "preset": preset,
         "settings": chosen,
@@ -342,7 +348,8 @@ def apply(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz or npy file of vectors.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz, npy or CSV file of vectors."),
     ],
     out: Annotated[
         Path,
@@ -350,7 +357,10 @@ def apply(
     ],
     key: Key = None,
     column: Annotated[
-        str | None, typer.Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v.")
+        str | None,
+        typer.Option(
+            help="Column or array of vectors, where the file has several; of v0, v1, ... it is v; or several, A,B,C."
+        ),
     ] = None,
     told: Annotated[
         list[str] | None,
@@ -381,6 +391,7 @@ def apply(
 ) -> None:
     """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
     from veil.apply import apply as run_apply
+    from veil.data.columns import nfc
     from veil.release import Release
 
     told_of: dict[str, list[str]] = {"warning": [], "note": []}
@@ -390,7 +401,7 @@ def apply(
             source,
             out,
             column=column,
-            told=told or [],
+            told=[nfc(name) for name in told or []],
             row_numbers=row_numbers,
             landmarks=landmarks,
             hide=hide,
@@ -405,6 +416,7 @@ def apply(
         {"out": str(out), "rows": n, "skipped": skipped, "warnings": told_of["warning"], "notes": told_of["note"]},
         f"{out}: {n:,} {'images' if images else 'rows'}"
         + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        *(f"  note: {note}" for note in told_of["note"]),
     )
     if strict and skipped:
         raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
@@ -439,8 +451,8 @@ def audit(
         list[str] | None,
         typer.Option(
             "--vectors",
-            help="Parquet, npz or npy file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK the "
-            "first one brings the labels.",
+            help="Parquet, npz, npy or CSV file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK "
+            "the first one brings the labels.",
         ),
     ] = None,
     key: Annotated[
@@ -493,11 +505,12 @@ def audit(
     from veil import pipeline
     from veil.apply import framing_doubt
     from veil.audit.inversion import Options
+    from veil.data.columns import nfc
     from veil.data.vectors import SUFFIXES
     from veil.engine.run import kept_memory
     from veil.release import Release
 
-    private = private or []
+    private, utility = ([nfc(name) for name in names or []] for names in (private, utility))
     if not private and not utility and not invert:
         raise InputError(
             "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
@@ -524,8 +537,10 @@ def audit(
     data = source or others[0][1]
     attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
     with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
-        if pack.meta["skipped"] and data.is_file() and not show.quiet:
-            print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
+        if data.is_file():
+            show.remarks(pack.meta["warnings"], pack.meta["notes"])
+            if pack.meta["skipped"] and not show.quiet:
+                print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
         entries = []
         for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
@@ -750,9 +765,11 @@ def _baselines(names: list[str] | None) -> list[str] | None:
 def _outside(name: str, path: Path, pack: Any) -> Entry:
     """Vectors that somebody else made, joined to the pack's rows by source name, or row by row."""
     from veil.apply import read_vectors
+    from veil.data.vectors import open_vectors
     from veil.pipeline import Entry
 
-    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}")
+    note = open_vectors(path).note
+    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}. {note}".strip(". "))
 
 
 # -- showing progress and results -------------------------------------------------------------------------------------

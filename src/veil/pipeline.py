@@ -129,7 +129,7 @@ def fit(
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
-        base.contract.check_alignment(pack, "base")
+        base.contract.check_framing(pack, "base")
     if every is not None and every < 1:
         raise InputError(f"every: must be at least 1 step, got {every}")
     if precision not in get_args(Precision):
@@ -375,7 +375,7 @@ def audit_pack(
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
     for entry in entries:
         if entry.release is not None:
-            entry.release.contract.check_alignment(pack, entry.name)
+            entry.release.contract.check_framing(pack, entry.name)
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
@@ -581,6 +581,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
+        "notes": [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())],
         "attack_on": list(attack_on),
     }
 

@@ -72,6 +72,8 @@ class Contract:
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
         aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
+        columns: Names of the columns that the training pack's vectors stood in, a value each, in their order; files to
+            come must have the same. Empty where they stood in none of their own.
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
@@ -91,6 +93,7 @@ class Contract:
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
     aligned: bool = False
+    columns: tuple[str, ...] = ()
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False
@@ -114,16 +117,23 @@ class Contract:
     def keyed(self) -> bool:
         return self.noise > 0 or self.replace > 0 or self.draw
 
-    def check_alignment(self, pack: Pack, name: str) -> None:
-        """Refuse a pack whose eyes lie elsewhere than the training pack's; of one made in memory nothing is known.
+    def check_framing(self, pack: Pack, name: str) -> None:
+        """Refuse a pack that was cut otherwise than the training pack; of one made in memory nothing need be known.
 
         Raises:
-            InputError: Where either was aligned and the other not; it begins with ``name``.
+            InputError: Where eyes were aligned in either and not in the other, or the values of vectors stood in other
+                columns, or in another order; it begins with ``name``.
         """
         if "aligned" in pack.meta and pack.framing["aligned"] != self.aligned:
             here, there = ("aligned", "not aligned") if self.aligned else ("not aligned", "aligned")
             raise InputError(
                 f"{name}: the release was fitted on faces that were {here} by their eyes, the pack's {there}"
+            )
+        columns = pack.framing["columns"]
+        if columns and self.columns and columns != self.columns:
+            raise InputError(
+                f"{name}: the release was fitted on the columns {few(self.columns)}, the pack's are {few(columns)}; "
+                "pack those columns, in their order (--set column=A,B,...)"
             )
 
     def empty(self, n: int) -> NDArray[Any]:

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from veil._version import __version__
 from veil.data import decode, framing, splits
+from veil.data.columns import plain
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
+from veil.data.layouts.listing import LOSS, Item, Listing, Options, Pair, Remarks, check_utf8, clean
 from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
-from veil.data.sidecar import plain
 from veil.errors import InputError, checked_seed
 
 Progress = Callable[[int, int | None, int], None]
@@ -179,6 +179,7 @@ def write(
             "seed": seed,
             "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
             "skipped": rows.skipped,
+            "columns": list(listing.columns),
         }
         split, prescribed = _split(rows, seed, fractions, disjoint)
         meta["fractions"] = None if prescribed else list(fractions)
@@ -186,8 +187,9 @@ def write(
         meta["classes"] = _write_labels(folder, rows, split)
         _write_pairs(folder, rows, listing.pairs)
         if eyes is not None and len(used) < len(eyes.eyes):
-            rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
-        meta["notes"] = [clean(note) for note in (*listing.notes, *rows.notes)]
+            rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
+        meta["warnings"] = [clean(warning) for warning in (*listing.warnings, *rows.remarks.warnings)]
+        meta["notes"] = [clean(note) for note in (*listing.notes, *rows.remarks.notes)]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
         seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
         meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
@@ -287,7 +289,7 @@ class _Rows:
     labels: dict[str, array.array[int]] = field(default_factory=dict)
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: int = 0
-    notes: list[str] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
     uprights: array.array[int] = field(default_factory=lambda: array.array("i"))
     _names: list[str] = field(default_factory=list)
 
@@ -365,13 +367,15 @@ def _write_rows(
             raise InputError(
                 f"nothing could be packed: {rows.skipped} skipped, the first {first!r}: {reason}"
                 if rows.skipped
-                else "nothing could be packed: the source holds no images or vectors"
+                else " ".join(["nothing could be packed: the source holds no images or vectors.", *listing.notes])
             )
         assert shape is not None
         rows.shape = (n, *shape)
         file.seek(0)
         assert _header(file, rows.shape, dtype) == start, "the header of the array grew"
     rows.flush()
+    if rows.skipped >= LOSS * (n + rows.skipped):
+        rows.remarks.warnings.append(f"{rows.skipped} of {n + rows.skipped} were skipped; skipped.csv says why.")
     if progress is not None:
         progress(n + rows.skipped, n + rows.skipped, rows.skipped)
     return rows
@@ -431,8 +435,7 @@ def _write_labels(folder: Path, rows: _Rows, split: NDArray[np.int8]) -> dict[st
         indices = pa.array(codes, pa.int32(), mask=codes < 0)
         columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(classes[name], pa.string()))
         unknown = int(np.sum(codes < 0))
-        if unknown:
-            rows.notes.append(f"{name} is unknown in {unknown} of {len(codes)} rows.")
+        rows.remarks.lost(f"{name} is unknown in {unknown} of {len(codes)} rows.", unknown, len(codes))
     pq.write_table(pa.table(columns), folder / "labels.parquet", compression="zstd")
     return classes
 
@@ -441,15 +444,18 @@ def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
     """Writes ``pairs.npy`` as row numbers; notes how many pairs are lost."""
     if not pairs:
         return
-    wanted = set(itertools.chain.from_iterable(pair[:2] for pair in pairs))
-    names = itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources)
+    paired = [(plain(a), plain(b), same, fold) for a, b, same, fold in pairs]
+    wanted = set(itertools.chain.from_iterable(pair[:2] for pair in paired))
+    names = map(plain, itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources))
     row = {name: i for i, name in enumerate(names) if name in wanted}
-    table = [(row[a], row[b], int(same), fold) for a, b, same, fold in pairs if a in row and b in row]
+    table = [(row[a], row[b], int(same), fold) for a, b, same, fold in paired if a in row and b in row]
     np.save(folder / "pairs.npy", np.array(table, np.int64).reshape(-1, 4))
     lost = len(pairs) - len(table)
     if lost:
         missing = few(sorted(wanted - row.keys()), 3)
-        rows.notes.append(f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.")
+        rows.remarks.lost(
+            f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.", lost, len(pairs)
+        )
 
 
 _FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
