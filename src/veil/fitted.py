@@ -128,15 +128,15 @@ def _of_people(names: Sequence[str], salt: bytes) -> Hashes:
 def _canonical(x: NDArray[Any], direction: bool) -> NDArray[Any]:
     """What of rows ``(n, ...)`` is hashed: images and vectors as they are, directions as rounded values.
 
-    Another length changes each value by a rounding error of itself: the more bits are kept, of the more values, the more
-    rows fall on another side of a border. So many are kept that one row in a hundred or two does (measured); values of
+    Another length changes each value by a rounding error of itself: the more bits are kept of each, the more
+    rows fall on another side of a border. So many are kept that one row in a hundred or so does (measured); values of
     whatever size tell rows apart.
     """
     if x.dtype != np.float32:
         return x
     if not direction or x.shape[1] < _FEWEST:
         return x + np.float32(0)  # -0.0 is 0.0
-    bits = min(max(20 - int(x.shape[1]).bit_length(), 8), 16)
+    bits = min(max(19 - int(x.shape[1]).bit_length(), 7), 15)
     largest = np.abs(x).max(1, keepdims=True).astype(np.float64)
     mantissa, exponent = np.frexp(x / np.where(largest > 0, largest, 1))
     rounded: NDArray[np.float64] = np.ldexp(np.round(mantissa * 2.0**bits), exponent - bits) + 0.0
