@@ -34,8 +34,9 @@ from veil import cli, frontier, pipeline
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
+from veil.engine import run as engine
 from veil.engine.augment import augment
-from veil.engine.run import by_first, one_cycle, run_identity, seeded, step_seed
+from veil.engine.run import by_first, left_by, one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy
 from veil.methods import METHODS, aia, inversion, mi, san, substitution, template
@@ -407,8 +408,8 @@ def test_checkpoint_is_ignored_without_resume(tmp_path):
     assert Run(seed=0, checkpoint=file).curves == []
 
 
-def checkpoint(folder: Path, identity: str = "this") -> Path:
-    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity)
+def checkpoint(folder: Path, identity: str = "this", method: str = "") -> Path:
+    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity, method=method)
     player = Player("p", toy(1), lr=0.01)
     run.enter(player)
     for _ in run.stage("s", 1):
@@ -538,6 +539,84 @@ def test_progress_is_told_stage_and_losses():
     assert [t[:3] for t in told] == [("s", 20, 30), ("s", 30, 30)]
     assert told[-1][3] == {"p": run.curves[-1][3]}
     assert [(c[0], c[1], c[2]) for c in run.curves] == [(n, "s", "p") for n in range(30)]
+
+
+def test_losses_that_are_told_are_the_stages_own():
+    told = []
+    run = Run(seed=0, precision="fp32", progress=lambda *a: told.append((a[0], set(a[3]))))
+    for name in ("first", "second"):
+        player = Player(name, toy(1), lr=0.01)
+        for _ in run.stage(name, 1):
+            run.update(player, player.module(torch.ones(1, 4)).square().sum())
+    assert told == [("first", {"first"}), ("second", {"second"})]
+
+
+class Clock:
+    """In place of the module ``time``: every look is some seconds later than the one before."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now, self.seconds = 0.0, seconds
+
+    def monotonic(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+def checkpoints(folder: Path, steps: int, **options: object) -> list[int]:
+    """Steps after which a checkpoint was written."""
+    file, seen = folder / "c", []
+    run = Run(seed=0, precision="fp32", checkpoint=file, **options)
+    player = Player("p", toy(1), lr=0.01)
+    run.enter(player)
+    for step in run.stage("s", steps):
+        run.update(player, player.module(torch.ones(1, 4)).square().sum())
+        if file.exists():
+            seen.append(step.number)
+            file.unlink()
+    assert file.exists()  # at the end of the stage
+    return seen
+
+
+def test_checkpoints_come_by_time_where_steps_are_slow(tmp_path, monkeypatch):
+    """A step takes two looks at the clock: 14 seconds, so that each fifth is a minute after the last checkpoint."""
+    monkeypatch.setattr(engine, "time", Clock(7.0))
+    seen = checkpoints(tmp_path, 40)
+    assert 3 <= seen[0] <= 6
+    assert len(seen) >= 6
+    assert max(np.diff(seen)) <= 6
+
+
+def test_quick_steps_write_no_checkpoint_but_at_the_end(tmp_path):
+    assert checkpoints(tmp_path, 450) == []
+
+
+def test_checkpoints_come_by_steps_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "time", Clock(100.0))
+    assert checkpoints(tmp_path, 10, every=4) == [4, 8]
+
+
+def test_slow_steps_are_told_before_twenty_are_done(monkeypatch):
+    told = []
+    monkeypatch.setattr(engine, "time", Clock(2.0))
+    run = Run(seed=0, precision="fp32", progress=lambda *a: told.append(a[1]))
+    list(run.stage("s", 10))
+    assert told[0] <= 3
+    assert told[-1] == 10
+
+
+def test_a_checkpoint_says_whose_it_is(tmp_path):
+    file = checkpoint(tmp_path, method="aia")
+    assert left_by(file) == "aia (s 1 steps)"
+    with pytest.raises(InputError, match="is of an interrupted fit of 'aia', not of 'mi'; finish that one") as caught:
+        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this", method="mi")
+    assert str(file) in str(caught.value)
+    odd = checkpoint(tmp_path, method="a\x1b[31mia\n")
+    assert left_by(odd) == "a[31mia (s 1 steps)"
+    assert left_by(tmp_path / "nowhere") == ""
+    for content in (b"", b"hello", file.read_bytes()[:99], pickle.dumps({"trap": Trap(tmp_path / "sprung")})):
+        file.write_bytes(content)
+        assert left_by(file) == ""
+    assert not (tmp_path / "sprung").exists()
 
 
 # Several processes

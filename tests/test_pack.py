@@ -22,7 +22,7 @@ from PIL import Image
 
 from veil.data import build
 from veil.data.layouts.listing import Item, Listing
-from veil.data.pack import SPLITS, Pack, encode, sha256
+from veil.data.pack import SPLITS, Pack, encode, sha256, told_class
 from veil.errors import InputError
 
 
@@ -79,7 +79,7 @@ def test_values_that_are_no_labels():
 
 
 def test_values_of_labels():
-    codes, classes = encode(np.array([1.0, np.nan, 2.0, 2.5]))
+    codes, classes, _ = encode(np.array([1.0, np.nan, 2.0, 2.5]))
     assert classes == ("1", "2", "2.5")
     assert codes.tolist() == [0, -1, 1, 2]
     assert encode([True, False, None])[1] == ("no", "yes")
@@ -87,6 +87,64 @@ def test_values_of_labels():
     for name, words in (("NAType", "<NA>"), ("NaTType", "NaT")):  # as pandas calls and shows what is missing
         missing = type(name, (), {"__str__": lambda self, words=words: words})()
         assert encode(["a", missing, "b"])[0].tolist() == [0, -1, 1]
+
+
+def test_tensors_are_labels_like_any_other():
+    torch = pytest.importorskip("torch")
+    for values in (torch.tensor([0, 1, 1]), [torch.tensor(v) for v in (0, 1, 1)], (0, 1, 1)):
+        assert Pack.from_arrays(np.ones((3, 2)), {"a": values}, split=["test"] * 3).classes == {"a": ("0", "1")}
+    assert encode(torch.tensor([True, False]))[1] == ("no", "yes")
+    assert encode(torch.tensor([0.5, 1.0, float("nan")]))[1] == ("0.5", "1")
+    x = torch.ones(3, 2, requires_grad=True)
+    assert Pack.from_arrays(x, {"a": [1, 2, 3]}, split=["test"] * 3).x.dtype == np.float32
+    with pytest.raises(InputError, match="a value must be a string, a number or a boolean, got a list"):
+        encode(torch.zeros(2, 2))
+
+
+def test_text_is_read_as_what_it_stands_for():
+    assert encode(["True", "false", "TRUE", None, ""])[1] == ("no", "yes")
+    assert encode(["True", "maybe"])[1] == ("True", "maybe")
+    assert encode(["1.0", "2.0", "", "3"])[1] == ("1", "2", "3")
+    assert encode(["1.0", "2.5"])[1] == encode([1.0, 2.5])[1] == ("1", "2.5")
+    assert encode(["007", "1.0"])[1] == ("007", "1.0")
+    assert encode(["jos\u00e9", "jose\u0301"])[1] == ("jos\u00e9",)
+
+
+def test_words_for_nothing_are_unknown_and_counted():
+    codes, classes, nothing = encode(["f", "NULL", "None", "n/a", "-", "\\N", "", None, float("nan"), "unknown"])
+    assert (codes.tolist(), classes, nothing) == ([0] + [-1] * 9, ("f",), 6)
+    pack = Pack.from_arrays(np.ones((2, 2)), {"a": ["f", "NULL"]}, split=["test"] * 2)
+    assert pack.meta["notes"] == ["a: 1 values are words for nothing, such as NULL, and are taken as unknown."]
+
+
+@pytest.mark.parametrize(
+    ("value", "classes", "name"),
+    [
+        ("True", ("no", "yes"), "yes"),
+        ("FALSE", ("yes",), "no"),
+        (True, ("no", "yes"), "yes"),
+        ("True", ("True", "maybe"), "True"),
+        ("2.0", ("1", "2"), "2"),
+        ("jose\u0301", ("jos\u00e9",), "jos\u00e9"),
+        ("NULL", ("f", "m"), None),
+        ("none", ("none", "sunglasses"), "none"),
+        ("x", ("f", "m"), "x"),
+        ("", ("f", "m"), None),
+    ],
+)
+def test_a_told_value_is_read_as_it_would_be_in_a_column(value, classes, name):
+    assert told_class(value, classes) == name
+
+
+def test_columns_of_vectors_have_names(tmp_path):
+    pack = Pack.from_arrays(np.ones((3, 2)), {}, split=["test"] * 3, columns=["yaw", "a\u0302ge"])
+    assert pack.framing["columns"] == ("yaw", "\u00e2ge")
+    frame = type("Frame", (), {"columns": ["a", "b"], "__array__": lambda self, *_, **__: np.ones((3, 2))})()
+    assert Pack.from_arrays(frame, {}, split=["test"] * 3).framing["columns"] == ("a", "b")
+    assert Pack.from_arrays(np.ones((3, 2)), {}, split=["test"] * 3).framing["columns"] == ()
+    for x, columns in ((np.ones((3, 2)), ["a"]), (np.ones((3, 2)), ["a", "a"]), (np.ones((3, 2, 2), np.uint8), ["a"])):
+        with pytest.raises(InputError, match="columns: must be a name for each value"):
+            Pack.from_arrays(x, {}, columns=columns)
 
 
 def test_vectors_become_float32():
@@ -194,7 +252,7 @@ def test_what_is_written_is_read(tmp_path):
     for person in range(10):
         assert len(set(pack.split[pack.label("identity") == person])) == 1
     assert pack.pairs.tolist() == [[4, 5, 1, 0], [4, 8, 0, 1]]
-    assert pack.meta["notes"] == [
+    assert pack.meta["warnings"] == [
         "gender is unknown in 4 of 40 rows.",
         "1 of 3 pairs name images that are not in the pack: gone.",
     ]

@@ -167,7 +167,7 @@ def test_identity_stands_out():
     [
         (lambda f: stylised.population(1, 5), "identities must be at least 2, not 1"),
         (lambda f: stylised.population(4, 0), "images must be at least 1, not 0"),
-        (lambda f: stylised.population(4, 2, seed=-1), "seed must be at least 0, not -1"),
+        (lambda f: stylised.population(4, 2, seed=-1), "seed: must be a whole number"),
         (lambda f: stylised.render(f, size=15), "size must be at least 16 pixels, not 15"),
         (lambda f: stylised.render(f, channels=2), "channels must be 1 (grey) or 3 (RGB), not 2"),
         (lambda f: stylised.render(f, threads=0), "threads must be at least 1, not 0"),

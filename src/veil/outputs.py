@@ -50,6 +50,7 @@ TIMES = "times of the source"
 """What of a run may have changed if the rows have not."""
 
 _IMAGES: Mapping[str, Mapping[str, Any]] = {
+    "AVIF": {"quality": 95},
     "JPEG": {"quality": 95},
     "PNG": {"optimize": False},
     "WEBP": {"quality": 95},

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import secrets
@@ -22,7 +23,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, p
 from veil.errors import InputError
 from veil.fitted import Fitted
 from veil.nets import to_input, to_pixels
+from veil.threads import SETTABLE, keep_to_one
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -70,6 +72,8 @@ class Contract:
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
         aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
+        columns: Names of the columns that the training pack's vectors stood in, a value each, in their order; files to
+            come must have the same. Empty where they stood in none of their own.
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
@@ -89,6 +93,7 @@ class Contract:
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
     aligned: bool = False
+    columns: tuple[str, ...] = ()
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False
@@ -112,16 +117,23 @@ class Contract:
     def keyed(self) -> bool:
         return self.noise > 0 or self.replace > 0 or self.draw
 
-    def check_alignment(self, pack: Pack, name: str) -> None:
-        """Refuse a pack whose eyes lie elsewhere than the training pack's; of one made in memory nothing is known.
+    def check_framing(self, pack: Pack, name: str) -> None:
+        """Refuse a pack that was cut otherwise than the training pack; of one made in memory nothing need be known.
 
         Raises:
-            InputError: Where either was aligned and the other not; it begins with ``name``.
+            InputError: Where eyes were aligned in either and not in the other, or the values of vectors stood in other
+                columns, or in another order; it begins with ``name``.
         """
         if "aligned" in pack.meta and pack.framing["aligned"] != self.aligned:
             here, there = ("aligned", "not aligned") if self.aligned else ("not aligned", "aligned")
             raise InputError(
                 f"{name}: the release was fitted on faces that were {here} by their eyes, the pack's {there}"
+            )
+        columns = pack.framing["columns"]
+        if columns and self.columns and columns != self.columns:
+            raise InputError(
+                f"{name}: the release was fitted on the columns {few(self.columns)}, the pack's are {few(columns)}; "
+                "pack those columns, in their order (--set column=A,B,...)"
             )
 
     def empty(self, n: int) -> NDArray[Any]:
@@ -275,7 +287,7 @@ class Release:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
-        return self._keyed(x, values) if self.contract.keyed else values
+        return self._keyed(x, values, first_row) if self.contract.keyed else values
 
     def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None]) -> NDArray[np.float32]:
         """What the encoder gives, before anything keyed."""
@@ -376,9 +388,10 @@ class Release:
                 raise InputError(f"input: row {first_row + zero[0]} must have a direction, got zeros")
         return x
 
-    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32], first_row: int) -> NDArray[np.float32]:
         c = self.contract
         if c.replace:
+            check_unit_range(clean, first_row)
             u = keyed_uniform(x, 2 * c.k, self.draw_key)
             order = np.argsort(u[:, : c.k], axis=1, kind="stable")
             chosen = order[:, : round(c.replace * c.k)]
@@ -407,9 +420,7 @@ class Release:
 
         path = named(path)
         beside, record = key_path(path), fitted_path(path)
-        if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
-            raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
-        check_target(path, force)
+        check_target(path, force, key=self.key)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         new, old, hashes = temporary / "new", temporary / "old", temporary / "fitted"
         try:
@@ -565,7 +576,8 @@ class Release:
             shapes = (*shapes, tuple({} for _ in stand_in))
         temporary = path.with_name(path.name + ".part")
         try:
-            with warnings.catch_warnings():  # of deprecations inside torch, which are not the caller's concern
+            # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+            with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     module.eval(),
@@ -586,6 +598,18 @@ class Release:
             return temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Loggers of that name say nothing below an error inside."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Noisy(nn.Module):
@@ -619,21 +643,31 @@ def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, Non
     """A function of items, in their order, by as many threads as PyTorch would use for one of them.
 
     Networks and noise take turns in a batch, and noise keeps to one thread: whole batches side by side are quicker. And
-    what one thread computes does not depend on how many there are, so a run may be resumed where there are others.
+    what one thread computes does not depend on how many there are, so a run may be resumed where there are others. The
+    threads are of our own, and no other's count changes. Where that cannot be had, items are taken one by one.
     """
     threads = torch.get_num_threads()
+    if not SETTABLE:
+        yield from map(function, items)
+        return
     waiting: deque[Future[U]] = deque()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
+    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
+    if len(outside):
+        row = values[outside[0]]
+        raise InputError(
+            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
+        )
 
 
 def new_key() -> bytes:
@@ -669,9 +703,20 @@ def named(path: str | Path) -> Path:
     return path
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
-    if not path.exists():
+def check_target(path: Path, force: bool, *, key: bytes | None = None) -> None:
+    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release.
+
+    Neither can one with a ``key`` where another key is in its place, but by force.
+    """
+    beside = key_path(path)
+    if key is not None and beside.exists() and not force and read_key_file(beside) != key:
+        raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if there != path:
+        if not there.is_dir():
+            raise InputError(f"{path}: cannot be made, because {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: cannot be made, because nothing may be written into {there}")
         if not force and os.path.lexists(record := fitted_path(path)):
             raise InputError(f"{record}: says what another release was fitted on, and is replaced; move it, or force")
         return

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Array = NDArray[np.floating[Any]]  # float32 always; its declared type widens next to a Python float
 Images = NDArray[np.uint8]
@@ -169,9 +169,11 @@ def population(identities: int, images_per_identity: int, seed: int = 0) -> Face
     likely; joy always smiles, neutral and surprise sometimes do.
 
     Raises:
-        InputError: fewer than 2 identities, fewer than 1 image each, more than 10 million images, or a negative seed.
+        InputError: fewer than 2 identities, fewer than 1 image each, more than 10 million images, or a seed that is
+            none.
     """
-    for name, value, least in (("identities", identities, 2), ("images", images_per_identity, 1), ("seed", seed, 0)):
+    seed = checked_seed(seed)
+    for name, value, least in (("identities", identities, 2), ("images", images_per_identity, 1)):
         if value < least:
             raise InputError(f"stylised faces: {name} must be at least {least}, not {value}")
     if identities * images_per_identity > _MOST:

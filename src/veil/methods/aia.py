@@ -602,7 +602,7 @@ def _contract(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
     k = config.features * config.networks
     classes = {name: tuple(pack.classes[name]) for name in private} if deep and config.beta else {}
     if pack.kind == "vectors":
-        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes)
+        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes, **pack.framing)
     multiple = ResidualEncoder.multiple if deep else 4
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")

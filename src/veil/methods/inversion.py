@@ -434,7 +434,7 @@ def fit(
             "or use method aia"
         )
     for name in kept:
-        pack.require(private=[], utility=name, among=["protect"])
+        pack.require(private=private, utility=name, among=["protect"])
     run = run or Run(seed=seed)
     run.check_batch(config.batch)
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))

@@ -590,6 +590,7 @@ def fit(
         k=training.kept,
         noise=config.noise,
         direction=True,
+        columns=pack.framing["columns"],
         classes={name: tuple(pack.classes[name]) for name in private} if training.guessing else {},
         asks=training.guessing,
     )
