@@ -398,7 +398,7 @@ class Release:
             out = clean.copy()
             np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
             return out
-        z = torch.from_numpy(clean)
+        z = torch.tensor(clean)  # a copy, which lies as all do: sums of what lies elsewhere round otherwise
         return normalised_noise(z, self.field(z), c.noise).numpy()
 
     # -- on disk -------------------------------------------------------------------------------------------------
