@@ -62,7 +62,7 @@ MI = mi.Config(
     least_variety=0.0,
 )
 INVERSION = inversion.Config(
-    batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
+    batch=16, features=16, labels="glasses", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
     steps_decoder=2, steps_joint=8,
 )  # fmt: skip
 SAN = san.Config(batch=16, steps_classifier=3, steps_matcher=3, steps=8, aligned=0.0)
@@ -834,7 +834,7 @@ def test_of_two_processes_one_measures_the_frontier_and_writes_the_release(tmp_p
     build.pack("embeddings", tmp_path / "vectors.parquet", tmp_path / "pack", seed=0)
     finished(launched(f"import test_engine; test_engine.rank_with_a_frontier({str(tmp_path)!r})", 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "measured-0", "pack", "r", "r.curves.parquet", "r.key", "vectors.parquet",
+        "measured-0", "pack", "r", "r.curves.parquet", "r.fitted", "r.key", "vectors.parquet",
     ]  # fmt: skip
     release = Release.load(tmp_path / "r")
     assert [point["noise"] for point in release.made["frontier"]] == [0.5]
