@@ -62,7 +62,7 @@ MI = mi.Config(
     least_variety=0.0,
 )
 INVERSION = inversion.Config(
-    batch=16, features=16, labels="glasses", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
+    batch=16, features=16, labels="gender", lambda2=0.1, capacity=16.0, steps_alone=3, steps_perceptual=3,
     steps_decoder=2, steps_joint=8,
 )  # fmt: skip
 SAN = san.Config(batch=16, steps_classifier=3, steps_matcher=3, steps=8, aligned=0.0)
@@ -321,7 +321,9 @@ def fitted(
     **options,
 ) -> Fitted:
     run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
-    use = "smile" if isinstance(config, inversion.Config) else "identity"
+    use = "identity"
+    if isinstance(config, inversion.Config):
+        use, private = "smile", tuple(name for name in private if name != config.labels)  # which it keeps
     return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, utility=use, run=run))
 
 
