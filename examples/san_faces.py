@@ -141,7 +141,7 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
                 every["mean"] = list(measured.values())
             for seed, found in every.items():
                 cells = [
-                    mean([r["found"][name][c] for r in found]) if c in found[0]["found"][name] else "" for c in columns
+                    mean([r["found"][name][c] for r in found]) if c in found[0]["found"][name] else "-" for c in columns
                 ]
                 worst = [r["found"][name][RETRAINED] for r in found]
                 alone = len(found) == 1
