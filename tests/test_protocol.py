@@ -99,8 +99,9 @@ def test_rows_that_know_all_labels_must_show_every_class(method, case):
 def test_the_target_must_be_among_the_rows_that_know_all_labels():
     """Of people, not every class need be there."""
     made = of("mi", gender=without(GENDER, WHO == 0))
+    settings = {**BRIEF["mi"], "target": "0"}
     with pytest.raises(InputError, match="target: identity '0' has no row in split protect that knows all of identity"):
-        pipeline.fit("mi", made, private=["identity", "gender"], settings={**BRIEF["mi"], "target": "0"})
+        pipeline.fit("mi", made, private=["identity", "gender"], utility="glasses", settings=settings)
 
 
 def test_leace_erases_each_label_by_the_rows_that_know_it():
@@ -126,7 +127,7 @@ def test_a_label_named_twice_is_hidden_once(method, tmp_path):
 )
 def test_people_are_no_classes_of_which_something_ships(method, preset):
     with pytest.raises(InputError, match=f"^{method}: private must not be identity") as caught:
-        pipeline.fit(method, of(method), private=["identity"], preset=preset)
+        pipeline.fit(method, of(method), private=["identity"], utility="glasses", preset=preset)
     assert "\n" not in str(caught.value)
 
 
@@ -254,3 +255,13 @@ def test_a_seed_that_is_none_is_one_line_everywhere(what, seed, tmp_path):
 def test_a_seed_may_be_any_whole_number():
     assert (splits.assign(np.arange(50), np.int64(3)) == splits.assign(np.arange(50), 3)).all()
     assert Run(seed=np.uint8(3)).seed == 3
+
+
+def test_a_label_that_inversion_keeps_is_not_private():
+    pixels = Pack.from_arrays(
+        np.random.default_rng(0).integers(0, 256, (60, 32, 32), np.uint8),
+        {"gender": np.arange(60) % 2, "glasses": np.arange(60) // 2 % 2},
+        split=["protect"] * 60,
+    )
+    with pytest.raises(InputError, match=r"label glasses: must not be both private and the use$"):
+        pipeline.fit("inversion", pixels, private=["glasses"], utility="gender", settings={"labels": "glasses"})
