@@ -510,7 +510,7 @@ def test_a_decision_that_names_one_class_for_everybody_has_no_figure(monkeypatch
     for code in ("utility.balanced_accuracy", "utility.mcc"):
         assert _one(found, code=code, release="own", attacker="shifted").status == "not_applicable"
     assert _one(found, code="utility.auc", release="own", attacker="shifted").ok
-    row = next(row for row in pipeline.summary(found, "gender", "years") if row.name == "own")
+    row = next(row for row in pipeline.summary(found, "gender", "age") if row.name == "own")
     assert (row.attack, row.utility.code) == (area, "utility.auc")
 
 

@@ -322,8 +322,8 @@ def fitted(
 ) -> Fitted:
     run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
     use = "identity"
-    if isinstance(config, inversion.Config):  # it keeps gender, and hides no label
-        private, use = (), "smile"
+    if isinstance(config, inversion.Config):
+        use, private = "smile", tuple(name for name in private if name != config.labels)  # which it keeps
     return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, utility=use, run=run))
 
 
