@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from veil.data import stylised
 from veil.data.pack import Pack
 from veil.engine import Run, Step
-from veil.engine.run import Precision
+from veil.engine.run import Precision, kept_memory
 from veil.losses import contrastive
 from veil.methods import aia
 
@@ -268,9 +268,10 @@ def measure(trainer: aia._Paper, plain: Plain, run: Run, stage: str, rounds: int
             marks.append(time.perf_counter())
         slow.append(np.diff(marks)[1:])
         marks = []
-        for step in run.stage(name, steps + 1):
-            marks.append(time.perf_counter())
-            VEIL[stage](trainer, step)
+        with kept_memory():  # as in the command `fit`
+            for step in run.stage(name, steps + 1):
+                marks.append(time.perf_counter())
+                VEIL[stage](trainer, step)
         marks.append(time.perf_counter())  # the engine's own work between steps is a part of them
         fast.append(np.diff(marks)[1:])
     return Timing(stage=stage, plain=np.array(slow), veil=np.array(fast))

@@ -34,7 +34,7 @@ from veil.data.layouts import LAYOUTS
 from veil.data.pack import Pack
 from veil.data.vectors import SUFFIXES
 from veil.errors import InputError
-from veil.methods import METHODS
+from veil.methods import METHODS, template
 from veil.release import Release
 
 COMMANDS = ("demo", "pack", "fit", "apply", "audit", "report", "export")
@@ -80,6 +80,7 @@ class Veil:
 def veil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Veil]:
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli._Lines, "FIRST", math.inf)  # no progress, however slow the machine
+    monkeypatch.setattr(template, "ENOUGH", 0)  # nor a warning of the few people of these tests
     yield Veil(capsys, monkeypatch)
     signal.signal(signal.SIGTERM, handler)
 
@@ -109,7 +110,7 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
 
     written = veil.json("fit", "aia", pack, release, "--private", "gender", *QUICK_AIA, "--keep-decoder")
     beside = {"curves": f"{release}.curves.parquet", "fitted": f"{release}.fitted"}
-    assert written == {"release": str(release), **beside}
+    assert written == {"release": str(release), **beside, "warnings": []}
     assert set(pq.read_table(written["curves"]).column_names) == {"step", "stage", "player", "loss"}
     assert not (tmp_path / "R" / "paper.checkpoint").exists()
 
@@ -265,6 +266,34 @@ def test_a_release_without_noise_needs_no_word_about_a_frontier(veil: Veil, tmp_
     assert (done.status, done.err) == (0, "")
     assert "no frontier, as there is no noise to measure" in done.out
     assert "frontier" not in Release.load(tmp_path / "r").made
+
+
+def test_a_fit_on_few_people_is_warned_of(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On stderr, --quiet or not; in JSON; in the release, and so in the report of an audit."""
+    monkeypatch.setattr(template, "ENOUGH", 100)
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT)
+    n = len(np.unique(Pack.open(people).label("identity")[Pack.open(people).rows("protect")]))
+    done = veil(*fit, "--quiet")
+    assert done.status == 0
+    assert done.err.startswith(f"warning: template learned from {n} people; ")
+    assert "below 100 that shows" in done.err
+    told = veil.json(*fit, "--force")["warnings"]
+    assert [f"warning: {words}\n" for words in told] == [done.err]
+    release = Release.load(tmp_path / "r")
+    assert release.made["warnings"] == told
+    assert pipeline._described(pipeline.Entry(name="r", release=release, note="Mine."))["note"] == f"Mine. {told[0]}"
+
+
+def test_a_fit_on_people_enough_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = vectors_pack()
+    here = len(np.unique(pack.label("identity")[pack.rows("protect")]))
+    short = {"steps": 1, "steps_guess": 1, "batch": 8}
+    for enough, few in ((here, False), (here + 1, True)):
+        monkeypatch.setattr(template, "ENOUGH", enough)
+        release, _ = pipeline.fit("template", pack, private=["gender"], settings=short)
+        assert ("warnings" in release.made) == few
 
 
 def test_a_key_that_nothing_is_drawn_with_is_said_to_be_of_no_use(veil: Veil, tmp_path: Path, people: Path) -> None:
@@ -1102,7 +1131,7 @@ def test_a_folder_may_be_called_by_where_one_stands(
     assert f"{folder}: holds what is no part of a release and would be lost (in); move it away" in err
     (folder / "in").rmdir()
     made = veil.json("fit", "leace", people, ".", "--private", "gender", "--force")
-    assert made == {"release": str(folder), "fitted": f"{folder}.fitted"}
+    assert made == {"release": str(folder), "fitted": f"{folder}.fitted", "warnings": []}
     monkeypatch.chdir(tmp_path)
     assert Release.load("random").method == "leace"
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -256,3 +256,13 @@ def test_a_seed_that_is_none_is_one_line_everywhere(what, seed, tmp_path):
 def test_a_seed_may_be_any_whole_number():
     assert (splits.assign(np.arange(50), np.int64(3)) == splits.assign(np.arange(50), 3)).all()
     assert Run(seed=np.uint8(3)).seed == 3
+
+
+def test_a_label_that_inversion_keeps_is_not_private():
+    pixels = Pack.from_arrays(
+        np.random.default_rng(0).integers(0, 256, (60, 32, 32), np.uint8),
+        {"gender": np.arange(60) % 2, "glasses": np.arange(60) // 2 % 2},
+        split=["protect"] * 60,
+    )
+    with pytest.raises(InputError, match=r"label glasses: must not be both private and the use$"):
+        pipeline.fit("inversion", pixels, private=["glasses"], utility="gender", settings={"labels": "glasses"})

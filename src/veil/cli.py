@@ -340,7 +340,9 @@ def fit(
         lines.append(f"{written['key']}: its secret key; keep it apart from the release")
     elif key is not None:
         lines.append(f"  {key}: not used, as the release draws nothing")
-    show.result(written, *lines)
+    doubts = list(release.made.get("warnings", ()))
+    show.remarks(doubts)
+    show.result({**written, "warnings": doubts}, *lines)
 
 
 @command

@@ -602,7 +602,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "role": entry.shown_role(),
         "config": dict(release.config),
         "data": release.made.get("data"),
-        "note": entry.note,
+        "note": " ".join([entry.note, *release.made.get("warnings", ())]).strip(),
         "named": entry.named,
     }
 

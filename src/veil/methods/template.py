@@ -132,6 +132,13 @@ PRESETS: dict[str, Config] = {
 _KEEP = 20.0  # brings the change of squared cosines, hundredths, to the scale of a cross-entropy
 _MIXUP = 0.4  # both parameters of mixup's beta distribution (Zhang et al. 2018)
 _GUESS_BATCH = 256  # vectors a step of the classifier
+ENOUGH = 400
+"""People from whom on a fit is not warned of.
+
+Measured on the templates of LFW (gender, one seed, preset ``erased`` without noise, attackers of effort quick on people
+held out): 50, 100, 200, 400, 800 and 1,600 people to learn from left balanced accuracies of .696, .731, .705, .676,
+.659 and .624. Up to 400 of them left at least 1.4 times as much above chance as 1,600 did.
+"""
 _FEWEST = 5  # people of a class whose mean and map may ship
 _MOST = 500_000  # vectors to learn from; more would only cost memory
 
@@ -605,9 +612,22 @@ def fit(
             "seed": run.seed,
             "data": pack.fingerprint,
             **training.made,
+            **_few(len(np.unique(training.people))),
         },
         key=(key or by_first(new_key)) if contract.keyed else None,
     )
+
+
+def _few(count: int) -> dict[str, list[str]]:
+    """A warning where fewer people than :data:`ENOUGH` were there to learn from; nothing else."""
+    if count >= ENOUGH:
+        return {}
+    return {
+        "warnings": [
+            f"template learned from {count} people; the fewer they are, the less it hides of other people's vectors, "
+            f"and below {ENOUGH} that shows: audit it on others, or pack more people."
+        ]
+    }
 
 
 def build(config: Config | Mapping[str, Any], contract: Contract) -> TemplateEncoder:
