@@ -484,7 +484,9 @@ def _value(finding: Finding | None, absent: str = "not measured", code: str = ""
     """The figure; in a column of another ``code`` with its name."""
     if finding is None:
         return Cell(text=absent, words=True)
-    return Cell(text=_named(finding, finding.value, code), small=interval(finding.code, finding.low, finding.high))
+    exact = finding.low == finding.high  # the majority class, say: a range would promise that it was estimated
+    small = "" if exact else interval(finding.code, finding.low, finding.high)
+    return Cell(text=_named(finding, finding.value, code), small=small)
 
 
 def _named(finding: Finding, value: float | None, code: str) -> str:
