@@ -146,3 +146,21 @@ def test_budget_needs_a_private_label_and_noise():
         pipeline.fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
     with pytest.raises(InputError, match="frontier needs a release with keyed noise, got noise 0; leave it out"):
         pipeline.fit_measured("template", pack, private=["gender"], preset="aligned")
+
+
+def test_a_label_of_a_budget_may_hold_a_sign_of_equality():
+    assert parse_budget("age>=30=0.6") == ("age>=30", 0.6)
+    for text in ("0.6", "=0.6", "age=", "age=0.6=x"):
+        with pytest.raises(InputError, match="budget: must be NAME=LIMIT"):
+            parse_budget(text)
+
+
+def test_a_frontier_that_cannot_be_measured_says_how_to_do_without(monkeypatch):
+    def trained(*arguments, **options):
+        raise AssertionError("trained before it was asked")
+
+    monkeypatch.setattr(pipeline, "fit", trained)
+    pack = population(3, people=50)
+    alone = Pack.from_arrays(pack.x, {n: pack.label(n) for n in pack.labels}, split=["protect"] * len(pack))
+    with pytest.raises(InputError, match=r"^frontier: split attack has no rows; .* \(--no-frontier\)$"):
+        pipeline.fit_measured("template", alone, private=["gender"])

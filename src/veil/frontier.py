@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.release import Release
 
 NOISES = (0.0, 0.4, 0.8, 1.2)
@@ -89,6 +89,7 @@ def measure(
     """
     if release.key is None:
         raise InputError("frontier: the release needs a key to add noise with, got none")
+    seed = checked_seed(seed)
     seen = _view(pack, private, seed)
     level = 1 - (1 - LEVEL) / looks
     noises = noises or (NOISES if budget is None else STEPS)
@@ -142,8 +143,8 @@ def with_noise(release: Release, noise: float) -> Release:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=LIMIT`` as a label and a balanced accuracy in (0, 1]."""
-    name, equals, value = text.partition("=")
+    """``NAME=LIMIT`` as a label, whose name may hold a ``=``, and a balanced accuracy in (0, 1]."""
+    name, equals, value = text.rpartition("=")
     try:
         limit = float(value)
     except ValueError:

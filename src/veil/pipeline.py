@@ -5,10 +5,12 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +25,20 @@ from PIL import Image
 from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
-from veil.audit import inversion, transfer
+from veil.audit import inversion, leakage, transfer
 from veil.audit.attackers import failure
 from veil.audit.findings import Finding
+from veil.audit.leakage import Overlap
 from veil.audit.repeats import Repeats, chosen_rows, released_means
-from veil.audit.run import Subject, audit, wrong_options
+from veil.audit.run import Subject, audit, strangers, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack, flat
+from veil.data.pack import SPLITS, Pack, flat, sha256
 from veil.engine import Run
-from veil.engine.run import Precision, run_identity
-from veil.errors import InputError
-from veil.methods import METHODS
-from veil.release import Release
+from veil.engine.run import Precision, by_first, run_identity
+from veil.errors import InputError, checked_seed
+from veil.fitted import recorded
+from veil.methods import METHODS, Method
+from veil.release import WEIGHTS, Release
 from veil.report import certified
 
 INPUT = "Input"
@@ -95,7 +99,7 @@ def fit(
     key: bytes | None = None,
     precision: Precision = "auto",
     checkpoint: Path | None = None,
-    every: int = 200,
+    every: int | None = None,
     resume: bool = False,
     progress: FitProgress | None = None,
 ) -> tuple[Release, Curves]:
@@ -105,7 +109,8 @@ def fit(
         method: Its name.
         pack: Trains on its ``protect`` split.
         private: Labels to hide.
-        utility: ``"identity"``, or a label to keep. Methods that never look at it do without identity.
+        utility: ``"identity"``, or a label to keep; "" where the method keeps none. Methods that never look at it do
+            without identity.
         preset: Named settings; the method's default if None.
         settings: Changes to the preset, by field name; strings are read as the field's type.
         seed: Seeds the whole fit.
@@ -113,7 +118,7 @@ def fit(
         key: Secret of a release with keyed noise; fresh if None.
         precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
         checkpoint: File for the state of an unfinished run.
-        every: Steps between checkpoints.
+        every: Steps between checkpoints; None for one a minute.
         resume: Continue from the checkpoint if there is one.
         progress: Told the stage, steps done, steps in all and the losses.
 
@@ -125,15 +130,15 @@ def fit(
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
-        base.contract.check_alignment(pack, "base")
+        base.contract.check_framing(pack, "base")
+    if every is not None and every < 1:
+        raise InputError(f"every: must be at least 1 step, got {every}")
     if precision not in get_args(Precision):
         raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    if not 0 <= int(seed) < 2**31:
-        raise InputError(f"seed: must lie in 0 .. 2**31 - 1, got {seed}")
+    seed = checked_seed(seed)
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
     there = [split for split in SPLITS if len(pack.rows(split))]
     pack.require(private=private, utility=pack.known_use(utility), among=list(dict.fromkeys(["protect", *there])))
-    seed = int(seed)
     chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
         seed=seed,
@@ -142,14 +147,40 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=private, utility=utility
+            veil=__version__,
+            method=method,
+            config=_contents(METHODS[method], chosen),
+            seed=seed,
+            data=pack.fingerprint,
+            private=private,
+            utility=utility,
         ),
+        method=method,
         progress=progress,
     )
     release = METHODS[method].fit(
         chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
-    return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+    made = {**release.made, "preset": preset or next(iter(METHODS[method].presets))}
+    if pack.meta.get("pictures"):
+        made["pictures"] = pack.meta["pictures"]
+    return recorded(replace(release, made=made), pack), run.curves
+
+
+def _contents(method: Method, config: Any) -> dict[str, Any]:
+    """A configuration by what its files hold; those that are not there are for the method to refuse."""
+    values = dict(vars(config))
+    for name in method.files:
+        if values[name]:
+            path = Path(values[name])
+            path = path / WEIGHTS if path.is_dir() else path  # a release
+            values[name] = sha256(path) if path.is_file() else ""
+    return values
+
+
+def has_noise(method: str, preset: str | None, settings: Mapping[str, Any]) -> bool:
+    """Whether releases of these settings carry noise, of which a frontier can be measured; checks them, too."""
+    return bool(METHODS[method].configured(preset, settings).noise)
 
 
 STRENGTHS = (1.0, 3.0)
@@ -188,12 +219,19 @@ def fit_measured(
     if method in METHODS and "noise" not in {field.name for field in fields(METHODS[method].config)}:
         raise InputError(f"{method}: a frontier chooses the setting noise, and this method has none")
     settings = dict(settings or {})
-    if method in METHODS and not METHODS[method].configured(options.get("preset"), settings).noise:
+    if method in METHODS and not has_noise(method, options.get("preset"), settings):
         raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0; leave it out")
     for name in budget or {}:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
-    pack.require(private=private, utility=pack.known_use(utility), among=["attack", "calibrate"])
+    use = pack.known_use(utility)
+    pack.require(private=private, utility=use, among=["protect"])  # what the fit itself asks for comes first
+    try:
+        pack.require(private=private, utility=use, among=["attack", "calibrate"])
+        if wrong := strangers(pack, private, ["attack"], "calibrate"):
+            raise InputError("; ".join(wrong))
+    except InputError as error:
+        raise InputError(f"frontier: {error}; or leave it out (--no-frontier)") from None
     strength = METHODS[method].strength if method in METHODS else None
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
@@ -203,7 +241,8 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)
-        points = frontier.measure(
+        measure = partial(
+            frontier.measure,
             release,
             pack,
             private=private,
@@ -214,11 +253,13 @@ def fit_measured(
             looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
             progress=measured,
         )
+        points = by_first(measure)
         fitted.append((release, curves, points))
     release, curves, points = fitted[0]
     if budget:
         release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
         release = frontier.with_noise(release, frontier.meet(points, budget).noise)
+        release = recorded(release, pack, splits=("attack", "calibrate"))  # by which the noise was chosen
     limits = {name: float(limit) for name, limit in (budget or {}).items()}
     made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
     return replace(release, made=made), curves
@@ -281,7 +322,7 @@ def audit_pack(
     *,
     private: Sequence[str],
     utility: Sequence[str],
-    baselines: Sequence[str] = ("leace",),
+    baselines: Sequence[str] | None = None,
     seed: int = 0,
     effort: str = "standard",
     jobs: int | None = None,
@@ -302,7 +343,8 @@ def audit_pack(
         entries: Releases, or vectors that somebody else made.
         private: Labels to attack.
         utility: ``"identity"``, or labels to read.
-        baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls.
+        baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls; if None LEACE
+            where a label is private.
         seed: Seeds attackers, pairs and bootstrap.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         jobs: Processes; one for each processor if None.
@@ -321,18 +363,20 @@ def audit_pack(
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
     if wrong := wrong_options(
         private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
     ):
         raise InputError("; ".join(wrong))
     pack.require(private=private, utility=utility)
+    if wrong := strangers(pack, private, attack_on, "test"):
+        raise InputError("; ".join(wrong))
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
     for entry in entries:
         if entry.release is not None:
-            entry.release.contract.check_alignment(pack, entry.name)
+            entry.release.contract.check_framing(pack, entry.name)
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
@@ -341,24 +385,26 @@ def audit_pack(
     controls = [
         Entry(
             name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
-            release=fit(name, pack, private=private, seed=seed)[0],
+            release=fit(name, pack, private=private, utility=_free_use(pack, private), seed=seed)[0],
             note="control: a baseline on the unprotected input",
             named=False,
         )
-        for name in baselines
+        for name in (("leace",) * bool(private) if baselines is None else baselines)
     ]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in [*controls, *entries]}
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            path = Path(work) / f"{number}.npy"
-            subjects.append(_subject(entry, pack, path, attack_on=attack_on, effort=effort, seed=seed))
+            path, seen = Path(work) / f"{number}.npy", overlaps[entry.name].rows
+            subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
         )  # fmt: skip
+        found += [each.finding(pack, name, level) for name, each in overlaps.items()]
         staged = Path(work) / "out"
         for folder in ("pictures", "curves"):
             (staged / folder).mkdir(parents=True)
@@ -376,7 +422,7 @@ def audit_pack(
                     maps += [{"release": s.name, **points}] if points else []
         unprotected: dict[str, Any] = {
             "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
-            "role": "input", "config": {}, "note": "the unprotected input",
+            "role": "input", "config": {}, "data": None, "note": "the unprotected input",
         }  # fmt: skip
         document = files.document(
             version=__version__,
@@ -394,13 +440,38 @@ def audit_pack(
     return found
 
 
+def _free_use(pack: Pack, private: Sequence[str]) -> str:
+    """What controls are said to keep: identity, or another label that is not private; "" where there is none."""
+    return next((name for name in ("identity", *pack.labels) if name in pack.labels and name not in private), "")
+
+
 def _publish(staged: Path, out: Path) -> None:
-    """Moves an audit to its place, the findings last: where the disk was full before, all is as it was."""
+    """Moves an audit to its place, the findings last: where the disk was full before, all is as it was.
+
+    What an earlier audit wrote there and this one does not is removed, its report, too: they speak of other figures.
+    """
+    earlier = _written(out)
     beside = [path for folder in ("pictures", "curves") for path in sorted((staged / folder).iterdir())]
     for path in [*beside, staged / files.NAME]:
         target = out / path.relative_to(staged)
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
+        earlier.discard(target)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may hold others' files, or some of this audit
+            path.parent.rmdir()
+
+
+def _written(out: Path) -> set[Path]:
+    """The files of an audit in a folder, as its findings name them, and of their report; none where there is none."""
+    try:
+        document = json.loads((out / files.NAME).read_text("utf-8"))
+        named = [str(entry["file"]) for key in ("pictures", "curves") for entry in document[key]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/[^/\\]+", name)}
+    return {*own, out / "report.html"}
 
 
 def _pass_for(entry: Entry, pack: Pack) -> bool:
@@ -410,15 +481,24 @@ def _pass_for(entry: Entry, pack: Pack) -> bool:
     return transfer.pass_for(entry.release.contract.empty(0), pack.x)
 
 
-def _subject(entry: Entry, pack: Pack, path: Path, *, attack_on: Sequence[str], effort: str, seed: int) -> Subject:
+def _overlap(entry: Entry, pack: Pack, private: Sequence[str], attack_on: Sequence[str]) -> Overlap:
+    """What of the pack's splits an entry's release was fitted on."""
+    if entry.release is None:
+        return Overlap(rows=None, note=leakage.OUTSIDE)
+    release = entry.release
+    return leakage.overlap(release.made, release.fitted, pack, private=private, attack_on=attack_on)
+
+
+def _subject(
+    entry: Entry, pack: Pack, path: Path, seen: NDArray[np.bool_] | None, *, attack_on: Sequence[str], effort: str,
+    seed: int,
+) -> Subject:  # fmt: skip
     """An entry's rows, and what the audit may know of how they came about."""
-    codes, fitted_on, feature_map = None, None, None
+    codes, feature_map = None, None
     if (release := entry.release) is not None:
         feature_map = release.contract.feature_map
         if release.contract.support:
             codes = release.codes(pack.x)
-        if release.made.get("data") == pack.fingerprint:
-            fitted_on = ("protect",)  # what every method keeps to
     x = _released(entry, pack, path, codes)
     repeats: Repeats | str = "near-duplicates are released by who has the release, and here are its vectors alone"
     if release is not None:
@@ -429,7 +509,7 @@ def _subject(entry: Entry, pack: Pack, path: Path, *, attack_on: Sequence[str], 
             singles = flat(x) if codes is None else _indicators(codes, release.contract.support)
             repeats = Repeats(rows=rows, means=means, singles=singles)
     return Subject(
-        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on,
+        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, seen=seen,
         repeats=repeats,
     )  # fmt: skip
 
@@ -438,6 +518,8 @@ def _told_apart(release: Release, x: NDArray[Any]) -> NDArray[np.float32]:
     """Releases ``(n, k)``, or where they are of finitely many values the indicators ``(n, K)`` of their codes."""
     if release.contract.support:
         return _indicators(release.codes(x), release.contract.support)
+    if release.contract.replace and release.contract.kind == "vectors" and release.config["base"]["method"] == "input":
+        x = x.clip(0, 1)  # Random takes no other values
     return flat(release.transform(x))
 
 
@@ -500,6 +582,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
+        "notes": [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())],
         "attack_on": list(attack_on),
     }
 
@@ -509,7 +592,7 @@ def _described(entry: Entry) -> dict[str, Any]:
     if release is None:
         assert entry.vectors is not None
         return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
-                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside",
+                "role": entry.shown_role(), "config": {}, "data": None, "note": entry.note or "vectors from outside",
                 "named": entry.named}  # fmt: skip
     return {
         "name": entry.name,
@@ -519,6 +602,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "seed": release.made.get("seed"),
         "role": entry.shown_role(),
         "config": dict(release.config),
+        "data": release.made.get("data"),
         "note": entry.note,
         "named": entry.named,
     }

@@ -11,15 +11,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from veil import metrics
 from veil.audit import intervals, inversion, transfer, verification
@@ -46,7 +45,9 @@ from veil.audit.pools import Pools, pool
 from veil.audit.repeats import Repeats
 from veil.audit.verification import COSINE, metrics_of
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.engine.run import keeps_memory, kept_memory
+from veil.errors import InputError, checked_seed
+from veil.threads import one_thread
 
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
@@ -78,7 +79,8 @@ class Subject:
         feature_map: ``(C, H, W)`` where the vectors are flattened maps.
         codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
             release of any number of values. Such a release is certified.
-        fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
+        seen: bool ``(N,)``, rows that its protector, or its table of values, has seen, or whose person; those of
+            ``protect`` do not matter. None where that is not known.
         repeats: Means of the releases of near-duplicates, which are attacked too; or why there are none; None where
             that is of no interest.
     """
@@ -88,7 +90,7 @@ class Subject:
     role: Literal["input", "baseline", "method"]
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
-    fitted_on: tuple[str, ...] | None = None
+    seen: NDArray[np.bool_] | None = None
     repeats: Repeats | str | None = None
 
 
@@ -197,7 +199,7 @@ def audit(
         InputError: For an unknown label, effort or split, an empty class, subjects that do not fit the pack, or a file
             that does not serve.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
     wrong = wrong_options(
         private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
     )
@@ -572,7 +574,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
             "role": "bound", "level": level, "n": len(rows),
         }  # fmt: skip
         try:
-            if subject.fitted_on is None:
+            if subject.seen is None:
                 raise InputError(
                     "certificate: calibration samples must not have been seen in training, and this release was fitted "
                     "on data that the audit does not know"
@@ -584,7 +586,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
                 people=pack.label("identity")[rows] if by_person else None,
                 figure=figure,
                 confidence=level,
-                seen=np.full(len(rows), "calibrate" in subject.fitted_on),
+                seen=subject.seen[rows],
             )
         except InputError as error:
             found.append(Finding(status="not_applicable", note=str(error), chance=None, **common))
@@ -887,17 +889,18 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
             n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
             pre_dispatch=_AHEAD * jobs,
         )  # fmt: skip
-        yield from parallel(delayed(_numbered)(number, call) for number, call in calls.items())
+        own = keeps_memory()
+        yield from parallel(delayed(_numbered)(number, call, own) for number, call in calls.items())
 
 
-def _numbered(number: int, call: Any) -> tuple[int, Any]:
-    return number, _attempt(call)
+def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
+    return number, _attempt(call, own)
 
 
-def _attempt(call: Any) -> Any:
-    """What a call gives, or a :class:`_Failure` where it raises."""
+def _attempt(call: Any, own: bool = False) -> Any:
+    """What a call gives, or a :class:`_Failure` where it raises; ``own`` as for :func:`_single`."""
     try:
-        return _single(call)
+        return _single(call, own)
     except Exception as error:  # whatever it is: the others must not be lost with it
         return _Failure(**dict(zip(("status", "note"), failure(error), strict=True)))
 
@@ -906,16 +909,14 @@ def _finished(task: _Task, result: Any) -> Any:
     return task.failed(result.status, result.note) if isinstance(result, _Failure) else result
 
 
-def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> Any:
-    """One task on one thread, wherever it runs: sums in another order would give other figures."""
+def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], own: bool = False) -> Any:
+    """One task on one thread, wherever it runs: sums in another order would give other figures.
+
+    ``own``: in a worker of a process that keeps its memory, which may do so, too.
+    """
     function, arguments, options = task
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            return function(*arguments, **options)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), kept_memory() if own else nullcontext():
+        return function(*arguments, **options)
 
 
 def _wrong_data(
@@ -938,7 +939,22 @@ def _wrong_data(
         pack.require(private=list(private), utility=list(utility), among=sorted({*splits, "calibrate", "test"}))
     except InputError as error:
         problems.append(str(error))
+    else:
+        problems += strangers(pack, private, splits, "test")
     return problems
+
+
+def strangers(pack: Pack, private: Sequence[str], attack_on: Sequence[str], measured: str) -> list[str]:
+    """What is wrong with splits that keep people apart, where it is attacked who somebody is: none could be named."""
+    if "identity" not in private:
+        return []
+    known, asked = (np.unique(pack.label("identity")[pack.rows(*s, known="identity")]) for s in (attack_on, [measured]))
+    if np.isin(asked, known).any():
+        return []
+    return [
+        f"private: identity can only be attacked where people stand in several splits, and nobody of {measured} is in "
+        f"{' or '.join(attack_on)}; pack the data so (--no-disjoint)"
+    ]
 
 
 def wrong_options(

@@ -490,6 +490,7 @@ def fit(
     if base is not None:
         raise InputError(f"mi: reads the input itself and takes no base, got a release of {base.method!r}")
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     training = prepare(config, pack, private, utility, run)
     run.enter(*training.players)
     for _ in training.train():

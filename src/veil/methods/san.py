@@ -694,6 +694,7 @@ def fit(
         raise InputError(f"san: reads the input itself and takes no base, got a release of {base.method!r}")
     _check(config, pack, private, utility)
     run = run or Run(seed=seed)
+    run.check_batch(config.batch, each=2)
     teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)

@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack
 from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
 from veil.methods.protocol import refuse_many, refuse_people, require_classes, too_small
@@ -444,7 +444,7 @@ class Training:
         self, player: Player, vectors: Callable[[Tensor], Tensor], members: Sequence[NDArray[np.int64]], step: Step
     ) -> None:
         """A classifier of the joint class learns from a balanced batch of its own, mixed up (Zhang et al. 2018)."""
-        chosen = self._balanced(_GUESS_BATCH, step, members)
+        chosen = self._balanced(self.run.batch(_GUESS_BATCH), step, members)
         partner = step.rng.permutation(chosen)
         weight = float(step.rng.beta(_MIXUP, _MIXUP))
         mine, other = self.run.share(chosen), self.run.share(partner)
@@ -565,6 +565,7 @@ def fit(
     if config.moves:
         refuse_many("template", pack, private)
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
@@ -589,6 +590,7 @@ def fit(
         k=training.kept,
         noise=config.noise,
         direction=True,
+        columns=pack.framing["columns"],
         classes={name: tuple(pack.classes[name]) for name in private} if training.guessing else {},
         asks=training.guessing,
     )
@@ -604,7 +606,7 @@ def fit(
             "data": pack.fingerprint,
             **training.made,
         },
-        key=(key or new_key()) if contract.keyed else None,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 

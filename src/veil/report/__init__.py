@@ -19,6 +19,8 @@ ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
 POOLED = "attribute.pooled_balanced_accuracy"
 REPEATED = "attribute.repeated_balanced_accuracy"
+SEEN = "training.seen"
+"""The control that says how much of what a release is measured on it was fitted on."""
 TRANSFER = "attribute.transfer_balanced_accuracy"
 AREAS = {
     ATTACK: "attribute.auc",
@@ -104,6 +106,7 @@ METRICS: Mapping[str, Metric] = {
         title="feature similarity", short="Feature similarity, straight from the release", style="fraction"
     ),
     "inversion.lda": Metric(title="LDA score", short="LDA score", style="plain"),
+    SEEN: Metric(title="share", short="Seen in training", style="percent"),
     "utility.bits": Metric(title="bits", short="Bits of its codes", style="plain"),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
     "certificate.accuracy": Metric(title="accuracy", short="Certified bound on plain accuracy", style="percent"),
@@ -173,7 +176,8 @@ def _digits(code: str, value: float) -> str:
 class Release:
     """One audited release: its name, how it was made, and whether it is the input, a baseline or a method.
 
-    ``named`` says whether somebody asked for it; the audit adds controls of its own.
+    ``named`` says whether somebody asked for it; the audit adds controls of its own. ``data`` is the fingerprint of
+    what it was fitted on; None where that is not known.
     """
 
     name: str
@@ -184,6 +188,7 @@ class Release:
     k: int | None = None
     seed: int | None = None
     config: Mapping[str, object] = field(default_factory=dict)
+    data: str | None = None
     note: str = ""
 
     @property

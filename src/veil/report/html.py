@@ -31,6 +31,7 @@ from veil.report import (
     METRICS,
     POOLED,
     REPEATED,
+    SEEN,
     TRANSFER,
     Document,
     Release,
@@ -94,6 +95,7 @@ def render(document: Document, out: Path) -> str:
         "failed": [check for check in checks if check.outcome == "failed"],
         "missing": [check for check in checks if check.outcome == "missing"],
         "lost": [finding for finding in document.findings if finding.status == "did_not_converge"],
+        "doubted": _doubted,
         "lucky": _share_of_luck(document, checks),
         "verdicts": verdicts(document, checks),
         "planes": _planes(document, figures),
@@ -189,8 +191,10 @@ class Table:
 
 
 def controls(document: Document) -> list[Check]:
-    """Whether the audit can be trusted: attacks must work on the input and must fail on shuffled labels."""
-    checks = [_input_check(document, target, private=True) for target in document.data.private]
+    """Whether the audit can be trusted: releases must not have been fitted on the people that they are measured on, and
+    attacks must work on the input and fail on shuffled labels."""
+    checks = [_training_check(document, f) for f in document.select(role="control", code=SEEN)]
+    checks += [_input_check(document, target, private=True) for target in document.data.private]
     checks += [_input_check(document, target, private=False) for target in document.data.utility]
     for private in document.data.private:
         if not any(_is_shuffled(f) for f in document.select(role="control", target=private)):
@@ -205,9 +209,34 @@ def controls(document: Document) -> list[Check]:
                     meaning=f"No attack on shuffled labels of {private} was measured.",
                 )
             )
-    found = [f for f in document.select(role="control") if not _is_inversion(f)]
+    found = [f for f in document.select(role="control") if f.code != SEEN and not _is_inversion(f)]
     checks += [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
     return checks + [check for release in document.releases for check in _inversion_checks(document, release)]
+
+
+def _training_check(document: Document, finding: Finding) -> Check:
+    """Nothing that a release is measured on may have been in its training; of vectors from outside nobody can know."""
+    outcome, meaning = "passed", ""
+    if not finding.ok:
+        made_here = any(release.name == finding.release and release.method for release in document.releases)
+        outcome = "missing" if made_here else "reference"
+        meaning = f"{finding.release}: {finding.note}."
+    elif finding.value:
+        outcome = "failed"
+        meaning = f"{finding.release} is measured on people, or rows, that it was fitted on: {finding.note}."
+    return Check(
+        name="Training data", release=finding.release, target="any", finding=finding, expected="none seen",
+        outcome=outcome, meaning=meaning,
+    )  # fmt: skip
+
+
+def _is_training(check: Check) -> bool:
+    return check.finding is not None and check.finding.code == SEEN
+
+
+def _doubted(checks: Sequence[Check]) -> str:
+    """Whose figures rest on these checks."""
+    return ", ".join(dict.fromkeys(f"the release {c.release}" if _is_training(c) else c.target for c in checks))
 
 
 def _is_inversion(finding: Finding) -> bool:
@@ -318,19 +347,33 @@ def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
 def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release, list[Markup]]]:
     """For each release that was asked for its sentences: one per private attribute, then one per use."""
     failed = [check for check in checks if check.outcome == "failed"]
-    broken = {check.target for check in failed}
+    broken = {check.target for check in failed if not _is_training(check)}
+    knows = {check.release: check for check in checks if _is_training(check) and check.outcome in ("failed", "missing")}
     cheated = {check.release for check in failed if check.finding is not None and _is_inversion(check.finding)}
     found = []
     for release in document.releases:
         if release.judged:
-            sentences = [
-                _attack_sentence(document, release, private, private in broken) for private in document.data.private
+            known = knows.get(release.name)
+            seen = known is not None and known.outcome == "failed"
+            sentences = [] if known is None else [_training_sentence(known)]
+            sentences += [
+                _attack_sentence(document, release, private, seen or private in broken)
+                for private in document.data.private
             ]
-            redrawn = _inversion_sentence(document, release, release.name in cheated)
+            redrawn = _inversion_sentence(document, release, seen or release.name in cheated)
             sentences += [redrawn] if redrawn is not None else []
-            sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
+            sentences += [_use_sentence(document, release, use, seen or use in broken) for use in document.data.utility]
             found.append((release, sentences))
     return found
+
+
+def _training_sentence(check: Check) -> Markup:
+    """What a release knows of those that it is measured on, where that is something, or not known."""
+    assert check.finding is not None
+    note = check.finding.note
+    if check.outcome == "failed":
+        return Markup('<em class="distrust">{}.</em>').format(note)
+    return Markup("{}.").format(note)
 
 
 def _limit(bound: Finding) -> float:
@@ -484,7 +527,7 @@ def _value(finding: Finding | None, absent: str = "not measured", code: str = ""
     """The figure; in a column of another ``code`` with its name."""
     if finding is None:
         return Cell(text=absent, words=True)
-    exact = finding.low == finding.high  # the majority class, say: a range would promise that it was estimated
+    exact = finding.low == finding.high  # a count, say: a range would promise that it was estimated
     small = "" if exact else interval(finding.code, finding.low, finding.high)
     return Cell(text=_named(finding, finding.value, code), small=small)
 
