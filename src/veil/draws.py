@@ -68,8 +68,8 @@ class Field:
             order[:k] = np.argsort(_uniform(key + b"places", k), kind="stable")
             signs = np.where(_uniform(key + b"signs", p * each) < 0.5, np.float32(-1), np.float32(1))
             arrays += [order.reshape(each, p).T.copy(), signs.reshape(p, each)]
-        # In PyTorch's own memory, which begins where its kernels like it: elsewhere sums round otherwise, and a run that
-        # is resumed would differ in its last bits.
+        # In PyTorch's own memory, which begins where its kernels like it: elsewhere sums round otherwise, and a run
+        # that is resumed would differ in its last bits.
         return Field(*(torch.from_numpy(array).clone() for array in arrays))
 
     def arrays(self) -> dict[str, Tensor]:

@@ -368,15 +368,15 @@ def audit_pack(
         private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
     ):
         raise InputError("; ".join(wrong))
-    pack.require(private=private, utility=utility)
-    if wrong := strangers(pack, private, attack_on, "test"):
-        raise InputError("; ".join(wrong))
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
     for entry in entries:
         if entry.release is not None:
             entry.release.contract.check_framing(pack, entry.name)
+    pack.require(private=private, utility=utility)
+    if wrong := strangers(pack, private, attack_on, "test"):
+        raise InputError("; ".join(wrong))
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
