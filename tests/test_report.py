@@ -161,6 +161,7 @@ def build(
             "private": list(private),
             "utility": [utility],
             "skipped": 3,
+            "notes": ["Labels were read from labels.csv."],
             "attack_on": ["attack"],
         },
         "releases": [
@@ -507,6 +508,7 @@ def test_tables_show_every_attacker_and_why_some_have_no_figure(tmp_path: Path) 
     assert max(heats) == pytest.approx(0.82)  # (0.91 - 0.5) / 0.5
     assert "Attacks on gender: balanced accuracy (n = 3,363)" in text
     assert "always male: plain accuracy 0.774" in got.text("controls")
+    assert "50.0–50.0" not in got.text("controls")  # exactly chance: nothing was estimated
     releases = got.text("releases")
     assert "Input unprotected 91.0 % mlp 93.2 % reference" in releases
     assert "AIA deep 61.2 % mlp 63.4 % 27.3 %" in releases  # worst, attacker, upper bound, gain
@@ -684,7 +686,8 @@ def test_figures_of_labels_that_nobody_asked_for_are_shown_too(tmp_path: Path) -
 def test_data_and_the_way_to_reproduce_are_told(tmp_path: Path) -> None:
     got = page(tmp_path, build())
     data = got.text("data")
-    for words in ("ab12cd34ef56", "64 × 64", "calibrate 1,323 661", "female 2,977 1,323 661 1,654", "5,749 classes"):
+    for words in ("ab12cd34ef56", "64 × 64", "calibrate 1,323 661", "female 2,977 1,323 661 1,654", "5,749 classes",
+                  "Notes Labels were read from labels.csv."):  # fmt: skip
         assert words in data
     reproduce = got.text("reproduce")
     for words in ("veil audit lfw.pack out --private gender", "2026-11-20", "adversary.hidden [256, 256]"):

@@ -26,6 +26,7 @@ from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit import inversion, leakage, transfer
+from veil.audit.attackers import failure
 from veil.audit.findings import Finding
 from veil.audit.leakage import Overlap
 from veil.audit.repeats import Repeats, chosen_rows, released_means
@@ -416,7 +417,7 @@ def audit_pack(
                 try:
                     points = inversion.people_map(s.x, pack, seed=seed)
                 except Exception as error:  # a map is to look at: the figures must not be lost with it
-                    notes.append(f"no map of {s.name}: {type(error).__name__}")
+                    notes.append(f"There is no map of {s.name}: {failure(error)[1]}.")
                 else:
                     maps += [{"release": s.name, **points}] if points else []
         unprotected: dict[str, Any] = {

@@ -527,8 +527,9 @@ def _value(finding: Finding | None, absent: str = "not measured", code: str = ""
     """The figure; in a column of another ``code`` with its name."""
     if finding is None:
         return Cell(text=absent, words=True)
-    both = "" if finding.low == finding.high else interval(finding.code, finding.low, finding.high)  # a count has none
-    return Cell(text=_named(finding, finding.value, code), small=both)
+    exact = finding.low == finding.high  # a count, say: a range would promise that it was estimated
+    small = "" if exact else interval(finding.code, finding.low, finding.high)
+    return Cell(text=_named(finding, finding.value, code), small=small)
 
 
 def _named(finding: Finding, value: float | None, code: str) -> str:
