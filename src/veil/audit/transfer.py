@@ -142,7 +142,7 @@ def classified(
         target: The label.
         attack_on: Splits whose originals they learn from.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
-        seed: Seeds classifiers and bootstrap.
+        seed: Seeds classifiers.
         level: Coverage of the intervals.
         files: The user's own.
     """
@@ -177,7 +177,7 @@ def classified(
         figures = []
         for name, predicted in said.items():
             value, low, high = balanced_accuracy_interval(
-                y[test], predicted[release], people, classes=classes, seed=seed, level=level
+                y[test], predicted[release], people, classes=classes, level=level
             )
             notes = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < common["chance"])
             notes += [_THEIRS] * (name not in CLASSIFIERS)
@@ -247,9 +247,9 @@ def matched(
                 drawn = embed(x[known])
                 for code, other in zip(_MATCHED, (drawn, real), strict=True):
                     alike = verification.scores(np.concatenate([drawn, other]), moved)
-                    figure = verification.verify(
-                        alike, moved, None, None, seed=seed, level=level, replicates=100, fars=()
-                    )[0].finding(release=release, attacker=name)
+                    figure = verification.verify(alike, moved, None, None, level=level, fars=())[0].finding(
+                        release=release, attacker=name
+                    )
                     notes = [figure.note] * bool(figure.note) + [_THEIRS] * (embed is file)
                     found[name].append(replace(figure, code=code, note="; ".join(notes)))
             quality[name] = _quality(embed, originals, check, identity, seed) if len(matchers) > 1 else 0.0
@@ -283,16 +283,18 @@ def _quality(
     return float(np.nan_to_num(metrics.auc(alike, pairs.same)))
 
 
-def likeness(
-    originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, seed: int, level: float
-) -> list[Finding]:
+def likeness(originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, level: float) -> list[Finding]:
     """SSIM and PSNR of releases ``x`` to their originals, on ``test``."""
     rows = pack.rows("test")
     people = pack.label("identity")[rows] if "identity" in pack.labels else None
     a, b = x[rows], np.asarray(originals[rows])
     out = []
-    for code, values in (("utility.ssim", metrics.ssim(a, b)), ("utility.psnr", metrics.psnr(a, b))):
-        value, low, high = rate_interval(values, people, seed=seed, level=level)
+    ssim, psnr = (
+        ("utility.ssim", metrics.ssim(a, b), (-1.0, 1.0)),
+        ("utility.psnr", metrics.psnr(a, b), (0.0, metrics.PSNR_MOST)),
+    )
+    for code, values, within in (ssim, psnr):
+        value, low, high = rate_interval(values, people, level=level, within=within)
         out.append(
             Finding(code=code, release=release, target="image", attacker="pixels", role="utility", value=value,
                     low=low, high=high, level=level, n=len(rows), chance=0.0, worst=True)
