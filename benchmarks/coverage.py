@@ -1,10 +1,10 @@
 """Whether 95 % intervals cover: draw after draw of people from worlds whose true figures are known.
 
-    python benchmarks/coverage.py [--draws 1000] [--people 30 100 1000] [--results docs/results/coverage.md]
+    python benchmarks/coverage.py [--draws 5000] [--pair-draws 1000] [--results docs/results/coverage.md]
 
 A world gives people four images each, correlated within a person or not; the audit's own functions give intervals. Each
-cell of the tables says how many of the draws' intervals held the truth, and how many lay above or below it. Some twenty
-minutes on one processor for 1,000 draws.
+cell of the tables says how many of the draws' intervals held the truth, and how many lay above or below it. Figures of
+pairs, of which there are many, are drawn less often. Some two hours on one processor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import scipy
@@ -30,7 +32,7 @@ from veil.audit import intervals, verification
 from veil.audit.intervals import Interval
 
 Rng = np.random.Generator
-Draw = Callable[[Rng], Interval]
+Draw = Callable[[Rng], Interval | list[Interval]]
 PEOPLE, RATES, CORRELATIONS, IMAGES = (30, 100, 1000), (0.6, 0.9, 0.98), (0.0, 0.3), 4
 FAR = 0.01
 PAIRS = 200_000
@@ -54,11 +56,14 @@ class Tally:
         self.held += interval.low <= self.truth <= interval.high
         self.widths.append(interval.high - interval.low)
 
+    @property
+    def covered(self) -> float:
+        return 100 * self.held / len(self.widths)
+
     def cell(self) -> str:
         """``95.1 (2.3 / 2.6) 0.12``: held, above and below the truth, in per cent, and the mean width."""
-        draws = len(self.widths)
-        held, above, below = (100 * count / draws for count in (self.held, self.above, self.below))
-        text = f"{held:.1f}" if 93 <= held <= 97 else f"**{held:.1f}**"
+        above, below = (100 * count / len(self.widths) for count in (self.above, self.below))
+        text = f"{self.covered:.1f}" if 93 <= self.covered <= 97 else f"**{self.covered:.1f}**"
         return f"{text} ({above:.1f} / {below:.1f}) {np.mean(self.widths):.2g}"
 
 
@@ -72,7 +77,10 @@ def right(rng: Rng, rates: NDArray[np.float64], groups: NDArray[np.int64], corre
     # One uniform number for each person: who is hard to recognise is so in every class.
     ease = rng.random(int(groups.max()) + 1)[groups]
     concentration = 1 / correlation - 1
-    return rng.random(len(rates)) < beta.ppf(ease, rates * concentration, (1 - rates) * concentration)
+    hits: NDArray[np.bool_] = rng.random(len(rates)) < beta.ppf(
+        ease, rates * concentration, (1 - rates) * concentration
+    )
+    return hits
 
 
 def attacked(
@@ -93,13 +101,13 @@ def attacked(
     return y, np.where(hit, y, (y + 1) % len(sizes)), groups
 
 
-def balanced_accuracy(rng: Rng, **world: object) -> Interval:
-    y, predicted, groups = attacked(rng, **world)  # type: ignore[arg-type]
+def balanced_accuracy(rng: Rng, **world: Any) -> Interval:
+    y, predicted, groups = attacked(rng, **world)
     return intervals.balanced_accuracy_interval(y, predicted, groups, classes=int(y.max()) + 1)
 
 
-def mcc(rng: Rng, **world: object) -> Interval:
-    y, predicted, groups = attacked(rng, **world)  # type: ignore[arg-type]
+def mcc(rng: Rng, **world: Any) -> Interval:
+    y, predicted, groups = attacked(rng, **world)
     return intervals.mcc_interval(y, predicted, groups, classes=int(y.max()) + 1)
 
 
@@ -159,7 +167,8 @@ def population(noise: float) -> tuple[dict[str, float], float]:
     return figures, float(roc.thresholds[at])
 
 
-def vector_pairs(rng: Rng, *, people: int, noise: float, code: str) -> Interval:
+def vector_pairs(rng: Rng, *, people: int, noise: float) -> list[Interval]:
+    """The figures of :func:`population`, of the vectors of some people."""
     pairs, threshold = pairs_of(people), population(noise)[1]
     scores = verification.scores(vectors(rng, people, noise), pairs).astype(np.float64)
     # Scores of calibrate whose best threshold is the population's.
@@ -167,7 +176,8 @@ def vector_pairs(rng: Rng, *, people: int, noise: float, code: str) -> Interval:
     nothing = np.zeros(2, np.int64)
     two = verification.Pairs(a=nothing, b=nothing, same=known, group_a=nothing, group_b=np.where(known, 0, 1))
     figures = verification.verify(scores, pairs, threshold + np.array([1e-6, -1e-6]), two, fars=(FAR,))
-    return next(f.interval for f in figures if f.code == code)
+    by_code = {f.code: f.interval for f in figures}
+    return [by_code[code] for code in population(noise)[0]]
 
 
 def no_difference(rng: Rng, *, people: int, noise: float) -> Interval:
@@ -189,7 +199,8 @@ def entropy(rng: Rng, *, people: int) -> Interval:
 
 def code_shares() -> NDArray[np.float64]:
     p = 0.8 ** np.arange(16)
-    return p / p.sum()
+    shares: NDArray[np.float64] = p / p.sum()
+    return shares
 
 
 def scatter(rng: Rng, *, people: int) -> Interval:
@@ -246,7 +257,9 @@ def candidates(rng: Rng, *, people: int, true: float, correlation: float) -> dic
     for r, v in zip(recalls, variances, strict=True):
         trials = r * (1 - r) / v * (1.96 / intervals.student_quantile(0.95, size - 1)) ** 2 if v > 0 else size
         limits.append(beta.ppf([0.025, 0.975], r * trials + 0.5, (1 - r) * trials + 0.5))
-    reaches = [math.sqrt(sum((r - limit[i]) ** 2 for r, limit in zip(recalls, limits, strict=True))) / 2 for i in (0, 1)]
+    reaches = [
+        math.sqrt(sum((r - limit[i]) ** 2 for r, limit in zip(recalls, limits, strict=True))) / 2 for i in (0, 1)
+    ]
     out["Jeffreys by class, combined"] = Interval(value, value - reaches[0], value + reaches[1])
     out["score interval (Veil's)"] = intervals.balanced_accuracy_interval(y, predicted, groups, classes=2)
     return out
@@ -260,11 +273,14 @@ def quantiles(value: float, resampled: NDArray[np.float64], ends: tuple[float, .
 # Tables -------------------------------------------------------------------------------------------------------------
 
 
-def repeated(truth: float, draw: Draw, draws: int) -> Tally:
-    tally = Tally(truth=truth)
+def repeated(name: str, truths: Sequence[float], draw: Draw, draws: int) -> list[Tally]:
+    """Tallies of the figures that a world draws, from random numbers of its own."""
+    tallies = [Tally(truth=truth) for truth in truths]
     for number in range(draws):
-        tally.add(draw(np.random.default_rng([number, 20])))
-    return tally
+        drawn = draw(np.random.default_rng([number, crc32(name.encode())]))
+        for tally, interval in zip(tallies, drawn if isinstance(drawn, list) else [drawn], strict=True):
+            tally.add(interval)
+    return tallies
 
 
 def halves(people: int) -> list[int]:
@@ -282,71 +298,85 @@ FIGURES: dict[str, Callable[[int, float, float], Draw]] = {
 }
 
 
-def harder(people: int) -> Iterator[tuple[str, float, Draw]]:
+def harder(people: int) -> Iterator[tuple[list[str], list[float], Draw]]:
     """Names, truths and draws of other figures, and of worlds that are unkind."""
     few = max(people // 10, 3)
-    of: Callable[..., Draw] = partial
     for a, b in ((0.9, 0.9), (0.98, 0.98), (0.6, 0.98)):
-        world = {"sizes": [few, people - few], "recalls": [a, b], "correlation": 0.3}
-        yield f"balanced accuracy, a tenth in one class, recalls {a:g} and {b:g}", (a + b) / 2, of(balanced_accuracy, **world)
+        world: dict[str, Any] = {"sizes": [few, people - few], "recalls": [a, b], "correlation": 0.3}
+        name = f"balanced accuracy, a tenth in one class, recalls {a:g} and {b:g}"
+        yield [name], [(a + b) / 2], partial(balanced_accuracy, **world)
     world = {"sizes": halves(people), "recalls": [0.97, 0.05], "correlation": 0.3}
-    yield "balanced accuracy, one class named nearly always", 0.51, of(balanced_accuracy, **world)
+    yield ["balanced accuracy, one class named nearly always"], [0.51], partial(balanced_accuracy, **world)
     world = {"sizes": halves(people), "recalls": [0.9, 0.9], "correlation": 0.3}
-    yield "balanced accuracy 0.9, 1 to 7 images a person", 0.9, of(balanced_accuracy, uneven=True, **world)
-    yield "balanced accuracy 0.9, labels of images, not of people", 0.9, of(balanced_accuracy, mixed=True, **world)
-    yield "Matthews' correlation", 0.8, of(mcc, **world)
+    uneven, mixed = partial(balanced_accuracy, uneven=True, **world), partial(balanced_accuracy, mixed=True, **world)
+    yield ["balanced accuracy 0.9, 1 to 7 images a person"], [0.9], uneven
+    yield ["balanced accuracy 0.9, labels of images, not of people"], [0.9], mixed
+    yield ["Matthews' correlation"], [0.8], partial(mcc, **world)
     world = {"sizes": [people // 10] * 10, "recalls": [0.9] * 10, "correlation": 0.3}
-    yield "balanced accuracy 0.9 of ten classes", 0.9, of(balanced_accuracy, **world)
+    yield ["balanced accuracy 0.9 of ten classes"], [0.9], partial(balanced_accuracy, **world)
     for true in (0.9, 0.98):
-        yield f"a rate of {true:g}, as rank-1", true, of(rate, people=people, true=true, correlation=0.3)
+        yield [f"a rate of {true:g}, as rank-1"], [true], partial(rate, people=people, true=true, correlation=0.3)
     for true in (0.9, 0.98):
-        world = {"sizes": [people - few, few], "true": true, "correlation": 0.3}
-        yield f"AUC {true:g}, a tenth in one class", true, of(auc, **world)
-    world = {"sizes": halves(people), "true": 0.9, "correlation": 0.3, "spread": 2.0}
-    yield "AUC 0.9, one class spread twice as far", 0.9, of(auc, **world)
-    for noise in (1.0, 0.6):
-        for code, true in population(noise)[0].items():
-            yield f"{code} of vectors, {true:.3f}", true, of(vector_pairs, people=people, noise=noise, code=code)
-    yield "difference of two equal AUCs of vectors", 0.0, of(no_difference, people=people, noise=0.8)
+        name = f"AUC {true:g}, a tenth in one class"
+        yield [name], [true], partial(auc, sizes=[people - few, few], true=true, correlation=0.3)
+    unlike = partial(auc, sizes=halves(people), true=0.9, correlation=0.3, spread=2.0)
+    yield ["AUC 0.9, one class spread twice as far"], [0.9], unlike
+    for noise in (1.0, 0.6, 0.4):
+        truths = population(noise)[0]
+        names = [f"{code}, vectors, {true:.3f}" for code, true in truths.items()]
+        yield names, list(truths.values()), partial(vector_pairs, people=people, noise=noise)
+    yield ["difference of two equal AUCs, vectors"], [0.0], partial(no_difference, people=people, noise=0.8)
     p = code_shares()
-    yield "entropy of 16 codes, bits", float(-(p @ np.log2(p))), of(entropy, people=people)
-    yield "LDA score", 1.0, of(scatter, people=people)
+    yield ["entropy of 16 codes, bits"], [float(-(p @ np.log2(p)))], partial(entropy, people=people)
+    yield ["LDA score"], [1.0], partial(scatter, people=people)
 
 
-def page(people: Sequence[int], draws: int) -> str:
+def times(name: str, draws: int, pair_draws: int) -> int:
+    """How often a world of this name is drawn."""
+    return pair_draws if name.startswith("TAR") or "vectors" in name else draws
+
+
+def chance(draws: int) -> str:
+    """Two standard errors of a coverage of 95 %, in points."""
+    return f"{200 * math.sqrt(0.95 * 0.05 / draws):.1f}"
+
+
+def page(people: Sequence[int], draws: int, pair_draws: int) -> str:
     """The results as Markdown."""
     main: dict[tuple[str, float, float], list[Tally]] = {}
     for name, world in FIGURES.items():
         for correlation in CORRELATIONS:
             for true in RATES:
-                cells = [repeated(true, world(count, true, correlation), draws) for count in people]
+                cells = []
+                for count in people:
+                    cell = f"{name}, {correlation:g}, {true:g}, {count}"
+                    cells += repeated(cell, [true], world(count, true, correlation), times(name, draws, pair_draws))
                 main[name, correlation, true] = cells
                 print(name, correlation, true, *(c.cell() for c in cells), flush=True)
-    inside = [93 <= 100 * t.held / draws <= 97 for cells in main.values() for t in cells]
-    outside = [t for cells in main.values() for t in cells if not 93 <= 100 * t.held / draws <= 97]
+    covered = [t.covered for cells in main.values() for t in cells]
+    outside = [c for c in covered if not 93 <= c <= 97]
     lines = [
         "# Whether intervals cover",
         "",
-        f"    {COMMAND} --draws {draws} --people {' '.join(map(str, people))}",
+        f"    {COMMAND} --draws {draws} --pair-draws {pair_draws} --people {' '.join(map(str, people))}",
         "",
         f"{datetime.datetime.now(datetime.UTC).date()}; numpy {np.__version__}, scipy {scipy.__version__}, "
         f"{platform.machine()}.",
         "",
-        f"{draws:,} draws of people with {IMAGES} images each from worlds whose true figures are known. A cell says how many",
-        "per cent of the 95 % intervals held the truth, in brackets how many lay above and how many below it (2.5 each, if",
-        "an interval is right on both sides), then their mean width. Chance alone moves a coverage of 95 % by 1.4 points",
-        "(two standard errors of 1,000 draws). What is outside 93 - 97 % is bold.",
+        f"{draws:,} draws ({pair_draws:,} of pairs) of people with {IMAGES} images each from worlds of known figures.",
+        "A cell says how many per cent of the 95 % intervals held the truth; in brackets how many lay above and how many",
+        "below it (2.5 each, if they are right on both sides); then their mean width. Chance alone moves a coverage of",
+        f"95 % by {chance(draws)} points, or {chance(pair_draws)} (two standard errors). Outside 93 - 97 % is bold.",
         "",
         "## Balanced accuracy, AUC and TAR at FAR 1 %",
         "",
         "Two classes of equally many people; whether an image is recognised is beta-binomial, scores are normal. The",
         "correlation is that of two images (or pairs) of one person.",
         "",
-        f"**{sum(inside)} of {len(inside)} cells lie within 93 - 97 %**"
-        + (f"; the others cover {min(100 * t.held / draws for t in outside):.1f} - "
-           f"{max(100 * t.held / draws for t in outside):.1f} %." if outside else "."),
-        "With 30 people at a rate of 0.98, two or three images are wrong, of one person or of three: no interval of so few",
-        "outcomes holds exactly 95 %. These hold more, and never lie above the truth.",
+        f"**{len(covered) - len(outside)} of {len(covered)} cells lie within 93 - 97 %**"
+        + (f"; the others cover {min(outside):.1f} - {max(outside):.1f} %." if outside else "."),
+        "At a rate of 0.98 two or three of 30 people's images are wrong, of one person or of three: no interval holds",
+        "exactly 95 % of so few outcomes. There these hold more.",
         "",
         f"| figure | correlation | truth | {' | '.join(f'{count:,} people' for count in people)} |",
         "|---" * (3 + len(people)) + "|",
@@ -357,23 +387,25 @@ def page(people: Sequence[int], draws: int) -> str:
         "",
         "## Other figures, and harder worlds",
         "",
-        "Correlation 0.3 where there is one to choose. Vectors lie around their people's centres in 16 dimensions and are",
-        "compared by cosine; truths are those of 6,000 people.",
+        "Correlation 0.3 where there is one to choose. Vectors lie around their people's centres in 16 dimensions and",
+        "are compared by cosine; truths are those of 6,000 people.",
         "",
         f"| figure | {' | '.join(f'{count:,} people' for count in people if count < 1000)} |",
         "|---" * (1 + sum(count < 1000 for count in people)) + "|",
     ]
     columns = [list(harder(count)) for count in people if count < 1000]
     for row in zip(*columns, strict=True):
-        cells = [repeated(true, draw, draws) for _, true, draw in row]
-        print(row[0][0], *(c.cell() for c in cells), flush=True)
-        lines.append(f"| {row[0][0]} | {' | '.join(c.cell() for c in cells)} |")
+        count = times(row[0][0][0], draws, pair_draws)
+        tallied = [repeated(names[0], truths, draw, count) for names, truths, draw in row]
+        for name, *cells in zip(row[0][0], *tallied, strict=True):
+            print(name, *(c.cell() for c in cells), flush=True)
+            lines.append(f"| {name} | {' | '.join(c.cell() for c in cells)} |")
     lines += [
         "",
         "## What else was weighed",
         "",
-        "The same draws of balanced accuracy. The bootstraps draw people 1,000 times; the percentile bootstrap is what stood",
-        "here before. Worst is the coverage that is farthest from 95 %.",
+        "Balanced accuracy of the same draws for all. The bootstraps draw people 1,000 times; the percentile bootstrap",
+        "is what earlier versions had. Worst is the coverage that is farthest from 95 %.",
         "",
     ]
     tallies: dict[str, dict[tuple[float, float, int], Tally]] = {}
@@ -381,28 +413,29 @@ def page(people: Sequence[int], draws: int) -> str:
         for true in RATES:
             for count in people:
                 for number in range(draws):
-                    rng = np.random.default_rng([number, 20])
+                    rng = np.random.default_rng([number, crc32(f"{correlation:g}, {true:g}, {count}".encode())])
                     for name, interval in candidates(rng, people=count, true=true, correlation=correlation).items():
-                        cell = tallies.setdefault(name, {}).setdefault((correlation, true, count), Tally(truth=true))
-                        cell.add(interval)
+                        of = tallies.setdefault(name, {})
+                        of.setdefault((correlation, true, count), Tally(truth=true)).add(interval)
     names = list(tallies)
     lines += [f"| correlation | truth | people | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
     for correlation, true, count in tallies[names[0]]:
         cells = [tallies[name][correlation, true, count] for name in names]
         lines.append(f"| {correlation:g} | {true:g} | {count:,} | {' | '.join(c.cell() for c in cells)} |")
-    worst = [max((100 * c.held / draws for c in tallies[n].values()), key=lambda held: abs(held - 95)) for n in names]
+    worst = [max((c.covered for c in tallies[n].values()), key=lambda held: abs(held - 95)) for n in names]
     lines.append(f"| | | worst | {' | '.join(f'{held:.1f}' for held in worst)} |")
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=5000)
+    parser.add_argument("--pair-draws", type=int, default=1000, help="draws of figures of pairs")
     parser.add_argument("--people", type=int, nargs="+", default=list(PEOPLE))
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    text = page(arguments.people, arguments.draws)
+    text = page(arguments.people, arguments.draws, arguments.pair_draws)
     print(text)
     print(f"{time.perf_counter() - start:.0f} s")
     if arguments.results is not None:

@@ -394,7 +394,8 @@ def entropy_interval(codes: NDArray[Any], groups: NDArray[Any] | None, *, most: 
     """Bits of entropy of ``codes`` ``(n,)``, at most ``most``, with its interval, clustered by person.
 
     A sample lacks rare codes: its entropy is too low by half the sum of var p / p over the codes, on average (Miller,
-    "Note on the bias of information estimates", 1955, for clusters). The interval lies about the figure without that.
+    "Note on the bias of information estimates", 1955, for clusters). The interval lies about the figure without that,
+    and is as unsure of it as it is large.
     """
     n = len(codes)
     if not n:
@@ -410,7 +411,7 @@ def entropy_interval(codes: NDArray[Any], groups: NDArray[Any] | None, *, most: 
     cells, count = np.unique(persons.cell * len(p) + code, return_counts=True)
     squares = np.sum(np.square(count) / p[cells % len(p)]) - np.sum(np.square(np.bincount(persons.cell)))
     missed = max(float(squares), 0.0) / n**2 / (2 * math.log(2))
-    reach = student_quantile(level, spread.degrees) * math.sqrt(spread.variance)
+    reach = student_quantile(level, spread.degrees) * math.sqrt(spread.variance + missed**2)
     low, high = (min(max(value + missed + side, 0.0), most) for side in (-reach, reach))
     return Interval(value, min(low, value), max(high, value))
 

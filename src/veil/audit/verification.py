@@ -398,27 +398,22 @@ class _Curve:
         return intervals.auc_limits(value, spread, self.shared.people, level=self.level), influence
 
     def eer(self) -> tuple[Interval, Floats]:
-        """(dFRR + s dFAR) / (1 + s), s the slope of TAR over FAR: where a weight moves one rate the threshold moves."""
+        """(dFRR + s dFAR) / (1 + s), s the slope of TAR over FAR: where a weight moves a rate the threshold moves."""
         value = self.roc.eer()
         at = int(np.argmax(self.roc.far + self.roc.tar >= 1))
         accepted, slope = self.scores >= self.roc.thresholds[at], self._slope(value)
-        influence = (slope * self._far(accepted) - self._tar(accepted)) / (1 + slope)
-        return self._bounded(value, influence), influence
+        false, missed = slope * self._far(accepted) / (1 + slope), -self._tar(accepted) / (1 + slope)
+        part = value / (1 + slope)
+        doubted = self._doubted(false, slope * part) + self._doubted(missed, part)
+        return self._bounded(value, doubted, twice=True), false + missed
 
     def tar_at_far(self, far: float) -> tuple[Interval, Floats]:
-        """dTAR - s dFAR: what a weight adds to the impostors that are accepted the threshold makes up for.
-
-        A FAR of relative variance r moves the threshold by more than its linear part where people are few. With 1 + r
-        in that part's variance intervals of 30 people cover (docs/results/coverage.md).
-        """
+        """dTAR - s dFAR: what a weight adds to the impostors that are accepted the threshold makes up for."""
         value = self.roc.tar_at_far(far)
         at = int(np.searchsorted(self.roc.far, far, side="right")) - 1
-        accepted = self.scores >= self.roc.thresholds[at]
-        false = self._far(accepted)
-        relative = self.shared.spread(false).variance / far**2
-        influence = self._tar(accepted) - self._slope(far) * false
-        widened = self._tar(accepted) - self._slope(far) * math.sqrt(1 + relative) * false
-        return self._bounded(value, widened), influence
+        accepted, slope = self.scores >= self.roc.thresholds[at], self._slope(far)
+        true, false = self._tar(accepted), slope * self._far(accepted)
+        return self._bounded(value, true - self._doubted(false, slope * far)), true - false
 
     def accuracy(self, threshold: float) -> tuple[Interval, Floats]:
         """At a threshold held fixed: the mean of two rates, that of genuine and that of impostor pairs."""
@@ -429,8 +424,19 @@ class _Curve:
         spread = self.shared.spread(influence)
         return intervals.mean_of_rates(float(rates.mean()), rates, rows, people, spread, level=self.level), influence
 
-    def _bounded(self, value: float, influence: Floats) -> Interval:
-        return intervals.bounded(value, self.shared.spread(influence), self.shared.people, level=self.level)
+    def _bounded(self, value: float, influence: Floats, *, twice: bool = False) -> Interval:
+        spread = self.shared.spread(influence, twice=twice)
+        return intervals.bounded(value, spread, self.shared.people, level=self.level)
+
+    def _doubted(self, influence: Floats, rate: float) -> Floats:
+        """The influence on a small rate that a threshold hangs on, enlarged where people are too few to know the rate.
+
+        A rate of relative variance r moves the threshold by more than the linear part that influence tells, the more so
+        as r is known little better than the rate. With 1 + r in the variance intervals of 30 people cover
+        (docs/results/coverage.md).
+        """
+        relative = self.shared.spread(influence).variance / rate**2 if rate > 0 else 0.0
+        return influence * math.sqrt(1 + relative)
 
     def _tar(self, accepted: NDArray[np.bool_]) -> Floats:
         """The pairs' influence on the share of genuine pairs accepted."""
