@@ -363,8 +363,10 @@ def page(people: Sequence[int], draws: int, pair_draws: int) -> str:
         f"{datetime.datetime.now(datetime.UTC).date()}; numpy {np.__version__}, scipy {scipy.__version__}, "
         f"{platform.machine()}.",
         "",
-        f"{draws:,} draws ({pair_draws:,} of pairs) of people with {IMAGES} images each from worlds of known figures.",
-        "A cell says how many per cent of the 95 % intervals held the truth; in brackets how many lay above and how many",
+        f"{draws:,} draws ({pair_draws:,} of pairs) of people with {IMAGES} images each from "
+        "worlds of known figures.",
+        "A cell says how many per cent of the 95 % intervals held the truth; in brackets how many lay above and how "
+        "many",
         "below it (2.5 each, if they are right on both sides); then their mean width. Chance alone moves a coverage of",
         f"95 % by {chance(draws)} points, or {chance(pair_draws)} (two standard errors). Outside 93 - 97 % is bold.",
         "",

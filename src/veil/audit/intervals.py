@@ -9,7 +9,8 @@ those values that the figure would not contradict, with the variance that it wou
 - A rate p has a variance in proportion to p (1 - p); it counts as so many independent trials as give the variance seen.
 - The mean of several classes' rates has the variance of the rates that explain the data best under that mean, each of
   its own number of trials. So a class without an error, and one all wrong, are not certain.
-- An AUC has the variance that it has where scores are normal (Hanley & McNeil, Radiology 143, 1982, equation 2).
+- An AUC has the variance that it has where scores are normal (Hanley & McNeil, Radiology 143, 1982, equation 2), or
+  that of a rate where this is larger.
 
 The distance is Student's, of fewer degrees where few persons hold most of the variance. Where nothing varies (no error,
 one class named for all, ties alone) persons count as one trial each: no interval is without width.
@@ -274,25 +275,28 @@ def auc_variance(auc: float) -> float:
 def auc_limits(value: float, spread: Spread, trials: float, *, level: float) -> Interval:
     """The interval of an AUC: the values at most Student's quantile of standard errors away, errors as they are there.
 
-    Where nothing varies, its variance is that of two classes of ``trials / 2`` independent rows each.
+    From the variance seen at ``value`` it grows towards 1 / 2 as that of normal scores does, and falls towards the
+    nearer bound only as that of a rate does, for few rows may hide how unlike scores are. Where nothing varies, it is
+    that of normal scores of two classes of ``trials / 2`` independent rows each.
     """
-    here = auc_variance(value)
-    if spread.variance > 0 and here > 0:
-        scale, quantile = spread.variance / here, student_quantile(level, spread.degrees)
-    else:
-        scale, quantile = 4 / trials, normal_quantile(level)
+    here, rate = auc_variance(value), value * (1 - value)
+    seen = spread.variance > 0 and here > 0
+    quantile = student_quantile(level, spread.degrees) if seen else normal_quantile(level)
+
+    def variance(auc: float) -> float:
+        there = auc_variance(auc)
+        return spread.variance * max(there / here, auc * (1 - auc) / rate) if seen else there * 4 / trials
 
     def limit(end: float) -> float:
         inside, outside = value, end
         for _ in range(64):
             middle = (inside + outside) / 2
-            if (value - middle) ** 2 <= quantile**2 * scale * auc_variance(middle):
+            if (value - middle) ** 2 <= quantile**2 * variance(middle):
                 inside = middle
             else:
                 outside = middle
         return inside
 
-    # A limit is 0 or 1 only for the figure itself: no number of pairs proves that scores never overlap.
     return Interval(value, limit(0.0), limit(1.0))
 
 
@@ -404,7 +408,7 @@ def entropy_interval(codes: NDArray[Any], groups: NDArray[Any] | None, *, most: 
     code = code.reshape(n)
     persons = Persons.of(groups, n)
     p = np.bincount(code) / n
-    value = float(-(p @ np.log2(p))) + 0.0
+    value = min(max(float(-(p @ np.log2(p))), 0.0), most)
     spread = persons.spread((-np.log2(p[code]) - value) / n)
     if not spread.variance:
         return bounded(value, spread, persons.trials(), level=level, within=(0.0, most))
