@@ -86,6 +86,17 @@ def test_rows_of_a_class_that_one_person_alone_shows_are_units() -> None:
     assert spread.variance == pytest.approx(2 * (0.3**2 + 0.3**2) + 2 * (0.1**2 + 0.1**2))
 
 
+def test_people_of_several_classes_are_worth_fewer_trials() -> None:
+    group = np.repeat(np.arange(20), 4)
+    apart = Persons.of(group, 80, (group >= 8).astype(int))
+    assert apart.trials == pytest.approx([8, 12])
+    assert apart.together() == pytest.approx(4 / (1 / 8 + 1 / 12))
+    # Where everybody is in both classes and all of a person's images agree there are twenty trials, not forty.
+    both = Persons.of(group, 80, np.arange(80) % 2)
+    assert both.shown.tolist() == [20, 20]
+    assert both.trials == pytest.approx([10, 10])
+
+
 def test_errors_of_one_person_that_cancel_do_so() -> None:
     # Everybody has two rows of each class and is always said to be of one: what one class gains the other loses.
     group, y = np.repeat(np.arange(20), 4), np.tile([0, 0, 1, 1], 20)
@@ -98,10 +109,10 @@ def test_errors_of_one_person_that_cancel_do_so() -> None:
 
 
 def test_few_persons_that_hold_the_variance_leave_few_degrees() -> None:
-    # Satterthwaite: 2 k degrees where k of many persons are alike and the others nothing; plus four.
+    # Satterthwaite: 2 k degrees where k of many persons are alike and the others nothing; plus six.
     sums = np.zeros(10_000)
     sums[:5] = 1
-    assert intervals.spread_of(sums, np.inf).degrees == pytest.approx(10 + 4, rel=1e-3)
+    assert intervals.spread_of(sums, np.inf).degrees == pytest.approx(10 + 6, rel=1e-3)
     normal = np.random.default_rng(0).standard_normal(4000)
     # The sample kurtosis of 4,000 normal values has a standard error of sqrt(24 / 4000), so 1 / (kurtosis - 1) of
     # half that, 4 %.
@@ -148,8 +159,13 @@ def test_the_mean_of_one_classs_rate_is_wilsons() -> None:
     assert rate == pytest.approx(same, abs=1e-9)
     half = intervals.rate_interval(np.full(4, 0.5), None)
     assert half == pytest.approx(intervals.wilson(2, 4))
-    perfect = intervals.rate_interval(np.ones(len(y)), group)
-    assert perfect == intervals.wilson(80, 80)
+    even = intervals.rate_interval(np.ones(320), np.repeat(np.arange(80), 4))
+    assert even == pytest.approx(intervals.wilson(80, 80), abs=1e-9)
+    # People with 1 to 8 images each are worth fewer trials: that of many images counts for more.
+    images = np.bincount(group)
+    worth = images.sum() ** 2 / np.square(images).sum()
+    assert 55 < worth < 75
+    assert intervals.rate_interval(np.ones(len(y)), group) == pytest.approx(intervals.wilson(worth, worth), abs=1e-9)
     assert intervals.rate_interval(np.ones(0), None) is intervals.UNDEFINED
 
 
@@ -199,6 +215,21 @@ def test_limits_of_an_auc_are_as_far_away_as_students_quantile_says() -> None:
         assert abs(found[outer] - value) < abs(found[inner] - value)  # there is less room
 
 
+def test_limits_are_no_farther_than_of_people_whose_images_agree() -> None:
+    # One person of forty holds all variance: Student's quantile of eight degrees at 99.9 % is 5.04, and Wilson's limits
+    # of forty trials are nearer.
+    group, wrong = np.repeat(np.arange(40), 4), np.repeat(np.arange(40) == 0, 4)
+    found = intervals.rate_interval(~wrong, group, level=0.999)
+    assert found == pytest.approx(intervals.wilson(39, 40, 0.999), abs=1e-9)
+    spread = Spread(0.03**2, 6.0)
+    far, near = (intervals.auc_limits(0.95, spread, 40, level=0.999, rarer=rarer) for rarer in (None, 20))
+    assert far.low < 0.5 < near.low
+    # No AUC varies more than a rate of as many trials as the rarer class has people.
+    z = intervals.normal_quantile(0.999)
+    assert 0.95 - near.low == pytest.approx(z * sqrt(near.low * (1 - near.low) / 20), rel=1e-9)
+    assert near.high <= far.high
+
+
 def test_a_ratio_has_limits_on_the_scale_of_its_logarithm() -> None:
     _, low, high = intervals.positive(2.0, Spread(0.09, 9.0), 10, level=0.95)
     assert (low, high) == pytest.approx((2 * np.exp(-2.262157 * 0.15), 2 * np.exp(2.262157 * 0.15)), rel=1e-6)
@@ -221,14 +252,14 @@ def test_intervals_are_made_of_the_figures_slopes() -> None:
         return figure(np.ones(n)), persons.spread(slopes(figure, n))
 
     value, of_recalls = spread(lambda w: metrics.balanced_accuracy(y, predicted, classes=3, weights=w))
-    expected = intervals.mean_of_rates(value, recalls, rows, persons.shown, of_recalls, level=0.9)
+    expected = intervals.mean_of_rates(value, recalls, rows, persons.trials, of_recalls, level=0.9)
     found = intervals.balanced_accuracy_interval(y, predicted, group, classes=3, level=0.9)
     assert found == pytest.approx(expected, abs=1e-6)
     value, of_areas = spread(lambda w: metrics.macro_auc(y, scores, classes=3, weights=w))
-    expected = intervals.auc_limits(value, of_areas, persons.trials(), level=0.9)
+    expected = intervals.auc_limits(value, of_areas, 30, level=0.9)
     assert intervals.auc_interval(y, scores, group, classes=3, level=0.9) == pytest.approx(expected, abs=1e-6)
     value, of_mcc = spread(lambda w: metrics.mcc(y, predicted, classes=3, weights=w))
-    expected = intervals.bounded(value, of_mcc, persons.trials(), level=0.9, within=(-1, 1))
+    expected = intervals.bounded(value, of_mcc, 30, level=0.9, within=(-1, 1))
     assert intervals.mcc_interval(y, predicted, group, classes=3, level=0.9) == pytest.approx(expected, abs=1e-6)
 
 
@@ -269,7 +300,8 @@ def test_rounding_does_not_hide_that_an_auc_is_perfect(count: int) -> None:
     y, who = np.arange(count) % 2, np.arange(count)
     for scores, value in ((y + 0.5 * r.random(count), 1), (-y - 0.5 * r.random(count), 0)):
         found = intervals.auc_interval(y, scores, who, classes=2)
-        assert found == intervals.auc_limits(value, Spread(0.0, 1.0), count, level=0.95)
+        expected = intervals.auc_limits(value, Spread(0.0, 1.0), count, level=0.95, rarer=count / 2)
+        assert found == pytest.approx(expected, abs=1e-9)
         assert found.high - found.low > 1 / count
 
 

@@ -420,7 +420,8 @@ class _Curve:
         accepted = self.scores >= threshold
         rates = np.array([accepted[self.same].mean(), 1 - accepted[~self.same].mean()])
         influence = (self._tar(accepted) - self._far(accepted)) / 2
-        rows, people = np.array([self.genuine, self.impostors]), np.full(2, self.shared.people)
+        # Everybody is in pairs of both kinds: together they are worth as many trials as there are people.
+        rows, people = np.array([self.genuine, self.impostors]), np.full(2, self.shared.people / 2)
         spread = self.shared.spread(influence)
         return intervals.mean_of_rates(float(rates.mean()), rates, rows, people, spread, level=self.level), influence
 
