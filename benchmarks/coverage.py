@@ -1,10 +1,10 @@
 """Whether 95 % intervals cover: draw after draw of people from worlds whose true figures are known.
 
-    python benchmarks/coverage.py [--draws 5000] [--pair-draws 1000] [--results docs/results/coverage.md]
+    python benchmarks/coverage.py [--draws 2000] [--pair-draws 1000] [--results docs/results/coverage.md]
 
 A world gives people four images each, correlated within a person or not; the audit's own functions give intervals. Each
 cell of the tables says how many of the draws' intervals held the truth, and how many lay above or below it. Figures of
-pairs, of which there are many, are drawn less often. Some forty minutes on one processor.
+pairs, of which there are many, are drawn less often. Some twenty minutes on one processor.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Rng = np.random.Generator
 Draw = Callable[[Rng], Interval | list[Interval]]
 PEOPLE, RATES, CORRELATIONS, IMAGES = (30, 100, 1000), (0.6, 0.9, 0.98), (0.0, 0.3), 4
 FAR = 0.01
-PAIRS = 50_000
-"""Most genuine, and most impostor, pairs: as many as a quick audit takes."""
+PAIRS = 20_000
+"""Most genuine, and most impostor, pairs."""
 COMMAND = "python benchmarks/coverage.py"
 
 
@@ -431,7 +431,7 @@ def page(people: Sequence[int], draws: int, pair_draws: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=5000)
+    parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--pair-draws", type=int, default=1000, help="draws of figures of pairs")
     parser.add_argument("--people", type=int, nargs="+", default=list(PEOPLE))
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")

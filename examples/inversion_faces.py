@@ -212,7 +212,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         f"Method `inversion`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
         f"{platform.machine()}; {'quick' if options.quick else options.effort} decoders. Figures are means over the",
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
-        "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
+        "(clustered by person). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
         "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
         f"releases. Protected networks begin with the unprotected one and learn on: by {steps['adversarial']} steps",
         f"(`adversarial`) or {steps['default']} (`default`; at layer1 of stylised faces {steps['longer']:,}). Rows",

@@ -587,12 +587,12 @@ def test_values_whose_squares_overflow_are_refused() -> None:
         audit([Subject(name="r", x=x, role="method")], pack, private=["gender"], utility=[], jobs=1)
 
 
-def test_bits_draw_people_and_stay_within_what_codes_can_say() -> None:
+def test_bits_count_people_and_stay_within_what_codes_can_say() -> None:
     who = np.repeat(np.arange(100), 20)
     codes = np.random.default_rng(0).integers(8, size=100)[who]  # each person's images have one code
     pack = Pack.from_arrays(codes[:, None].astype(np.float32), {"identity": who}, split=["test"] * len(who))
-    by_person = run._bits("r", codes, pack, 0, 0.95)
+    by_person = run._bits("r", codes, pack, 0.95)
     alone = Pack.from_arrays(pack.x, {"identity": np.arange(len(who))}, split=["test"] * len(who))
-    by_row = run._bits("r", codes, alone, 0, 0.95)
+    by_row = run._bits("r", codes, alone, 0.95)
     assert by_person.high - by_person.low > 2 * (by_row.high - by_row.low)
     assert by_person.low < by_person.value <= by_person.high <= 3

@@ -1,4 +1,4 @@
-"""Figures of merit, all of which take sample weights, so that a bootstrap is a change of weights.
+"""Figures of merit, all of which take sample weights.
 
 A row of integer weight w counts exactly as w copies of it would. Where a figure is undefined (no weight on one of the
 two sides of a ROC curve, say) it is NaN; the callers turn that into "not applicable".
@@ -384,7 +384,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class People:
-    """What the scatter of vectors by people is made of, summed once for the weightings of a bootstrap.
+    """What the scatter of vectors by people is made of, summed once.
 
     Attributes:
         count: ``(P,)`` vectors of each person.
