@@ -43,10 +43,19 @@ KEY = bytes(range(32))
 
 
 class First(nn.Module):
-    """The first K values of the flattened input: what was released can be told from what went in."""
+    """The first K values of the flattened input: what was released can be told from what went in.
+
+    Args:
+        unit: Whether they are brought into [0, 1], where values may be replaced.
+    """
+
+    def __init__(self, unit: bool = False) -> None:
+        super().__init__()
+        self.unit = unit
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, :K]
+        first = x.flatten(1)[:, :K]
+        return first.sigmoid() if self.unit else first
 
 
 def images_release(**contract: Any) -> Release:
@@ -57,7 +66,8 @@ def images_release(**contract: Any) -> Release:
 
 def vectors_release(**contract: Any) -> Release:
     c = Contract(kind="vectors", shape=(D,), k=K, **contract)
-    return Release(method="aia", config={}, contract=c, encoder=First(), key=KEY if c.keyed else None)
+    encoder = First(unit=c.replace > 0)
+    return Release(method="aia", config={}, contract=c, encoder=encoder, key=KEY if c.keyed else None)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +169,36 @@ def test_a_folder_keeps_its_order_and_lists_what_is_corrupt(album: Path, tmp_pat
     assert _left(tmp_path) == [f"out{suffix}", f"out{suffix}.skipped.csv", "pack"]
 
 
+@pytest.mark.parametrize("images", [False, True])
+def test_images_of_other_kinds_are_listed_and_what_is_none_is_left_aside(tmp_path: Path, images: bool) -> None:
+    source, out = tmp_path / "in", tmp_path / ("out" if images else "out.npz")
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    for name in ("a.png", ".thumbnails/x.png", "b/@eaDir/x.png", "._a.png", "b/c.jfif"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(source / name, "JPEG" if name.endswith("jfif") else "PNG")
+    (source / "b" / "d.heic").write_bytes(b"x")
+    (source / "e.dng").write_bytes(b"II*\0")
+    (source / "notes.txt").write_text("x")
+    shutil.copy(source / "a.png", source / "a.png_original")
+    remarks: list[tuple[str, str]] = []
+    release = picture_release() if images else images_release()
+    assert apply(release, source, out, images=images, remark=lambda *m: remarks.append(m)) == (2, 3)
+    with (tmp_path / f"{out.name}.skipped.csv").open(newline="") as file:
+        assert dict(list(csv.reader(file))[1:]) == {
+            "b/d.heic": "an image of a kind that is not read (.heic); convert it",
+            "e.dng": "an image of a kind that is not read (.dng); convert it",
+            "a.png_original": "an image by its first bytes, but not by its name's ending",
+        }
+    assert remarks == [
+        ("warning", f"3 of 5 were left out; {out.name}.skipped.csv says why."),
+        ("note", "1 files are no images by their name's ending and were left aside."),
+        ("note", "1 files are hidden (their names begin with a dot) and were left aside."),
+        ("note", "2 folders are of systems or tools and were left aside: .thumbnails, b/@eaDir."),
+    ]
+    if images:
+        assert _tree(out) == ["a.png", "b/c.jfif"]
+
+
 def test_labels_beside_the_images_do_not_matter(album: Path, tmp_path: Path) -> None:
     copy = tmp_path / "album"
     for name in ("a/1.png", "e.png"):
@@ -186,7 +226,8 @@ def test_a_pack_is_released_as_transform_would(
     assert apply(release, people, out) == (50, 0)
     names, values = _read(out)
     assert names == pack.sources.tolist()
-    np.testing.assert_array_equal(values, release.transform(np.asarray(pack.x)))
+    # As many rows at a time: sums of other numbers of rows round otherwise.
+    np.testing.assert_array_equal(values, release.transform(np.asarray(pack.x), batch=7))
     assert _left(tmp_path) == [out.name]
     # A file of vectors is as good a source as the pack.
     again = tmp_path / "again.npz"
@@ -301,6 +342,68 @@ def test_names_of_images_and_packs_can_be_left_out_too(album: Path, people: Path
     np.testing.assert_array_equal(made.pairs, pack.pairs)
 
 
+PICTURE = bytes(range(256)) * 8
+
+
+def test_a_pictures_bytes_never_become_a_name(tmp_path: Path) -> None:
+    paths = [f"{i}.jpg" for i in range(6)]
+    struct = pa.array([{"bytes": PICTURE, "path": path} for path in paths])
+    pq.write_table(pa.table({"image": struct, "emb": list(vectors(6))}), tmp_path / "struct.parquet")
+    apply(vectors_release(), tmp_path / "struct.parquet", tmp_path / "out.parquet")
+    assert _read(tmp_path / "out.parquet")[0] == paths
+    assert PICTURE[:100] not in (tmp_path / "out.parquet").read_bytes()
+    pq.write_table(pa.table({"image": [PICTURE] * 6, "emb": list(vectors(6))}), tmp_path / "bytes.parquet")
+    message = _refused(vectors_release(), tmp_path / "bytes.parquet", tmp_path / "b.parquet")
+    assert "image must name the rows by text, whole numbers, UUIDs or a struct with a path, got binary" in message
+    assert "go by row numbers" in message
+    apply(vectors_release(), tmp_path / "bytes.parquet", tmp_path / "b.parquet", row_numbers=True)
+    assert _read(tmp_path / "b.parquet")[0] == [str(i) for i in range(6)]
+    pq.write_table(pa.table({"source": [*"abcde", "x" * 1025], "emb": list(vectors(6))}), tmp_path / "long.parquet")
+    assert "source of row 5 has 1,025 characters; names have at most 1,024" in _refused(
+        vectors_release(), tmp_path / "long.parquet", tmp_path / "l.parquet"
+    )
+
+
+def test_vectors_in_csv_are_released_as_others(tmp_path: Path) -> None:
+    x = vectors(30)
+    names = [f"n{i}" for i in range(30)]
+    lists = (f'{name},"{row}"' for name, row in zip(names, x.tolist(), strict=True))
+    (tmp_path / "lists.csv").write_text("\n".join(["name,emb", *lists]))
+    cells = (f"{name}\t" + "\t".join(map(str, row)) for name, row in zip(names, x.tolist(), strict=True))
+    (tmp_path / "columns.tsv").write_text("\n".join(["name\t" + "\t".join(f"v{i}" for i in range(D)), *cells]))
+    put(tmp_path / "in.npz", x, names)
+    apply(vectors_release(noise=0.5), tmp_path / "in.npz", tmp_path / "out.npz")
+    for source in ("lists.csv", "columns.tsv"):
+        assert apply(vectors_release(noise=0.5), tmp_path / source, tmp_path / f"{source}.npz") == (30, 0)
+        for got, wanted in zip(_read(tmp_path / f"{source}.npz"), _read(tmp_path / "out.npz"), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    apply(vectors_release(), tmp_path / "columns.tsv", tmp_path / "out.parquet")
+    assert pq.read_schema(tmp_path / "out.parquet").names == ["source", *(f"release_{i}" for i in range(K))]
+
+
+def test_columns_are_put_in_the_order_of_the_training_packs(tmp_path: Path) -> None:
+    names = ("yaw", "pitch", "roll", "iod", "nose")
+    release = vectors_release(columns=names)
+    x = vectors(20)
+    shuffled = {name: x[:, names.index(name)] for name in sorted(names)}
+    pq.write_table(pa.table({"source": [f"{i}" for i in range(20)], **shuffled}), tmp_path / "in.parquet")
+    build.pack("embeddings", tmp_path / "in.parquet", tmp_path / "pack")
+    remarks: list[tuple[str, str]] = []
+    for source in ("in.parquet", "pack"):
+        apply(release, tmp_path / source, tmp_path / "out.npz", force=True, remark=lambda *m: remarks.append(m))
+        np.testing.assert_array_equal(_read(tmp_path / "out.npz")[1], x[:, :K])
+    assert remarks == [("note", "Vectors are the 5 columns yaw, pitch, roll, iod, nose of in.parquet.")]
+    missing = {name if name != "iod" else "age": column for name, column in shuffled.items()}
+    pq.write_table(pa.table(missing), tmp_path / "age.parquet")
+    assert "missing: iod; none of them: age" in _refused(release, tmp_path / "age.parquet", tmp_path / "age.npz")
+    build.pack("embeddings", tmp_path / "age.parquet", tmp_path / "age")
+    assert "the release was fitted on the columns yaw, pitch" in _refused(release, tmp_path / "age", tmp_path / "a.npz")
+    remarks.clear()
+    apply(release, put(tmp_path / "bare.npy", x), tmp_path / "out.npz", force=True, remark=lambda *m: remarks.append(m))
+    np.testing.assert_array_equal(_read(tmp_path / "out.npz")[1], x[:, :K])
+    assert [kind for kind, _ in remarks] == ["warning"]
+
+
 def test_the_column_of_vectors_can_be_named(tmp_path: Path) -> None:
     x = vectors(6)
     pq.write_table(pa.table({"a": list(x), "b": list(-x)}), tmp_path / "in.parquet")
@@ -335,6 +438,24 @@ def test_a_column_can_tell_the_class_that_would_be_guessed(tmp_path: Path, suffi
     assert apply(telling_release(), source, out, told=["gender"]) == (19, 1)
     allowed = {"m": [0, 0, 1, 1], "f": [1, 1, 0, 0], "": [1, 1, 1, 1]}
     np.testing.assert_array_equal(np.load(out)["releases"], [allowed[g] for i, g in enumerate(gender) if i != 2])
+
+
+def test_classes_are_told_in_the_words_of_any_file(tmp_path: Path) -> None:
+    classes = {"smile": ("no", "yes"), "person": ("Bob", "Jos\u00e9")}
+    contract = Contract(kind="vectors", shape=(D,), k=4, classes=classes, asks=True)
+    release = Release(method="aia", config={}, contract=contract, encoder=Says())
+    rows = [("True", "Jose\u0301"), ("FALSE", "Bob"), ("NULL", "-")]
+    lines = [
+        f"{smile},{person},{row}"
+        for (smile, person), row in zip(rows, [f'"{x}"' for x in vectors(3).tolist()], strict=True)
+    ]
+    (tmp_path / "in.csv").write_text("\n".join(["smile,person,emb", *lines]), "utf-8")
+    apply(release, tmp_path / "in.csv", tmp_path / "out.npz", told=["smile", "person"])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["releases"], [[0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 1, 1]])
+    table = pa.table({"smile": [True, False, None], "emb": list(vectors(3))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    apply(release, tmp_path / "in.parquet", tmp_path / "out.npz", told=["smile"], force=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["releases"], [[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
 
 
 def test_a_pack_can_tell_the_class(people: Path, tmp_path: Path) -> None:
@@ -656,6 +777,76 @@ def test_what_changed_since_is_refused_and_the_parts_stay(killed: Path) -> None:
     assert _left(killed) == ["in.parquet", "out.parquet", "out.parquet.skipped.csv"]
 
 
+def _later(folder: Path) -> None:
+    """Other times of change for a file, or all in a folder."""
+    for path in [folder, *folder.rglob("*")]:
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_source_of_other_times_is_the_same_where_its_rows_are(killed: Path, tmp_path: Path) -> None:
+    release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    done = len(list((killed / "out.parquet.partial").glob("part-*")))
+    _later(source)
+    told: list[tuple[int, int | None, int]] = []
+    assert apply(release, source, out, resume=True, progress=lambda *m: told.append(m)) == (219, 4)
+    assert told[0] == (6, 223, 1)  # the rows that are done are read again,
+    assert told[2 * done][0] == 14 * done + 7 - 3  # and the others released
+    apply(release, source, tmp_path / "whole.parquet")
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("row", "refused"), [(5, True), (200, False)])
+def test_a_changed_row_is_noticed_whatever_the_files_size_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, refused: bool
+) -> None:
+    """Of rows that were released already; others are released as they are now."""
+    monkeypatch.setattr(module, "_END", 64)
+    x = vectors(223)
+    source, out = put(tmp_path / "in.npy", x), tmp_path / "out.npz"
+    stops = replace(vectors_release(), encoder=Stops(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        apply(stops, source, out)
+    assert len(list((tmp_path / "out.npz.partial").glob("part-*"))) == 1  # of 14 rows
+    x[row, 1] += 1
+    _later(put(source, x))
+    if refused:
+        message = _refused(vectors_release(), source, out, resume=True)
+        assert "was begun with another source; force to start anew" in message
+    else:
+        assert apply(vectors_release(), source, out, resume=True) == (223, 0)
+        apply(vectors_release(), source, tmp_path / "whole.npz")
+        assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changed", [True, False])
+def test_images_of_other_times_are_read_again(many: Path, tmp_path: Path, changed: bool) -> None:
+    for path in many.rglob("*.png"):
+        if path.name != "03.png":
+            Image.open(path).convert("L").save(path, "BMP")  # of one size, whatever it shows
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        apply(picture_release(encoder=Interrupted()), many, out, images=True)
+    victim = many / "0" / "06.png"
+    size = victim.stat().st_size
+    if changed:
+        Image.fromarray(255 - np.asarray(Image.open(victim))).save(victim, "BMP")
+    _later(many)
+    assert victim.stat().st_size == size
+    if changed:
+        message = _refused(picture_release(), many, out, images=True, resume=True)
+        assert "was begun with another source; force to start anew" in message
+        return
+    encoder = Interrupted(np.inf)
+    assert apply(picture_release(encoder=encoder), many, out, images=True, resume=True) == (29, 1)
+    assert encoder.calls == 3
+    apply(picture_release(), many, tmp_path / "whole", images=True)
+    assert _bytes(out) == _bytes(tmp_path / "whole")
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", ["cut", "zeros"])
 def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path, damage: str) -> None:
@@ -810,7 +1001,7 @@ def test_packs_are_aligned_as_the_training_pack_was(album: Path, eyes: Path, tmp
         with pytest.raises(InputError, match=f"^base: {was} {rule}$"):
             fit("random", opened, private=["identity"], base=release)
         assert apply(images_release(aligned=not other), pack, tmp_path / f"{other}.npz")[0] >= 4
-        images_release(aligned=other).contract.check_alignment(replace(opened, meta={}), "made in memory")
+        images_release(aligned=other).contract.check_framing(replace(opened, meta={}), "made in memory")
     assert not (tmp_path / "audit").exists()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib import delayed
 from numpy.typing import NDArray
 
 import veil.audit
 from conftest import vectors_pack
-from veil.audit import attackers, run
+from veil import pipeline
+from veil.audit import attackers, inversion, run, transfer
 from veil.audit.attackers import DidNotConverge, Problem
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
@@ -232,7 +236,7 @@ def test_the_order_of_subjects_and_the_number_of_processes_change_nothing(monkey
     assert [one[0].release, two[0].release] == ["Input", "own"]
 
 
-def test_the_seed_changes_networks_pairs_and_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seed_changes_networks_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_QUICK", ("RBF SVM",))
     monkeypatch.setattr(run, "MATCHERS", {})
     pack, own, _ = _population()
@@ -325,7 +329,35 @@ def _nan(problem: Problem) -> Callable[..., Any]:
     return lambda x: np.full((len(x), 2), np.nan, np.float32)
 
 
-@pytest.mark.parametrize(("attacker", "why"), [(_failing, "loss became nan"), (_nan, "not finite")])
+def _raising(error: BaseException) -> Callable[[Problem], Callable[..., Any]]:
+    def attack(problem: Problem) -> Callable[..., Any]:
+        raise error
+
+    return attack
+
+
+def _late(problem: Problem) -> Callable[..., Any]:
+    """Trains well, and then cannot read the test rows."""
+
+    def score(x: NDArray[Any]) -> NDArray[Any]:
+        if len(x) != len(problem.x_validation):
+            raise IndexError
+        return np.zeros((len(x), 2), np.float32)
+
+    return score
+
+
+@pytest.mark.parametrize(
+    ("attacker", "why"),
+    [
+        (_failing, "its training loss became nan"),
+        (_nan, "its scores are not finite"),
+        (_raising(np.linalg.LinAlgError("Singular matrix")), "LinAlgError: Singular matrix"),
+        (_raising(MemoryError()), "MemoryError"),
+        (_raising(ValueError("one\ntwo")), "ValueError: one"),
+        (_late, "IndexError"),
+    ],
+)
 def test_an_attacker_that_fails_has_no_figure_and_is_never_the_worst(
     attacker: Callable[..., Any], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,11 +369,148 @@ def test_an_attacker_that_fails_has_no_figure_and_is_never_the_worst(
     for role, code in (("attack", "attribute.balanced_accuracy"), ("utility", "utility.balanced_accuracy")):
         failed = _one(found, attacker="failing", code=code, role=role)
         assert (failed.status, failed.value, failed.worst) == ("did_not_converge", None, False)
-        assert why in failed.note
+        assert failed.note == why
         assert _one(found, attacker="coin", code=code, role=role).worst
     monkeypatch.setattr(run, "_QUICK", ("failing",))
     found = audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
     assert not [f for f in found if f.worst]
+
+
+def test_what_does_not_fit_an_attacker_is_not_applicable(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = _population()[0]
+    coin = _knowing(pack, pack.rows("test"), 0.5)
+    refusing = _raising(InputError("needs three classes, got 2"))
+    monkeypatch.setattr(run, "ATTACKERS", {"refusing": refusing, "coin": coin, "RBF SVM": coin})
+    monkeypatch.setattr(run, "_QUICK", ("refusing", "coin"))
+    found = audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+    refused = _one(found, attacker="refusing", code="attribute.balanced_accuracy")
+    assert (refused.status, refused.note) == ("not_applicable", "needs three classes, got 2")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_audit_can_still_be_stopped(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = _population()[0]
+    monkeypatch.setattr(run, "ATTACKERS", {"stopped": _raising(error()), "RBF SVM": _raising(error())})
+    monkeypatch.setattr(run, "_QUICK", ("stopped",))
+    with pytest.raises(error):
+        audit([_numbered(pack)], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+
+
+@pytest.mark.parametrize("broken", ["_match", "_link", "_invert", "_transfer", "_likeness"])
+def test_whatever_breaks_off_as_a_whole_has_a_finding_and_the_rest_stands(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One part of the audit at a time raises what nobody foresaw; its findings say so, the other parts' are there."""
+    codes = {
+        "_match": ("verification.auc", "identity"),
+        "_link": ("linkability.auc", "identity"),
+        "_invert": ("inversion.ssim", "image"),
+        "_transfer": ("attribute.transfer_balanced_accuracy", "gender"),
+        "_likeness": ("utility.ssim", "image"),
+    }
+    x = np.random.default_rng(0).integers(0, 256, (64, 16, 16), dtype=np.uint8)
+    labels = {"identity": np.arange(64) // 4, "gender": np.arange(64) // 4 % 2}
+    pack = Pack.from_arrays(x, labels, split=list(np.repeat(["protect", "attack", "calibrate", "test"], 16)))
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name="drawn", x=255 - x, role="method")]
+    coin = _raising(DidNotConverge("never"))
+    monkeypatch.setattr(run, "ATTACKERS", {"RBF SVM": coin})
+    monkeypatch.setattr(run, "_QUICK", ("RBF SVM",))
+    for name, (code, target) in codes.items():
+
+        def fine(*arguments: Any, name: str = name, code: str = code, target: str = target) -> Any:
+            if name == broken:
+                raise RuntimeError("a wall")
+            finding = Finding(code=code, release="drawn", target=target, attacker="x", role="attack", value=0.5,
+                              low=0.5, high=0.5, n=1, chance=0.5)  # fmt: skip
+            return [
+                (
+                    "drawn",
+                    {"_match": "matching", "_link": "linkage", "_invert": "inversion"}.get(name, name[1:]),
+                    [finding],
+                )
+            ]
+
+        monkeypatch.setattr(run, name, fine)
+    monkeypatch.setattr(inversion, "judges", lambda *arguments, **options: None)
+    found = audit(
+        subjects, pack, private=["gender"], utility=["identity"], effort="quick", jobs=1, invert=inversion.Options()
+    )
+    for name, (code, target) in codes.items():
+        figures = [f for f in found if (f.code, f.target, f.release) == (code, target, "drawn")]
+        said = [(f.status, f.note) for f in figures]
+        assert (("did_not_converge", "RuntimeError: a wall") in said) == (name == broken), name
+        assert (("ok", "") in said) == (name != broken), name
+
+
+def test_judges_that_fail_leave_the_other_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(inversion, "judges", broken)
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    pack, own, _ = _population()
+    subjects = [Subject(name="own", x=own, role="method")]
+    found = audit(subjects, pack, private=["gender"], utility=[], effort="quick", jobs=1, invert=inversion.Options())
+    failed = _one(found, code="inversion.similarity")
+    assert (failed.status, failed.note) == ("did_not_converge", "nobody to judge by: MemoryError")
+    assert _one(found, code="attribute.balanced_accuracy", role="attack").ok
+
+
+# Functions of a worker process.
+def _number(number: int) -> list[Any]:
+    return [number]
+
+
+def _dies() -> list[Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_worker_that_is_killed_takes_only_its_own_task_down() -> None:
+    """As the system kills where memory runs out: every other result is there, once."""
+    calls = [delayed(_number)(i) for i in range(12)]
+    calls.insert(3, delayed(_dies)())
+    tasks = [run._Task(call=call, failed=lambda status, note: [status, note]) for call in calls]  # type: ignore[arg-type,return-value]
+    results = list(run._execute(tasks, 2))
+    assert sorted(r[0] for r in results if len(r) == 1) == list(range(12))
+    (dead,) = (r for r in results if len(r) == 2)
+    assert dead[0] == "did_not_converge"
+    assert "TerminatedWorkerError: its process was killed" in str(dead[1])
+
+
+def _said(values: NDArray[np.float64]) -> Callable[[Problem], Callable[..., Any]]:
+    """An attacker whose scores of numbered releases are known."""
+    both = np.stack([-values, values], 1).astype(np.float32)
+    return lambda problem: lambda x: both[x[:, 0].astype(int)]
+
+
+def test_a_decision_that_names_one_class_for_everybody_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that tell .7 apart, all above the threshold on test: 50 % would say what nobody measured."""
+    pack = _population()[0]
+    y, rng = pack.label("gender"), np.random.default_rng(0)
+    shifted = 0.8 * y + rng.normal(size=len(pack)) + 100 * np.isin(np.arange(len(pack)), pack.rows("test"))
+    weak = 0.1 * y + rng.normal(size=len(pack))
+    monkeypatch.setattr(run, "ATTACKERS", {"weak": _said(weak), "shifted": _said(shifted), "RBF SVM": _said(weak)})
+    monkeypatch.setattr(run, "_QUICK", ("weak", "shifted"))
+    monkeypatch.setattr(run, "_POOLS", {"quick": ()})
+    reference = Subject(name="Input", x=np.arange(len(pack), dtype=np.float32)[:, None], role="input")
+    found = audit([reference, _numbered(pack)], pack, private=["gender"], utility=["age"], effort="quick", jobs=1)
+    kwargs = {"release": "own", "attacker": "shifted", "target": "gender", "role": "attack"}
+    decided = _one(found, code="attribute.balanced_accuracy", **kwargs)
+    assert (decided.status, decided.value, decided.worst) == ("not_applicable", None, True)
+    assert "names one class for everybody" in decided.note
+    area = _one(found, code="attribute.auc", **kwargs)
+    assert area.worst
+    assert area.low < 0.71 < area.high  # Phi(.8 / sqrt 2)
+    gain = _one(found, code="attribute.normalised_gain", release="own")
+    assert gain.status == "not_applicable"
+    assert "names one class for everybody" in gain.note
+    for code in ("utility.balanced_accuracy", "utility.mcc"):
+        assert _one(found, code=code, release="own", attacker="shifted").status == "not_applicable"
+    assert _one(found, code="utility.auc", release="own", attacker="shifted").ok
+    row = next(row for row in pipeline.summary(found, "gender", "age") if row.name == "own")
+    assert (row.attack, row.utility.code) == (area, "utility.auc")
 
 
 def test_the_threshold_follows_validation_data_and_any_scale() -> None:
@@ -454,7 +623,8 @@ def test_a_matcher_that_fails_is_reported_and_others_stand(monkeypatch: pytest.M
     def refuses(problem: Problem) -> Callable[..., Any]:
         raise InputError("needs at least two people")
 
-    monkeypatch.setattr(run, "MATCHERS", {"failing": _failing, "refusing": refuses, "nan": _nan})
+    singular = _raising(np.linalg.LinAlgError("Singular matrix"))
+    monkeypatch.setattr(run, "MATCHERS", {"failing": _failing, "refusing": refuses, "nan": _nan, "singular": singular})
     pack, own, _ = _population()
     found = audit(
         [Subject(name="own", x=own, role="method")], pack, private=[], utility=["identity"], effort="quick", jobs=1
@@ -462,11 +632,141 @@ def test_a_matcher_that_fails_is_reported_and_others_stand(monkeypatch: pytest.M
     status = {f.attacker: f.status for f in found if f.code == "verification.auc"}
     assert status == {
         "cosine": "ok",
+        "centred cosine": "ok",
         "euclidean": "ok",
         "failing": "did_not_converge",
         "refusing": "not_applicable",
         "nan": "did_not_converge",
+        "singular": "did_not_converge",
     }
+    assert _one(found, attacker="singular").note == "LinAlgError: Singular matrix"
+
+
+# -- vectors that lie around another point than 0 ---------------------------------------------------------------------
+
+SPREADS = {
+    "off-centre": lambda own, rng: own + 3,  # cosine .85 between strangers
+    "of unequal spread": lambda own, rng: own * np.geomspace(0.1, 3, 16) + 3,
+    "of low rank": lambda own, rng: own[:, :4] @ rng.normal(size=(4, 16)) + 3,
+}
+
+
+def _around(shape: str) -> Pack:
+    """People whose vectors are N(0, 1) of their own and N(0, .9^2) of each image, moved and stretched."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(160), 4)
+    x = rng.normal(size=(160, 16))[who] + 0.9 * rng.normal(size=(len(who), 16))
+    x = SPREADS[shape](x, rng).astype(np.float32)
+    return Pack.from_arrays(x, {"identity": who, "gender": who % 2})
+
+
+@pytest.mark.parametrize("shape", SPREADS)
+def test_vectors_are_compared_by_the_metric_that_serves_them(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies around 3 is told apart better by what is left without its centre, or by distance, than by cosine."""
+    monkeypatch.setattr(run, "MATCHERS", {})
+    pack = _around(shape)
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name="r", x=pack.x + 1, role="method")]
+    found = audit(subjects, pack, private=[], utility=["identity"], effort="quick", jobs=1)
+    auc = {f.attacker: f for f in found if (f.code, f.release) == ("verification.auc", "r") and f.target == "identity"}
+    assert set(auc) == {"cosine", "centred cosine", "euclidean"}
+    (best,) = (f for f in auc.values() if f.worst)
+    assert best.value > auc["cosine"].value - 0.01  # picked on 16 other people
+    if shape == "off-centre":
+        assert best.attacker != "cosine"
+        assert best.value > auc["cosine"].value + 0.005
+    assert _one(found, code="identification.rank1_releases", release="r").attacker == best.attacker
+    assert _one(found, code="linkability.rank1", release="r").value == 1
+
+
+def test_vectors_around_0_of_unequal_lengths_keep_the_plain_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "MATCHERS", {})
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(160), 4)
+    x = rng.normal(size=(160, 16))[who] + 0.6 * rng.normal(size=(len(who), 16)) + 3
+    x *= np.exp(0.5 * rng.normal(size=(len(x), 1)))  # the length tells nothing
+    pack = Pack.from_arrays(x, {"identity": who, "gender": who % 2})
+    subject = Subject(name="r", x=pack.x, role="method")
+    found = audit([subject], pack, private=[], utility=["identity"], effort="quick", jobs=1)
+    assert _one(found, code="verification.auc", worst=True).attacker == "cosine"
+
+
+# -- nothing is left out in silence -----------------------------------------------------------------------------------
+
+
+def _unpooled(pack: Pack, x: NDArray[Any], private: str = "gender") -> Finding:
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name="r", x=x, role="method")]
+    found = audit(subjects, pack, private=[private], utility=[], effort="quick", jobs=1)
+    return _one(found, release="r", code="attribute.pooled_balanced_accuracy")
+
+
+def test_pools_that_there_are_none_of_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    rng = np.random.default_rng(0)
+    x, gender = rng.normal(size=(200, 4)).astype(np.float32), np.arange(200) % 2
+    several = np.arange(200) // 4
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"identity": np.arange(200), "gender": gender}, "gender", "two releases each"),
+        ({"identity": several, "smile": gender}, "smile", "people of two classes"),  # which changes within a person
+        ({"gender": gender}, "gender", "the pack does not say who is seen"),
+    ]
+    for labels, private, why in cases:
+        found = _unpooled(Pack.from_arrays(x, labels), x, private)
+        assert (found.status, found.attacker, found.value) == ("not_applicable", "none", None)
+        assert why in found.note
+    split = list(np.tile(SPLITS, 50))
+    people = Pack.from_arrays(
+        x, {"identity": np.repeat(np.arange(4), 50)}, split=np.repeat(split[:50], 4), disjoint_by=None
+    )
+    assert "who that is" in _unpooled(people, x, "identity").note
+
+
+def test_images_are_not_pooled_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ())
+    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    labels = {"identity": np.arange(64) // 4, "gender": np.arange(64) // 4 % 2}
+    pack = Pack.from_arrays(x, labels, split=list(np.repeat(["protect", "attack", "calibrate", "test"], 16)))
+    found = _unpooled(pack, 255 - x)
+    assert (found.status, "are images" in found.note) == ("not_applicable", True)
+
+
+def test_without_the_input_nothing_can_be_linked_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    pack, own, _ = _population()
+    found = audit(
+        [Subject(name="own", x=own, role="method")], pack, private=["gender"], utility=[], effort="quick", jobs=1
+    )
+    link = _one(found, code="linkability.auc")
+    assert (link.status, link.note) == ("not_applicable", "needs the unprotected input, which was not audited")
+
+
+def test_a_matcher_of_originals_that_people_are_too_few_for_is_not_applicable() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (64, 16, 16), dtype=np.uint8)
+    pack = Pack.from_arrays(x, {"identity": np.arange(64)})
+    options: dict[str, Any] = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
+    found = transfer.matched(pack.x, {"Input": pack.x}, pack, **options)["Input"]
+    assert {(f.code, f.status) for f in found} == {
+        (f"verification.{kind}_auc", "not_applicable") for kind in ("transfer", "mixed")
+    }
+    assert all("needs at least two people to train on, and one with two rows" in f.note for f in found)
+
+
+# -- rows as people ---------------------------------------------------------------------------------------------------
+
+
+def test_without_identity_each_row_is_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    pack, own, _ = _population()
+    labels = {"gender": pack.label("gender"), "age": pack.label("age")}
+    split = np.array(SPLITS)[pack.split]
+    rows = Pack.from_arrays(pack.x, labels, split=split)
+    names = [f"{i:04d}" for i in range(len(pack))]  # in the order of the rows, which draws follow
+    people = Pack.from_arrays(pack.x, {**labels, "identity": names}, split=split)
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name="own", x=own, role="method")]
+    kwargs: dict[str, Any] = {"private": ["gender"], "utility": ["age"], "effort": "quick", "jobs": 1}
+    unknown, alone = ([f for f in audit(subjects, p, **kwargs) if "pooled" not in f.code] for p in (rows, people))
+    assert unknown == alone
+    assert _one(unknown, code="linkability.auc", release="own").ok
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -574,9 +874,9 @@ def test_a_split_of_unknown_people_leaves_a_note(split: str) -> None:
     who = [None if where[i] == split else str(code) for i, code in enumerate(base.label("identity"))]
     pack = Pack.from_arrays(base.x, {"identity": who, "gender": base.label("gender")}, split=list(where))
     subjects = [Subject(name=name, x=base.x, role=role) for name, role in (("Input", "input"), ("r", "method"))]
-    found = run._link(subjects[1], subjects[0], pack, ("attack",), "quick", 0, 0.95)[2]
+    ((_, _, found),) = run._link(subjects[1], subjects[0], pack, ("attack",), "quick", 0, 0.95)
     assert [(f.status, split in f.note) for f in found] == [("not_applicable", True)]
-    assert run._match(subjects[1], pack, (), ("attack",), "quick", 0, 0.95)[2]
+    assert run._match(subjects[1], pack, (), ("attack",), "quick", 0, 0.95)[0][2]
 
 
 def test_values_whose_squares_overflow_are_refused() -> None:

@@ -258,6 +258,23 @@ def test_random_refuses_values_outside_the_unit_interval():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("row", [0, 300, 1999])
+def test_random_looks_at_every_row_that_it_releases(row):
+    """Far beyond the first 256, in fitting and afterwards."""
+    x = np.random.default_rng(0).random((2000, 6), np.float32)
+    labels = {"gender": np.arange(2000) % 2}
+    fine = Pack.from_arrays(x, labels, split=["protect"] * 1000 + ["test"] * 1000)
+    release = fit_random(RandomConfig(), fine, private=["gender"], key=KEY)
+    for value in (-0.5, 1.5):
+        bad = x.copy()
+        bad[row, 3] = value
+        pack = Pack.from_arrays(bad, labels, split=["protect"] * 1000 + ["test"] * 1000)
+        with pytest.raises(InputError, match=rf"random: values must lie in \[0, 1\], got .* in row {row}$"):
+            fit_random(RandomConfig(), pack, private=["gender"])
+        with pytest.raises(InputError, match=rf"random: values must lie in \[0, 1\], got .* in row {row}$"):
+            release.transform(bad)
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_random_refuses_other_shares(share):
     with pytest.raises(InputError, match=r"share must be in \(0, 1\]"):

@@ -213,7 +213,7 @@ def found(pack: Pack, codes: np.ndarray, **options) -> dict[tuple[str, str], obj
 
 def test_audit_prints_the_certificate_beside_the_attack_and_above_it():
     pack, codes = population()
-    findings = found(pack, codes, fitted_on=("protect",))
+    findings = found(pack, codes, seen=pack.split == 0)
     bound = findings["certificate.balanced_accuracy", "any"]
     attack = findings["attribute.balanced_accuracy", "lookup table"]
     # Codes 0 and 1 are 1/2 + 1/8 of the one gender and 1/8 of the other; 2 and 3 say nothing: 0.625 + 0.125 in all.
@@ -227,12 +227,13 @@ def test_audit_prints_the_certificate_beside_the_attack_and_above_it():
 
 
 @pytest.mark.parametrize(
-    ("fitted_on", "message"),
-    [(None, "fitted on data that the audit does not know"), (("protect", "calibrate"), "seen")],
+    ("count", "message"),
+    [(None, "fitted on data that the audit does not know"), (3, "seen in training, but 3 of 40 were")],
 )
-def test_audit_says_why_there_is_no_certificate(fitted_on, message):
+def test_audit_says_why_there_is_no_certificate(count, message):
     pack, codes = population(people=200)
-    finding = found(pack, codes, fitted_on=fitted_on)["certificate.balanced_accuracy", "any"]
+    seen = None if count is None else np.isin(np.arange(len(pack)), pack.rows("calibrate")[:count])
+    finding = found(pack, codes, seen=seen)["certificate.balanced_accuracy", "any"]
     assert finding.status == "not_applicable"
     assert message in finding.note
     assert finding.value is None
@@ -250,6 +251,6 @@ def test_audit_refuses_rows_that_say_more_than_their_codes():
     pack, codes = population(people=60)
     x = np.eye(4, dtype=np.float32)[codes]
     x[17] += 1e-6
-    subject = Subject(name="r", x=x, role="method", codes=codes, fitted_on=("protect",))
+    subject = Subject(name="r", x=x, role="method", codes=codes, seen=pack.split == 0)
     with pytest.raises(InputError, match="'r': rows of one code must be alike, and of rows 0 to 119 some are not"):
         audit([subject], pack, private=["gender"], utility=[])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import json
+import logging
+import math
 import os
 import re
 import signal
@@ -18,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 
 from conftest import brightness_file, onnx_file, vectors_pack
@@ -28,6 +32,7 @@ from veil.audit.attackers import EFFORTS
 from veil.audit.findings import Finding
 from veil.data.layouts import LAYOUTS
 from veil.data.pack import Pack
+from veil.data.vectors import SUFFIXES
 from veil.errors import InputError
 from veil.methods import METHODS
 from veil.release import Release
@@ -74,6 +79,7 @@ class Veil:
 @pytest.fixture
 def veil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Veil]:
     handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli._Lines, "FIRST", math.inf)  # no progress, however slow the machine
     yield Veil(capsys, monkeypatch)
     signal.signal(signal.SIGTERM, handler)
 
@@ -102,12 +108,14 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
     assert sum(made["splits"].values()) == 240
 
     written = veil.json("fit", "aia", pack, release, "--private", "gender", *QUICK_AIA, "--keep-decoder")
-    assert written == {"release": str(release), "curves": f"{release}.curves.parquet"}
+    beside = {"curves": f"{release}.curves.parquet", "fitted": f"{release}.fitted"}
+    assert written == {"release": str(release), **beside}
     assert set(pq.read_table(written["curves"]).column_names) == {"step", "stage", "player", "loss"}
     assert not (tmp_path / "R" / "paper.checkpoint").exists()
 
     vectors = tmp_path / "out.parquet"
-    assert veil.json("apply", release, pack, vectors) == {"out": str(vectors), "rows": 240, "skipped": 0}
+    applied = veil.json("apply", release, pack, vectors)
+    assert applied == {"out": str(vectors), "rows": 240, "skipped": 0, "warnings": [], "notes": []}
     expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
     np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
 
@@ -185,14 +193,184 @@ def test_files_beside_a_release_are_not_replaced_unasked(veil: Veil, tmp_path: P
     for name in ("r.checkpoint", "r.curves.parquet"):
         beside = tmp_path / name
         beside.write_text("precious")
-        assert f"{beside}: already exists, and is replaced" in veil.refuses(*fit)
+        assert f"{beside}: " in (err := veil.refuses(*fit))
+        assert "--force" in err
         assert beside.read_text() == "precious"
         beside.unlink()
+    (tmp_path / "r.fitted").write_text("precious")
+    assert f"{tmp_path / 'r.fitted'}: says what another release was fitted on" in veil.refuses(*fit)
+    assert (tmp_path / "r.fitted").read_text() == "precious"
+    (tmp_path / "r.fitted").unlink()
     assert veil(*fit).status == 0
     (tmp_path / "o.npz.skipped.csv").write_text("precious")
     assert "o.npz.skipped.csv: already exists" in veil.refuses(*apply)
     assert (tmp_path / "o.npz.skipped.csv").read_text() == "precious"
     assert veil(*apply, "--force").status == 0
+
+
+SHORT = ("--set", "steps=2", "--set", "steps_guess=2", "--set", "batch=16")
+
+
+def test_an_interrupted_fit_says_whose_it_is_and_what_to_do(veil: Veil, tmp_path: Path, people: Path) -> None:
+    code = "import os, signal\nfrom veil import cli\nfrom veil.engine.run import Run\n" \
+           "whole = Run._write_checkpoint\n" \
+           "def write(self):\n    whole(self)\n    os.kill(os.getpid(), signal.SIGTERM)\n" \
+           "Run._write_checkpoint = write\ncli.main()"  # fmt: skip
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT)
+    interrupted = [sys.executable, "-c", code, *map(str, fit), "--quiet"]
+    done = subprocess.run(interrupted, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "veil: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.checkpoint"]
+    whose = f"veil: {tmp_path / 'r.checkpoint'}: an interrupted fit of template (guess 2 steps) left it; "
+    rest = ", choose another name for the release, or start anew by --force\n"
+    assert veil.refuses(*fit) == f"{whose}go on with the same command and --resume{rest}"
+    other = ("fit", "leace", people, tmp_path / "r", "--private", "gender")
+    assert veil.refuses(*other) == f"{whose}leace would replace it{rest}"
+    assert "of an interrupted fit of 'template', not of 'leace'" in veil.refuses(*other, "--resume")
+    assert veil(*fit, "--resume").status == 0
+    assert not (tmp_path / "r.checkpoint").exists()
+
+
+def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained before all was checked")
+
+    monkeypatch.setattr(pipeline, "fit", trained)
+    monkeypatch.setattr(pipeline, "fit_measured", trained)
+
+
+def test_what_saving_would_refuse_is_refused_before_training(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _untrained(monkeypatch)
+    (tmp_path / "r.key").write_bytes(bytes(32))
+    (tmp_path / "new.key").write_bytes(b"1" * 32)
+    (tmp_path / "file").write_text("no folder")
+    fit = ("fit", "random", people)
+    ask = ("--private", "gender", "--key", tmp_path / "new.key")
+    err = veil.refuses(*fit, tmp_path / "r", *ask)
+    assert err == f"veil: {tmp_path / 'r.key'}: holds another key, which releases that are out may need; move it, or " \
+                  "force\n"  # fmt: skip
+    err = veil.refuses(*fit, tmp_path / "file" / "deep" / "r", *ask)
+    assert f"r: cannot be made, because {tmp_path / 'file'} is a file" in err
+    assert "budget: must be NAME=LIMIT" in veil.refuses(*fit, tmp_path / "s", "--private", "gender", "--budget", "g=2")
+
+
+def test_a_release_without_noise_needs_no_word_about_a_frontier(veil: Veil, tmp_path: Path, people: Path) -> None:
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--set", "noise=0", *SHORT)
+    for asked in (("--frontier",), ("--budget", "gender=0.9")):
+        assert "a frontier needs a release with keyed noise, got noise 0" in veil.refuses(*fit, *asked)
+    assert list(tmp_path.iterdir()) == []
+    done = veil(*fit)
+    assert (done.status, done.err) == (0, "")
+    assert "no frontier, as there is no noise to measure" in done.out
+    assert "frontier" not in Release.load(tmp_path / "r").made
+
+
+def test_a_key_that_nothing_is_drawn_with_is_said_to_be_of_no_use(veil: Veil, tmp_path: Path, people: Path) -> None:
+    (tmp_path / "a.key").write_bytes(bytes(32))
+    done = veil("fit", "leace", people, tmp_path / "r", "--private", "gender", "--key", tmp_path / "a.key")
+    assert f"{tmp_path / 'a.key'}: not used, as the release draws nothing" in done.out
+    assert not (tmp_path / "r.key").exists()
+
+
+def test_an_export_says_its_result_and_nothing_else(veil: Veil, tmp_path: Path, people: Path) -> None:
+    pytest.importorskip("onnxscript")
+    assert veil("fit", "leace", people, tmp_path / "r", "--private", "gender").status == 0
+    path = str(tmp_path / "r.onnx")
+    for word, said in (("--quiet", path), ("--json", json.dumps({"onnx": path}))):
+        done = _process("export", tmp_path / "r", path, "--force", word)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    """Its curves, pictures and report; files of others in the folder stay."""
+    pack, out = vectors_pack(), tmp_path / "out"
+    ask: dict[str, Any] = {"private": ["gender"], "utility": [], "baselines": (), "effort": "quick", "jobs": 1}
+
+    def entry(name: str, curves: pipeline.Curves = ((0, "stage", "player", 0.5),)) -> pipeline.Entry:
+        return pipeline.Entry(name=name, vectors=np.asarray(pack.x), curves=curves)
+
+    def there() -> list[str]:
+        return sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+
+    pipeline.audit_pack(pack, out, [entry("one"), entry("two")], **ask)
+    (out / "report.html").write_text("of one and two")
+    (out / "notes.txt").write_text("somebody's")
+    (out / "curves" / "mine.parquet").write_text("somebody's")
+    assert there() == ["curves", "curves/00-one.parquet", "curves/01-two.parquet", "curves/mine.parquet",
+                       "findings.json", "notes.txt", "report.html"]  # fmt: skip
+    pipeline.audit_pack(pack, out, [entry("two")], **ask)
+    assert there() == ["curves", "curves/00-two.parquet", "curves/mine.parquet", "findings.json", "notes.txt"]
+    (out / "curves" / "mine.parquet").unlink()
+    pipeline.audit_pack(pack, out, [entry("three", ())], **ask)
+    assert there() == ["findings.json", "notes.txt"]
+
+    # Findings that name files elsewhere have nothing removed there.
+    for name in ("../precious", "curves/../../precious", str(tmp_path / "precious")):
+        (tmp_path / "precious").write_text("precious")
+        document = json.loads((out / "findings.json").read_text())
+        document["curves"] = [{"file": name, "release": "three"}]
+        (out / "findings.json").write_text(json.dumps(document))
+        pipeline.audit_pack(pack, out, [entry("three", ())], **ask)
+        assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_of_the_use_alone_is_an_audit(veil: Veil, tmp_path: Path, people: Path, strangers: Path) -> None:
+    """Nothing private: of a pack, of vectors without one; the messages lead there."""
+    ask = ("--effort", "quick", "--jobs", 1)
+    err = veil.refuses("audit", people, tmp_path / "out", *ask)
+    assert "--private LABEL" in err
+    assert "--utility identity" in err
+    done = veil("audit", people, tmp_path / "out", "--utility", "identity", *ask)
+    assert (done.status, done.err) == (0, "")
+    assert "Use that is left: matching AUC; 0.95 intervals" in done.out
+    assert re.search(r"│ Input +│ +\d\.\d{3} │ \d", done.out)
+    told = veil.json("audit", "--vectors", strangers, "--utility", "gender", "--out", tmp_path / "b", *ask)
+    assert [(row["private"], row["attack"], row["utility"]["target"]) for row in told["rows"]] == [
+        (None, None, "gender")
+    ]
+    assert veil("report", tmp_path / "out").status == 0
+    pack = Pack.open(people)
+    found = pipeline.audit_pack(pack, tmp_path / "c", [], private=[], utility=["identity"], effort="quick", jobs=1)
+    assert {f.release for f in found} == {"Input"}  # no LEACE: there is nothing for it to hide
+
+
+def test_who_somebody_is_cannot_be_read_of_people_never_seen(veil: Veil, tmp_path: Path, people: Path) -> None:
+    rule = "identity can only be attacked where people stand in several splits, and nobody of test is in attack"
+    assert rule in veil.refuses("audit", people, tmp_path / "out", "--private", "identity")
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "identity", "--preset", "erased")
+    err = veil.refuses(*fit, "--utility", "gender", "--set", "steps_erase=1")
+    assert "nobody of calibrate is in attack" in err
+    assert "--no-frontier" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("brief")
+def test_identity_is_attacked_where_people_straddle_splits(veil: Veil, tmp_path: Path) -> None:
+    who = np.repeat(np.arange(12), 20)
+    x = np.eye(12, dtype=np.float32)[who] + 0.1 * np.random.default_rng(0).random((240, 12), np.float32)
+    np.savez(tmp_path / "in.npz", vectors=x, identity=who)
+    assert veil("pack", "embeddings", tmp_path / "in.npz", tmp_path / "p", "--no-disjoint").status == 0
+    ask = ("audit", tmp_path / "p", tmp_path / "o", "--private", "identity", "--effort", "quick", "--jobs", 1)
+    rows = veil.json(*ask)["rows"]
+    assert [(row["name"], row["utility"]) for row in rows] == [("Input", None), ("Input + LEACE", None)]
+    assert rows[0]["attack"]["value"] > 0.9  # identity is not the use then, as it is by default
+
+
+@pytest.mark.parametrize("command", [("fit", "leace"), ("fit", "template"), ("audit",)])
+def test_a_label_is_not_both_hidden_and_used(
+    command: tuple[str, ...], veil: Veil, tmp_path: Path, people: Path
+) -> None:
+    rule = "must not be both private and the use"
+    ask = (*command, people, tmp_path / "r")
+    assert f"label gender: {rule}\n" in veil.refuses(*ask, "--private", "gender", "--utility", "gender")
+    if command[0] == "fit":
+        err = veil.refuses(*ask, "--private", "identity")
+        assert f"label identity: {rule}, which is identity where no other is named" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("brief")
@@ -209,6 +387,39 @@ def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people:
     err = veil.refuses(*ask, "--key", f"R={key}", "--release", plain, "--key", f"plain={key}")
     assert f"{key}: {plain} is a release without keyed noise or draws, and takes no key" in err
     assert veil(*ask, "--key", f"R={key}").status == 0
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_of_people_who_were_trained_on_says_so(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MATCHERS", {})
+    monkeypatch.setattr(pipeline, "audit", functools.partial(run.audit, together=False))
+    pack = vectors_pack(people=100)
+    table = {"v": list(pack.x), **{n: [pack.classes[n][c] for c in pack.labels[n]] for n in pack.labels}}
+    pq.write_table(pa.table(table), tmp_path / "people.parquet")
+    one, other, release = tmp_path / "one", tmp_path / "other", tmp_path / "r"
+    for seed, path in enumerate((one, other)):
+        assert veil("pack", "embeddings", tmp_path / "people.parquet", path, "--seed", seed).status == 0
+    done = veil("fit", "leace", one, release, "--private", "gender")
+    assert f"{release}.fitted: hashes of what it was fitted on" in done.out
+    ask = ("audit", other, tmp_path / "out", "--private", "gender", "--effort", "quick", "--jobs", 1, "--baseline",
+           "none", "--release", release, "--vectors", f"v={tmp_path / 'people.parquet'}")  # fmt: skip
+    told = veil(*ask).out
+    found = re.match(r"r: CONTROL FAILED: (\d+) of 25 people of test \(\d+ of 75 rows\), ", told)
+    assert found is not None
+    there, here = (set(p.label("identity")[p.rows(split)].tolist())
+                   for p, split in ((Pack.open(one), "protect"), (Pack.open(other), "test")))  # fmt: skip
+    assert int(found[1]) == len(there & here)
+    Path(f"{release}.fitted").rename(tmp_path / "withheld")
+    assert veil(*ask).out.startswith("r: whether it was fitted on these people cannot be known: its data were others")
+    assert "v: " not in told  # of vectors from outside nobody expects it
+    training = veil.json(*ask)["training"]
+    assert training["r"]["seen"] is None
+    assert training["v"]["note"] == "what vectors from outside were fitted on cannot be known"
+    own = veil("audit", one, *ask[2:-2])  # the pack that it was fitted on
+    assert "CONTROL" not in own.out
+    assert "cannot be known" not in own.out
 
 
 def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Path, people: Path) -> None:
@@ -251,6 +462,153 @@ def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, mon
         assert len(rows) == 1, name
         assert re.search(r"0\.\d{3} +│ 0\.\d{3} - [01]\.\d{3}", rows[0])
     assert sorted(p.name for p in (tmp_path / "demo").iterdir() if p.is_dir())[-1] == "releases"
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def singular(problem: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    whole = run.ATTACKERS["logistic regression"]
+    monkeypatch.setitem(run.ATTACKERS, "logistic regression", singular)
+    ask = (
+        "audit",
+        people,
+        tmp_path / "out",
+        "--private",
+        "gender",
+        "--effort",
+        "quick",
+        "--jobs",
+        1,
+        "--baseline",
+        "none",
+    )
+    done = veil(*ask)
+    assert done.status == cli.BROKE_OFF == 4
+    assert done.err == (
+        "veil: 1 attempt broke off, and what would have been found is not known: Input: logistic regression on gender "
+        "(LinAlgError: Singular matrix)\n"
+    )
+    assert str(tmp_path / "out" / "findings.json") in done.out
+    assert "RBF SVM" in done.out
+    assert veil("report", tmp_path / "out").status == 0
+    assert "Some attempts broke off" in (tmp_path / "out" / "report.html").read_text()
+    done = veil(*ask, "--json")
+    assert done.status == 4
+    assert [f["note"] for f in json.loads(done.out)["broke_off"]] == ["LinAlgError: Singular matrix"]
+    monkeypatch.setitem(run.ATTACKERS, "logistic regression", whole)
+    assert veil.json(*ask)["broke_off"] == []
+
+
+# Of each method what makes it quick, and lets it work where nobody is known.
+WITHOUT_PEOPLE: dict[str, dict[str, tuple[str, ...]]] = {
+    "vectors": {
+        "aia": ("--utility", "age", "--preset", "deep", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "template": ("steps=2", "steps_guess=2", "batch=16", "--no-frontier"),
+        "substitution": ("--utility", "age", "steps=2", "substitutes=code"),
+        "leace": (),
+        "random": (),
+    },
+    "images": {
+        "aia": ("--utility", "age", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "mi": ("steps_alone=1", "steps_joint=1", "steps_views=1", "steps_discriminator=1", "batch=8",
+               "least_variety=0"),
+        "inversion": ("--utility", "age", "steps_alone=1", "steps_joint=1", "steps_perceptual=1", "steps_decoder=1",
+                      "batch=8"),
+        "san": ("steps_classifier=1", "steps_matcher=1", "steps=1", "batch=8", "aligned=0"),
+        "substitution": ("--preset", "unguided", "steps=2", "substitutes=code"),
+        "leace": (),
+        "random": (),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=WITHOUT_PEOPLE)
+def nobody(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A small pack that does not say who is seen, of vectors or of images."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("nobody")
+    gender, age = rng.integers(2, size=240), rng.integers(2, size=240)
+    if request.param == "vectors":
+        x = rng.random((240, 6), np.float32)
+        x[:, 0] = 0.4 * x[:, 0] + 0.6 * gender
+        np.savez(folder / "in.npz", vectors=x, gender=gender, age=age)
+        source, layout = folder / "in.npz", "embeddings"
+    else:
+        (folder / "in").mkdir()
+        images = rng.integers(0, 90, (240, 16, 16)) + 80 * gender[:, None, None]
+        for i, image in enumerate(images.astype(np.uint8)):
+            Image.fromarray(image).save(folder / "in" / f"{i:03d}.png")
+        lines = [
+            "source,gender,age",
+            *(f"{i:03d}.png,{g},{a}" for i, (g, a) in enumerate(zip(gender, age, strict=True))),
+        ]
+        (folder / "labels.csv").write_text("\n".join(lines))
+        source, layout = folder / "in", "folder"
+    from veil.data import build
+
+    labels = folder / "labels.csv" if layout == "folder" else None
+    build.pack(layout, source, folder / "pack", size=16, labels=labels)
+    return request.param, folder / "pack"
+
+
+def test_every_method_is_tried_without_people() -> None:
+    assert {name for methods in WITHOUT_PEOPLE.values() for name in methods} == set(METHODS)
+
+
+@pytest.mark.usefixtures("brief")
+def test_packs_without_identity_go_all_the_way(
+    veil: Veil, tmp_path: Path, nobody: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fit, apply, audit, report, with every method: each row counts as a person, and all that is said says so."""
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    kind, pack = nobody
+    releases = []
+    for method, words in WITHOUT_PEOPLE[kind].items():
+        options = [part for word in words for part in (("--set", word) if "=" in word else (word,))]
+        done = veil("fit", method, pack, tmp_path / method, "--private", "gender", *options)
+        assert (done.status, done.err) == (0, ""), method
+        assert veil("apply", tmp_path / method, pack, tmp_path / f"{method}-pack").status == 0, method
+        releases += ["--release", tmp_path / method]
+    ask = ("audit", pack, tmp_path / "out", "--private", "gender", "--effort", "quick", "--jobs", 1)
+    done = veil(*ask, *releases)
+    assert done.status == 0
+    unknown = f"{pack}: does not say who is seen: each row counts as a person"
+    assert done.err == f"{unknown}, and no use is measured, for --utility names none\n"
+    for name in ("Input", "Input + LEACE", *WITHOUT_PEOPLE[kind]):
+        assert re.search(rf"│ {re.escape(name)} +│ +(AUC )?[01]\.\d{{3}} │", done.out), name
+    assert veil("report", tmp_path / "out").status == 0
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    verdict = page[page.index('<section id="verdict">') : page.index('<section id="releases">')]
+    assert verdict.count(", each row a person") >= len(WITHOUT_PEOPLE[kind])
+    assert "The data do not say who is seen, so each row counts as a person." in verdict
+    document = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert document["data"]["identities"] is None
+    assert {r["name"]: r["named"] for r in document["releases"] if r["role"] != "input"} == {
+        "Input + LEACE": False, **dict.fromkeys(WITHOUT_PEOPLE[kind], True),
+    }  # fmt: skip
+    done = veil(*ask, "--utility", "age", "--baseline", "none")
+    assert done.status == 0
+    assert done.err == f"{unknown}\n"
+    assert "age balanced accuracy" in " ".join(done.out.split())
+
+
+@pytest.mark.usefixtures("brief")
+def test_where_nobody_is_known_messages_name_the_way_out(veil: Veil, tmp_path: Path, nobody: tuple[str, Path]) -> None:
+    kind, pack = nobody
+    fit = ("fit", "METHOD", pack, tmp_path / "out", "--private", "gender")
+    unless = "label 'identity', the use unless --utility names another: the pack has age, gender"
+    assert unless in veil.refuses("fit", "aia", *fit[2:])
+    ask = ("--private", "gender", "--utility", "identity", "--quiet")
+    assert unless in veil.refuses("audit", pack, tmp_path / "out", *ask)
+    assert not (tmp_path / "out").exists()
+    average = veil.refuses("fit", "substitution", *fit[2:], "--utility", "age")
+    assert "name it (person=LABEL), or release codes (substitutes=code)" in average
+    if kind == "images":
+        assert "name a label (--utility LABEL" in veil.refuses("fit", "inversion", *fit[2:])
 
 
 @pytest.fixture
@@ -340,11 +698,16 @@ def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monk
         "--matcher", pixels, "--classifier", f"gender={light}", "--baseline", "none",
     )  # fmt: skip
     assert (done.status, done.err) == (0, "")
+    assert "beside it, what is read by who knows only originals" in " ".join(done.out.split())
     found = json.loads((out / "findings.json").read_text())["findings"]
     for name in ("Input", "SAN"):
         each = {(f["code"], f["attacker"]): f for f in found if f["release"] == name}
         read = each["attribute.transfer_balanced_accuracy", "light.onnx"]
         assert "a file of the user's" in read["note"]
+        row = next(line for line in done.out.splitlines() if f"│ {name} " in line)
+        picked = next(f for f in each.values() if f["code"] == "attribute.transfer_balanced_accuracy" and f["worst"])
+        assert f"{picked['value']:.3f}" in row.split("│")[5]
+        assert picked["attacker"] in row.split("│")[6]
         for code in ("verification.transfer_auc", "verification.mixed_auc"):
             assert {a for c, a in each if c == code} == {"siamese, of originals", "pixels.onnx"}
         assert each["verification.transfer_auc", "pixels.onnx"]["status"] == "ok"
@@ -368,7 +731,8 @@ def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monk
         "Matching by ",
     ):
         assert words in section
-    assert 'id="others"' not in page or "light.onnx" not in page[page.index('id="others"') :]
+    others = page[page.index('<section id="others">') :]
+    assert "light.onnx" not in others[: others.index("</section>")]
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -417,7 +781,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "-1"], "Invalid value for '--seed'"),
         (["fit", "aia", "PEOPLE", "OUT", "--private", "gender", "--seed", "4294967296"], "Invalid value for '--seed'"),
         (["apply", "/nowhere", "PEOPLE", "OUT.npz"], "/nowhere: must be a release folder"),
-        (["audit", "PEOPLE", "OUT"], "at least one label must be named, or --inversion asked for, got neither"),
+        (["audit", "PEOPLE", "OUT"], "audit: name what to attack (--private LABEL, --inversion) or what to measure"),
         (["audit", "PEOPLE", "OUT", "--private", "gender", "--perceptual", "w.pth"], "--perceptual is for --inversion"),
         (
             ["audit", "PEOPLE", "OUT", "--private", "gender", "--matcher", "m.onnx"],
@@ -486,6 +850,90 @@ def test_packing_pictures_says_what_was_skipped(veil: Veil, tmp_path: Path) -> N
     assert "1 skipped" in done.out
 
 
+def test_what_is_lost_is_a_warning_before_all_else(veil: Veil, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abcdefgh":
+        Image.fromarray(np.full((20, 20), 9, np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "x.heic").write_bytes(b"x")
+    (tmp_path / "l.csv").write_text("file_name;gender\n" + "".join(f"{name}.png;f\n" for name in "abcd"))
+    lost = [
+        "5 of the images have no row in l.csv (the first: e.png).",
+        "1 of 9 were skipped; skipped.csv says why.",
+        "gender is unknown in 4 of 8 rows.",
+    ]
+    arguments = ("pack", "folder", tmp_path / "in", tmp_path / "pack", "--size", 16, "--labels", tmp_path / "l.csv")
+    for quiet in ((), ("--quiet",)):
+        done = veil(*arguments, "--force", *quiet)
+        assert (done.status, done.err.splitlines()) == (0, [f"warning: {line}" for line in lost])
+        assert "warning:" not in done.out
+        assert "  note: Labels were read from l.csv.\n" in done.out
+    made = veil.json(*arguments, "--force")
+    assert (made["warnings"], made["notes"]) == (lost, ["Labels were read from l.csv."])
+
+
+def test_columns_of_vectors_go_from_the_pack_to_the_release(veil: Veil, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    names = ["yaw", "pitch", "roll", "iod"]
+    labels = {"source": [f"{i}" for i in range(120)], "identity": [i // 2 for i in range(120)]}
+    table = pa.table({**labels, "gender": ["f", "f", "m", "m"] * 30, **{n: x[:, i] for i, n in enumerate(names)}})
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.select([*labels, *reversed(names)]), tmp_path / "other.parquet")
+    pq.write_table(table.rename_columns([*labels, "gender", "yaw", "pitch", "roll", "age"]), tmp_path / "age.parquet")
+    done = veil("pack", "embeddings", tmp_path / "train.parquet", tmp_path / "pack")
+    assert "note: Vectors are the 4 columns yaw, pitch, roll, iod of train.parquet.\n" in done.out
+    assert veil("fit", "leace", tmp_path / "pack", tmp_path / "r", "--private", "gender").status == 0
+    for name in ("train", "other"):
+        done = veil("apply", tmp_path / "r", tmp_path / f"{name}.parquet", tmp_path / f"{name}.npz")
+        assert (done.status, done.err) == (0, "")
+        assert f"note: Vectors are the 4 columns yaw, pitch, roll, iod of {name}.parquet.\n" in done.out
+    first, second = (np.load(tmp_path / f"{name}.npz")["releases"] for name in ("train", "other"))
+    np.testing.assert_array_equal(first, second)
+    told = veil.refuses("apply", tmp_path / "r", tmp_path / "age.parquet", tmp_path / "age.npz")
+    assert "missing: iod; none of them: age" in told
+    np.save(tmp_path / "bare.npy", x)
+    done = veil("apply", tmp_path / "r", tmp_path / "bare.npy", tmp_path / "bare.npz")
+    assert done.err == (
+        "warning: bare.npy does not name the columns of its vectors; their values are taken in the order yaw, pitch, "
+        "roll, iod.\n"
+    )
+
+
+def test_a_file_that_is_audited_says_what_was_taken_and_what_is_lost(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "audit_pack", lambda *_, **__: [])
+    lines = [f"{i},{i // 4},{'NULL' if i % 4 else 'f' if i % 8 else 'm'},{i}.5,{i + 1}.25" for i in range(1, 80)]
+    (tmp_path / "v.csv").write_text("\n".join(["name,identity,gender,yaw,pitch", *lines]))
+    done = veil("audit", tmp_path / "v.csv", tmp_path / "out", "--private", "gender")
+    assert done.status == 0
+    assert done.err.splitlines() == [
+        "warning: gender is unknown in 60 of 79 rows.",
+        "  note: Vectors are the 2 columns yaw, pitch of v.csv.",
+        "  note: gender: 60 values are words for nothing, such as NULL, and are taken as unknown.",
+    ]
+
+
+def test_a_quiet_export_is_quiet(
+    veil: Veil, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxscript")
+    torch = pytest.importorskip("torch")
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    monkeypatch.setattr(logging.getLogger("torch"), "propagate", True)  # to what catches it here
+
+    def export(module: object, arguments: object, path: str, **options: object) -> None:
+        log.warning("torchvision is not installed. Skipping torchvision::nms")  # as PyTorch says each time
+        Path(path).write_bytes(b"network")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    release = pipeline.fit("leace", Pack.open(people), private=["gender"])[0].save(tmp_path / "r")
+    assert veil("export", release, tmp_path / "r.onnx", "--quiet") == (0, f"{tmp_path / 'r.onnx'}\n", "")
+    assert not caplog.records
+    log.warning("of others is heard")
+    assert len(caplog.records) == 1
+
+
 def test_our_own_fault_is_one_line_and_status_one(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from veil.report import html
 
@@ -518,6 +966,95 @@ def test_what_the_system_refuses(
     assert (done.status, done.err) == (status, message)
 
 
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def _lines(capsys: pytest.CaptureFixture[str], *calls: tuple[float, str, int, int | None, str]) -> list[str]:
+    """What is said on stderr of calls at some times, after the beginning at 0."""
+    now = 0.0
+    lines = cli._Lines(clock=lambda: now)
+    for when, *what in calls:
+        now = when
+        lines.show(*what)  # type: ignore[arg-type]
+    return capsys.readouterr().err.splitlines()
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [(2.0 * (i + 1), "aia: joint", 10 * (i + 1), 1000, "task 0.500") for i in range(100)]
+    lines = _lines(capsys, *steps)
+    # The first is at second 6; then at least 10 seconds and a tenth of the whole (20 seconds) lie between two.
+    assert lines[:3] == [
+        "aia: joint: 30 of 1,000 (3 %), about 3:14 left; task 0.500",
+        "aia: joint: 130 of 1,000 (13 %), about 2:54 left; task 0.500",
+        "aia: joint: 230 of 1,000 (23 %), about 2:34 left; task 0.500",
+    ]
+    assert len(lines) == 10
+
+
+def test_slow_work_is_told_every_half_minute_and_quick_work_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _lines(capsys, (1.0, "pack", 5, 10, ""), (4.0, "pack", 10, 10, "")) == []
+    slow = [(4.0 * i, "fit", i, 100_000, "") for i in range(1, 26)]
+    assert [line.split()[1] for line in _lines(capsys, *slow)] == ["2", "10", "18"]
+    # A resumed run's time left follows from what it does itself; without a total nothing is foretold.
+    resumed = [(6.0, "fit", 900, 1000, ""), (40.0, "fit", 934, 1000, "")]
+    assert _lines(capsys, *resumed) == ["fit: 900 of 1,000 (90 %)", "fit: 934 of 1,000 (93 %), about 1:06 left"]
+    assert _lines(capsys, (6.0, "pack", 2048, None, "3 skipped")) == ["pack: 2,048; 3 skipped"]
+    assert _lines(capsys, (6.0, "a", 1, 2, ""), (17.0, "b", 1, 100, "")) == ["a: 1 of 2 (50 %)", "b: 1 of 100 (1 %)"]
+
+
+def test_a_reader_who_has_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    now = 0.0
+    lines = cli._Lines(clock=lambda: now)
+    now = 60.0
+    lines.show("fit", 1, 2, "")
+
+
+@pytest.mark.parametrize("silenced", [(), ("--quiet",), ("--json",)])
+def test_a_log_has_progress_unless_it_is_silenced(
+    silenced: tuple[str, ...], veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli._Lines, "FIRST", -1.0)
+    done = veil("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT, *silenced)
+    assert done.status == 0
+    if silenced:
+        assert done.err == ""
+    else:
+        assert re.match(r"template: guess: 2 of 2 \(100 %\); guess \d+\.\d{3}  guess without fold 1 ", done.err)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are a matter of POSIX")
+def test_bars_show_the_time_that_is_left_on_a_narrow_terminal(people: Path, tmp_path: Path) -> None:
+    import pty
+
+    main, terminal = pty.openpty()
+    words = ["fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT]
+    run = [sys.executable, "-c", "from veil.cli import main; main()", *map(str, words)]
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                part = os.read(main, 4096)
+            except OSError:  # on Linux the end of a terminal that has no other side any more
+                break
+            if not part:
+                break
+            shown += part
+    os.close(main)
+    assert process.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"template: guard ━+ 2/2 0:00:0\d left 0:00:00 adversary 1 0\.\d{3}  adversary 2", plain)
+
+
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
@@ -527,6 +1064,24 @@ def test_names_of_releases(tmp_path: Path) -> None:
     assert cli._named(str(odd)) == ("a=b", odd)
     assert cli._named(f"mine={tmp_path}") == ("mine", tmp_path)
     assert cli._named("R/paper") == ("paper", Path("R/paper"))
+    # A dot is part of a folder's name; of a file of vectors the suffix is not.
+    assert cli._named("runs/aia.v1") == ("aia.v1", Path("runs/aia.v1"))
+    assert cli._named("theirs.npz", SUFFIXES) == ("theirs", Path("theirs.npz"))
+    assert cli._named("theirs.v2.PARQUET", SUFFIXES) == ("theirs.v2", Path("theirs.v2.PARQUET"))
+    assert cli._named("theirs.npz") == ("theirs.npz", Path("theirs.npz"))
+
+
+def test_names_and_paths_may_hold_the_sign_between_them(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b"
+    odd.mkdir()
+    assert cli._named(f"alpha=0.5={odd}") == ("alpha=0.5", odd)
+    assert cli._named(f"mine={odd}") == ("mine", odd)
+    assert cli._named("mine=no=where") == ("mine", Path("no=where"))
+    pairs = ["x=y=c.onnx", "x=d=e.onnx"]
+    assert cli._classifiers(pairs, ["x=y"]) == {"x=y": [Path("c.onnx")], "x": [Path("d=e.onnx")]}
+    keys = cli._pairs("--key", "NAME=FILE", ["alpha=0.5=k=1.key"], ["alpha=0.5"])
+    assert keys == [("alpha=0.5", Path("k=1.key"))]
+    assert cli._settings(["labels=a=b"]) == {"labels": "a=b"}
 
 
 def test_a_folder_may_be_called_by_where_one_stands(
@@ -546,10 +1101,13 @@ def test_a_folder_may_be_called_by_where_one_stands(
     err = veil.refuses("fit", "leace", people, ".", "--private", "gender", "--force")
     assert f"{folder}: holds what is no part of a release and would be lost (in); move it away" in err
     (folder / "in").rmdir()
-    assert veil.json("fit", "leace", people, ".", "--private", "gender", "--force") == {"release": str(folder)}
+    made = veil.json("fit", "leace", people, ".", "--private", "gender", "--force")
+    assert made == {"release": str(folder), "fitted": f"{folder}.fitted"}
     monkeypatch.chdir(tmp_path)
     assert Release.load("random").method == "leace"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npy", "random", "random.key", "random.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.npy", "random", "random.fitted", "random.key", "random.npy",
+    ]  # fmt: skip
 
 
 # -- help -------------------------------------------------------------------------------------------------------------
@@ -595,12 +1153,16 @@ def test_no_arguments_show_the_help(veil: Veil) -> None:
 
 
 def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an attempt that broke off there is no figure; that it did is the exit status."""
     failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
                      value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
-    row = json.loads(capsys.readouterr().out)["rows"][0]
-    assert (row["attack"]["value"], row["utility"]) == (None, None)
-    cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
+    with pytest.raises(typer.Exit):
+        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"][0]["attack"]["value"], told["rows"][0]["utility"]) == (None, None)
+    assert [f["note"] for f in told["broke_off"]] == ["why"]
+    with pytest.raises(typer.Exit):
+        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
     assert "│ -" in capsys.readouterr().out
 
 

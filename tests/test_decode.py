@@ -64,6 +64,12 @@ def middles(image: np.ndarray) -> list[int]:
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
         ("GIF", {}),
+        ("PPM", {}),
+        ("TGA", {}),
+        ("TGA", {"compression": "tga_rle"}),
+        ("JPEG2000", {}),
+        ("JPEG2000", {"no_jp2": True}),
+        *([("AVIF", {"quality": 95})] if decode._AVIF else []),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
@@ -188,6 +194,152 @@ def test_damaged_exif_does_not_lose_the_image():
     assert middles(decode.decode(data[:2] + exif + data[2:], 32, 1)) == middles(decode.decode(data, 32, 1))
 
 
+def chunk(kind: bytes, data: bytes, crc: int | None = None) -> bytes:
+    return (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
+    )
+
+
+def png_with(kind: bytes, data: bytes, crc: int | None = None, *, last: bool = False) -> bytes:
+    """A PNG with one more chunk, before its pixels or behind them."""
+    whole = encoded(quarters(), "PNG")
+    place = len(whole) - 12 if last else 33
+    return whole[:place] + chunk(kind, data, crc) + whole[place:]
+
+
+def webp_with(**metadata: bytes) -> bytes:
+    return encoded(quarters(), "WEBP", lossless=True, **metadata)
+
+
+def tiff_with_orientation(kind: int, count: int, value: int) -> bytes:
+    data = bytearray(encoded(quarters(), "TIFF", exif=rotated(1)))
+    place = data.index(struct.pack("<HHI", 0x0112, 3, 1))
+    data[place + 2 : place + 12] = struct.pack("<HII", kind, count, value)
+    return bytes(data)
+
+
+def avif_with_damaged_exif() -> bytes:
+    exif = rotated(1)
+    exif[0x010E] = "words"
+    data = encoded(quarters(), "AVIF", exif=exif, quality=95)
+    place = max(data.rfind(b"II*\0"), data.rfind(b"MM\0*"))
+    return data[:place] + b"junk" + data[place + 4 :]
+
+
+DAMAGED = {
+    "png, Exif": lambda: encoded(quarters(), "PNG", exif=b"Exif\0\0garbage"),
+    "png, text of another checksum": lambda: png_with(b"tEXt", b"a\0b", 7),
+    "png, text behind the pixels": lambda: png_with(b"tEXt", b"a\0b", 7, last=True),
+    "png, text too long once unpacked": lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(b"x" * (2 << 20))),
+    "png, cut-off text": lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 99)[:-7]),
+    "png, profile": lambda: png_with(b"iCCP", b"a\0\0garbage"),
+    "png, size of pixels": lambda: png_with(b"pHYs", b"a"),
+    "png, frames": lambda: png_with(b"acTL", b"a"),
+    "png, no end": lambda: encoded(quarters(), "PNG")[:-12],
+    "webp, Exif": lambda: webp_with(exif=b"Exif\0\0garbage!"),
+    "webp, XMP cut off": lambda: webp_with(xmp=b"<x/>" * 9)[:-9],
+    "webp, profile": lambda: webp_with(icc_profile=b"garbage"),
+    "tiff, type of orientation": lambda: tiff_with_orientation(2, 1, 6),
+    "tiff, number of orientations": lambda: tiff_with_orientation(3, 99999, 6),
+    **({"avif, Exif": avif_with_damaged_exif} if decode._AVIF else {}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("which", DAMAGED)
+def test_what_is_beside_the_pixels_never_loses_a_picture(which):
+    data = DAMAGED[which]()
+    assert middles(decode.decode(data, 32, 1)) == pytest.approx([40, 100, 160, 220], abs=2)
+    assert decode.header(data) == (which.split(",")[0].upper(), (64, 64))
+
+
+def split_jpeg(**options) -> tuple[bytes, bytes]:
+    """A JPEG's header, and its scans."""
+    whole = encoded(quarters(), "JPEG", quality=95, **options)
+    place = whole.index(b"\xff\xda")
+    return whole[:place], whole[place:]
+
+
+STRAY = {
+    "before": lambda head, scan: b"\r\n\r\n" + head + scan,
+    "lines of a transfer before": lambda head, scan: (
+        b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n" + head + scan
+    ),
+    "after": lambda head, scan: head + scan + b"\0junk" * 9,
+    "behind the first marker": lambda head, scan: head[:2] + bytes(5) + head[2:] + scan,
+    "between the segments": lambda head, scan: head + b"abc\xff" + scan,
+    "before the end": lambda head, scan: head + scan[:-2] + b"abcdefg" + scan[-2:],
+    "padding before the end": lambda head, scan: head + scan[:-2] + bytes(2000) + scan[-2:],
+    "a scan of wrong parameters": lambda head, scan: head + scan[:8] + b"\0" + scan[9:],
+    "no end": lambda head, scan: head + scan[:-2],
+    "half an end": lambda head, scan: head + scan[:-1],
+    "no end, and bytes before": lambda head, scan: b"\n" + head + scan[:-2],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}], ids=str)
+@pytest.mark.parametrize("which", STRAY)
+def test_stray_bytes_and_a_missing_end_do_not_lose_a_jpeg(which, options):
+    whole = b"".join(split_jpeg(**options))
+    data = STRAY[which](*split_jpeg(**options))
+    assert np.array_equal(decode.decode(data, 64, 1), decode.decode(whole, 64, 1))
+    assert decode.header(data) == ("JPEG", (64, 64))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}], ids=str)
+def test_a_jpeg_that_lacks_pixels_is_damaged_with_an_end_or_without(mode, options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).convert(mode)
+    data = encoded(noise, "JPEG", **options)
+    assert decode.decode(data[:-2], 32, 1).shape == (32, 32)
+    for part in (0.5, 0.9, 1 - 20 / len(data)):
+        for end in (b"", b"\xff\xd9"):
+            with pytest.raises(DecodeError):
+                decode.decode(data[: int(len(data) * part)] + end, 32, 1)
+
+
+def test_a_preview_inside_another_kind_of_image_is_not_the_image():
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(100) + encoded(quarters(), "JPEG")
+    with pytest.raises(DecodeError, match=r"HEIC or a like, not a JPEG, PNG, .* or TGA image"):
+        decode.decode(heic, 32, 1)
+
+
+def test_grey_of_sixteen_bits_in_any_format():
+    ramp = np.tile(np.arange(0, 65536, 1024, dtype=np.uint16), (64, 1))
+    for format in ("PNG", "PPM", "JPEG2000"):
+        np.testing.assert_array_equal(decode.decode(encoded(ramp, format), 64, 1), ramp >> 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a.JFIF", ""),
+        ("a.pgm", ""),
+        ("x/a.Avif", ""),
+        ("a.heic", "an image of a kind that is not read (.heic); convert it"),
+        ("a.CR2", "an image of a kind that is not read (.cr2); convert it"),
+        ("a.ppm.bz2", "a compressed image (.bz2); unpack it"),
+        ("a.svg.gz", "a compressed image (.gz); unpack it"),
+        ("a.tar.gz", None),
+        ("notes.txt", None),
+        ("jpg", None),
+        ("", None),
+    ],
+)
+def test_images_are_known_by_their_names(name, found):
+    assert decode.kind_of(name) == found
+
+
+def test_every_ending_that_is_read_or_not_is_one_or_the_other():
+    assert not set(decode.SUFFIXES) & decode.OTHER_SUFFIXES
+    known = {ending for ending, form in Image.registered_extensions().items() if form in Image.OPEN}
+    # Pillow reads no image from these: films, documents, data.
+    assert known - set(decode.SUFFIXES) - decode.OTHER_SUFFIXES <= {
+        ".fli", ".flc", ".gbr", ".grib", ".h5", ".hdf", ".im", ".iim", ".mpg", ".mpeg", ".msp", ".bufr", ".ftc", ".ftu",
+        ".blp", ".vtf", ".pxr", ".pix", ".spi",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_crop_and_reduced_scale(format):
     image = np.zeros((250, 250), np.uint8)
@@ -267,7 +419,10 @@ def test_first_frame_of_an_animation():
     assert np.all(decode.decode(data, 16, 1) == 50)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF"])
+FORMATS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "TGA", "JPEG2000", *(["AVIF"] if decode._AVIF else [])]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_truncated_images_are_refused(format):
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     data = encoded(noise, format)
@@ -300,6 +455,14 @@ def webp(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def jpeg2000(width: int, height: int) -> bytes:
+    """A JPEG 2000 whose box says one size, and whose codestream another."""
+    data = bytearray(encoded(quarters(), "JPEG2000"))
+    place = data.index(b"\xff\x4f\xff\x51")
+    data[place + 8 : place + 16] = struct.pack(">II", width, height)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -309,8 +472,12 @@ def webp(width: int, height: int) -> bytes:
         b"GIF89a" + struct.pack("<HHBBB", 65_000, 65_000, 0, 0, 0),
         webp(16_000, 16_000),
         b"BM" + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        b"P6\n60000 60000\n255\n",
+        b"P3 60000 60000 255 1 2 3",
+        struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 60_000, 60_000, 24, 0),
+        jpeg2000(60_000, 60_000),
     ],
-    ids=["png", "wide png", "jpeg", "gif", "webp", "bmp"],
+    ids=["png", "wide png", "jpeg", "gif", "webp", "bmp", "ppm", "plain ppm", "tga", "jpeg 2000"],
 )
 def test_bombs_are_refused_by_their_header(bomb):
     tracemalloc.start()
@@ -355,8 +522,12 @@ def image_or_reason(data: bytes) -> None:
     assert "\n" not in reason
 
 
-STARTS = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF\0\0\0\0WEBP", b"II*\0", b"MM\0*", b"GIF89a", b""]
-SMALL = [encoded(quarters(16, 16), f) for f in ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")]
+STARTS = [
+    b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF\0\0\0\0WEBP", b"II*\0", b"MM\0*", b"GIF89a",
+    b"P5\n", b"P2 ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n", b"\0\0\0\x1cftypavif" + bytes(4),
+    b"\0\0\2" + bytes(9) + b"\4\0\4\0\x18\0",
+]  # fmt: skip
+SMALL = [encoded(quarters(16, 16), f) for f in FORMATS]
 
 
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
@@ -366,7 +537,7 @@ def test_any_bytes_give_an_image_or_a_refusal(start, rest):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@given(which=st.integers(0, 5), place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+@given(which=st.integers(0, len(FORMATS) - 1), place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 @settings(deadline=None, max_examples=150)
 def test_one_wrong_byte_gives_an_image_or_a_refusal(which, place, value):
     data = bytearray(SMALL[which])

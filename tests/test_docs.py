@@ -21,7 +21,10 @@ from veil.audit import attackers, findings
 from veil.audit import inversion as attacks
 from veil.audit import run as audit_run
 from veil.cli import app
+from veil.data import decode
+from veil.data.columns import IMAGE_KEYS
 from veil.data.layouts import LAYOUTS
+from veil.data.pack import NOTHING
 from veil.methods import METHODS, aia, inversion, mi, san, substitution, template
 
 ROOT = Path(__file__).parent.parent
@@ -335,3 +338,17 @@ def test_splits() -> None:
 
     printed = [(name.strip("`"), share) for name, share, _ in rows(section("data.md", "Splits"))]
     assert printed == [(n, f"{f:.0%}".replace("%", " %")) for n, f in zip(splits.SPLITS, splits.FRACTIONS, strict=True)]
+
+
+def test_words_for_nothing_and_names_of_key_columns() -> None:
+    for heading, words in (("Labels", NOTHING), ("Names of rows", {*IMAGE_KEYS, "name"})):
+        text = section("data.md", heading)
+        listed = {word.casefold() for word in re.findall(r"`([^`]+)`", text)}
+        assert words <= listed | {word.replace("_", "") for word in listed}, heading
+
+
+def test_formats_of_images() -> None:
+    text = section("data.md", "Images, and limits")
+    shown = {"JPEG2000": "JPEG 2000", "WEBP": "WebP"}
+    for form in ("JPEG", *decode._CLASSES):
+        assert shown.get(form, form) in text, form

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import hashlib
+import inspect
+import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
 from conftest import faces_pack, vectors_pack
+from veil import cli, frontier, pipeline
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
+from veil.engine import run as engine
 from veil.engine.augment import augment
-from veil.engine.run import one_cycle, run_identity, seeded, step_seed
+from veil.engine.run import by_first, left_by, one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
 from veil.losses import balanced_weights, cross_entropy
-from veil.methods import aia, inversion, mi, san, substitution, template
+from veil.methods import METHODS, aia, inversion, mi, san, substitution, template
 from veil.release import Release
 
 TESTS = Path(__file__).parent
@@ -398,8 +408,8 @@ def test_checkpoint_is_ignored_without_resume(tmp_path):
     assert Run(seed=0, checkpoint=file).curves == []
 
 
-def checkpoint(folder: Path, identity: str = "this") -> Path:
-    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity)
+def checkpoint(folder: Path, identity: str = "this", method: str = "") -> Path:
+    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity, method=method)
     player = Player("p", toy(1), lr=0.01)
     run.enter(player)
     for _ in run.stage("s", 1):
@@ -441,13 +451,60 @@ class Trap:
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     file = checkpoint(tmp_path)
     assert Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this") is not None
-    with pytest.raises(InputError, match="other settings, precision or data"):
+    with pytest.raises(InputError, match="other settings, files, precision or data"):
         Run(seed=0, precision="bf16", checkpoint=file, resume=True, identity="this")
-    with pytest.raises(InputError, match="other settings, precision or data") as caught:
+    with pytest.raises(InputError, match="other settings, files, precision or data") as caught:
         Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="that")
     assert str(file) in str(caught.value)
     a, b = aia.Config(), aia.Config(beta=0.4)
     assert run_identity(config=vars(a)) == run_identity(config=vars(aia.Config())) != run_identity(config=vars(b))
+
+
+def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, monkeypatch):
+    settings = {"features": 8, "batch": 16, "steps_alone": 3}
+    options: dict[str, Any] = {"private": [], "utility": "smile", "precision": "fp32"}
+    unprotected = {"preset": "unprotected", "settings": settings, **options}
+    for seed, name in enumerate("ab"):
+        pipeline.fit("inversion", faces, seed=seed, **unprotected)[0].save(tmp_path / name)
+    file = tmp_path / "run.ckpt"
+
+    def stop(stage: str, done: int, *rest: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    def begun(weights: str, **more: Any) -> Release:
+        options = {**unprotected, "settings": {**settings, "weights": str(tmp_path / weights)}}
+        return pipeline.fit("inversion", faces, checkpoint=file, every=1, **options, **more)[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    resumed = begun("moved", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    whole = begun("a").encoder.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.encoder.state_dict().items())
+    with pytest.raises(KeyboardInterrupt):
+        begun("a", progress=stop)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "__version__", "0.0.0")
+        with pytest.raises(InputError, match="another version of Veil"):
+            begun("a", resume=True)
+    shutil.rmtree(tmp_path / "a")
+    shutil.copytree(tmp_path / "b", tmp_path / "a")
+    with pytest.raises(InputError, match="run with other settings, files"):
+        begun("a", resume=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_that_name_files_are_those_whose_docstring_begins_so(name):
+    body = ast.parse(inspect.getsource(METHODS[name].config)).body[0].body
+    texts = [
+        (a.target.id, b.value.value)
+        for a, b in pairwise(body)
+        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)
+    ]
+    assert {field for field, text in texts if text.startswith("File ")} == METHODS[name].files
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle", "list"])
@@ -484,15 +541,103 @@ def test_progress_is_told_stage_and_losses():
     assert [(c[0], c[1], c[2]) for c in run.curves] == [(n, "s", "p") for n in range(30)]
 
 
+def test_losses_that_are_told_are_the_stages_own():
+    told = []
+    run = Run(seed=0, precision="fp32", progress=lambda *a: told.append((a[0], set(a[3]))))
+    for name in ("first", "second"):
+        player = Player(name, toy(1), lr=0.01)
+        for _ in run.stage(name, 1):
+            run.update(player, player.module(torch.ones(1, 4)).square().sum())
+    assert told == [("first", {"first"}), ("second", {"second"})]
+
+
+class Clock:
+    """In place of the module ``time``: every look is some seconds later than the one before."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now, self.seconds = 0.0, seconds
+
+    def monotonic(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+def checkpoints(folder: Path, steps: int, **options: object) -> list[int]:
+    """Steps after which a checkpoint was written."""
+    file, seen = folder / "c", []
+    run = Run(seed=0, precision="fp32", checkpoint=file, **options)
+    player = Player("p", toy(1), lr=0.01)
+    run.enter(player)
+    for step in run.stage("s", steps):
+        run.update(player, player.module(torch.ones(1, 4)).square().sum())
+        if file.exists():
+            seen.append(step.number)
+            file.unlink()
+    assert file.exists()  # at the end of the stage
+    return seen
+
+
+def test_checkpoints_come_by_time_where_steps_are_slow(tmp_path, monkeypatch):
+    """A step takes two looks at the clock: 14 seconds, so that each fifth is a minute after the last checkpoint."""
+    monkeypatch.setattr(engine, "time", Clock(7.0))
+    seen = checkpoints(tmp_path, 40)
+    assert 3 <= seen[0] <= 6
+    assert len(seen) >= 6
+    assert max(np.diff(seen)) <= 6
+
+
+def test_quick_steps_write_no_checkpoint_but_at_the_end(tmp_path):
+    assert checkpoints(tmp_path, 450) == []
+
+
+def test_checkpoints_come_by_steps_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "time", Clock(100.0))
+    assert checkpoints(tmp_path, 10, every=4) == [4, 8]
+
+
+def test_slow_steps_are_told_before_twenty_are_done(monkeypatch):
+    told = []
+    monkeypatch.setattr(engine, "time", Clock(2.0))
+    run = Run(seed=0, precision="fp32", progress=lambda *a: told.append(a[1]))
+    list(run.stage("s", 10))
+    assert told[0] <= 3
+    assert told[-1] == 10
+
+
+def test_a_checkpoint_says_whose_it_is(tmp_path):
+    file = checkpoint(tmp_path, method="aia")
+    assert left_by(file) == "aia (s 1 steps)"
+    with pytest.raises(InputError, match="is of an interrupted fit of 'aia', not of 'mi'; finish that one") as caught:
+        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this", method="mi")
+    assert str(file) in str(caught.value)
+    odd = checkpoint(tmp_path, method="a\x1b[31mia\n")
+    assert left_by(odd) == "a[31mia (s 1 steps)"
+    assert left_by(tmp_path / "nowhere") == ""
+    for content in (b"", b"hello", file.read_bytes()[:99], pickle.dumps({"trap": Trap(tmp_path / "sprung")})):
+        file.write_bytes(content)
+        assert left_by(file) == ""
+    assert not (tmp_path / "sprung").exists()
+
+
 # Several processes
 
 
-def test_share_needs_equal_parts():
+def test_batches_are_such_that_processes_share_them_equally():
     run = Run(seed=0)
-    run.state = SimpleNamespace(num_processes=2, process_index=1)
-    assert run.share(np.arange(6)).tolist() == [3, 4, 5]
-    with pytest.raises(InputError, match=r"divisible by the number of processes \(2\), got 5"):
-        run.share(np.arange(5))
+    run.state = SimpleNamespace(num_processes=3, process_index=1)
+    assert run.share(np.arange(6)).tolist() == [2, 3]
+    assert [run.batch(256), run.batch(258), run.batch(256, 1000), run.batch(256, 100)] == [258, 258, 258, 99]
+    run.check_batch(258)
+    run.check_batch(258, each=2)
+    with pytest.raises(InputError, match=r"^batch: must be a multiple of 3 where 3 processes share it, got 256"):
+        run.check_batch(256)
+    with pytest.raises(InputError, match=r"multiple of 6 where 3 processes share it, got 256; near are 252 and 258"):
+        run.check_batch(256, each=2)
+    with pytest.raises(InputError, match=r"3 processes need at least as many to learn from, got 2"):
+        run.batch(256, 2)
+    run.state = SimpleNamespace(num_processes=1, process_index=0)
+    run.check_batch(7, each=2)
+    assert [run.batch(7), run.batch(7, 5)] == [7, 5]
 
 
 PAPER = aia.Config(**{**SMALL, "steps_alone": 2, "steps_joint": 3})
@@ -544,37 +689,34 @@ def rank(folder: str) -> None:
     np.savez(Path(folder) / f"{os.environ['RANK']}.npz", **out)
 
 
-def two_processes(code: str) -> list[subprocess.Popen[bytes]]:
-    """As ``torchrun`` starts them."""
+def launched(code: str, count: int) -> list[subprocess.Popen[bytes]]:
+    """Processes as ``torchrun`` starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    alike = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [python(code, RANK=str(i), LOCAL_RANK=str(i), CUDA_VISIBLE_DEVICES="", **alike) for i in range(2)]
+    size = str(count)
+    alike = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [python(code, RANK=str(i), LOCAL_RANK=str(i), CUDA_VISIBLE_DEVICES="", **alike) for i in range(count)]
 
 
 def finished(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors.decode()
+    finally:  # one that failed leaves others that wait for it
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    ranks = two_processes(f"import test_engine; test_engine.rank({str(folder)!r})")
+    ranks = launched(f"import test_engine; test_engine.rank({str(folder)!r})", 2)
     one = results()
     finished(ranks)
     return one, [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
-
-
-def test_of_two_processes_one_writes_the_release(tmp_path):
-    build.pack("stylised", "identities=60,images=3", tmp_path / "pack", size=24, seed=0)
-    words = ["veil", "fit", "aia", str(tmp_path / "pack"), str(tmp_path / "r"), "--private=gender", "--quiet"]
-    words += ["--set=steps_alone=1", "--set=steps_joint=1", "--set=batch=16"]
-    finished(two_processes(f"import sys; from veil.cli import main; sys.argv = {words!r}; main()"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["pack", "r", "r.curves.parquet"]
-    assert Release.load(tmp_path / "r").method == "aia"
 
 
 def test_ranks_hold_the_same_weights(one_and_two):
@@ -625,3 +767,74 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
 
     assert 0 < gap(nudged) < 0.3
     assert gap(two) <= 5 * gap(nudged)
+
+
+THREE: dict[str, tuple[str, dict[str, object]]] = {  # use, settings
+    "aia": ("identity", {"encoder": "deep", "features": 16, "networks": 1, "noise": 0.5, "adversary": "mlp",
+                         "batch": 18, "steps_alone": 4, "steps_joint": 3}),
+    "template": ("identity", {"batch": 18, "guess": 16, "steps_guess": 2, "folds": 2, "adversaries": 1, "steps": 2,
+                              "keep": 0.75, "rounds": 1, "steps_erase": 2}),
+    "mi": ("identity", {"batch": 18, "features": 8, "steps_views": 1, "steps_alone": 1, "steps_discriminator": 1,
+                        "steps_joint": 1, "keep": 1.0, "least_variety": 0.0}),
+    "substitution": ("smile", {"batch": 18, "codes": 4, "heads": 1, "steps": 1, "people": 2}),
+    "inversion": ("smile", {"batch": 18, "features": 16, "capacity": 16.0, "steps_alone": 1,
+                            "steps_perceptual": 1, "steps_decoder": 1, "steps_joint": 1}),
+    "san": ("identity", {"batch": 18, "steps_classifier": 1, "steps_matcher": 1, "steps": 1, "aligned": 0.0}),
+    "leace": ("identity", {}),
+    "random": ("identity", {}),
+}  # fmt: skip
+
+
+def rank_of_three(folder: str) -> None:
+    """Fits every method as one of three processes, and writes the key and a digest of each release."""
+    out: dict[str, object] = {"told": by_first(lambda: os.environ["RANK"])}
+    with pytest.raises(InputError) as caught:
+        by_first(lambda: cli._floats("crop", f"rank {os.environ['RANK']}"))
+    out["raised"] = str(caught.value)
+    for name, (use, settings) in THREE.items():
+        pack = vectors_pack() if name == "template" else faces_pack()
+        release, _ = pipeline.fit(name, pack, private=["gender"], utility=use, settings=settings, precision="fp32")
+        assert (release.key is not None) == release.contract.keyed
+        values = b"".join(v.numpy().tobytes() for _, v in sorted(release.encoder.state_dict().items()))
+        out[name] = (hashlib.sha256(values).hexdigest(), release.key.hex() if release.key else "")
+    assert torch.distributed.get_world_size() == 3
+    (Path(folder) / f"{os.environ['RANK']}.json").write_text(json.dumps(out))
+
+
+def test_three_processes_fit_every_method_to_one_release_with_one_key(tmp_path):
+    assert THREE.keys() == METHODS.keys()
+    finished(launched(f"import test_engine; test_engine.rank_of_three({str(tmp_path)!r})", 3))
+    ranks = [json.loads((tmp_path / f"{i}.json").read_text()) for i in range(3)]
+    assert ranks[0] == ranks[1] == ranks[2]
+    assert (ranks[0].pop("told"), ranks[0].pop("raised")[-8:]) == ("0", "'rank 0'")
+    assert [name for name, (_, key) in ranks[0].items() if key] == [
+        "aia", "template", "substitution", "inversion", "random",
+    ]  # fmt: skip
+
+
+def rank_with_a_frontier(folder: str) -> None:
+    """``veil fit template`` as one of two processes; notes who measures the frontier."""
+    measure = frontier.measure
+
+    def noted(*arguments: object, **options: object) -> object:
+        (Path(folder) / f"measured-{os.environ['RANK']}").touch()
+        return measure(*arguments, **options)
+
+    frontier.measure = noted
+    frontier.NOISES = (0.5,)
+    sys.argv = ["veil", "fit", "template", f"{folder}/pack", f"{folder}/r", "--private=gender", "--quiet"]
+    sys.argv += [f"--set={pair}" for pair in ("steps=1", "steps_guess=1", "folds=2", "adversaries=1", "guess=16")]
+    cli.main()
+
+
+def test_of_two_processes_one_measures_the_frontier_and_writes_the_release(tmp_path):
+    pack = vectors_pack(people=100, images=2)
+    table = pa.table({"v": list(pack.x), **{n: [pack.classes[n][c] for c in pack.labels[n]] for n in pack.labels}})
+    pq.write_table(table, tmp_path / "vectors.parquet")
+    build.pack("embeddings", tmp_path / "vectors.parquet", tmp_path / "pack", seed=0)
+    finished(launched(f"import test_engine; test_engine.rank_with_a_frontier({str(tmp_path)!r})", 2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "measured-0", "pack", "r", "r.curves.parquet", "r.key", "vectors.parquet",
+    ]  # fmt: skip
+    release = Release.load(tmp_path / "r")
+    assert [point["noise"] for point in release.made["frontier"]] == [0.5]

@@ -188,6 +188,23 @@ def test_an_unknown_value_is_no_class(data: tuple[np.ndarray, ...]) -> None:
         Protector("leace").fit(x, private=[float("nan")] * len(x), identity=who)
 
 
+def test_names_of_columns_go_from_a_data_frame_to_the_release(data: tuple[np.ndarray, ...]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    x, gender, _, _ = data
+    names = [f"f{i}" for i in range(D)]
+    frame = pa.table({name: x[:, i] for i, name in enumerate(names)})
+    protector = Protector("leace").fit(frame, private=gender)
+    assert protector.release_.contract.columns == tuple(names)
+    np.testing.assert_array_equal(protector.transform(frame), protector.release_.transform(x.astype(np.float32)))
+    with pytest.raises(InputError, match=r"^X: The feature names should match .* same order"):
+        protector.transform(frame.select(names[::-1]))
+    with pytest.raises(
+        InputError, match=r"^X: The feature names should match .*unseen at fit time: - age .*missing: - f0$"
+    ):
+        protector.transform(frame.rename_columns(["age", *names[1:]]))
+    assert Protector("leace").fit(x, private=gender).release_.contract.columns == ()
+
+
 def test_transform_before_fit_is_sklearns_error(data: tuple[np.ndarray, ...]) -> None:
     with pytest.raises(NotFittedError):
         Protector("leace").transform(data[0])
@@ -223,6 +240,21 @@ def test_mistakes_are_one_line_at_fit(
         protector.fit(x, **{"private": gender, "identity": who, **kwargs})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_kept_is_not_hidden(data: tuple[np.ndarray, ...]) -> None:
+    """Whatever the names of its classes; what merely counts people is no use."""
+    x, gender, age, who = data
+    words = np.array(["f", "m"])[gender]
+    for given, message in (
+        ({"y": gender, "private": words}, "'private' does so of y"),
+        ({"y": age, "private": {"age": age, "gender": gender}, "identity": who}, "'age' does so of y"),
+        ({"private": {"who": who}, "identity": who}, "'who' does so of identity"),
+    ):
+        with pytest.raises(InputError, match=f"^private: must not tell the same as what is kept, and {message}$"):
+            Protector("leace").fit(x, **given)
+    Protector("leace").fit(x, y=age, private={"who": who}, identity=who)
+    Protector("leace").fit(x, private=np.arange(len(x)) // 2)
 
 
 def _broken(x: np.ndarray, row: int, value: float) -> np.ndarray:

@@ -1,6 +1,11 @@
+"""Findings and their file: what would mislead is refused, by one reader, in one line that names the place."""
+
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,7 @@ def finding(**changes: Any) -> Finding:
 def document(*found: Finding, **changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "version": "0.1.0", "seed": 0, "command": "veil audit PACK OUT", "created": "2026-01-02",
-        "data": {"kind": "images", "n": np.int64(8), "shape": (64, 64), "mean": np.float32(0.5), "odd": float("nan")},
+        "data": {"kind": "images", "n": np.int64(8), "shape": (64, 64), "identities": None, "skipped": float("nan")},
         "releases": [{"name": "Input", "role": "input"}, {"name": "AIA deep", "role": "method"}],
         "findings": found,
     }  # fmt: skip
@@ -43,14 +48,14 @@ def test_a_finding_keeps_plain_numbers() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"code": "attribute.guess"}, "unknown code"),
-        ({"code": "inversion"}, "unknown code"),
+        ({"code": "attribute.guess"}, "code must be a code of a figure that is known, got 'attribute.guess'"),
+        ({"code": "inversion.lpips"}, "code must be a code of a figure that is known"),
         ({"role": "attacker"}, "role must be one of"),
         ({"status": "fine"}, "status must be one of"),
-        ({"status": "not_applicable"}, "needs a note"),
-        ({"value": 0.7}, "outside its interval"),
-        ({"value": 0.5}, "outside its interval"),
-        ({"low": 0.64}, "outside its interval"),
+        ({"status": "not_applicable"}, "note must say why the status is 'not_applicable'"),
+        ({"value": 0.7}, "value must lie within its interval 0.59..0.63, got 0.7"),
+        ({"value": 0.5}, "value must lie within its interval"),
+        ({"low": 0.64}, "value must lie within its interval"),
         ({"value": float("nan")}, "value must be finite"),
         ({"high": float("inf")}, "high must be finite"),
         ({"low": None}, "low must be finite"),
@@ -61,8 +66,13 @@ def test_a_finding_keeps_plain_numbers() -> None:
         ({"n": 3.5}, "n must be a whole number"),
         ({"level": 95}, "level must lie between 0 and 1"),
         ({"worst": "yes"}, "worst must be true or false"),
-        ({"note": None}, "note must be a string"),
-        ({"status": "did_not_converge", "note": "no", "value": None}, "an interval needs a value"),
+        ({"note": None}, "note must be a text"),
+        ({"code": 3}, "code must be a text, got 3"),
+        ({"value": 10**400}, "value must be finite where the status is 'ok', got 1000"),
+        (
+            {"status": "did_not_converge", "note": "no", "value": None},
+            "value must be a number where there is an interval",
+        ),
     ],
 )
 def test_a_misleading_finding_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -83,9 +93,14 @@ def test_other_outcomes_need_no_figure() -> None:
         found.figures()
 
 
-@pytest.mark.parametrize("code", [*findings.CODES, "inversion.ssim", "certificate.balanced_accuracy"])
-def test_codes_in_use_are_taken(code: str) -> None:
+@pytest.mark.parametrize("code", findings.CODES)
+def test_codes_are_taken_and_reports_know_how_to_write_them(code: str) -> None:
     assert finding(code=code).code == code
+    assert report.metric(code).title
+
+
+def test_no_report_knows_a_code_that_is_none() -> None:
+    assert set(report.METRICS) == set(findings.CODES)
 
 
 def test_normalised_gain_is_the_share_of_the_gain_that_is_left() -> None:
@@ -133,7 +148,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert path == tmp_path / "new" / "out" / "findings.json"
     found = findings.read(path.parent)
     assert [Finding(**entry) for entry in found["findings"]] == [finding(), lost]
-    assert found["data"] == {"kind": "images", "n": 8, "shape": [64, 64], "mean": 0.5, "odd": None}
+    assert found["data"] == {"kind": "images", "n": 8, "shape": [64, 64], "identities": None, "skipped": None}
     assert "NaN" not in path.read_text()
     assert found["created"] == "2026-01-02"
     assert [entry.name for entry in path.parent.iterdir()] == ["findings.json"]
@@ -154,7 +169,9 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     path = findings.write(tmp_path, document(finding()))
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        findings.write(tmp_path, document(finding(), data={"thing": object()}))
+        findings.write(
+            tmp_path, document(finding(), releases=[{"name": "AIA deep", "role": "method", "config": {1: {2}}}])
+        )
 
     def no_space(fd: int) -> None:
         raise OSError(28, "No space left on device")
@@ -166,48 +183,155 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     assert [entry.name for entry in tmp_path.iterdir()] == ["findings.json"]
 
 
-def test_a_document_names_only_its_releases() -> None:
-    with pytest.raises(ValueError, match="not listed: Random"):
-        document(replace(finding(), release="Random"))
-    with pytest.raises(ValueError, match="names must differ"):
-        document(releases=[{"name": "Input"}, {"name": "Input"}])
+def test_a_document_names_only_its_releases(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"findings\[0\]\.release must be the name of a release in releases, got 'Random'"
+    ):
+        findings.write(tmp_path, document(replace(finding(), release="Random")))
+    twice = [{"name": "Input", "role": "input"}] * 2
+    with pytest.raises(ValueError, match=r"releases\[1\]\.name must be unique, got 'Input'"):
+        findings.write(tmp_path, document(releases=twice))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_incomplete_document_is_not_written(tmp_path: Path) -> None:
     given = document(finding())
     del given["curves"]
-    with pytest.raises(ValueError, match="curves missing"):
+    with pytest.raises(ValueError, match="curves is missing"):
         findings.write(tmp_path, given)
     assert not list(tmp_path.iterdir())
 
 
+Json = dict[str, Any]
+
+
+def whole() -> Json:
+    """A file with an entry of every kind."""
+    more: Json = {
+        "data": {
+            "kind": "images", "n": 8, "shape": [64, 64], "private": ["gender"], "splits": {"test": {"n": 8}},
+            "labels": {"gender": {"classes": ["f", "m"], "counts": {"test": [4, 4]}}},
+        },
+        "pictures": [{"file": "a.png"}],
+        "curves": [{"file": "a.parquet", "release": "AIA deep"}],
+        "maps": [{"release": "AIA deep", "x": [0.5], "y": [1], "person": [0]}],
+    }  # fmt: skip
+    found: Json = json.loads(json.dumps(document(finding(), finding(attacker="svm", worst=False), **more), default=int))
+    return found
+
+
+def _set(path: str, value: object) -> Callable[[Json], None]:
+    """Sets what lies at a path, or, without a value, deletes it."""
+
+    def change(document: Json) -> None:
+        *way, last = [int(p) if p.isdigit() else p for p in path.split(".")]
+        at: Any = document
+        for step in way:
+            at = at[step]
+        if value is _set:
+            del at[last]
+        else:
+            at[last] = value
+
+    return change
+
+
+WRONG: list[tuple[Callable[[Json], None], str]] = [
+    (_set("schema", 2), "schema must be 1, got 2; another version"),
+    (_set("schema", "1"), "schema must be 1, got '1'"),
+    (_set("schema", True), "schema must be 1, got True"),
+    (_set("schema", _set), "schema is missing"),
+    (_set("data", _set), "data is missing"),
+    (_set("mood", 1), "mood is no field that is known (schema, "),
+    (_set("command", 3), "command must be a text, got 3"),
+    (_set("seed", 0.5), "seed must be a whole number or null, got 0.5"),
+    (_set("data", []), "data must be an object, got []"),
+    (_set("data.mean", 0.5), "data.mean is no field that is known"),
+    (_set("data.n", 1.5), "data.n must be a whole number or null, got 1.5"),
+    (_set("data.private", "gender"), "data.private must be a list of texts, got 'gender'"),
+    (_set("data.private", [1]), "data.private must be a list of texts, got [1]"),
+    (_set("data.splits.test", 3), "data.splits.test must be an object, got 3"),
+    (_set("data.splits.test.n", "8"), "data.splits.test.n must be a whole number or null, got '8'"),
+    (_set("data.labels.gender.classes", _set), "data.labels.gender.classes is missing"),
+    (_set("data.labels.gender.counts.test", ["1"]), "data.labels.gender.counts.test must be a list of whole numbers"),
+    (_set("releases", {}), "releases must be a list, got {}"),
+    (_set("releases.1", 3), "releases[1] must be an object, got 3"),
+    (_set("releases.1.name", "Input"), "releases[1].name must be unique, got 'Input'"),
+    (_set("releases.1.role", "best"), "releases[1].role must be one of input, baseline, method, got 'best'"),
+    (_set("releases.1.role", _set), "releases[1].role is missing"),
+    (_set("releases.1.k", "8"), "releases[1].k must be a whole number or null, got '8'"),
+    (_set("releases.1.colour", "red"), "releases[1].colour is no field that is known"),
+    (_set("releases.1.named", "yes"), "releases[1].named must be true or false, got 'yes'"),
+    (_set("findings", _set), "findings is missing"),
+    (_set("findings.1", 7), "findings[1] must be an object, got 7"),
+    (_set("findings.1.code", _set), "findings[1].code is missing"),
+    (
+        _set("findings.1.code", "attribute.guess"),
+        "findings[1]: finding 'attribute.guess' of 'svm' on 'AIA deep': code must",
+    ),
+    (_set("findings.1.enemy", "svm"), "findings[1].enemy is no field that is known"),
+    (
+        _set("findings.1.value", 0.71),
+        "findings[1]: finding 'attribute.balanced_accuracy' of 'svm' on 'AIA deep': value must lie",
+    ),
+    (_set("findings.1.value", "0.6"), "value must be a number, got '0.6'"),
+    (_set("findings.1.value", True), "value must be a number, got True"),
+    (_set("findings.1.value", 10**400), "value must be finite where the status is 'ok', got 1000"),
+    (_set("findings.1.value", None), "value must be finite where the status is 'ok', got None"),
+    (_set("findings.1.value", float("nan")), "NaN is not a JSON number"),
+    (_set("findings.1.low", None), "low must be finite where the status is 'ok', got None"),
+    (_set("findings.1.level", 95), "level must lie between 0 and 1, got 95"),
+    (_set("findings.1.n", None), "n must be a whole number of at least 0, got None"),
+    (_set("findings.1.worst", 1), "worst must be true or false, got 1"),
+    (_set("findings.1.role", "attacker"), "role must be one of attack, utility, control, bound, got 'attacker'"),
+    (_set("findings.1.status", "fine"), "status must be one of ok, not_applicable, did_not_converge, got 'fine'"),
+    (_set("findings.1.release", "X"), "findings[1].release must be the name of a release in releases, got 'X'"),
+    (_set("pictures", [1]), "pictures[0] must be an object, got 1"),
+    (_set("pictures.0.file", _set), "pictures[0].file is missing"),
+    (_set("curves.0", "a"), "curves[0] must be an object, got 'a'"),
+    (_set("curves.0.release", "X"), "curves[0].release must be the name of a release in releases, got 'X'"),
+    (_set("maps.0.y", ["2"]), "maps[0].y must be a list of finite numbers, got ['2']"),
+    (_set("maps.0.person", [0, 1]), "maps[0].person must be as many as x (1) and y (1), got 2"),
+    (_set("maps.0.release", "X"), "maps[0].release must be the name of a release in releases, got 'X'"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=[said for _, said in WRONG])
+@pytest.mark.parametrize("read", [findings.read, report.read], ids=["audit", "report"])
+def test_both_readers_refuse_the_same(
+    read: Callable[[Path], object], change: Callable[[Json], None], said: str, tmp_path: Path
+) -> None:
+    text = whole()
+    (tmp_path / "findings.json").write_text(json.dumps(text))
+    read(tmp_path)  # which is whole before it is changed
+    change(text)
+    (tmp_path / "findings.json").write_text(json.dumps(text))
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert message.startswith(f"{tmp_path / 'findings.json'}: ")
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("text", "said"),
     [
-        (lambda text: text[: len(text) // 2], "not JSON, or cut short"),
-        (lambda text: "", "not JSON, or cut short"),
-        (lambda text: "[]", "it has no schema"),
-        (lambda text: "3", "it has no schema"),
-        (lambda text: '{"results": []}', "it has no schema"),
-        (lambda text: text.replace('"schema": 1', '"schema": 2'), "its schema must be 1, got 2"),
-        (lambda text: text.replace('"data"', '"date"'), "data missing"),
-        (lambda text: text.replace('"attacker"', '"enemy"'), "missing or unknown: attacker, enemy"),
-        (lambda text: text.replace("0.61", "0.71"), "outside its interval"),
-        (lambda text: text.replace("0.61", "NaN"), "value must be finite"),
-        (lambda text: text.replace('"pictures": []', '"pictures": [1]'), "'pictures' must be a list of objects"),
-        (lambda text: "[" * 100_000, "not JSON, or cut short"),
+        ("", "must be whole JSON, broken at line 1 column 1"),
+        ('{"schema": 1', "must be whole JSON, broken at line 1"),
+        ("[]", "schema is missing"),
+        ("3", "schema is missing"),
+        ('{"results": []}', "schema is missing"),
+        ('{"schema": 1}', "veil is missing"),
+        ("[" * 100_000, "must be JSON in UTF-8"),
     ],
 )
-def test_broken_files_are_refused_in_one_line(tmp_path: Path, change: Any, message: str) -> None:
-    path = findings.write(tmp_path, document(finding()))
-    text = path.read_text()
-    changed = change(text)
-    assert changed != text
-    path.write_text(changed)
-    with pytest.raises(InputError, match=message) as caught:
-        findings.read(tmp_path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_broken_files_are_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "findings.json").write_text(text)
+    for read in (findings.read, report.read):
+        with pytest.raises(InputError, match=said) as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
@@ -216,11 +340,15 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no findings here"):
         findings.read(tmp_path / "nowhere")
     (tmp_path / "findings.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="must be JSON in UTF-8"):
         findings.read(tmp_path)
     with pytest.raises(InputError, match="no findings here"):
         findings.read(tmp_path / "findings.json")
 
 
-def test_reports_know_how_notes_begin() -> None:
-    assert report.NO_BETTER == findings.NO_BETTER
+def test_a_report_needs_little_of_the_audit() -> None:
+    """The reader comes with the audit's findings; what attacks does not."""
+    code = "import sys, veil.report.html; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if name.startswith("veil.audit")} == {"veil.audit", "veil.audit.findings"}
+    assert not {"torch", "sklearn", "scipy"} & set(loaded)

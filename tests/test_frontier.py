@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from veil import InputError, frontier, pipeline
+from veil.audit.findings import Finding
 from veil.data.pack import SPLITS, Pack
 from veil.frontier import Point, kept, meet, parse_budget
 
@@ -26,6 +27,32 @@ def test_least_noise_within_the_budget_is_chosen():
     assert meet(POINTS, {"gender": 0.6}).noise == 1.0
     assert kept(POINTS, {"gender": 0.6}) == 0.9
     assert kept(POINTS, {"gender": 0.95}) == 0.99
+
+
+def test_without_a_use_the_least_noise_is_kept():
+    """Nobody measured what is left: noise is what takes of it."""
+    points = [Point(noise=p.noise, attacks=p.attacks, utility={}) for p in POINTS]
+    assert kept(points, {"gender": 0.95}) > kept(points, {"gender": 0.61}) > kept(points, {"gender": 0.6}) > 0
+    assert kept(points, {"gender": 0.5}) < 0
+
+
+def test_decisions_that_tell_nothing_give_way_to_the_auc():
+    """Their balanced accuracy has no figure; a concave ROC curve never gets one above its AUC."""
+
+    def finding(code, attacker, value):
+        common = {"code": code, "release": "r", "target": "gender", "attacker": attacker, "role": "attack", "n": 9}
+        if value is None:
+            return Finding(status="not_applicable", note="names one class for everybody", **common)
+        return Finding(value=value, low=value - 0.1, high=value + 0.1, chance=0.5, **common)
+
+    told, area = "attribute.balanced_accuracy", "attribute.auc"
+    found = [finding(told, "a", None), finding(area, "a", 0.56), finding(told, "b", None), finding(area, "b", 0.6)]
+    picked = frontier._picked(found, told, "gender")
+    assert (picked["code"], picked["attacker"], picked["value"]) == (area, "b", 0.6)
+    picked = frontier._picked([*found, finding(told, "c", 0.52)], told, "gender")
+    assert (picked["code"], picked["attacker"]) == (told, "c")
+    with pytest.raises(InputError, match="gender could not be measured"):
+        frontier._picked(found[::2], told, "gender")
 
 
 def test_budget_that_cannot_be_had_says_how_near_it_came():
@@ -119,3 +146,21 @@ def test_budget_needs_a_private_label_and_noise():
         pipeline.fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
     with pytest.raises(InputError, match="frontier needs a release with keyed noise, got noise 0; leave it out"):
         pipeline.fit_measured("template", pack, private=["gender"], preset="aligned")
+
+
+def test_a_label_of_a_budget_may_hold_a_sign_of_equality():
+    assert parse_budget("age>=30=0.6") == ("age>=30", 0.6)
+    for text in ("0.6", "=0.6", "age=", "age=0.6=x"):
+        with pytest.raises(InputError, match="budget: must be NAME=LIMIT"):
+            parse_budget(text)
+
+
+def test_a_frontier_that_cannot_be_measured_says_how_to_do_without(monkeypatch):
+    def trained(*arguments, **options):
+        raise AssertionError("trained before it was asked")
+
+    monkeypatch.setattr(pipeline, "fit", trained)
+    pack = population(3, people=50)
+    alone = Pack.from_arrays(pack.x, {n: pack.label(n) for n in pack.labels}, split=["protect"] * len(pack))
+    with pytest.raises(InputError, match=r"^frontier: split attack has no rows; .* \(--no-frontier\)$"):
+        pipeline.fit_measured("template", alone, private=["gender"])

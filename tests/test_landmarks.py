@@ -14,6 +14,7 @@ from PIL import Image
 
 from veil import cli
 from veil.data import build, stylised
+from veil.data.columns import IMAGE_KEYS
 from veil.data.decode import EYES, Eyes, Pixels
 from veil.data.landmarks import PLACES, read_landmarks
 from veil.data.layouts.listing import Item, Listing
@@ -91,20 +92,34 @@ def test_a_file_is_read_however_it_was_written(tmp_path):
     assert got.of("1.png") == (None, "no row in eyes.csv, which tells where eyes are")
 
 
+@pytest.mark.parametrize("key", ["path", "File_Name", "image_id", "Source"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_images_are_named_as_in_files_of_labels(tmp_path, key, separator):
+    (tmp_path / "eyes.csv").write_text(
+        "\n".join(separator.join(row) for row in ((key, *(p.upper() for p in PLACES)), ("jose\u0301.png", *"1234"))),
+        "utf-8",
+    )
+    assert read_landmarks(tmp_path / "eyes.csv").of("jos\u00e9.png") == (Eyes(1, 2, 3, 4), "")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "its header must name the column path once, got only an empty line"),
+        ("", "empty"),
+        (
+            f"which,{','.join(PLACES)}\na,1,2,3,4\n",
+            f"its header must name the images ({', '.join(IMAGE_KEYS)}), got which, {', '.join(PLACES)}",
+        ),
         ("path,left_eye_x\na,1\n", "its header must name the column left_eye_y once, got only path, left_eye_x"),
-        (f"{HEADER},path\n", "its header must name the column path once, got twice or more"),
+        (f"{HEADER},path\n", "column 'path' stands there more than once"),
         (f"{HEADER}\n", "must have a row for each image, got none"),
-        (f"{HEADER}\na,1,2,3,4\nb,1,2,x,4\n", "line 3: right_eye_x must be a finite number of pixels, got 'x'"),
-        (f"{HEADER}\na,1,nan,3,4\n", "line 2: left_eye_y must be a finite number of pixels, got 'nan'"),
-        (f"{HEADER}\na,1,2,3,-inf\n", "line 2: right_eye_y must be a finite number of pixels, got '-inf'"),
-        (f"{HEADER}\na,1,2\n", "line 2: right_eye_x must be a finite number of pixels, got ''"),
-        (f"{HEADER}\n ,1,2,3,4\n", "line 2: path must name an image, got nothing"),
-        (f"{HEADER}\na,1.5,2,1.5,2\n", "line 2: the eyes must lie at two places, got 1.5, 2 for both"),
-        (f"{HEADER}\na,1,2,3,4\n\n./a,1,2,3,4\n", "line 4: path must stand there once, got 'a' as in line 2"),
+        (f"{HEADER}\na,1,2,3,4\nb,1,2,x,4\n", "row 1: right_eye_x must be a finite number of pixels, got 'x'"),
+        (f"{HEADER}\na,1,nan,3,4\n", "row 0: left_eye_y must be a finite number of pixels, got 'nan'"),
+        (f"{HEADER}\na,1,2,3,-inf\n", "row 0: right_eye_y must be a finite number of pixels, got '-inf'"),
+        (f"{HEADER}\na,1,2\n", "line 2 must have 5 cells as the header, got 3"),
+        (f"{HEADER}\n ,1,2,3,4\n", "row 0: path must name an image, got nothing"),
+        (f"{HEADER}\na,1.5,2,1.5,2\n", "row 0: the eyes must lie at two places, got 1.5, 2 for both"),
+        (f"{HEADER}\na,1,2,3,4\n\n./a,1,2,3,4\n", "row 1: path must stand there once, got 'a' as in row 0"),
         (
             f"{HEADER}\na,3,2,1,2\nb,3,2,1,2\nc,1,2,3,4\n",
             "left_eye must be the eye on the left of the picture, got one to the right of right_eye in 2 of 3 rows; "
@@ -125,8 +140,8 @@ def test_a_malformed_file_is_one_line_and_nothing_is_written(tmp_path, text, wor
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff")
-    for path, words in ((tmp_path / "none.csv", "No such file"), (tmp_path / "picture.csv", "codec can't decode")):
-        with pytest.raises(InputError, match=f"{path.name}: the file of landmarks cannot be read .*{words}"):
+    for path, words in ((tmp_path / "none.csv", "no such file"), (tmp_path / "picture.csv", "codec can't decode")):
+        with pytest.raises(InputError, match=f"{path.name}: .*cannot be read.*{words}"):
             read_landmarks(path)
 
 
@@ -149,11 +164,15 @@ def test_the_pack_says_that_it_is_aligned(album, tmp_path):
     pack = build.pack("folder", album / "in", tmp_path / "a", **options)
     meta = json.loads((tmp_path / "a" / "pack.json").read_text())
     assert (meta["aligned"], meta["crop"]) == ([[1 / 3, 0.42], [2 / 3, 0.42]], None)
-    assert pack.framing == {"crop": None, "aligned": True}
+    assert pack.framing == {"crop": None, "aligned": True, "columns": ()}
     plain = build.pack("folder", album / "in", tmp_path / "b", size=32, crop=(0, 0, 0.5, 1))
     assert plain.meta["aligned"] is None
-    assert plain.framing == {"crop": (0, 0, 0.5, 1), "aligned": False}
-    assert replace(plain, meta={}).framing == {"crop": None, "aligned": False}  # a pack of an earlier version, say
+    assert plain.framing == {"crop": (0, 0, 0.5, 1), "aligned": False, "columns": ()}
+    assert replace(plain, meta={}).framing == {
+        "crop": None,
+        "aligned": False,
+        "columns": (),
+    }  # a pack of an earlier version, say
     # The data's fingerprint tells landmarks from none, and from others.
     eyes = read_landmarks(album / "eyes.csv").eyes
     moved = table(tmp_path / "moved.csv", {n: replace(e, left_y=e.left_y + 2) for n, e in eyes.items()})
@@ -196,7 +215,7 @@ def test_landmarks_take_the_place_of_a_layouts_crops(tmp_path):
         listing, tmp_path / "pack", layout="test", size=32, landmarks=table(tmp_path / "e.csv", {"a.png": eyes})
     )
     assert np.abs(seen(made.x[0]) - 32 * np.array(EYES)).max() < 1
-    assert made.framing == {"crop": None, "aligned": True}
+    assert made.framing == {"crop": None, "aligned": True, "columns": ()}
 
 
 def test_what_cannot_be_aligned_is_refused(album, tmp_path):
@@ -225,7 +244,7 @@ def test_the_command_aligns(album, tmp_path, monkeypatch, capsys):
     bad = tmp_path / "bad.csv"
     bad.write_text(f"{HEADER}\na,1,2,1,2\n")
     status, shown = command("--landmarks", bad)
-    assert (status, shown.count("\n"), "bad.csv: line 2: the eyes must lie at two places" in shown) == (2, 1, True)
+    assert (status, shown.count("\n"), "bad.csv: row 0: the eyes must lie at two places" in shown) == (2, 1, True)
     status, shown = command("--landmarks", album / "eyes.csv")
     assert (status, "24 images" in shown) == (0, True)
     for image in Pack.open(tmp_path / "pack").x:

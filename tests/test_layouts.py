@@ -78,11 +78,17 @@ def test_folder_with_csv(faces):
     assert words(pack, "identity")["b/3.jpg"] is None
     # A class of a row without an image is no class of the pack.
     assert pack.classes == {"identity": ("ann", "bob"), "gender": ("f", "m"), "age": ("30", "41")}
-    assert pack.meta["notes"][:4] == [
+    assert pack.meta["notes"] == [
         "1 files are no images by their name's ending and were left aside.",
         "Labels were read from people.csv.",
-        "1 of the images have no row in people.csv (the first: c.webp).",
+        "age: 1 values are words for nothing, such as NULL, and are taken as unknown.",
         "1 rows of people.csv name none of the images (the first: zzz.png).",
+    ]
+    assert pack.meta["warnings"] == [
+        "1 of the images have no row in people.csv (the first: c.webp).",
+        "identity is unknown in 2 of 5 rows.",
+        "gender is unknown in 1 of 5 rows.",
+        "age is unknown in 3 of 5 rows.",
     ]
 
 
@@ -114,7 +120,7 @@ def test_folder_by_folders_and_without_labels(faces):
     assert words(pack, "identity") == {"c.webp": None, "a/1.png": "a", "a/2.PNG": "a", "b/1.png": "b", "b/3.jpg": "b"}
     bare = packed("folder", faces, force=True)
     assert not bare.labels
-    assert "There is no file of labels: all images are without labels." in bare.meta["notes"]
+    assert "There is no file of labels: all images are without labels." in bare.meta["warnings"]
     assert len(bare) == 5
 
 
@@ -137,12 +143,12 @@ def test_folder_file_names_must_be_unique_to_be_enough(faces):
         ("who,gender\nx,y\n", r"no column names the image .*; it has who, gender"),
         ("file,g\na/1.png,f\n./a/1.png,m\n", r"'\./a/1.png' stands in column file more than once"),
         ("file,g,g\na/1.png,f,m\n", "column 'g' stands there more than once"),
-        ("file,g\na/1.png,f,m\n", "Expected 2 columns, got 3"),
+        ("file,g\na/1.png,f,m\n", "line 2 must have 2 cells as the header, got 3"),
         ("file,split\na/1.png,train\n", "split 'train' must be one of"),
-        ("file,g\n,f\n", "row 1 names no file"),
+        ("file,g\n,f\n", "row 0 names no file"),
         ("file,g\nq.png,f\n", r"none of its rows names one of the images .*'q.png'"),
         (b"file,g\na/1.png,\xff\xfe\n", "cannot be read"),
-        (b"PAR1 nonsense", "no column names|empty|cannot be read"),
+        (b"PAR1 nonsense", r"must be CSV, got Parquet: let its name end in \.parquet"),
     ],
 )
 def test_folder_labels_that_do_not_fit(faces, text, error):
@@ -159,9 +165,6 @@ def test_folder_other_mistakes(faces):
         packed("folder", faces, labels=faces / "none.csv")
     put(faces / "x.parquet", "nonsense")
     with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):
-        packed("folder", faces, labels=faces / "x.parquet")
-    pq.write_table(pa.table({"file": ["a/1.png"], "when": pa.array([[1, 2]])}), faces / "x.parquet")
-    with pytest.raises(InputError, match="column when is list"):
         packed("folder", faces, labels=faces / "x.parquet")
     with pytest.raises(InputError, match="setting identity is 'file'; must be one of folder"):
         packed("folder", faces, settings={"identity": "file"})
@@ -233,6 +236,140 @@ def test_folder_with_a_pack_for_labels(faces):
     assert words(one, "gender") == words(two, "gender")
 
 
+def test_folder_leaves_what_systems_and_tools_put_there(faces):
+    for name in (
+        ".thumbnails/x.png", "a/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/a/1.png", "a/.ipynb_checkpoints/1.png",
+        "__pycache__/x.png", "lost+found/x.png", "$RECYCLE.BIN/x.png", "System Volume Information/x.png",
+        "a/._1.png", ".hidden.jpg",
+    ):  # fmt: skip
+        put(faces / name, picture(9))
+    put(faces / "@anna" / "1.png", picture(8))  # a person, as some networks call them
+    pack = packed("folder", faces, settings={"identity": "folder"})
+    assert pack.classes["identity"] == ("@anna", "a", "b")
+    assert 9 not in pack.x
+    assert not skipped(pack)
+    assert pack.meta["notes"] == [
+        "1 files are no images by their name's ending and were left aside.",
+        "2 files are hidden (their names begin with a dot) and were left aside.",
+        "8 folders are of systems or tools and were left aside: $RECYCLE.BIN, .thumbnails, System Volume Information "
+        "and 5 more.",
+    ]
+    only = faces / ".thumbnails"
+    put(faces.parent / "none" / ".cache" / "x.png", picture())
+    with pytest.raises(
+        InputError, match=r"holds no images or vectors\. 1 folders are of systems or tools .* \.cache\."
+    ):
+        packed("folder", faces.parent / "none")
+    assert len(packed("folder", only, force=True)) == 1  # whoever names such a folder means it
+
+
+def test_folder_lists_images_that_are_not_read(faces):
+    kinds = {"x.heic": ".heic", "x.NEF": ".nef", "a/x.svg": ".svg", "x.ico": ".ico", "x.psd": ".psd"}
+    for name in kinds:
+        put(faces / name, "anything")
+    put(faces / "x.ppm.bz2", "BZh")
+    put(faces / "1.png_original", picture())
+    put(faces / "noending", picture(format="GIF"))
+    put(faces / "BM.txt", "BM is also how a text may begin")
+    pack = packed("folder", faces)
+    assert skipped(pack) == {
+        **{name: f"an image of a kind that is not read ({end}); convert it" for name, end in kinds.items()},
+        "x.ppm.bz2": "a compressed image (.bz2); unpack it",
+        "1.png_original": "an image by its first bytes, but not by its name's ending",
+        "noending": "an image by its first bytes, but not by its name's ending",
+    }
+    assert "2 files are no images by their name's ending and were left aside." in pack.meta["notes"]
+    assert "8 of 13 were skipped; skipped.csv says why." in pack.meta["warnings"]
+
+
+COMPOSED, DECOMPOSED = "Jos\u00e9", "Jose\u0301"
+
+
+def test_folder_compares_text_in_nfc(tmp_path):
+    source = tmp_path / "faces"
+    for name in (f"{DECOMPOSED}/1.png", f"{COMPOSED}/2.png", "Bob/1.png"):
+        put(source / name, picture())
+    if len(list(source.iterdir())) < 3:
+        pytest.skip("this file system knows one form of names only")
+    assert packed("folder", source, settings={"identity": "folder"}).classes["identity"] == ("Bob", COMPOSED)
+    rows = [(f"{COMPOSED}/1.png", DECOMPOSED), (f"{DECOMPOSED}/2.png", COMPOSED), ("Bob/1.png", "Bob")]
+    put(tmp_path / "l.csv", "file,pers\u00f3n,split\n" + "".join(f"{name},{person},test\n" for name, person in rows))
+    pack = packed("folder", source, labels=tmp_path / "l.csv", force=True)
+    assert pack.classes == {"pers\u00f3n": ("Bob", COMPOSED)}
+    assert (pack.label("pers\u00f3n") >= 0).all()
+    again = build.pack("folder", source, tmp_path / "again", size=16, labels=pack.path)
+    assert again.label("pers\u00f3n").tolist() == pack.label("pers\u00f3n").tolist()
+
+
+def test_folder_labels_say_nothing_in_many_words(faces):
+    cells = ["NULL", "None", "n/a", "-", "f"]
+    rows = "".join(f"{name},{cell}\n" for name, cell in zip(["c.webp", *FOLDER], cells, strict=True))
+    put(faces / "labels.csv", f"source,gender\n{rows}")
+    pack = packed("folder", faces)
+    assert list(words(pack, "gender").values()) == [None, None, None, None, "f"]
+    assert "gender: 4 values are words for nothing, such as NULL, and are taken as unknown." in pack.meta["notes"]
+    assert pack.meta["warnings"] == ["gender is unknown in 4 of 5 rows."]
+
+
+FOLDER = ["a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg"]
+
+
+@pytest.mark.parametrize("key", ["file_name", "Filename", "image_id", "Image", "File Name", "PATH"])
+def test_folder_labels_name_images_in_many_words(faces, key):
+    put(faces / "labels.csv", f"{key};gender\n" + "".join(f"{name};f\n" for name in FOLDER))
+    assert list(words(packed("folder", faces), "gender").values()) == [None, "f", "f", "f", "f"]
+
+
+def test_folder_labels_may_lack_the_endings_of_names(faces):
+    put(faces / "labels.csv", "image_id,gender\na/1,f\na/2,m\nb/1,f\n3,m\nc,f\nz,m\n")
+    assert list(words(packed("folder", faces), "gender").values()) == ["f", "f", "m", "f", "m"]
+    put(faces / "labels.csv", "image_id,gender\na/1,f\na/2.PNG,m\n")  # some have them, so others are other files
+    assert list(words(packed("folder", faces, force=True), "gender").values()) == [None, None, "m", None, None]
+    put(faces / "labels.csv", "image_id,gender\na/1,f\n")
+    put(faces / "a" / "1.jpg", picture(format="JPEG"))
+    with pytest.raises(InputError, match="none of its rows names one of the images"):  # a/1.jpg or a/1.png?
+        packed("folder", faces, force=True)
+
+
+def test_a_small_loss_is_a_note_and_a_large_one_a_warning(tmp_path):
+    source = tmp_path / "faces"
+    for i in range(40):
+        put(source / f"{i:02d}.png", picture())
+    rows = [f"{i:02d}.png,f" for i in range(40)]
+    put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[1:]))
+    pack = packed("folder", source, labels=tmp_path / "l.csv")
+    assert "1 of the images have no row in l.csv (the first: 00.png)." in pack.meta["notes"]
+    assert pack.meta["warnings"] == []
+    put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[20:]))
+    pack = packed("folder", source, labels=tmp_path / "l.csv", force=True)
+    assert pack.meta["warnings"] == [
+        "20 of the images have no row in l.csv (the first: 00.png).",
+        "gender is unknown in 20 of 40 rows.",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_booleans_are_the_same_in_every_file(faces, suffix):
+    values = ["True", "false", "TRUE", ""] if suffix == "csv" else [True, False, True, None]
+    if suffix == "csv":
+        rows = [f"{name},{value},{value or 'maybe'}" for name, value in zip(FOLDER, values, strict=True)]
+        put(faces / "labels.csv", "\n".join(["file,smile,said", *rows]))
+    else:
+        pq.write_table(pa.table({"file": FOLDER, "smile": values}), faces / "labels.parquet")
+    pack = packed("folder", faces)
+    assert pack.classes["smile"] == ("no", "yes")
+    assert list(words(pack, "smile").values()) == [None, "yes", "no", "yes", None]
+    if suffix == "csv":  # only where all that is known is spelt so
+        assert pack.classes["said"] == ("TRUE", "True", "false", "maybe")
+
+
+def test_numbers_are_the_same_in_every_file(faces):
+    rows = zip(FOLDER, ["1.0", "2.0", "", "3"], ["007", "1.0", "2", "3"], ["1.50", "2.0", "3", "4"], strict=True)
+    put(faces / "labels.csv", "file,age,code,height\n" + "\n".join(",".join(row) for row in rows))
+    pack = packed("folder", faces)
+    assert pack.classes == {"age": ("1", "2", "3"), "code": ("007", "1.0", "2", "3"), "height": ("1.50", "2", "3", "4")}
+
+
 # lfw
 
 
@@ -285,9 +422,8 @@ def check(pack: Pack) -> None:
     assert list(words(pack, "smile").values()) == ["yes", None, "no", None]
     assert list(words(pack, "identity").values()) == ["Ann_A", "Ann_A", "Bob_B", "Cy_C"]
     assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 2, 0, 0], [1, 0, 1, 1], [2, 3, 0, 1]]
-    notes = " ".join(pack.meta["notes"])
-    assert "1 images stand in both lists of gender" in notes
-    assert "gender is unknown in 2 of 4 rows" in notes
+    assert "1 images stand in both lists of gender" in " ".join(pack.meta["notes"])
+    assert "gender is unknown in 2 of 4 rows." in pack.meta["warnings"]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("lfw-deepfunneled.tar", "w"), ("lfw-deepfunneled.tgz", "w:gz")])
@@ -299,12 +435,12 @@ def test_lfw_archive(tmp_path, name, mode):
     pack = packed("lfw", source)
     check(pack)
     if mode == "w":  # a compressed archive cannot be listed beforehand
-        assert pack.meta["notes"][:4] == [
+        assert pack.meta["notes"] == [
             "1 images stand in both lists of gender; their gender is taken as unknown.",
             "The standard set has 13233 images; here are 4.",
             "1 entries of the lists of gender name no image.",
-            "1 images stand in neither list of gender; their gender is unknown.",
         ]
+        assert pack.meta["warnings"][0] == "1 images stand in neither list of gender; their gender is unknown."
     assert left(tmp_path) == ["lfw", "lfw.pack"]
 
 
@@ -319,6 +455,56 @@ def test_lfw_tree(tmp_path, base):
         put(source / base / person, face())
     lists(source)
     check(packed("lfw", source))
+
+
+def test_lfw_reads_the_tree_and_not_a_cache(tmp_path):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / "lfw" / person, face())
+        put(source / "small" / person.replace("_00", "-00"), picture())  # not named as LFW's are
+    put(source / ".cache" / "x" / "x.jpg", picture())
+    lists(source)
+    pack = packed("lfw", source)
+    check(pack)
+    assert "1 folders are of systems or tools and were left aside: .cache." in pack.meta["notes"]
+    check(packed("lfw", source / "lfw"))  # the lists may lie beside the tree
+
+
+def test_lfw_of_several_trees_is_refused_with_their_names(tmp_path):
+    source = tmp_path / "lfw"
+    for person in PEOPLE:
+        put(source / "lfw" / person, face())
+        put(source / "lfw-funneled" / person, face())
+    with pytest.raises(InputError, match=r"any of \S+lfw/lfw, \S+lfw/lfw-funneled could be meant; name one, or move"):
+        packed("lfw", source)
+    assert len(packed("lfw", source / "lfw")) == len(PEOPLE)
+
+
+def test_lfw_compares_names_in_nfc(tmp_path):
+    source, person = tmp_path / "lfw", f"{DECOMPOSED}_A"
+    put(source / person / f"{person}_0001.jpg", face())
+    put(source / person / f"{person}_0002.jpg", face())
+    put(source / "male_names.txt", f"{COMPOSED}_A_0001.jpg\n{COMPOSED}_A_0002.jpg\n")
+    put(source / "female_names.txt", "")
+    put(source / "pairs.txt", f"1\t1\n{COMPOSED}_A\t1\t2\n{COMPOSED}_A\t1\t{COMPOSED}_A\t2\n")
+    pack = packed("lfw", source)
+    assert pack.classes == {"identity": (f"{COMPOSED}_A",), "gender": ("male",)}
+    assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
+
+
+def test_lfw_archive_of_another_system(tmp_path):
+    members = [(f"lfw/{person}", face()) for person in PEOPLE]
+    members += [("__MACOSX/lfw/Ann_A/Ann_A_0003.jpg", face()), ("lfw/Ann_A/._Ann_A_0001.jpg", b"\0\5\x16\7")]
+    members += [("lfw/Ann_A/Ann_A_0009.heic", b"x")]
+    (tmp_path / "lfw").mkdir()
+    archive(tmp_path / "lfw" / "lfw.tar", members)
+    pack = packed("lfw", tmp_path / "lfw")
+    assert pack.sources.tolist() == PEOPLE
+    assert skipped(pack) == {
+        "__MACOSX/lfw/Ann_A/Ann_A_0003.jpg": "hidden, or in a folder of a system or tool",
+        "lfw/Ann_A/._Ann_A_0001.jpg": "hidden, or in a folder of a system or tool",
+        "lfw/Ann_A/Ann_A_0009.heic": "an image of a kind that is not read (.heic); convert it",
+    }
 
 
 def test_lfw_tar_tricks(tmp_path, monkeypatch):
@@ -488,10 +674,8 @@ def test_celeba(celebrities):
     assert list(words(pack, "identity").values()) == ["17", "17", "4", "5"]
     assert list(words(pack, "partition").values()) == ["train", "validation", "test", None]
     assert pack.meta["crop"] == list(celeba.CROP)
-    assert pack.meta["notes"][:2] == [
-        "1 images have no row in list_attr_celeba.txt; their attributes are unknown.",
-        "1 rows of list_attr_celeba.txt name no image.",
-    ]
+    assert pack.meta["warnings"][0] == "1 images have no row in list_attr_celeba.txt; their attributes are unknown."
+    assert pack.meta["notes"] == ["1 rows of list_attr_celeba.txt name no image."]
 
 
 def test_celeba_as_other_archives_unpack(tmp_path):
@@ -526,6 +710,13 @@ def test_celeba_as_other_archives_unpack(tmp_path):
 def test_celeba_lists_that_are_malformed(celebrities, name, text, error):
     put(celebrities / name, text)
     with pytest.raises(InputError, match=error):
+        packed("celeba", celebrities)
+
+
+@pytest.mark.parametrize("also", ["Img/img_align_celeba/000001.jpg", "Anno/list_attr_celeba.txt"])
+def test_celeba_in_two_places_is_refused_with_their_names(celebrities, also):
+    put(celebrities / also, face())
+    with pytest.raises(InputError, match=rf"any of .*{also.rpartition('/')[0]}.* could be meant"):
         packed("celeba", celebrities)
 
 
@@ -605,10 +796,11 @@ def test_embeddings_in_npz(tmp_path):
         gender=np.array([b"f", b"m"] * 6),
         age=np.array([np.nan, *range(11)]),
     )
-    with pytest.raises(InputError, match=r"array other is float32 \(12, 2\); must be 12 labels"):
-        packed("embeddings", tmp_path / "v.npz")
+    pack = packed("embeddings", tmp_path / "v.npz")
+    assert pack.classes["age"] == tuple(sorted(str(i) for i in range(11) if i != 4))
+    assert "as neither vectors, names nor labels: other (float32 (12, 2))." in " ".join(pack.meta["notes"])
     np.savez(tmp_path / "w.npz", face=x, name=np.arange(12), gender=np.array([b"f", b"m"] * 6))
-    pack = packed("embeddings", tmp_path / "w.npz")
+    pack = packed("embeddings", tmp_path / "w.npz", force=True)
     keep = [i for i in range(12) if i != 5]
     assert np.array_equal(pack.x, x[keep].astype(np.float32))
     assert words(pack, "gender") == {str(i): "fm"[i % 2] for i in keep}
@@ -620,7 +812,7 @@ def test_embeddings_with_labels_apart(tmp_path):
     put(tmp_path / "l.csv", "source,gender\na/2.jpg,f\na/1.jpg,m\nb/3.jpg,f\nb/4.jpg,m\n")
     pack = packed("embeddings", tmp_path / "v.npz", labels=tmp_path / "l.csv")
     assert words(pack, "gender") == {"1.jpg": "m", "2.jpg": "f", "3.jpg": "f", "9.jpg": None}
-    assert "1 of the vectors have no row in l.csv (the first: 9.jpg)." in pack.meta["notes"]
+    assert "1 of the vectors have no row in l.csv (the first: 9.jpg)." in pack.meta["warnings"]
     np.savez(tmp_path / "bare.npz", vectors(4))
     with pytest.raises(
         InputError, match=r"none of its rows names one of the vectors .*the first of the vectors is '0'"
@@ -671,13 +863,13 @@ def test_embeddings_mistakes(tmp_path):
 
     refuse("none.npz", "no such file")
     put(tmp_path / "v.txt", "x")
-    refuse("v.txt", r"must end in .parquet, .npz or .npy")
+    refuse("v.txt", r"must end in .parquet, .npz, .npy or .csv")
     put(tmp_path / "bad.npz", "PK nonsense")
     refuse("bad.npz", "cannot be read")
     put(tmp_path / "bad.parquet", "nonsense")
     refuse("bad.parquet", "cannot be read")
-    np.savez(tmp_path / "pickle.npz", vectors=vectors(2), who=np.array([{}, {}], object))
-    refuse("pickle.npz", "cannot be read")
+    np.savez(tmp_path / "pickle.npz", vectors=vectors(2), source=np.array(["a", "b"], object))
+    refuse("pickle.npz", "source must name the rows by text, .* got pickled objects, which are never loaded")
     np.savez(tmp_path / "two.npz", a=vectors(2), b=vectors(2))
     refuse("two.npz", r"no array of floats with two axes to take \(there are: a, b\)")
     refuse("two.npz", "array 'c' is not one", settings={"column": "c"})
@@ -697,7 +889,133 @@ def test_embeddings_mistakes(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "npz", "npy"])
+@pytest.mark.parametrize("kind", ["lists", "numpy", "bare", "columns", "semicolons"])
+def test_embeddings_in_csv(tmp_path, kind):
+    x = vectors() + np.float32(0.25)
+    texts = {
+        "lists": [f'"{row}"' for row in x.tolist()],
+        "numpy": [f'"{np.array2string(row, max_line_width=20)}"' for row in x],  # which breaks its lines
+        "bare": [" ".join(map(str, row)) for row in x.tolist()],
+    }
+    columns = [",".join(map(str, row)) for row in x.tolist()]
+    head = "name,identity,emb" if kind in texts else "name,identity,v0,v1,v2,v3"
+    rows = [f"{i}.jpg,{i // 3},{text}" for i, text in enumerate(texts.get(kind, columns))]
+    text = "\n".join([head, *rows])
+    put(tmp_path / "v.csv", text.replace(",", ";") if kind == "semicolons" else text)
+    pack = packed("embeddings", tmp_path / "v.csv")
+    np.testing.assert_array_equal(pack.x, x)
+    assert pack.sources.tolist() == [f"{i}.jpg" for i in range(12)]
+    assert list(words(pack, "identity").values()) == [str(i // 3) for i in range(12)]
+    assert pack.meta["columns"] == (["v0", "v1", "v2", "v3"] if kind in ("columns", "semicolons") else [])
+
+
+def test_embeddings_in_csv_that_are_unusable(tmp_path):
+    put(tmp_path / "v.csv", "source,emb\na,[1.5 2]\nb,[1.5 nan]\nc,\nd,[1.5]\ne,[0.0 0]\nf,[1 2.5]\n")
+    pack = packed("embeddings", tmp_path / "v.csv")
+    assert pack.sources.tolist() == ["a", "f"]
+    assert skipped(pack) == {
+        "b": "a NaN or infinite value",
+        "c": "0 values where others have 2",
+        "d": "1 values where others have 2",
+        "e": "only zeros",
+    }
+    put(tmp_path / "w.csv", "source,v0,v1\na,1.5,2\nb,,2\nc,NULL,3\nd,0,0\ne,1,2\n")
+    pack = packed("embeddings", tmp_path / "w.csv")
+    assert pack.x.tolist() == [[1.5, 2], [1, 2]]
+    assert skipped(pack) == {**dict.fromkeys("bc", "a NaN or infinite value"), "d": "only zeros"}
+    put(tmp_path / "comma.csv", "source;v0;v1\na;0,5;0,7\n")
+    with pytest.raises(InputError, match="no column of lists of floats, and not two columns of floats"):
+        packed("embeddings", tmp_path / "comma.csv")
+    put(tmp_path / "short.csv", "source,emb\na,[0.1 0.2 ... 0.3]\n")
+    with pytest.raises(InputError, match=r"lists in column emb were cut short \(\.\.\.\) when they were written"):
+        packed("embeddings", tmp_path / "short.csv")
+
+
+def test_embeddings_leave_columns_aside_that_are_no_labels(tmp_path):
+    n = 12
+    table = {
+        "source": pa.array([f"{i}" for i in range(n)], pa.string_view()),
+        "gender": pa.array(["f", "m"] * 6, pa.string_view()),
+        "emb": pa.array(vectors().tolist(), pa.large_list(pa.float64())),
+        "bbox": [[1, 2, 3, 4]] * n,
+        "kps": [[[1.0, 2.0]] * 5] * n,
+        "taken": pa.array([0] * n, pa.timestamp("ms")),
+        "thumb": [b"\xff\xd8\xff"] * n,
+        "meta": [{"a": 1}] * n,
+        "__index_level_0__": list(range(n)),
+    }
+    pq.write_table(pa.table(table), tmp_path / "v.parquet")
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert pack.classes == {"gender": ("f", "m")}
+    assert pack.meta["notes"] == [
+        "Left aside of v.parquet, as neither vectors, names nor labels: bbox (list<element: int64>), "
+        "kps (list<element: list<element: double>>), taken (timestamp[ms]), thumb (binary), "
+        "meta (struct<a: int64>), __index_level_0__ (int64)."
+    ]
+    pq.write_table(
+        pa.table({k: table[k] for k in ("source", "taken", "bbox")} | {"age": list(range(n))}), tmp_path / "l.parquet"
+    )
+    again = build.pack("embeddings", tmp_path / "v.parquet", tmp_path / "again", labels=tmp_path / "l.parquet")
+    assert set(again.classes) == {"gender", "age"}
+    assert "Left aside of l.parquet" in again.meta["notes"][1]
+
+
+def test_embeddings_in_npz_of_any_machine_and_with_odd_arrays_beside_them(tmp_path):
+    x = vectors()
+    np.savez(
+        tmp_path / "v.npz",
+        vectors=x.astype(">f8"),
+        source=np.array([f"\u00e4{i}" for i in range(12)]).astype(">U3"),
+        age=np.arange(12).astype(">i4"),
+        gender=np.array(["f", "m"] * 6).astype(">U1"),
+        height=np.arange(12).astype(np.longdouble),
+        box=np.ones((12, 4)),
+        when=np.array(["2020-01-01"] * 12, "M8[D]"),
+        who=np.array([{}] * 12, object),
+        version=np.array("1.0"),
+    )
+    pack = packed("embeddings", tmp_path / "v.npz")
+    np.testing.assert_array_equal(pack.x, x)
+    assert pack.sources.tolist() == [f"\u00e4{i}" for i in range(12)]
+    assert words(pack, "age") == words(pack, "height") == {f"\u00e4{i}": str(i) for i in range(12)}
+    assert pack.classes["gender"] == ("f", "m")
+    (note,) = pack.meta["notes"]
+    for said in ("box (float64 (12, 4))", "when (datetime64[D])", "who (pickled objects, which are never loaded)",
+                 "version (<U3 ())"):  # fmt: skip
+        assert said in note
+    np.save(tmp_path / "v.npy", x.astype(">f4"))
+    np.testing.assert_array_equal(packed("embeddings", tmp_path / "v.npy", force=True).x, x)
+
+
+def test_embeddings_say_which_columns_they_are(tmp_path):
+    x = vectors()
+    table = {"source": [f"{i}" for i in range(12)], **{name: x[:, j] for j, name in enumerate(("yaw", "pitch", "iod"))}}
+    pq.write_table(pa.table({**table, "age": x[:, 3]}), tmp_path / "v.parquet")
+    pack = packed("embeddings", tmp_path / "v.parquet")
+    assert pack.framing["columns"] == ("yaw", "pitch", "iod", "age")
+    assert pack.meta["notes"] == ["Vectors are the 4 columns yaw, pitch, iod, age of v.parquet."]
+    chosen = packed("embeddings", tmp_path / "v.parquet", settings={"column": "iod, yaw"}, force=True)
+    np.testing.assert_array_equal(chosen.x, x[:, [2, 0]])
+    assert chosen.framing["columns"] == ("iod", "yaw")
+    assert set(chosen.labels) == {"pitch", "age"}
+    with pytest.raises(InputError, match=r"columns iod,who: each must be one of numbers, named once .* got 'who'"):
+        packed("embeddings", tmp_path / "v.parquet", settings={"column": "iod,who"}, force=True)
+
+
+def test_a_file_of_one_column_of_labels_keeps_its_blank_cells(tmp_path):
+    np.save(tmp_path / "v.npy", vectors(4))
+    put(tmp_path / "l.csv", "gender\nf\n\nm\n\n")  # the last line is blank, and so is a cell
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv")
+    assert list(words(pack, "gender").values()) == ["f", None, "m", None]
+    put(tmp_path / "l.csv", "gender\nf\n\nm\nf\n\n\n")
+    pack = packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv", force=True)
+    assert list(words(pack, "gender").values()) == ["f", None, "m", "f"]
+    put(tmp_path / "l.csv", "gender\nf\n\nm\nf\nm\n")  # a row too many, whose blank cell an older reader dropped
+    with pytest.raises(InputError, match="names no rows, so it must have 4 of them, got 5"):
+        packed("embeddings", tmp_path / "v.npy", labels=tmp_path / "l.csv", force=True)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npz", "npy", "csv"])
 def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix):
     from veil.data.vectors import VectorFile
 
@@ -712,6 +1030,8 @@ def test_embeddings_are_read_as_they_are_asked_for(tmp_path, monkeypatch, suffix
     source = tmp_path / f"v.{suffix}"
     if suffix == "parquet":
         pq.write_table(pa.table({"v": column(vectors(95).tolist(), "fixed")}), source, row_group_size=25)
+    elif suffix == "csv":
+        put(source, "v\n" + "\n".join(f'"{row}"' for row in vectors(95).tolist()))
     else:
         (np.savez if suffix == "npz" else np.save)(source, vectors(95))
     listing = LAYOUTS["embeddings"](source, Options())
@@ -840,6 +1160,15 @@ def test_ferg_as_the_archive_unpacks(tmp_path):
     assert packed("ferg", tmp_path / "ferg").sources.tolist() == ["mery/mery_fear/1.png"]
 
 
+def test_ferg_of_several_trees_is_refused_with_their_names(tmp_path):
+    for tree in ("one", "two", ".cache"):
+        put(tmp_path / "ferg" / tree / "mery" / "mery_fear" / "1.png", picture())
+    with pytest.raises(InputError, match=r"any of \S+ferg/one, \S+ferg/two could be meant"):
+        packed("ferg", tmp_path / "ferg")
+    pack = packed("ferg", tmp_path / "ferg" / "two")
+    assert len(pack) == 1
+
+
 def test_ferg_mistakes(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         packed("ferg", tmp_path / "ferg")
@@ -919,6 +1248,26 @@ def test_vggface2(vggface2, published):
     ]
 
 
+def test_vggface2_leaves_systems_folders_aside(vggface2):
+    for name in ("train/@eaDir/x.jpg", "test/n000001/.thumbnails/1.jpg", "train/._n000002.jpg"):
+        put(vggface2 / name, loose())
+    put(vggface2 / "train" / "n000003" / "0009_01.heic", "x")
+    pack = packed("vggface2", vggface2)
+    assert sorted(pack.sources) == sorted(FACES)
+    assert skipped(pack) == {"train/n000003/0009_01.heic": "an image of a kind that is not read (.heic); convert it"}
+    assert pack.meta["notes"][:2] == [
+        "1 files are hidden (their names begin with a dot) and were left aside.",
+        "2 folders are of systems or tools and were left aside: train/@eaDir, .thumbnails.",
+    ]
+
+
+@pytest.mark.parametrize("also", ["data/train/n000002/1.jpg", "meta/identity_meta.csv"])
+def test_vggface2_in_two_places_is_refused_with_their_names(vggface2, also):
+    put(vggface2 / also, META)
+    with pytest.raises(InputError, match=r"any of \S+vggface2\S*, \S+/(data|meta/identity_meta\.csv) could be meant"):
+        packed("vggface2", vggface2)
+
+
 def test_vggface2_with_a_crop_that_the_user_names(vggface2):
     pack = packed("vggface2", vggface2, crop=(0, 0, 0.4, 1))
     # The centred square of columns 0 to 80: rows 80 to 160, of which the first face's 30 upper ones are bright.
@@ -949,11 +1298,9 @@ def test_vggface2_of_one_part_and_people_without_a_row(vggface2):
     pack = packed("vggface2", vggface2)
     assert words(pack, "gender") == {"test/n000001/0001_01.jpg": "male", "test/n000004/0001_01.jpg": None}
     assert words(pack, "identity")["test/n000004/0001_01.jpg"] == "n000004"
-    assert pack.meta["notes"][:2] == [
-        "1 people have no row in identity_meta.csv; their gender is unknown.",
-        "3 rows of identity_meta.csv name people without a folder.",
-    ]
-    assert "gender is unknown in 1 of 2 rows." in pack.meta["notes"]
+    assert pack.meta["warnings"][0] == "1 people have no row in identity_meta.csv; their gender is unknown."
+    assert pack.meta["notes"][0] == "3 rows of identity_meta.csv name people without a folder."
+    assert "gender is unknown in 1 of 2 rows." in pack.meta["warnings"]
 
 
 def test_vggface2_images_that_are_unusable(vggface2):
@@ -1088,8 +1435,10 @@ def test_msceleb_of_a_folder_split_by_person(tmp_path):
         people = range(20 * part, 20 * part + 20)
         put(tmp_path / "ms" / f"part{part}.tsv", b"".join(line(f"m.{p}", i) for p in people for i in range(2)))
     put(tmp_path / "ms" / "readme.txt", "x")
+    put(tmp_path / "ms" / "._part1.tsv", "\0\5\x16\7")  # as macOS leaves them on other systems' disks
     pack = packed("msceleb", tmp_path / "ms")
     assert len(pack) == 80
+    assert pack.meta["notes"] == ["1 files are hidden (their names begin with a dot) and were left aside."]
     assert pack.sources[[0, -1]].tolist() == ["m.20/0-FaceId-0", "m.59/1-FaceId-0"]
     people = [set(pack.label("identity")[pack.split == s].tolist()) for s in range(4)]
     assert sum(map(len, people)) == len(set.union(*people)) == 40

@@ -10,10 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from veil.audit import linkage as module
+from veil.audit.attackers import DidNotConverge
 from veil.audit.findings import Finding
 from veil.audit.linkage import firsts, identification, linkage
 from veil.audit.pools import LARGEST, pool
 from veil.audit.run import Subject, audit
+from veil.audit.verification import Metric
 from veil.data.pack import Pack
 from veil.errors import InputError
 
@@ -48,18 +50,20 @@ def linked(releases: NDArray[Any], originals: NDArray[Any] | None = None, effort
 # -- nearest records --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
-def test_firsts_finds_the_nearest_as_a_search_of_all_does(kind: Any) -> None:
+@pytest.mark.parametrize("kind", ["cosine", "centred cosine", "euclidean"])
+def test_firsts_finds_the_nearest_as_a_search_of_all_does(kind: str) -> None:
     rng = np.random.default_rng(1)
     probes, gallery = rng.normal(size=(300, 5)).astype(np.float32), rng.normal(size=(40, 5)).astype(np.float32)
     own = rng.integers(40, size=300)
-    if kind == "cosine":
-        near = (probes / np.linalg.norm(probes, axis=1)[:, None]) @ (
-            gallery / np.linalg.norm(gallery, axis=1)[:, None]
-        ).T
-    else:
+    centre = np.float32([1, 0, -1, 0, 2]) if kind == "centred cosine" else None
+    if kind == "euclidean":
         near = -np.linalg.norm(probes[:, None] - gallery, axis=2)
-    assert (firsts(probes, gallery, own, kind) == (near.argmax(1) == own)).all()
+        metric = Metric(kind="euclidean")
+    else:
+        a, b = (side - (0 if centre is None else centre) for side in (probes, gallery))
+        near = (a / np.linalg.norm(a, axis=1)[:, None]) @ (b / np.linalg.norm(b, axis=1)[:, None]).T
+        metric = Metric(centre=centre)
+    assert (firsts(probes, gallery, own, metric) == (near.argmax(1) == own)).all()
 
 
 def test_records_that_are_all_alike_are_found_by_chance() -> None:
@@ -95,6 +99,45 @@ def test_the_same_record_is_found_by_its_cosine(monkeypatch: pytest.MonkeyPatch)
     found = linked(x)
     assert (found["linkability.rank1"].attacker, found["linkability.rank1"].value) == ("cosine", 1.0)
     assert found["linkability.rank1"].low < 1  # type: ignore[operator]
+
+
+def test_records_around_other_points_are_found_without_their_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases and originals lie around different points: what they share is what is left without those."""
+    monkeypatch.setattr(module, "LINKERS", {})
+    pack, x = population()
+    rng = np.random.default_rng(5)
+    moved = (x + 0.8 * rng.normal(size=x.shape) + 5 * rng.normal(size=WIDTH)).astype(np.float32)
+    originals = x - np.float32(5)
+    test = rows(pack)[2]
+    plain = firsts(moved[test], originals[test], np.arange(len(test))).mean()
+    less = firsts(moved[test] - moved.mean(0), originals[test] - originals.mean(0), np.arange(len(test))).mean()
+    found = linked(moved, originals)["linkability.rank1"]
+    assert (found.attacker, found.value) == ("centred cosine", pytest.approx(less, abs=0.05))
+    assert less > 2 * plain
+
+
+def test_linkers_that_fail_have_a_finding_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def singular(problem: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    def lost(problem: Any) -> Any:
+        raise DidNotConverge("its training loss became nan")
+
+    monkeypatch.setattr(module, "LINKERS", {"canonical correlations": singular, "two towers": lost})
+    _, x = population()
+    pack = population()[0]
+    for releases, stands in ((x, True), (x[:, :3].copy(), False)):  # of another width nothing else is there
+        found = linkage(
+            releases, x, pack.label("identity"), *rows(pack), release="r", seed=0, effort="standard", level=0.95
+        )
+        failed = {f.attacker: (f.code, f.status, f.note, f.worst) for f in found if not f.ok}
+        assert failed == {
+            "canonical correlations": ("linkability.auc", "did_not_converge", "LinAlgError: Singular matrix", False),
+            "two towers": ("linkability.auc", "did_not_converge", "its training loss became nan", False),
+        }
+        assert [f.code for f in found if f.ok] == stands * [
+            "linkability.auc", "linkability.rank1", "identification.rank1_originals",
+        ]  # fmt: skip
 
 
 def test_originals_that_are_images_are_linked_too() -> None:
@@ -214,4 +257,4 @@ def test_noise_of_every_image_averages_out_of_a_pool(monkeypatch: pytest.MonkeyP
 
 def test_records_far_from_zero_are_compared_by_their_differences() -> None:
     x = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-    assert firsts(x + np.float32(1e4), x + np.float32(1e4), np.arange(200), "euclidean").mean() == 1
+    assert firsts(x + np.float32(1e4), x + np.float32(1e4), np.arange(200), Metric(kind="euclidean")).mean() == 1

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import brightness_file, onnx_file, vectors_pack
 from veil import pipeline
-from veil.audit import run, transfer
+from veil.audit import run, transfer, verification
 from veil.audit.run import Subject
 from veil.data.pack import Pack
 from veil.engine import onnxfile
@@ -103,24 +103,89 @@ def lit_pack() -> Pack:
     )
 
 
+READ, AREA = "attribute.transfer_balanced_accuracy", "attribute.transfer_auc"
 OPTIONS: dict[str, Any] = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
 
 
 def test_a_classifier_of_a_file_reads_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mean brightness is the label on originals, and its opposite on inverted images; nothing is fitted to the file."""
+    """Mean brightness is the label on originals, and its opposite on inverted images."""
     monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
     pack = lit_pack()
     x = np.asarray(pack.x)
     files = [OnnxNetwork(brightness_file(tmp_path / "light.onnx"))]
     found = transfer.classified(x, {"Input": x, "Inverted": 255 - x}, pack, "light", files=files, **OPTIONS)
-    by = {(name, f.attacker): f for name, each in found.items() for f in each}
+    by = {(name, f.attacker): f for name, each in found.items() for f in each if f.code == READ}
     assert set(by) == {(n, a) for n in ("Input", "Inverted") for a in ("RBF SVM", "light.onnx")}
     assert by["Input", "light.onnx"].value == 1
     assert by["Inverted", "light.onnx"].value == 0
-    assert by["Input", "light.onnx"].note == "a file of the user's"
-    assert by["Inverted", "light.onnx"].note == "below chance: its opposite is right more often; a file of the user's"
+    theirs = "a file of the user's; by its largest logit, without the threshold, "
+    assert by["Input", "light.onnx"].note == theirs + "1.000"
+    assert by["Inverted", "light.onnx"].note == "below chance: its opposite is right more often; " + theirs + "0.000"
     assert by["Input", "RBF SVM"].note == ""
-    assert sum(f.worst for f in found["Input"]) == 1
+    areas = {
+        name: f.value for name, each in found.items() for f in each if f.code == AREA and f.attacker == "light.onnx"
+    }
+    assert areas == {"Input": 1, "Inverted": 0}
+    assert sum(f.worst for f in found["Input"] if f.code == READ) == 1
+
+
+def test_a_classifier_of_a_file_gets_a_threshold_on_originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its logits were made for other light: the larger one names one class for everybody, and still it tells all."""
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ())
+    pack = lit_pack()
+    x = np.asarray(pack.x)
+    mean = ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0})
+    shifted = onnx_file(
+        tmp_path / "shifted.onnx", mean, ("MatMul", ("w",), {}), ("Add", ("b",), {}), shape=["B", 1, 4, 4],
+        w=[[-1, 1]], b=[[9, 0]],
+    )  # fmt: skip
+    found = transfer.classified(x, {"Input": x}, pack, "light", files=[OnnxNetwork(shifted)], **OPTIONS)["Input"]
+    read = next(f for f in found if f.code == READ)
+    assert (read.value, read.worst) == (1, True)
+    assert read.note == "a file of the user's; by its largest logit, without the threshold, 0.500"
+
+
+def test_a_classifier_of_a_file_in_another_order_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ())
+    pack = lit_pack()
+    x = np.asarray(pack.x)
+    turned = OnnxNetwork(brightness_file(tmp_path / "turned.onnx", [[1.0, -1.0]]))
+    found = transfer.classified(x, {"Input": x}, pack, "light", files=[turned], **OPTIONS)["Input"]
+    read = next(f for f in found if f.code == READ)
+    assert "AUC on originals 0.000: are its classes in the pack's order?" in read.note
+    assert next(f.value for f in found if f.code == AREA) == 0
+
+
+def test_the_classifier_with_the_best_auc_on_originals_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one whose threshold, set on the same originals, is lucky there; and one that raises costs only itself."""
+    rng = np.random.default_rng(0)
+    n = 800
+    numbers = np.arange(n)
+    x = np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8).reshape(n, 1, 2)
+    y = numbers // 4 % 2
+    pack = Pack.from_arrays(x, {"identity": numbers // 4, "light": y})
+    check = pack.rows("calibrate")
+    weak = 0.9 * y + rng.normal(size=n)
+    lucky = rng.normal(size=n)
+    lucky[check] = np.where(y[check] == 1, -5.0, 0.0)
+    lucky[check[y[check] == 1][::2]] = 5.0  # half of a class above all others, the rest of it below
+
+    def knowing(values: np.ndarray) -> Any:
+        both = np.stack([-values, values], 1).astype(np.float32)
+        return lambda problem: lambda x: both[x[:, 0, 0].astype(int) * 256 + x[:, 0, 1]]
+
+    def singular(problem: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(transfer, "CLASSIFIERS", ("lucky", "weak", "singular"))
+    known = {"lucky": knowing(lucky), "weak": knowing(weak), "singular": singular}
+    monkeypatch.setattr(transfer, "ATTACKERS", known)
+    found = transfer.classified(pack.x, {"Input": pack.x}, pack, "light", **OPTIONS)["Input"]
+    assert {f.attacker for f in found if f.worst} == {"weak"}
+    failed = next(f for f in found if f.attacker == "singular")
+    assert (failed.status, failed.note) == ("did_not_converge", "LinAlgError: Singular matrix")
 
 
 def test_a_file_that_fails_is_not_taken_for_safety(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +214,7 @@ def test_a_matcher_of_a_file_compares_beside_the_trained_one(tmp_path: Path, mon
     monkeypatch.setattr(
         transfer, "siamese", lambda problem: lambda x: np.random.default_rng(0).normal(size=(len(x), 4))
     )
+    monkeypatch.setattr(verification, "metrics_of", lambda x, rows: {"cosine": verification.COSINE})
     pack = lit_pack()
     x = np.asarray(pack.x)
     file = OnnxNetwork(onnx_file(tmp_path / "pixels.onnx", FLATTEN, shape=["B", 1, 8, 8]))
@@ -172,7 +238,28 @@ def test_a_matcher_of_a_file_compares_beside_the_trained_one(tmp_path: Path, mon
     assert value("Inverted", "mixed_auc") == pytest.approx(1 - exact, abs=1e-6)
     assert value("Constant", "transfer_auc") == 0.5
     assert abs(value("Input", "transfer_auc", transfer.MATCHER) - 0.5) < 0.2
-    assert "a file of the user's" in found["Input"][-1].note
+    assert found["Input"][-1].note.endswith("; by cosine; a file of the user's")
+
+
+def test_a_matcher_of_a_file_compares_by_the_metric_that_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features far from 0, as dlib's are: their cosines say less than what is left without their mean."""
+    monkeypatch.setattr(transfer, "siamese", lambda problem: lambda x: np.zeros((len(x), 4), np.float32))
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(160), 4)
+    x = (0.5 * rng.integers(0, 256, (160, 4, 4))[who] + 0.5 * rng.integers(0, 256, (640, 4, 4))).astype(np.uint8)
+    x = (x * np.linspace(0.2, 1, 16).reshape(4, 4)).astype(np.uint8)
+    pack = Pack.from_arrays(x, {"identity": [f"{i:03d}" for i in who]})
+    far = OnnxNetwork(onnx_file(tmp_path / "f.onnx", FLATTEN, ("Add", ("b",), {}), shape=["B", 1, 4, 4], b=[9.0] * 16))
+    found = transfer.matched(x, {"Input": x}, pack, file=far, **OPTIONS)["Input"]
+    figure = next(f for f in found if (f.code, f.attacker) == ("verification.transfer_auc", "f.onnx"))
+    assert "by centred cosine" in figure.note or "by euclidean" in figure.note
+    rows = pack.rows("test")
+    moved = x[rows].reshape(len(rows), -1) / 127.5 + 8
+    unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    a, b = np.triu_indices(len(rows), 1)
+    assert figure.value > auc((unit @ unit.T)[a, b], who[rows[a]] == who[rows[b]]) + 0.005
 
 
 def _audit(pack: Pack, releases: dict[str, np.ndarray], **options: Any) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
+import hashlib
 import io
 import json
+import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -18,7 +22,7 @@ from PIL import Image
 
 from veil.data import build
 from veil.data.layouts.listing import Item, Listing
-from veil.data.pack import SPLITS, Pack, encode
+from veil.data.pack import SPLITS, Pack, encode, sha256, told_class
 from veil.errors import InputError
 
 
@@ -75,7 +79,7 @@ def test_values_that_are_no_labels():
 
 
 def test_values_of_labels():
-    codes, classes = encode(np.array([1.0, np.nan, 2.0, 2.5]))
+    codes, classes, _ = encode(np.array([1.0, np.nan, 2.0, 2.5]))
     assert classes == ("1", "2", "2.5")
     assert codes.tolist() == [0, -1, 1, 2]
     assert encode([True, False, None])[1] == ("no", "yes")
@@ -83,6 +87,64 @@ def test_values_of_labels():
     for name, words in (("NAType", "<NA>"), ("NaTType", "NaT")):  # as pandas calls and shows what is missing
         missing = type(name, (), {"__str__": lambda self, words=words: words})()
         assert encode(["a", missing, "b"])[0].tolist() == [0, -1, 1]
+
+
+def test_tensors_are_labels_like_any_other():
+    torch = pytest.importorskip("torch")
+    for values in (torch.tensor([0, 1, 1]), [torch.tensor(v) for v in (0, 1, 1)], (0, 1, 1)):
+        assert Pack.from_arrays(np.ones((3, 2)), {"a": values}, split=["test"] * 3).classes == {"a": ("0", "1")}
+    assert encode(torch.tensor([True, False]))[1] == ("no", "yes")
+    assert encode(torch.tensor([0.5, 1.0, float("nan")]))[1] == ("0.5", "1")
+    x = torch.ones(3, 2, requires_grad=True)
+    assert Pack.from_arrays(x, {"a": [1, 2, 3]}, split=["test"] * 3).x.dtype == np.float32
+    with pytest.raises(InputError, match="a value must be a string, a number or a boolean, got a list"):
+        encode(torch.zeros(2, 2))
+
+
+def test_text_is_read_as_what_it_stands_for():
+    assert encode(["True", "false", "TRUE", None, ""])[1] == ("no", "yes")
+    assert encode(["True", "maybe"])[1] == ("True", "maybe")
+    assert encode(["1.0", "2.0", "", "3"])[1] == ("1", "2", "3")
+    assert encode(["1.0", "2.5"])[1] == encode([1.0, 2.5])[1] == ("1", "2.5")
+    assert encode(["007", "1.0"])[1] == ("007", "1.0")
+    assert encode(["jos\u00e9", "jose\u0301"])[1] == ("jos\u00e9",)
+
+
+def test_words_for_nothing_are_unknown_and_counted():
+    codes, classes, nothing = encode(["f", "NULL", "None", "n/a", "-", "\\N", "", None, float("nan"), "unknown"])
+    assert (codes.tolist(), classes, nothing) == ([0] + [-1] * 9, ("f",), 6)
+    pack = Pack.from_arrays(np.ones((2, 2)), {"a": ["f", "NULL"]}, split=["test"] * 2)
+    assert pack.meta["notes"] == ["a: 1 values are words for nothing, such as NULL, and are taken as unknown."]
+
+
+@pytest.mark.parametrize(
+    ("value", "classes", "name"),
+    [
+        ("True", ("no", "yes"), "yes"),
+        ("FALSE", ("yes",), "no"),
+        (True, ("no", "yes"), "yes"),
+        ("True", ("True", "maybe"), "True"),
+        ("2.0", ("1", "2"), "2"),
+        ("jose\u0301", ("jos\u00e9",), "jos\u00e9"),
+        ("NULL", ("f", "m"), None),
+        ("none", ("none", "sunglasses"), "none"),
+        ("x", ("f", "m"), "x"),
+        ("", ("f", "m"), None),
+    ],
+)
+def test_a_told_value_is_read_as_it_would_be_in_a_column(value, classes, name):
+    assert told_class(value, classes) == name
+
+
+def test_columns_of_vectors_have_names(tmp_path):
+    pack = Pack.from_arrays(np.ones((3, 2)), {}, split=["test"] * 3, columns=["yaw", "a\u0302ge"])
+    assert pack.framing["columns"] == ("yaw", "\u00e2ge")
+    frame = type("Frame", (), {"columns": ["a", "b"], "__array__": lambda self, *_, **__: np.ones((3, 2))})()
+    assert Pack.from_arrays(frame, {}, split=["test"] * 3).framing["columns"] == ("a", "b")
+    assert Pack.from_arrays(np.ones((3, 2)), {}, split=["test"] * 3).framing["columns"] == ()
+    for x, columns in ((np.ones((3, 2)), ["a"]), (np.ones((3, 2)), ["a", "a"]), (np.ones((3, 2, 2), np.uint8), ["a"])):
+        with pytest.raises(InputError, match="columns: must be a name for each value"):
+            Pack.from_arrays(x, {}, columns=columns)
 
 
 def test_vectors_become_float32():
@@ -123,6 +185,15 @@ def test_unknown_names():
         pack.label("sex")
     with pytest.raises(InputError, match="'train'"):
         pack.rows("train")
+
+
+def test_identity_that_no_row_has_is_no_use():
+    x, labels = np.zeros((8, 2), np.float32), {"gender": ["f", "m"] * 4}
+    for unknown in ({}, {"identity": [None] * 8}):
+        pack = Pack.from_arrays(x, labels | unknown, split=["protect"] * 8)
+        assert (pack.knows_people, pack.known_use("identity"), pack.known_use("gender")) == (False, (), ("gender",))
+    pack = Pack.from_arrays(x, labels | {"identity": [None] * 7 + ["a"]}, split=["protect"] * 8)
+    assert (pack.knows_people, pack.known_use("identity")) == (True, ("identity",))
 
 
 def test_require_names_class_and_split():
@@ -181,13 +252,15 @@ def test_what_is_written_is_read(tmp_path):
     for person in range(10):
         assert len(set(pack.split[pack.label("identity") == person])) == 1
     assert pack.pairs.tolist() == [[4, 5, 1, 0], [4, 8, 0, 1]]
-    assert pack.meta["notes"] == [
+    assert pack.meta["warnings"] == [
         "gender is unknown in 4 of 40 rows.",
         "1 of 3 pairs name images that are not in the pack: gone.",
     ]
     assert calls == [(32, 40, 0), (40, 40, 0)]
     assert left_behind(tmp_path) == ["pack"]
-    assert left_behind(tmp_path / "pack") == ["images.npy", "labels.parquet", "pack.json", "pairs.npy", "skipped.csv"]
+    assert left_behind(tmp_path / "pack") == [
+        "checked.json", "images.npy", "labels.parquet", "pack.json", "pairs.npy", "skipped.csv",
+    ]  # fmt: skip
     assert np.array_equal(np.load(tmp_path / "pack" / "images.npy"), pack.x)
     schema = pq.read_schema(tmp_path / "pack" / "labels.parquet")
     assert schema.names == ["source", "split", "identity", "gender"]
@@ -396,7 +469,8 @@ def edit(path: Path, change) -> None:
 def replace(path: Path, name: str, data: bytes) -> None:
     """A file that lies about nothing but what it holds: its size and digest are as in pack.json."""
     (path / name).write_bytes(data)
-    edit(path, lambda meta: meta["files"][name].update(bytes=len(data)))
+    digest = hashlib.sha256(data).hexdigest()
+    edit(path, lambda meta: meta["files"][name].update(bytes=len(data), sha256=digest))
 
 
 def saved(array: np.ndarray) -> bytes:
@@ -445,13 +519,64 @@ def test_files_missing_cut_off_or_changed(packed, name):
     Pack.open(packed, verify=True)
 
 
-def test_verify_sees_one_changed_byte(packed):
-    data = bytearray((packed / "images.npy").read_bytes())
+def changed_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    (packed / "images.npy").write_bytes(data)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.parquet", "pairs.npy"])
+def test_one_changed_byte_is_seen(packed, name):
+    changed_byte(packed / name)
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"{name}: its SHA-256 is not the one in pack.json; the file was changed"):
+            Pack.open(packed)
+
+
+def test_a_change_that_kept_its_time_is_seen_by_verify(packed):
+    stat = (packed / "images.npy").stat()
+    changed_byte(packed / "images.npy")
+    os.utime(packed / "images.npy", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     Pack.open(packed)
     with pytest.raises(InputError, match=r"images.npy: its SHA-256 is not the one in pack.json"):
         Pack.open(packed, verify=True)
+
+
+@pytest.mark.parametrize("without", ["nothing", "record", "sense"])
+def test_a_copy_is_hashed_once(packed, tmp_path, monkeypatch, without):
+    fingerprint = Pack.open(packed).fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy, copy_function=shutil.copy)  # with other times
+    if without == "record":
+        (copy / "checked.json").unlink()
+    elif without == "sense":
+        (copy / "checked.json").write_text("[" * 200_000)
+    hashed = []
+    monkeypatch.setattr("veil.data.pack.sha256", lambda path: hashed.append(path.name) or sha256(path))
+    assert Pack.open(packed).fingerprint == fingerprint
+    assert hashed == []
+    assert Pack.open(copy).fingerprint == fingerprint
+    assert hashed == ["images.npy", "labels.parquet", "pairs.npy"]
+    assert Pack.open(copy).fingerprint == fingerprint
+    assert len(hashed) == 3
+    assert left_behind(copy) == left_behind(packed)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_copy_that_cannot_be_written_to_opens(packed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy, copy_function=shutil.copy)
+    copy.chmod(0o555)
+    assert Pack.open(copy).fingerprint == Pack.open(packed).fingerprint
+
+
+def test_fingerprint_tells_what_was_replaced_since_and_what_pack_json_alone_says(packed):
+    opened = Pack.open(packed)
+    parts = [dataclasses.replace(opened, split=opened.split[::-1].copy()), dataclasses.replace(opened, x=opened.x + 1)]
+    assert len({p.fingerprint for p in (opened, *parts)}) == 3
+    assert dataclasses.replace(opened, path=Path("elsewhere")).fingerprint == opened.fingerprint
+    edit(packed, lambda meta: meta["classes"]["gender"].reverse())
+    assert Pack.open(packed).fingerprint != opened.fingerprint
 
 
 def test_files_that_contradict_each_other(packed):

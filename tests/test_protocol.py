@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 
 from conftest import vectors_pack
 from veil import pipeline
+from veil.audit.run import Subject, audit
+from veil.data import build, splits, stylised
 from veil.data.pack import Pack
+from veil.engine import Run
 from veil.errors import InputError
+from veil.estimator import Protector
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -133,6 +139,47 @@ def test_no_name_of_a_person_is_in_a_release(tmp_path):
     assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()
 
 
+NAMES = ("yaw", "pitch", "roll", "iod", "nose", "mouth")
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "settings"),
+    [
+        ("aia", "paper", BRIEF["aia"]),
+        ("aia", "deep", BRIEF["aia"]),
+        ("template", "default", BRIEF["template"]),
+        ("template", "erased", {"rounds": 2, "steps_erase": 2}),
+        ("template", "aligned", BRIEF["template"]),
+        ("template", "noise", {}),
+        ("substitution", "default", {"steps": 2, "batch": 16, "codes": 4, "heads": 1, "people": 2, "guide": 0.0}),
+        ("leace", None, {}),
+        ("random", None, {}),
+    ],
+)
+def test_a_release_knows_the_columns_that_its_vectors_stood_in(method, preset, settings, tmp_path):
+    named = replace(pack("vectors"), meta={"columns": list(NAMES)})
+    named = replace(named, x=np.clip(named.x, 0, 1)) if method == "random" else named
+    release, _ = pipeline.fit(method, named, private=["gender"], preset=preset, settings=settings)
+    assert release.contract.columns == NAMES
+    loaded = Release.load(release.save(tmp_path / "r"))
+    assert loaded.contract.columns == NAMES
+    turned = replace(named, meta={"columns": list(reversed(NAMES))})
+    with pytest.raises(InputError, match=r"^it: the release was fitted on the columns yaw, .*, the pack's are mouth, "):
+        loaded.contract.check_framing(turned, "it")
+    loaded.contract.check_framing(replace(named, meta={}), "it")  # of a pack in memory nothing need be known
+
+
+def test_a_base_and_an_audit_take_packs_of_the_same_columns_only(tmp_path):
+    named = replace(pack("vectors"), meta={"columns": list(NAMES)})
+    base, _ = pipeline.fit("aia", named, private=["gender"], settings=BRIEF["aia"])
+    turned = replace(named, meta={"columns": list(reversed(NAMES))}, split=np.arange(len(named)).astype(np.int8) % 4)
+    with pytest.raises(InputError, match=r"^base: the release was fitted on the columns"):
+        pipeline.fit("leace", turned, private=["gender"], base=base)
+    entry = pipeline.Entry(name="A", release=base)
+    with pytest.raises(InputError, match=r"^A: the release was fitted on the columns"):
+        pipeline.audit_pack(turned, tmp_path / "audit", [entry], private=["gender"], utility=["identity"])
+
+
 def test_settings_that_are_no_numbers_or_of_another_kind():
     method = METHODS["template"]
     for value, message in (
@@ -161,8 +208,49 @@ def test_joint_classes_that_would_not_fit():
         METHODS["template"].fit(METHODS["template"].presets["default"], pack, private=list(labels))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"precision": "fp16"}, "precision: must be one of"),
-                                                  ({"seed": -1}, "seed: must lie in 0")])  # fmt: skip
-def test_options_of_a_fit_that_do_not_serve(options, message):
-    with pytest.raises(InputError, match=message):
-        pipeline.fit("leace", vectors_pack(), private=["gender"], **options)
+def test_a_precision_that_there_is_not():
+    with pytest.raises(InputError, match="precision: must be one of"):
+        pipeline.fit("leace", vectors_pack(), private=["gender"], precision="fp16")
+
+
+def _as_layout(seed: object, folder: Path) -> None:
+    build.pack("stylised", "identities=9", folder / "pack", seed=seed)
+
+
+def _as_subject(seed: object, folder: Path) -> None:
+    subject = Subject(name="r", x=vectors_pack().x, role="method")
+    audit([subject], vectors_pack(), private=["gender"], utility=[], seed=seed, jobs=1)
+
+
+SEEDED = {
+    "Pack.from_arrays": lambda seed, _: Pack.from_arrays(np.eye(3), {}, seed=seed),
+    "assign": lambda seed, _: splits.assign(np.arange(9), seed),
+    "pack": _as_layout,
+    "population": lambda seed, _: stylised.population(9, 1, seed),
+    "Run": lambda seed, _: Run(seed=seed),
+    "fit": lambda seed, _: pipeline.fit("template", vectors_pack(), private=["gender"], seed=seed),
+    "fit_measured": lambda seed, _: pipeline.fit_measured("template", vectors_pack(), private=["gender"], seed=seed),
+    "a method's fit": lambda seed, _: METHODS["leace"].fit(
+        METHODS["leace"].presets["default"], vectors_pack(), private=["gender"], seed=seed
+    ),
+    "Protector": lambda seed, _: Protector("leace", seed=seed).fit(np.eye(9), private=[0, 1, 1] * 3),
+    "audit": _as_subject,
+    "audit_pack": lambda seed, folder: pipeline.audit_pack(
+        vectors_pack(), folder / "out", [], private=["gender"], utility=[], seed=seed
+    ),
+    "demo": lambda seed, folder: pipeline.demo(folder / "demo", seed=seed),
+}
+
+
+@pytest.mark.parametrize("what", SEEDED)
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5, "7", None])
+def test_a_seed_that_is_none_is_one_line_everywhere(what, seed, tmp_path):
+    with pytest.raises(InputError, match=r"^seed: must be a whole number in 0 \.\. 2\*\*31 - 1, got") as caught:
+        SEEDED[what](seed, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_may_be_any_whole_number():
+    assert (splits.assign(np.arange(50), np.int64(3)) == splits.assign(np.arange(50), 3)).all()
+    assert Run(seed=np.uint8(3)).seed == 3

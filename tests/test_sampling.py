@@ -87,6 +87,12 @@ def test_draws_follow_the_generator():
         assert (kind(50, rng(1)) != kind(50, rng(2))).any()
 
 
+def test_people_of_one_image_each_are_coupled_with_themselves_where_that_will_do():
+    couples = Couples(np.arange(6), np.arange(6), alone=True).genuine(6, rng(), singles=0.25)
+    assert (couples[:, 0] == couples[:, 1]).all()
+    assert sorted(couples[:, 0].tolist()) == list(range(6))
+
+
 @pytest.mark.parametrize(
     ("identity", "problem"),
     [([], "at least 2 people, got 0"), ([4, 4, 4], "at least 2 people, got 1"), ([0, 1, 2], "2 images, got none")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from statistics import NormalDist
 
@@ -80,7 +81,12 @@ def test_labels_are_consistent():
     worn = labels["glasses"].reshape(101, 20).mean(axis=1)
     assert worn.std() > 0.2  # a habit of the person: independent coins would give about 0.1
     names = faces.names(2019)
-    assert names["identity"] == "person-00100"
+    assert re.fullmatch("person-00100-[0-9a-f]{8}", names["identity"])
+    other = stylised.population(101, 20, seed=1)  # whose number 100 is somebody else
+    assert other.names(2019)["identity"][:12] == names["identity"][:12]
+    assert other.names(2019)["identity"] != names["identity"]
+    assert faces.names(2000)["identity"] == names["identity"]
+    assert stylised.population(101, 2, seed=0).names(201)["identity"] == names["identity"]
     assert names["gender"] == ("female", "male")[labels["gender"][2019]]
 
 
@@ -161,7 +167,7 @@ def test_identity_stands_out():
     [
         (lambda f: stylised.population(1, 5), "identities must be at least 2, not 1"),
         (lambda f: stylised.population(4, 0), "images must be at least 1, not 0"),
-        (lambda f: stylised.population(4, 2, seed=-1), "seed must be at least 0, not -1"),
+        (lambda f: stylised.population(4, 2, seed=-1), "seed: must be a whole number"),
         (lambda f: stylised.render(f, size=15), "size must be at least 16 pixels, not 15"),
         (lambda f: stylised.render(f, channels=2), "channels must be 1 (grey) or 3 (RGB), not 2"),
         (lambda f: stylised.render(f, threads=0), "threads must be at least 1, not 0"),

@@ -26,20 +26,26 @@ from safetensors.torch import save as to_bytes
 
 from veil import outputs
 from veil._version import __version__
-from veil.data import build, decode, sidecar
+from veil.data import build, decode, framing, sidecar
+from veil.data import columns as kinds
+from veil.data.columns import nfc, plain
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, check_utf8, clean
-from veil.data.pack import SPLITS, Pack, class_name, few, flat, sha256
+from veil.data.layouts.listing import LOSS, Item, Listing, check_utf8, clean
+from veil.data.pack import SPLITS, Pack, few, flat, sha256, told_class
 from veil.data.vectors import VectorFile, open_vectors
 from veil.errors import InputError
 from veil.outputs import Part, Parts, Skipped, join
 from veil.release import BATCH, Release, in_order
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
+_END = 1 << 20  # bytes at either end of a file by which it is known
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done, the rows expected (or None) and the rows skipped."""
+
+Remark = Callable[[str, str], None]
+"""Called with "warning", of what is lost, or "note", and a sentence that the user should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +68,25 @@ class _Source:
 
     Attributes:
         count: Number of rows.
-        fingerprint: Changes with the rows.
+        fingerprint: Changes with the rows, but for changes that leave the sizes of files as they were.
+        times: Changes with the times of the files; of a pack it is empty, as its fingerprint says all.
         batches: The rows from one on, which must be the first of a part.
         columns: Whether each value of a row stands in a column of its own.
+        notes: What was left aside, and how the rows are read.
+        warnings: What may be wrong with them.
         found: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them.
+        uprights: Widths and heights of its images, as they are decoded.
     """
 
     count: int
     fingerprint: str
+    times: str
     batches: Callable[[int], Generator[_Batch, None, None]]
     columns: bool = False
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     found: Sequence[tuple[str, str]] = ()
+    uprights: list[tuple[int, int]] = field(default_factory=list)
 
 
 def apply(
@@ -89,6 +103,7 @@ def apply(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    remark: Remark | None = None,
 ) -> tuple[int, int]:
     """Release every row of a source.
 
@@ -102,13 +117,14 @@ def apply(
 
     Args:
         release: With its key, if it is keyed.
-        source: A pack, a folder of images, or a Parquet, npz or npy file of vectors (:mod:`veil.data.vectors`).
-        out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is Parquet with a
+        source: A pack, a folder of images, or a Parquet, npz, npy or CSV file of vectors (:mod:`veil.data.vectors`).
+            Where the release knows the columns that its vectors stood in, a table's are put in their order.
+        out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is a table with a
             column a value, ``release_0``, ``release_1`` and so on instead. ``NAME.npz``: arrays ``releases`` and
             ``source``. ``NAME.npy``: the releases alone. In files images are rows of values in [0, 1]. Or a folder: a
             pack of vectors, or of images, that keeps the labels and splits of the pack it came from. No label or other
             column of a file is copied: it may be private.
-        column: The source's column, or array, of vectors, where it is not clear.
+        column: The source's column, or array, of vectors, where it is not clear; or several columns, ``A,B,...``.
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
         row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
@@ -117,9 +133,12 @@ def apply(
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
-        resume: Go on with a run of the same release, source and target that was killed.
+        resume: Go on with a run of the same release, source and target that was killed. Where files of the source have
+            other times, rows that are done are read again and compared.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
         progress: Told after every batch.
+        remark: Told, at the end, what was left aside, what is lost, and what may be wrong: pictures of other shapes or
+            sizes than the training pack's, say.
 
     Returns:
         Rows written, and rows that could not be read: those are listed, with reasons, in ``OUT.skipped.csv``. In an npy
@@ -127,9 +146,10 @@ def apply(
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
-            a told class is not one of the release's, landmarks or choices are malformed, missing or not called for, or
-            a run to resume had another release, source or target; if a file to be written exists; or, with ``images``,
-            if the release gives vectors, or ``out`` and ``source`` lie one in the other.
+            a told class is not one of the release's, a table lacks a column that the release was fitted on or has
+            another, landmarks or choices are malformed, missing or not called for, or a run to resume had another
+            release, source or target; if a file to be written exists; or, with ``images``, if the release gives
+            vectors, or ``out`` and ``source`` lie one in the other.
     """
     source, out = Path(source), Path(out)
     check_utf8(out)
@@ -155,6 +175,7 @@ def apply(
     k, each = (1, BATCH["images"]) if images else (release.contract.k, outputs.PART)
     run = {
         "source": rows.fingerprint,
+        outputs.TIMES: rows.times,
         "column of vectors": column or "",
         "choice of told labels": ", ".join(told),
         "file of landmarks": "" if eyes is None else sha256(eyes.path),
@@ -168,7 +189,15 @@ def apply(
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
         _check_files(out, rows.found, replace=force or (outputs.partial_folder(out) / outputs.RUN).exists())
     try:
-        with Parts(out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images) as parts:
+        with (
+            Parts(
+                out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images,
+                unchanged=partial(_unchanged, rows, source if images else None, progress),
+            ) as parts,
+            warnings.catch_warnings(),
+        ):  # fmt: skip
+            # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             if images:
                 _write_images(release, source, rows, out, parts, eyes, choices, progress)
             else:
@@ -176,7 +205,7 @@ def apply(
             n, skipped = parts.totals()
             if n == 0:
                 first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
-                raise InputError(f"{source}: no row could be read; {first}")
+                raise InputError(" ".join([f"{source}: no row could be read; {first}.", *rows.notes]).removesuffix("."))
             if images:
                 outputs.list_skipped(parts, out)
             elif pack is not None and not out.suffix:
@@ -187,7 +216,32 @@ def apply(
         left = outputs.partial_folder(out)
         rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); {rest}") from error
+    if remark is not None:
+        lost = f"{skipped:,} of {n + skipped:,} were left out; {outputs.skipped_file(out).name} says why."
+        new = framing.described(rows.uprights) if rows.uprights else None
+        doubt = framing_doubt(release, source.name, pack, new)
+        for warning in (*rows.warnings, *([lost] if skipped >= LOSS * (n + skipped) else []), doubt):
+            if warning:
+                remark("warning", warning)
+        for note in rows.notes:
+            remark("note", note)
     return n, skipped
+
+
+def framing_doubt(
+    release: Release, what: str, pack: Pack | None, new: Mapping[str, Sequence[float]] | None = None
+) -> str:
+    """A warning where a pack's, or ``new``, pictures were not cut as those that a release was fitted on; else ""."""
+    crop = release.contract.crop
+    if pack is not None and "crop" in pack.meta and pack.kind == "images" and not release.contract.aligned:
+        new = pack.meta.get("pictures")
+        if pack.framing["crop"] != crop:
+            return (
+                f"{what}: its images were cropped to {pack.framing['crop'] or 'their centred square'}, those that the "
+                f"release was fitted on to {crop or 'their centred square'}; pack them alike (--crop)."
+            )
+    known = release.made.get("pictures")
+    return "" if known is None or new is None else framing.doubt(what, known, new, crop)
 
 
 def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
@@ -286,10 +340,10 @@ def _choices(release: Release, path: Path) -> Choices:
     if not release.contract.chooses:
         raise InputError(f"hide {path}: must not be given, as the release leaves nothing to choose")
     names, found = tuple(release.contract.classes), {}
-    for line, image, cells in sidecar.read(path, ("hide",), "the file of choices"):
-        found[image] = frozenset(name.strip() for name in cells["hide"].split(";") if name.strip())
+    for row, image, cells in sidecar.read(path, ("hide",), "the file of choices"):
+        found[image] = frozenset(nfc(name.strip()) for name in cells["hide"].split(";") if name.strip())
         if unknown := sorted(found[image] - set(names)):
-            raise InputError(f"{line}: hide must name some of {', '.join(names)}, got {unknown[0]!r}")
+            raise InputError(f"{row}: hide must name some of {', '.join(names)}, got {unknown[0]!r}")
     return Choices(names=names, hidden=found)
 
 
@@ -302,13 +356,13 @@ class Choices:
 
     def check(self, file: Path, paths: Iterable[str]) -> None:
         """Raises InputError for rows that name none of these paths: what they choose would not be heard."""
-        there = {sidecar.plain(clean(path)) for path in paths}
+        there = {plain(clean(path)) for path in paths}
         if strange := [path for path in self.hidden if path not in there]:
             raise InputError(f"hide {file}: every row must name an image, got {few(strange, 2)}")
 
     def of(self, paths: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
         """For each attribute ``(m,)``, whether it is hidden in the images of these paths."""
-        each = [self.hidden.get(sidecar.plain(clean(path)), frozenset(self.names)) for path in paths]
+        each = [self.hidden.get(plain(clean(path)), frozenset(self.names)) for path in paths]
         return {name: np.array([name in some for some in each], bool) for name in self.names}
 
 
@@ -319,6 +373,40 @@ def _fingerprint(release: Release) -> str:
     total.update(json.dumps([release.method, dict(release.config), asdict(release.contract)], sort_keys=True).encode())
     total.update(release.key or b"")
     return total.hexdigest()
+
+
+def _unchanged(rows: _Source, album: Path | None, progress: Progress | None, parts: Parts) -> bool:
+    """Whether the parts that are done were made of the rows as they are now: these are read again."""
+    hashes: list[str] = []
+    row = number = left_out = 0
+    with closing(rows.batches(0)) as batches:
+        for batch in batches:
+            if number == parts.done:
+                break
+            hashes.append(_hash(batch, album))
+            row, left_out = row + len(batch.names) + len(batch.skipped), left_out + len(batch.skipped)
+            if row % parts.each == 0 or row == rows.count:
+                if _joined(hashes) != parts.read(number).source:
+                    return False
+                hashes, number = [], number + 1
+            if progress is not None:
+                progress(row - left_out, rows.count, left_out)
+    return True
+
+
+def _hash(batch: _Batch, album: Path | None) -> str:
+    """SHA-256 of all that a batch's releases are made of; image files', of ``album``, also of their sizes in bytes."""
+    sizes = [] if album is None else [(album / path).stat().st_size for path in batch.paths]
+    told = sorted(batch.told)
+    described = [batch.names.to_pylist(), list(batch.skipped), list(batch.paths), sizes, told, str(batch.x.shape)]
+    total = hashlib.sha256(json.dumps(described).encode())
+    for values in (batch.x, *(batch.told[name] for name in told)):
+        total.update(np.ascontiguousarray(values).data)
+    return total.hexdigest()
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 # -- from batches to parts --------------------------------------------------------------------------------------------
@@ -355,7 +443,7 @@ def _released(release: Release, choices: Choices | None, batch: _Batch) -> Part:
     if len(batch.names):
         hide = None if choices is None else choices.of(batch.paths)
         values = flat(release.transform(batch.x, told=batch.told or None, hide=hide))
-    return Part(names=batch.names, values=values, skipped=batch.skipped)
+    return Part(names=batch.names, values=values, skipped=batch.skipped, source=_hash(batch, None))
 
 
 def _together(parts: Sequence[Part]) -> Part:
@@ -363,6 +451,7 @@ def _together(parts: Sequence[Part]) -> Part:
         names=pa.concat_arrays([part.names for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         skipped=[skipped for part in parts for skipped in part.skipped],
+        source=_joined([part.source for part in parts]),
     )
 
 
@@ -389,10 +478,7 @@ def _write_images(
         return all(_size(path) == sizes[name] for name, path in named if name in sizes)
 
     parts.done = next((i for i in range(parts.done) if not whole(i)), parts.done)
-    with warnings.catch_warnings():
-        # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices), rows, parts, progress)
+    _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices), rows, parts, progress)
 
 
 def _size(path: Path) -> np.float32:
@@ -430,7 +516,10 @@ def _redrawn(
         outputs.place(out / path, data)
         names.append(name)
         sizes.append(len(data))
-    return Part(names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped)
+    return Part(
+        names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped,
+        source=_hash(batch, source),
+    )  # fmt: skip
 
 
 def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int) -> tuple[int, int]:
@@ -447,7 +536,11 @@ def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int)
 
 def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], row_numbers: bool) -> _Source:
     _check_shape(release, source, tuple(pack.x.shape[1:]))
-    release.contract.check_alignment(pack, str(source))
+    order: Any = slice(None)  # of a row's values
+    if (columns := pack.framing["columns"]) and set(columns) == set(release.contract.columns):
+        order = [columns.index(name) for name in release.contract.columns]
+    else:
+        release.contract.check_framing(pack, str(source))
     size = BATCH[pack.kind]
     for name in told:
         pack.label(name)
@@ -463,9 +556,19 @@ def _from_pack(release: Release, pack: Pack, source: Path, told: Sequence[str], 
                 name: _codes(release, source, name, words(name, pack.labels[name][start:end]), start) for name in told
             }
             paths = [str(source) for source in pack.sources[start:end]] if pack.kind == "images" else []
-            yield _Batch(names=pa.array(names, pa.string()), x=np.asarray(pack.x[start:end]), told=codes, paths=paths)
+            x = np.ascontiguousarray(pack.x[start:end][:, order])
+            yield _Batch(names=pa.array(names, pa.string()), x=x, told=codes, paths=paths)
 
-    return _Source(count=len(pack), fingerprint=pack.fingerprint, batches=batches)
+    unsure = _unnamed(release, source) if not columns else ()
+    return _Source(count=len(pack), fingerprint=pack.fingerprint, times="", batches=batches, warnings=unsure)
+
+
+def _unnamed(release: Release, source: Path) -> tuple[str, ...]:
+    """A warning where only the release names the columns that vectors stood in."""
+    if not release.contract.columns:
+        return ()
+    names = few(release.contract.columns)
+    return (f"{source.name} does not name the columns of its vectors; their values are taken in the order {names}.",)
 
 
 def _from_images(
@@ -474,7 +577,8 @@ def _from_images(
     """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
     c = release.contract
     _check_kind(release, source, "images")
-    found, _ = walk(source)
+    found, aside = walk(source)
+    uprights: list[tuple[int, int]] = []
 
     def items(first: int) -> Iterator[Item]:
         for number, (name, problem) in enumerate(found[first:], first):
@@ -487,6 +591,7 @@ def _from_images(
             row = first
             while some := list(islice(decoded, BATCH["images"])):
                 good = [(item.source, array) for item, array, _ in some if array is not None]
+                uprights.extend(item.upright for item, _, _ in some if item.upright is not None)
                 skipped = [(item.source, reason) for item, array, reason in some if array is None]
                 if skipped and not named:
                     _refuse_gap(source, *skipped[0])
@@ -498,22 +603,27 @@ def _from_images(
                 )
                 row += len(some)
 
-    total = hashlib.sha256()
+    sizes, times = hashlib.sha256(), hashlib.sha256()
     for name, _ in found:
         with suppress(OSError):  # a link to nothing is a row that is skipped
             stat = (source / name).stat()
-            total.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return _Source(count=len(found), fingerprint=total.hexdigest(), batches=batches, found=found)
+            sizes.update(f"{name!r} {stat.st_size}\n".encode())
+            times.update(f"{stat.st_mtime_ns}\n".encode())
+    return _Source(
+        count=len(found), fingerprint=sizes.hexdigest(), times=times.hexdigest(), batches=batches, found=found,
+        uprights=uprights, notes=aside.notes(),
+    )  # fmt: skip
 
 
 def _from_vectors(
     release: Release, source: Path, column: str | None, told: Sequence[str], row_numbers: bool, *, named: bool
 ) -> _Source:
     _check_kind(release, source, "vectors")
-    file = open_vectors(source, column)
+    file = open_vectors(source, column, dimensions=release.contract.columns, named=not row_numbers)
     _check_shape(release, source, (file.width,))
+    columns = {nfc(name).strip(): name for name in file.others}
     for name in told:
-        if name not in file.others:
+        if name not in columns:
             raise InputError(
                 f"{source}: has no column {name!r} that tells a class; it has {few(file.others) or 'none'}"
             )
@@ -521,9 +631,10 @@ def _from_vectors(
         raise InputError(f"{source}: {twice!r} stands in {file.key} more than once; name rows by their numbers instead")
 
     def batches(first: int) -> Generator[_Batch, None, None]:
-        for block in file.blocks(first, BATCH["vectors"], named=not row_numbers, columns=told):
-            words = {name: [class_name(value) for value in block.columns[name].to_pylist()] for name in told}
-            codes = {name: _codes(release, source, name, words[name], block.start) for name in told}
+        tell = [columns[name] for name in told]
+        for block in file.blocks(first, BATCH["vectors"], named=not row_numbers, columns=tell):
+            values = {name: kinds.usual(block.columns[columns[name]]).to_pylist() for name in told}
+            codes = {name: _codes(release, source, name, values[name], block.start) for name in told}
             if not block.problems:
                 yield _Batch(names=block.names, x=block.vectors, told=codes)
                 continue
@@ -535,11 +646,15 @@ def _from_vectors(
             yield _Batch(
                 names=block.names.take(pa.array(good)),
                 x=block.vectors[good],
-                told={name: values[good] for name, values in codes.items()},
+                told={name: each[good] for name, each in codes.items()},
                 skipped=skipped,
             )
 
-    return _Source(count=file.n, fingerprint=_stamp(source), batches=batches, columns=file.form == "columns")
+    times = str(source.stat().st_mtime_ns)
+    return _Source(
+        count=file.n, fingerprint=_stamp(source), times=times, batches=batches, columns=file.form == "columns",
+        notes=[file.note] if file.note else (), warnings=() if file.dimensions else _unnamed(release, source),
+    )  # fmt: skip
 
 
 def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
@@ -547,20 +662,21 @@ def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
 
 
 def _stamp(path: Path) -> str:
-    """Changes with a file's size, its time of change, and what it holds at its ends (Parquet's is about all of it)."""
-    stat = path.stat()
-    total = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    """Changes with a file's size, and what it holds at its ends (Parquet's is about all of it)."""
+    size = path.stat().st_size
+    total = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for start in (0, max(0, stat.st_size - (1 << 20))):
+        for start in (0, max(0, size - _END)):
             file.seek(start)
-            total.update(file.read(1 << 20))
+            total.update(file.read(_END))
     return total.hexdigest()
 
 
-def _codes(release: Release, source: Path, name: str, words: Sequence[str | None], first: int) -> NDArray[np.int64]:
+def _codes(release: Release, source: Path, name: str, values: Sequence[Any], first: int) -> NDArray[np.int64]:
     """The release's codes of told classes, -1 for unknown; rows are numbered from ``first``."""
     classes = release.contract.told[name]
     code: dict[str | None, int] = {word: i for i, word in enumerate(classes)} | {None: -1}
+    words = [told_class(value, classes) for value in values]
     for row, word in enumerate(words, first):
         if word not in code:
             raise InputError(
@@ -606,9 +722,10 @@ def _write_pack(
     if pack.pairs is not None:
         pairs = [(named(a), named(b), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
     notes = ("Releases of another pack.", *pack.meta.get("notes", ()))
+    lost = pack.meta.get("warnings", ())
     listing = Listing(
         items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
-        pairs=pairs, notes=notes,
+        pairs=pairs, notes=notes, warnings=lost,
     )  # fmt: skip
     build.write(
         listing, out, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)), force=force,
@@ -631,9 +748,11 @@ def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
             are the pack's row numbers, and its sources are those numbers in another order.
     """
     file = open_vectors(path)
+    if file.dimensions and set(file.dimensions) == set(pack.framing["columns"]):
+        file = open_vectors(path, dimensions=pack.framing["columns"])
     if (twice := file.repeated()) is not None:
         raise InputError(f"{path}: {twice!r} stands in {file.key} more than once")
-    by_name = _places(file, {str(name): row for row, name in enumerate(pack.sources)})
+    by_name = _places(file, {plain(str(name)): row for row, name in enumerate(pack.sources)})
     by_number = _places(file, {str(row): row for row in range(len(pack))})
     missing = np.setdiff1d(np.arange(len(pack)), by_name)
     numbered = file.n == len(pack) == len(np.unique(by_number[by_number >= 0]))
@@ -659,5 +778,5 @@ def read_vectors(path: Path, pack: Pack) -> NDArray[np.float32]:
 
 
 def _places(file: VectorFile, index: Mapping[str, int]) -> NDArray[np.int64]:
-    """For each row of a file where the index has its name, -1 where it has not."""
-    return np.fromiter((index.get(name, -1) for name in file.names()), np.int64, file.n)
+    """For each row of a file where the index has its name, as names are compared, -1 where it has not."""
+    return np.fromiter((index.get(plain(name), -1) for name in file.names()), np.int64, file.n)

@@ -1,7 +1,8 @@
 """The command line: ``veil demo | pack | fit | apply | audit | report | export``.
 
-Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault, 130 interrupted. Results go to
-stdout, progress to stderr. Nothing heavy is imported before a command needs it: ``veil --help`` must be quick.
+Exit status: 0 done, 2 the user's mistake (one line on stderr says which), 1 our fault, 4 an audit that is done but for
+attempts that broke off, 130 interrupted. Results go to stdout, progress to stderr. Nothing heavy is imported before a
+command needs it: ``veil --help`` must be quick.
 """
 
 # ruff: noqa: T201 (to print is this file's task)
@@ -13,13 +14,15 @@ import functools
 import inspect
 import io
 import json
+import math
 import os
 import shlex
 import signal
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -57,8 +60,17 @@ class Show:
         self.quiet = quiet or as_json
         self.as_json = as_json
 
-    def progress(self) -> AbstractContextManager[_Bars]:
+    def progress(self) -> AbstractContextManager[_Progress]:
         return _progress(self.quiet)
+
+    def remarks(self, warnings: Sequence[str], notes: Sequence[str] = ()) -> None:
+        """What the user should know of the data, on stderr: first what is lost, which --quiet does not silence."""
+        if not self.as_json:
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+        if not self.quiet:
+            for note in notes:
+                print(f"  note: {note}", file=sys.stderr)
 
     def result(self, value: Mapping[str, Any], *lines: str) -> None:
         if self.as_json:
@@ -103,6 +115,10 @@ def options(
     pass
 
 
+BROKE_OFF = 4
+"""Exit status of an audit of which some attempts have no figure, for they did not converge."""
+
+
 @command
 def demo(
     show: Show,
@@ -114,8 +130,9 @@ def demo(
 ) -> None:
     """The whole way on built-in stylised faces: fit AIA, its baselines and substitution, audit them, write a report."""
     from veil import pipeline
+    from veil.engine.run import kept_memory
 
-    with show.progress() as bars:
+    with show.progress() as bars, kept_memory():
         found = pipeline.demo(
             out,
             seed=seed,
@@ -185,9 +202,13 @@ def pack(
             settings=_settings(options),
         )
     meta = dict(made.meta)
+    show.remarks(meta["warnings"])
     splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
     show.result(
-        {"pack": str(out), **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "notes")}},
+        {
+            "pack": str(out),
+            **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "warnings", "notes")},
+        },
         f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
         *(f"  note: {note}" for note in meta["notes"]),
     )
@@ -205,7 +226,8 @@ def fit(
     utility: Annotated[
         str,
         typer.Option(
-            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B."
+            help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B. aia, "
+            "substitution and inversion need a label where the pack does not say who is seen."
         ),
     ] = "identity",
     preset: Annotated[
@@ -240,7 +262,9 @@ def fit(
         typer.Option(help="Key file of 32 bytes for keyed noise; RELEASE.key if it is there, else a fresh one."),
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints; one a minute by default.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit of the same settings.")] = False,
     keep_decoder: Annotated[
         bool, typer.Option("--keep-decoder", help="Ship the decoder, which redraws inputs.")
@@ -248,40 +272,48 @@ def fit(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Train a protector on a pack and save its release; its secret key, if any, goes to RELEASE.key beside it."""
+    """Train a protector on a pack and save its release. Beside it go its secret key, if any (RELEASE.key), and hashes
+    of the rows and people that it was fitted on, for audits (RELEASE.fitted)."""
     from veil import pipeline
+    from veil.data.columns import nfc
     from veil.data.pack import Pack
-    from veil.engine.run import is_main_process
+    from veil.engine.run import is_main_process, kept_memory
     from veil.frontier import parse_budget
-    from veil.release import Release, check_target, key_path, named, read_key_file
+    from veil.release import Release, check_target, fitted_path, key_path, named, read_key_file
 
     out = named(out)
     check_target(out, force)
+    private, utility = [nfc(name) for name in private or []], nfc(utility)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
-    for beside in (losses, checkpoint):
-        if beside.exists() and not (force or resume):
-            raise InputError(f"{beside}: already exists, and is replaced; move it away, or --force (or --resume)")
+    if not (force or resume):
+        _check_beside(method, losses, checkpoint)
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
+    secret = read_key_file(kept) if kept is not None else None
+    check_target(out, force, key=secret)
+    chosen, limits = _settings(settings), dict(parse_budget(text) for text in budget or [])
+    silent = False  # whether a frontier that is due is left out, as there is nothing to measure
+    if frontier is None:
+        due = method == "template" and preset in (None, "default", "erased")
+        silent = due and not limits and not pipeline.has_noise(method, preset, chosen)
+        frontier = due and not silent
     options: dict[str, Any] = {
-        "private": private or [],
+        "private": private,
         "utility": utility,
         "preset": preset,
-        "settings": _settings(settings),
+        "settings": chosen,
         "seed": seed,
         "base": None if base is None else Release.load(base),
-        "key": read_key_file(kept) if kept is not None else None,
+        "key": secret,
         "precision": precision,
         "checkpoint": checkpoint,
         "every": checkpoint_every,
         "resume": resume,
     }
     pack = Pack.open(source)
-    with show.progress() as bars:
+    with show.progress() as bars, kept_memory():
         options["progress"] = bars.fit(method)
-        measured = method == "template" and preset in (None, "default", "erased")
-        if budget or (measured if frontier is None else frontier):
-            limits = dict(parse_budget(text) for text in budget or [])
+        if limits or frontier:
             release, curves = pipeline.fit_measured(
                 method, pack, budget=limits, measured=bars.count("frontier"), **options
             )
@@ -291,16 +323,23 @@ def fit(
         return
     release.save(out, force=force, with_decoder=keep_decoder)
     written = {"release": str(out)}
+    if fitted_path(out).exists():
+        written["fitted"] = str(fitted_path(out))
     if curves:
         written["curves"] = str(pipeline.write_curves(losses, curves))
     else:
         losses.unlink(missing_ok=True)  # those of a release that this one replaces
     checkpoint.unlink(missing_ok=True)
     lines = [f"{out}: {method} release of {release.contract.k} values"]
+    lines += ["  no frontier, as there is no noise to measure"] * silent
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
+    if "fitted" in written:
+        lines.append(f"{written['fitted']}: hashes of what it was fitted on, for audits; keep it from strangers")
     if release.key is not None:
         written["key"] = str(key_path(out))
         lines.append(f"{written['key']}: its secret key; keep it apart from the release")
+    elif key is not None:
+        lines.append(f"  {key}: not used, as the release draws nothing")
     show.result(written, *lines)
 
 
@@ -309,7 +348,8 @@ def apply(
     show: Show,
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="What `veil fit` made.")],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz or npy file of vectors.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz, npy or CSV file of vectors."),
     ],
     out: Annotated[
         Path,
@@ -317,7 +357,10 @@ def apply(
     ],
     key: Key = None,
     column: Annotated[
-        str | None, typer.Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v.")
+        str | None,
+        typer.Option(
+            help="Column or array of vectors, where the file has several; of v0, v1, ... it is v; or several, A,B,C."
+        ),
     ] = None,
     told: Annotated[
         list[str] | None,
@@ -348,15 +391,17 @@ def apply(
 ) -> None:
     """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
     from veil.apply import apply as run_apply
+    from veil.data.columns import nfc
     from veil.release import Release
 
+    told_of: dict[str, list[str]] = {"warning": [], "note": []}
     with show.progress() as bars:
         n, skipped = run_apply(
             Release.load(release, key=key),
             source,
             out,
             column=column,
-            told=told or [],
+            told=[nfc(name) for name in told or []],
             row_numbers=row_numbers,
             landmarks=landmarks,
             hide=hide,
@@ -364,11 +409,14 @@ def apply(
             resume=resume,
             force=force,
             progress=bars.rows("apply"),
+            remark=lambda kind, sentence: told_of[kind].append(sentence),
         )
+    show.remarks(told_of["warning"])
     show.result(
-        {"out": str(out), "rows": n, "skipped": skipped},
+        {"out": str(out), "rows": n, "skipped": skipped, "warnings": told_of["warning"], "notes": told_of["note"]},
         f"{out}: {n:,} {'images' if images else 'rows'}"
         + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        *(f"  note: {note}" for note in told_of["note"]),
     )
     if strict and skipped:
         raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
@@ -390,7 +438,12 @@ def audit(
         ),
     ] = None,
     private: Private = None,
-    utility: Annotated[list[str] | None, typer.Option(help="identity, or a label; repeat for several.")] = None,
+    utility: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="identity, or a label; repeat for several. By default identity, where the pack says who is seen."
+        ),
+    ] = None,
     release: Annotated[
         list[str] | None, typer.Option("--release", help="Release folder, or NAME=FOLDER; repeat for several.")
     ] = None,
@@ -398,8 +451,8 @@ def audit(
         list[str] | None,
         typer.Option(
             "--vectors",
-            help="Parquet, npz or npy file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK the "
-            "first one brings the labels.",
+            help="Parquet, npz, npy or CSV file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK "
+            "the first one brings the labels.",
         ),
     ] = None,
     key: Annotated[
@@ -445,15 +498,25 @@ def audit(
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
-    """Attack releases with fresh attackers, measure what use is left, and write findings.json."""
+    """Attack releases with fresh attackers, measure what use is left, and write findings.json.
+
+    Exit status 4: done, but for attempts that broke off; findings.json and a line on stderr say which, and why.
+    """
     from veil import pipeline
+    from veil.apply import framing_doubt
     from veil.audit.inversion import Options
+    from veil.data.columns import nfc
+    from veil.data.vectors import SUFFIXES
+    from veil.engine.run import kept_memory
     from veil.release import Release
 
-    private = private or []
-    if not private and not invert:
-        raise InputError("private: at least one label must be named, or --inversion asked for, got neither")
-    others = [_named(text) for text in vectors or []]
+    private, utility = ([nfc(name) for name in names or []] for names in (private, utility))
+    if not private and not utility and not invert:
+        raise InputError(
+            "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
+            "label), got nothing"
+        )
+    others = [_named(text, SUFFIXES) for text in vectors or []]
     if source is None and not others:
         raise InputError("audit: needs a PACK, or a file of vectors with labels (--vectors), got neither")
     if source is None and (release or baseline):
@@ -462,8 +525,9 @@ def audit(
         raise InputError("audit: --inversion redraws unprotected originals, so a PACK that holds them must be named")
     if not invert and perceptual:
         raise InputError("audit: --perceptual is for --inversion, which was not asked for")
-    classifiers = _classifiers(classifier)
-    releases, keys = [_named(text) for text in release or []], dict(_pairs("--key", "NAME=FILE", key))
+    classifiers = _classifiers(classifier, private)
+    releases = [_named(text) for text in release or []]
+    keys = dict(_pairs("--key", "NAME=FILE", key, [name for name, _ in releases]))
     if strange := [name for name in keys if name not in dict(releases)]:
         names = ", ".join(dict(releases)) or "there is none"
         raise InputError(f"--key: must name a release ({names}), got {strange[0]!r}")
@@ -471,27 +535,32 @@ def audit(
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
     data = source or others[0][1]
-    uses = utility or ["identity"]
     attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
     with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
-        if pack.meta["skipped"] and data.is_file() and not show.quiet:
-            print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
+        if data.is_file():
+            show.remarks(pack.meta["warnings"], pack.meta["notes"])
+            if pack.meta["skipped"] and not show.quiet:
+                print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
         entries = []
         for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
             loaded = Release.load(path, key=keys.get(name))
-            entries.append(pipeline.Entry(name=name, release=loaded, curves=curves))
+            doubt = framing_doubt(loaded, name, pack)
+            show.remarks([doubt] if doubt else [])
+            entries.append(pipeline.Entry(name=name, release=loaded, curves=curves, note=doubt))
         entries += [_outside(name, path, pack) for name, path in others]
-        with show.progress() as bars:
+        uses = utility or [use for use in pack.known_use("identity") if use not in private]
+        if not show.quiet and not pack.knows_people:
+            least = "" if uses else ", and no use is measured, for --utility names none"
+            print(f"{data}: does not say who is seen: each row counts as a person{least}", file=sys.stderr)
+        with show.progress() as bars, kept_memory():
             found = pipeline.audit_pack(
                 pack,
                 out,
                 entries,
                 private=private,
                 utility=uses,
-                baselines=[b for b in (baseline or ["leace"] * bool(private)) if b != "none"]
-                if source is not None
-                else [],
+                baselines=_baselines(baseline) if source is not None else [],
                 seed=seed,
                 effort=effort,
                 jobs=jobs,
@@ -504,7 +573,7 @@ def audit(
                 command=_command(),
                 progress=bars.count("audit"),
             )
-    _print_summary(found, list(dict.fromkeys(private)), uses[0], out / "findings.json", show)
+    _print_summary(found, list(dict.fromkeys(private)), uses[0] if uses else "", out / "findings.json", show)
 
 
 @command
@@ -590,9 +659,34 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _check_beside(method: str, losses: Path, checkpoint: Path) -> None:
+    """Raises InputError where what an earlier fit left beside a release would be replaced; it says whose it is."""
+    from veil.engine.run import left_by
+
+    if losses.exists():
+        raise InputError(
+            f"{losses}: training losses of another fit stand where this one's will; move them away, choose another "
+            "name for the release, or replace them by --force"
+        )
+    if not checkpoint.exists():
+        return
+    whose = left_by(checkpoint)
+    if not whose:
+        raise InputError(f"{checkpoint}: is no checkpoint, but stands where one will; move it away, or --force")
+    way = "go on with the same command and --resume" if whose.startswith(f"{method} ") else f"{method} would replace it"
+    raise InputError(
+        f"{checkpoint}: an interrupted fit of {whose} left it; {way}, choose another name for the release, or start "
+        "anew by --force"
+    )
+
+
 def _frontier_line(point: Mapping[str, Any]) -> str:
-    attacks = ", ".join(f"{n} {a['value']:.3f} (to {a['high']:.3f})" for n, a in point["attacks"].items())
-    return f"  noise {point['noise']:g}: worst attack on {attacks}; left {point['utility']['value']:.4f}"
+    attacks = ", ".join(
+        f"{n} {a['value']:.3f}{' AUC' * a['code'].endswith('auc')} (to {a['high']:.3f})"
+        for n, a in point["attacks"].items()
+    )
+    left = f"; left {point['utility']['value']:.4f}" if point["utility"] else ""
+    return f"  noise {point['noise']:g}: worst attack on {attacks}{left}"
 
 
 # -- reading arguments ------------------------------------------------------------------------------------------------
@@ -620,93 +714,183 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
     return out
 
 
-def _classifiers(pairs: list[str] | None) -> dict[str, list[Path]]:
+def _classifiers(pairs: list[str] | None, labels: Sequence[str]) -> dict[str, list[Path]]:
     """From LABEL=FILE to each label's files."""
     out: dict[str, list[Path]] = {}
-    for label, path in _pairs("--classifier", "LABEL=FILE", pairs):
+    for label, path in _pairs("--classifier", "LABEL=FILE", pairs, labels):
         out.setdefault(label, []).append(path)
     return out
 
 
-def _pairs(option: str, form: str, texts: list[str] | None) -> list[tuple[str, Path]]:
-    found = [text.partition("=") for text in texts or []]
-    for text, (name, _, path) in zip(texts or [], found, strict=True):
-        if not name or not path:
+def _pairs(option: str, form: str, texts: list[str] | None, names: Sequence[str]) -> list[tuple[str, Path]]:
+    """NAME=PATH, both of which may hold a ``=``: read so that one of the ``names`` stands before it, if that can be."""
+    found = []
+    for text in texts or []:
+        halves = _halves(text)
+        if not halves:
             raise InputError(f"{option}: must be {form}, got {text!r}")
-    return [(name, Path(path)) for name, _, path in found]
+        name, path = next((half for half in halves if half[0] in names), halves[0])
+        found.append((name, Path(path)))
+    return found
 
 
-def _named(text: str) -> tuple[str, Path]:
-    """NAME=PATH, or a path that names itself (one that holds a ``=`` and exists, too)."""
+def _named(text: str, suffixes: Sequence[str] = ()) -> tuple[str, Path]:
+    """NAME=PATH, or a path that names itself by its last part, without a suffix of a file of vectors.
+
+    Both may hold a ``=``: read so that the path exists, if that can be.
+    """
     from veil.release import named
 
-    name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return named(text).stem, named(text)
-    if not name or not path:
+    if "=" not in text or Path(text).exists():
+        path = named(text)
+        return path.stem if path.suffix.lower() in suffixes else path.name, path
+    halves = _halves(text)
+    if not halves:
         raise InputError(f"release: must be NAME=PATH or a path, got {text!r}")
-    return name, named(path)
+    name, there = next((half for half in halves if Path(half[1]).exists()), halves[0])
+    return name, named(there)
+
+
+def _halves(text: str) -> list[tuple[str, str]]:
+    """What may stand before a ``=`` and what behind it; the shortest name first."""
+    halves = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "="]
+    return [(name, value) for name, value in halves if name and value]
+
+
+def _baselines(names: list[str] | None) -> list[str] | None:
+    """The controls that were asked for; None where nothing was."""
+    return None if not names else [name for name in names if name != "none"]
 
 
 def _outside(name: str, path: Path, pack: Any) -> Entry:
     """Vectors that somebody else made, joined to the pack's rows by source name, or row by row."""
     from veil.apply import read_vectors
+    from veil.data.vectors import open_vectors
     from veil.pipeline import Entry
 
-    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}")
+    note = open_vectors(path).note
+    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}. {note}".strip(". "))
 
 
 # -- showing progress and results -------------------------------------------------------------------------------------
 
 
-class _Bars:
-    """Callbacks that draw on one rich progress display, or do nothing."""
+class _Progress:
+    """Callbacks that tell how far a command has come; this one tells nobody."""
 
-    def __init__(self, display: Progress | None) -> None:
-        self._display = display
-        self._tasks: dict[str, Any] = {}
-
-    def _show(self, name: str, done: int, total: int | None, text: str) -> None:
-        if self._display is None:
-            return
-        if name not in self._tasks:
-            self._tasks[name] = self._display.add_task(name, total=total, text="")
-        self._display.update(self._tasks[name], completed=done, total=total, text=text)
+    def show(self, name: str, done: int, total: int | None, text: str) -> None:
+        """Told that ``done`` of ``total`` are done of what is called ``name``, and what else there is to say."""
 
     def rows(self, name: str) -> Callable[[int, int | None, int], None]:
-        return lambda done, total, skipped: self._show(name, done, total, f"{skipped} skipped" if skipped else "")
+        return lambda done, total, skipped: self.show(name, done, total, f"{skipped} skipped" if skipped else "")
 
     def fit(self, name: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
         def show(stage: str, done: int, count: int, losses: Mapping[str, float]) -> None:
             text = "  ".join(f"{player} {loss:.3f}" for player, loss in losses.items())
-            self._show(f"{name}: {stage}", done, count, text)
+            self.show(f"{name}: {stage}", done, count, text)
 
         return show
 
     def count(self, name: str) -> Callable[[int, int, str], None]:
-        return lambda done, total, what: self._show(name, done, total, what)
+        return lambda done, total, what: self.show(name, done, total, what)
+
+
+class _Bars(_Progress):
+    """Bars on a terminal, one for each thing that is done."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._tasks: dict[str, Any] = {}
+
+    def show(self, name: str, done: int, total: int | None, text: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._display.add_task(name, total=total, text="")
+        self._display.update(self._tasks[name], completed=done, total=total, text=text)
+
+
+class _Lines(_Progress):
+    """A line on stderr now and then, where nobody watches a terminal: in a log, say.
+
+    The first comes after 5 seconds. Then no two come within 10; one does where something else has begun, a tenth of it
+    is done, or 30 seconds are over. They come as work is done: a long piece of it is silent.
+    """
+
+    FIRST, LEAST, MOST, SHARE = 5.0, 10.0, 30.0, 0.1
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._due = clock() + self.FIRST
+        self._said: tuple[str, float, int] = ("", -math.inf, 0)  # of what, when, how many of it
+        self._begun: tuple[str, float, int] = ("", 0.0, 0)
+
+    def show(self, name: str, done: int, total: int | None, text: str) -> None:
+        now = self._clock()
+        if name != self._begun[0]:
+            self._begun = (name, now, done)
+        what, when, many = self._said
+        news = name != what or (total is not None and done - many >= self.SHARE * total) or now - when >= self.MOST
+        if now < self._due or not news:
+            return
+        self._due, self._said = now + self.LEAST, (name, now, done)
+        words = f"{name}: {done:,}" + (f" of {total:,} ({100 * done // max(total, 1)} %)" if total is not None else "")
+        _, since, first = self._begun
+        if total is not None and done > first:
+            left = (now - since) * (total - done) / (done - first)
+            words += f", about {_duration(left)} left"
+        with suppress(OSError):  # nobody reads any more: no reason to stop
+            print(f"{words}; {text}" if text else words, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds: ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[_Bars]:
-    if quiet or not sys.stderr.isatty():
-        yield _Bars(None)
+def _progress(quiet: bool) -> Iterator[_Progress]:
+    if quiet:
+        yield _Progress()
+        return
+    if not sys.stderr.isatty():
+        yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Display
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[text]}"))  # fmt: skip
+    class Rest(ProgressColumn):
+        """What else there is to say, as far as there is room on the line: it must not crowd out the bar."""
+
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn(), Rest(table_column=Column(no_wrap=False)))  # fmt: skip
     with Display(*columns, console=Console(stderr=True)) as display:
         yield _Bars(display)
 
 
 def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
+    """The end of an audit: its table, or its JSON, and the exit status where attempts broke off."""
+    from veil.audit.leakage import CODE, OUTSIDE
     from veil.pipeline import redrawn, summary
 
-    rows = {name: summary(found, name, utility) for name in private}
+    training = {f.release: f for f in found if f.code == CODE}
+    rows = {name: summary(found, name, utility) for name in private or [""]}  # without an attack, of the use alone
     pictures = redrawn(found)
+    lost = [finding for finding in found if finding.status == "did_not_converge"]
     if show.as_json:
         from dataclasses import asdict
 
@@ -714,40 +898,99 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
         show.result(
             {
                 "out": str(path),
-                "rows": [{"private": n, **asdict(row)} for n in private for row in rows[n]],
+                "rows": [{"private": n or None, **asdict(row)} for n, each in rows.items() for row in each],
+                "training": {name: {"seen": f.value, "note": f.note} for name, f in training.items()},
                 **({"inversion": inversion} if pictures else {}),
+                "broke_off": [asdict(finding) for finding in lost],
             }
         )
-        return
+    else:
+        for name, f in training.items():
+            if f.value:
+                print(f"{name}: CONTROL FAILED: {f.note}; its figures mean nothing")
+            elif f.status != "ok" and f.note != OUTSIDE:
+                print(f"{name}: {f.note}")
+        for name in private:
+            _print_attacks(name, rows[name], _use(utility))
+        if utility and not private:
+            _print_uses(rows[""], _use(utility))
+        if pictures:
+            _print_pictures(pictures)
+        print(path)
+    if lost:
+        from veil.data.pack import few
+
+        who = [f"{f.release}: {f.attacker} on {f.target} ({f.note})" for f in lost]
+        count = f"{len(lost)} attempt{'s' * (len(lost) > 1)} broke off"
+        message = f"veil: {count}, and what would have been found is not known: {few(who)}"
+        print(" ".join(message.split()), file=sys.stderr)
+        raise typer.Exit(BROKE_OFF)
+
+
+def _use(utility: str) -> str:
+    """What is measured of a use, as tables call it; "" where none is."""
+    return {"": "", "identity": "matching AUC"}.get(utility, f"{utility} balanced accuracy")
+
+
+def _print_attacks(private: str, rows: Any, use: str) -> None:
+    """The worst attacks on a label and the use that is left, a line for each release."""
     from rich.console import Console
     from rich.table import Table
 
-    use = "matching AUC" if utility == "identity" else f"{utility} balanced accuracy"
-    for name in private:
-        known = [f for row in rows[name] for f in (row.attack, row.utility) if f is not None]
-        level = f"{known[0].level:.3g}" if known else "0.95"
-        table = Table(
-            title=f"Worst tested attack on {name} (balanced accuracy) and {use} that is left; {level} intervals"
-        )
-        for heading in ("release", f"{name} attack", "interval", "attacker", use, "interval", "by"):
-            table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
-        for row in rows[name]:
-            cells = [row.name]
-            for finding in (row.attack, row.utility):
-                if finding is None or finding.value is None:
-                    cells += ["-", "-", "-"]
-                else:
-                    cells += [f"{finding.value:.3f}", f"{finding.low:.3f} - {finding.high:.3f}", finding.attacker]
-            table.add_row(*cells)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if pictures:
-        table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
-        codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
-        for heading in ("release", "decoder", *(code.removeprefix("inversion.").replace("_", " ") for code in codes)):
-            table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
-        for name, each in pictures.items():
-            decoder = next(f.attacker for f in each.values())
-            shown = [each.get(code) for code in codes]
-            table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(path)
+    shown = any(row.transfer is not None for row in rows)
+    known = [f for row in rows for f in (row.attack, row.utility) if f is not None]
+    level = f"{known[0].level:.3g}" if known else "0.95"
+    table = Table(
+        title=f"Worst tested attack on {private} (balanced accuracy)"
+        + (f" and {use} that is left" if use else "")
+        + f"; {level} intervals"
+        + ("; beside it, what is read by who knows only originals" if shown else "")
+    )
+    columns = ["release", f"{private} attack", "interval", "attacker"]
+    columns += ["from originals", "by"] * shown + [use, "interval", "by"] * bool(use)
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
+    for row in rows:
+        cells = [row.name, *_cells(row.attack, 3)]
+        cells += _cells(row.transfer, 2) if shown else []
+        table.add_row(*cells, *(_cells(row.utility, 3) if use else []))
+    Console(width=None if sys.stdout.isatty() else 120 + 30 * shown).print(table)
+
+
+def _cells(finding: Any, count: int) -> list[str]:
+    """A figure, where there is room for three its interval, and by whom."""
+    if finding is None or finding.value is None:
+        return ["-"] * count
+    name = "AUC " * (finding.code.endswith("auc") and not finding.code.startswith("verification"))
+    between = [f"{finding.low:.3f} - {finding.high:.3f}"] * (count == 3)
+    return [f"{name}{finding.value:.3f}", *between, finding.attacker]
+
+
+def _print_uses(rows: Any, use: str) -> None:
+    """The use that is left, a line for each release, where nothing was attacked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [(row.name, row.utility) for row in rows if row.utility is not None and row.utility.value is not None]
+    table = Table(title=f"Use that is left: {use}" + (f"; {shown[0][1].level:.3g} intervals" if shown else ""))
+    for heading in ("release", use, "interval", "by"):
+        table.add_column(heading, justify="left" if heading in ("release", "by") else "right")
+    for name, finding in shown:
+        table.add_row(name, *_cells(finding, 3))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _print_pictures(pictures: Any) -> None:
+    """The worst attack by inversion, a line for each release."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
+    codes = list(dict.fromkeys(code for each in pictures.values() for code in each))
+    for heading in ("release", "decoder", *(code.removeprefix("inversion.").replace("_", " ") for code in codes)):
+        table.add_column(heading, justify="left" if heading in ("release", "decoder") else "right")
+    for name, each in pictures.items():
+        decoder = next(f.attacker for f in each.values())
+        shown = [each.get(code) for code in codes]
+        table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

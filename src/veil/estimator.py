@@ -12,7 +12,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
+from veil.fitted import recorded
 from veil.methods import METHODS
 from veil.release import Release
 
@@ -31,6 +32,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     Attributes:
         release_: The frozen :class:`veil.Release`, after ``fit``.
         n_features_in_: Width of the vectors that ``fit`` saw; images have none.
+        feature_names_in_: Names of a data frame's columns, where all are strings; the release asks files for the same.
     """
 
     def __init__(self, method: str = "aia", *, preset: str | None = None, seed: int = 0, **settings: Any) -> None:
@@ -112,17 +114,25 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 f"{config.person}: averages of several people need to know who is seen in each row, got none"
             )
         data = self._validated(X, fitting=True)
+        use = "utility" if "utility" in kept else "identity"
+        given = use in kept
         if not kept and "identity" not in hidden:
             kept = {"identity": np.arange(len(data))}
-        pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data))
-        self.release_: Release = method.fit(
+        columns = getattr(self, "feature_names_in_", None) if data.ndim == 2 else None  # of a data frame
+        pack = Pack.from_arrays(data, {**hidden, **kept}, split=[SPLITS[0]] * len(data), columns=columns)
+        if same := [name for name in hidden if given and np.array_equal(pack.label(name), pack.label(use))]:
+            what = "y" if use == "utility" else "identity"
+            raise InputError(f"private: must not tell the same as what is kept, and {same[0]!r} does so of {what}")
+        release = method.fit(
             config,
             pack,
             private=list(hidden),
             utility="identity" if y is None else "utility",
-            seed=int(self.seed),
+            seed=checked_seed(self.seed),
             key=key,
         )
+        # Without ``identity`` the pack's is made up, or there is none: its names are nobody's.
+        self.release_: Release = recorded(release, pack, people="identity" in hidden or identity is not None)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -150,7 +160,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 )
         except ValueError as error:
             lines = str(error).splitlines()
-            said = [line for line in lines if line[:1].isupper()]  # the others show the array
+            said = [line for line in lines if line[:1].isupper() or line[:2] == "- "]  # the others show the array
             raise InputError(f"X: {' '.join(said or lines[:1])}") from None
         for bad, what in ((~np.isfinite(x).all(1), "NaN or infinity"), (~x.any(1), "only zeros")):
             if bad.any():

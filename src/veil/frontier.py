@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from veil.audit.findings import Finding
 from veil.audit.run import Subject, audit
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 from veil.release import Release
 
 NOISES = (0.0, 0.4, 0.8, 1.2)
@@ -41,7 +41,8 @@ class Point:
     Attributes:
         noise: Norm of the noise relative to the unit vector.
         attacks: For each private attribute the worst attack's balanced accuracy, its limits and the attacker.
-        utility: What is left: matching AUC, or balanced accuracy of the label, with limits.
+        utility: What is left: matching AUC, or balanced accuracy of the label, with limits; empty where no use can be
+            measured, for the pack does not say who is seen and no label was named.
     """
 
     noise: float
@@ -51,6 +52,11 @@ class Point:
     def within(self, budget: Mapping[str, float]) -> bool:
         """Whether the upper limit of every budgeted attack stays at or below its budget."""
         return all(self.attacks[name]["high"] <= limit for name, limit in budget.items())
+
+    @property
+    def keeps(self) -> float:
+        """What is left, in (0, 1]; of a use that was not measured noise takes, so the more the less there is of it."""
+        return float(self.utility["value"]) if self.utility else 1 / (1 + self.noise)
 
 
 def measure(
@@ -72,7 +78,7 @@ def measure(
         release: With keyed noise in its contract, and its key.
         pack: Attackers learn on its ``attack`` split; ``calibrate`` is measured.
         private: Labels to attack.
-        utility: ``"identity"``, or a label to read.
+        utility: ``"identity"``, or a label to read. Identity is not measured where the pack does not say who is seen.
         noises: Norms to measure, >= 0; :data:`NOISES` if None, :data:`STEPS` under a budget.
         budget: Stop at the first noise that meets it; then also measure half-way to the one before.
         seed: Seeds attackers and pairs.
@@ -83,6 +89,7 @@ def measure(
     """
     if release.key is None:
         raise InputError("frontier: the release needs a key to add noise with, got none")
+    seed = checked_seed(seed)
     seen = _view(pack, private, seed)
     level = 1 - (1 - LEVEL) / looks
     noises = noises or (NOISES if budget is None else STEPS)
@@ -119,9 +126,9 @@ def meet(points: Sequence[Point], budget: Mapping[str, float]) -> Point:
 
 def kept(points: Sequence[Point], budget: Mapping[str, float]) -> float:
     """What the best point within the budget keeps of the use; minus how far the nearest is off where none is."""
-    inside = [point.utility["value"] for point in points if point.within(budget)]
+    inside = [point.keeps for point in points if point.within(budget)]
     if inside:
-        return float(max(inside))
+        return max(inside)
     return -float(min(max(p.attacks[name]["high"] - limit for name, limit in budget.items()) for p in points))
 
 
@@ -136,8 +143,8 @@ def with_noise(release: Release, noise: float) -> Release:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=LIMIT`` as a label and a balanced accuracy in (0, 1]."""
-    name, equals, value = text.partition("=")
+    """``NAME=LIMIT`` as a label, whose name may hold a ``=``, and a balanced accuracy in (0, 1]."""
+    name, equals, value = text.rpartition("=")
     try:
         limit = float(value)
     except ValueError:
@@ -181,22 +188,32 @@ def _point(
     level: float,
 ) -> Point:
     x: NDArray[np.float32] = with_noise(release, noise).transform(seen.x)
+    uses = seen.known_use(utility)
     found = audit(
-        [Subject(name="release", x=x, role="method")], seen, private=private, utility=[utility], seed=seed,
+        [Subject(name="release", x=x, role="method")], seen, private=private, utility=uses, seed=seed,
         effort="quick", jobs=jobs, level=level, together=False,
     )  # fmt: skip
     code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
     return Point(
         noise=noise,
         attacks={name: _picked(found, "attribute.balanced_accuracy", name) for name in private},
-        utility={"code": code, **_picked(found, code, utility)},
+        utility=_picked(found, code, utility) if uses else {},
     )
 
 
+_AREAS = {"attribute.balanced_accuracy": "attribute.auc", "utility.balanced_accuracy": "utility.auc"}
+
+
 def _picked(found: Sequence[Finding], code: str, target: str) -> dict[str, Any]:
-    hits = [f for f in found if f.status == "ok" and f.code == code and f.target == target and f.role != "control"]
+    """The best figure of a code; the best AUC where every attacker's decision names one class for everybody.
+
+    No threshold on scores whose ROC curve bulges everywhere gets a balanced accuracy above their AUC: so a limit that
+    the AUC keeps, the balanced accuracy keeps.
+    """
+    about = [f for f in found if f.ok and f.target == target and f.role != "control"]
+    hits = [f for f in about if f.code == code] or [f for f in about if f.code == _AREAS.get(code)]
     if not hits:
         raise InputError(f"frontier: {target} could not be measured on `calibrate`; see `veil audit`")
     best = max(hits, key=lambda f: f.value or 0)  # of all: here the data that picks is the data that measures
-    return {"value": best.value, "low": best.low, "high": best.high, "n": best.n, "chance": best.chance,
-            "attacker": best.attacker}  # fmt: skip
+    return {"code": best.code, "value": best.value, "low": best.low, "high": best.high, "n": best.n,
+            "chance": best.chance, "attacker": best.attacker}  # fmt: skip

@@ -3,7 +3,8 @@
 A run first writes ``OUT.partial/``: ``run.json`` says what is released with what, and each part file holds the releases
 of a fixed range of the source's rows. A part file gets its name when it is whole, so a run that was killed goes on
 behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name. Memory holds a few
-parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them. The
+parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them; and a
+hash of the rows that they were made of, which decides where only the times of the source's files have changed. The
 run holds a lock on a file among them, which goes with its process: two runs would mix their parts.
 
 Image files are written where they belong at once, each whole or not at all. Of them a part holds the sizes alone.
@@ -45,8 +46,11 @@ PART = 16_384
 _GROUP = 4
 """Part files in a row group of Parquet."""
 RUN, _LOCK = "run.json", "lock"
+TIMES = "times of the source"
+"""What of a run may have changed if the rows have not."""
 
 _IMAGES: Mapping[str, Mapping[str, Any]] = {
+    "AVIF": {"quality": 95},
     "JPEG": {"quality": 95},
     "PNG": {"optimize": False},
     "WEBP": {"quality": 95},
@@ -59,11 +63,15 @@ Skipped = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Releases of some rows that follow one another: names ``(m,)``, float32 ``(m, k)``, and the rows left out."""
+    """Releases of some rows that follow one another: names ``(m,)``, float32 ``(m, k)``, and the rows left out.
+
+    ``source`` is a hash of the rows that they were made of.
+    """
 
     names: pa.Array
     values: NDArray[np.float32]
     skipped: Sequence[Skipped] = ()
+    source: str = ""
 
     def checksum(self) -> int:
         """CRC-32 of names and values."""
@@ -84,6 +92,8 @@ class Parts:
         each: Rows of the source in a part; :data:`PART` if None.
         files: Whether the parts only tell which files are whole that lie elsewhere. What is known of these must not be
             lost, even where no part is done: then nobody could tell whose they are.
+        unchanged: Where of ``run`` nothing but :data:`TIMES` has changed, whether the parts that are done are of the
+            source's rows as they are now.
 
     Attributes:
         done: Number of parts that are done.
@@ -105,6 +115,7 @@ class Parts:
         force: bool = False,
         each: int | None = None,
         files: bool = False,
+        unchanged: Callable[[Parts], bool] = lambda parts: False,
     ) -> None:
         self.folder = partial_folder(out)
         self.each = each or PART
@@ -119,7 +130,8 @@ class Parts:
             begun = (self.folder / RUN).is_file()
             self.keep = files and resume and begun
             if resume and begun:
-                self._check_run(run)
+                self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
+                self._check_run(run, unchanged)
             elif not force and ((files and begun) or any(self._path(i).exists() for i in range(self.count))):
                 raise InputError(
                     f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
@@ -128,7 +140,6 @@ class Parts:
                 for path in self.folder.iterdir():
                     if path.name != _LOCK:
                         path.unlink()
-            self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
             _write(self.folder / RUN, lambda file: file.write(json.dumps(run, indent=1).encode()))
         except OSError:
             self.__exit__(OSError)
@@ -150,20 +161,24 @@ class Parts:
         if self._lock is not None:
             self._lock.close()
 
-    def _check_run(self, run: Mapping[str, str]) -> None:
+    def _check_run(self, run: Mapping[str, str], unchanged: Callable[[Parts], bool]) -> None:
         path = self.folder / RUN
         try:
             earlier = dict(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); force to start anew") from None
         changed = [what for what in run if earlier.get(what) != run[what]]
-        if changed:
+        if changed == [TIMES]:
+            changed = [] if unchanged(self) else ["source"]
+        if changed := [what for what in changed if what != TIMES]:
             raise InputError(f"{self.folder}: was begun with another {' and '.join(changed)}; force to start anew")
 
     def write(self, number: int, part: Part) -> None:
         """Write one part, whole."""
         fields = [("source", pa.string()), ("release", pa.list_(pa.float32(), self.k))]
-        about = {"skipped": json.dumps(list(part.skipped)), "checksum": str(part.checksum())}
+        about = {
+            "skipped": json.dumps(list(part.skipped)), "checksum": str(part.checksum()), "source": part.source,
+        }  # fmt: skip
         schema = pa.schema(fields, metadata=about)
         batch = pa.record_batch([part.names, _lists(part.values)], schema=schema)
 
@@ -182,7 +197,7 @@ class Parts:
             batch = reader.get_batch(0)
         skipped = [(str(name), str(reason)) for name, reason in json.loads(about[b"skipped"])]
         values = batch.column("release").flatten().to_numpy().reshape(-1, self.k)
-        part = Part(names=batch.column("source"), values=values, skipped=skipped)
+        part = Part(names=batch.column("source"), values=values, skipped=skipped, source=about[b"source"].decode())
         if verify and part.checksum() != int(about[b"checksum"]):
             raise ValueError(f"{self._path(number)}: not what was written")
         return part

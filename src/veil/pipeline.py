@@ -5,11 +5,14 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,16 +25,19 @@ from PIL import Image
 from veil import frontier
 from veil._version import __version__
 from veil.audit import findings as files
-from veil.audit import inversion, transfer
+from veil.audit import inversion, leakage, transfer
 from veil.audit.findings import Finding
-from veil.audit.run import Subject, audit, wrong_options
+from veil.audit.leakage import Overlap
+from veil.audit.repeats import Repeats, chosen_rows, released_means
+from veil.audit.run import Subject, audit, strangers, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import SPLITS, Pack, flat, sha256
 from veil.engine import Run
-from veil.engine.run import Precision, run_identity
-from veil.errors import InputError
-from veil.methods import METHODS
-from veil.release import Release
+from veil.engine.run import Precision, by_first, run_identity
+from veil.errors import InputError, checked_seed
+from veil.fitted import recorded
+from veil.methods import METHODS, Method
+from veil.release import WEIGHTS, Release
 from veil.report import certified
 
 INPUT = "Input"
@@ -55,6 +61,7 @@ class Entry:
         role: ``"method"`` or ``"baseline"``; by the release's own method and preset if None.
         curves: Losses of its training.
         note: Anything a reader should know.
+        named: Whether somebody asked for it: then it has a verdict, whatever its role.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Entry:
     role: Role | None = None
     curves: Curves = ()
     note: str = ""
+    named: bool = True
 
     @property
     def preset(self) -> str:
@@ -90,7 +98,7 @@ def fit(
     key: bytes | None = None,
     precision: Precision = "auto",
     checkpoint: Path | None = None,
-    every: int = 200,
+    every: int | None = None,
     resume: bool = False,
     progress: FitProgress | None = None,
 ) -> tuple[Release, Curves]:
@@ -100,7 +108,8 @@ def fit(
         method: Its name.
         pack: Trains on its ``protect`` split.
         private: Labels to hide.
-        utility: ``"identity"``, or a label to keep.
+        utility: ``"identity"``, or a label to keep; "" where the method keeps none. Methods that never look at it do
+            without identity.
         preset: Named settings; the method's default if None.
         settings: Changes to the preset, by field name; strings are read as the field's type.
         seed: Seeds the whole fit.
@@ -108,7 +117,7 @@ def fit(
         key: Secret of a release with keyed noise; fresh if None.
         precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
         checkpoint: File for the state of an unfinished run.
-        every: Steps between checkpoints.
+        every: Steps between checkpoints; None for one a minute.
         resume: Continue from the checkpoint if there is one.
         progress: Told the stage, steps done, steps in all and the losses.
 
@@ -120,14 +129,15 @@ def fit(
     if not private and METHODS[method].hides:
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
-        base.contract.check_alignment(pack, "base")
+        base.contract.check_framing(pack, "base")
+    if every is not None and every < 1:
+        raise InputError(f"every: must be at least 1 step, got {every}")
     if precision not in get_args(Precision):
         raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    if not 0 <= int(seed) < 2**31:
-        raise InputError(f"seed: must lie in 0 .. 2**31 - 1, got {seed}")
+    seed = checked_seed(seed)
     private = list(dict.fromkeys(private))  # a label that is named twice is hidden once
-    pack.require(private=private, utility=utility, among=["protect", *(s for s in SPLITS if len(pack.rows(s)))])
-    seed = int(seed)
+    there = [split for split in SPLITS if len(pack.rows(split))]
+    pack.require(private=private, utility=pack.known_use(utility), among=list(dict.fromkeys(["protect", *there])))
     chosen = METHODS[method].configured(preset, settings or {})
     run = Run(
         seed=seed,
@@ -136,14 +146,40 @@ def fit(
         every=every,
         resume=resume,
         identity=run_identity(
-            method=method, config=vars(chosen), seed=seed, data=pack.fingerprint, private=private, utility=utility
+            veil=__version__,
+            method=method,
+            config=_contents(METHODS[method], chosen),
+            seed=seed,
+            data=pack.fingerprint,
+            private=private,
+            utility=utility,
         ),
+        method=method,
         progress=progress,
     )
     release = METHODS[method].fit(
         chosen, pack, private=private, utility=utility, seed=seed, run=run, key=key, base=base
     )
-    return replace(release, made={**release.made, "preset": preset or next(iter(METHODS[method].presets))}), run.curves
+    made = {**release.made, "preset": preset or next(iter(METHODS[method].presets))}
+    if pack.meta.get("pictures"):
+        made["pictures"] = pack.meta["pictures"]
+    return recorded(replace(release, made=made), pack), run.curves
+
+
+def _contents(method: Method, config: Any) -> dict[str, Any]:
+    """A configuration by what its files hold; those that are not there are for the method to refuse."""
+    values = dict(vars(config))
+    for name in method.files:
+        if values[name]:
+            path = Path(values[name])
+            path = path / WEIGHTS if path.is_dir() else path  # a release
+            values[name] = sha256(path) if path.is_file() else ""
+    return values
+
+
+def has_noise(method: str, preset: str | None, settings: Mapping[str, Any]) -> bool:
+    """Whether releases of these settings carry noise, of which a frontier can be measured; checks them, too."""
+    return bool(METHODS[method].configured(preset, settings).noise)
 
 
 STRENGTHS = (1.0, 3.0)
@@ -182,12 +218,19 @@ def fit_measured(
     if method in METHODS and "noise" not in {field.name for field in fields(METHODS[method].config)}:
         raise InputError(f"{method}: a frontier chooses the setting noise, and this method has none")
     settings = dict(settings or {})
-    if method in METHODS and not METHODS[method].configured(options.get("preset"), settings).noise:
+    if method in METHODS and not has_noise(method, options.get("preset"), settings):
         raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0; leave it out")
     for name in budget or {}:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
-    pack.require(private=private, utility=utility, among=["attack", "calibrate"])
+    use = pack.known_use(utility)
+    pack.require(private=private, utility=use, among=["protect"])  # what the fit itself asks for comes first
+    try:
+        pack.require(private=private, utility=use, among=["attack", "calibrate"])
+        if wrong := strangers(pack, private, ["attack"], "calibrate"):
+            raise InputError("; ".join(wrong))
+    except InputError as error:
+        raise InputError(f"frontier: {error}; or leave it out (--no-frontier)") from None
     strength = METHODS[method].strength if method in METHODS else None
     fitted: list[tuple[Release, Curves, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
@@ -197,7 +240,8 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": fitted[0][0].key}
             settings[strength] = factor * float(fitted[0][0].config[strength])
         release, curves = fit(method, pack, settings=settings, **options)
-        points = frontier.measure(
+        measure = partial(
+            frontier.measure,
             release,
             pack,
             private=private,
@@ -208,11 +252,13 @@ def fit_measured(
             looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
             progress=measured,
         )
+        points = by_first(measure)
         fitted.append((release, curves, points))
     release, curves, points = fitted[0]
     if budget:
         release, curves, points = max(fitted, key=lambda f: frontier.kept(f[2], budget))
         release = frontier.with_noise(release, frontier.meet(points, budget).noise)
+        release = recorded(release, pack, splits=("attack", "calibrate"))  # by which the noise was chosen
     limits = {name: float(limit) for name, limit in (budget or {}).items()}
     made = {**release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
     return replace(release, made=made), curves
@@ -275,7 +321,7 @@ def audit_pack(
     *,
     private: Sequence[str],
     utility: Sequence[str],
-    baselines: Sequence[str] = ("leace",),
+    baselines: Sequence[str] | None = None,
     seed: int = 0,
     effort: str = "standard",
     jobs: int | None = None,
@@ -296,7 +342,8 @@ def audit_pack(
         entries: Releases, or vectors that somebody else made.
         private: Labels to attack.
         utility: ``"identity"``, or labels to read.
-        baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls.
+        baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls; if None LEACE
+            where a label is private.
         seed: Seeds attackers and pairs.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         jobs: Processes; one for each processor if None.
@@ -315,16 +362,20 @@ def audit_pack(
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
-    if wrong := wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs):
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
+    if wrong := wrong_options(
+        private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
+    ):
         raise InputError("; ".join(wrong))
-    pack.require(private=private, utility=[u for u in utility if u != "identity"])
     names = [INPUT, *(e.name for e in entries)]
     if len(set(names)) < len(names):
         raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
     for entry in entries:
         if entry.release is not None:
-            entry.release.contract.check_alignment(pack, entry.name)
+            entry.release.contract.check_framing(pack, entry.name)
+    pack.require(private=private, utility=utility)
+    if wrong := strangers(pack, private, attack_on, "test"):
+        raise InputError("; ".join(wrong))
     networks: dict[str, Any] = {"matcher": matcher, "classifiers": classifiers}
     transfer.opened(  # before anything heavy starts, so that a mistake is told at once
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
@@ -333,39 +384,50 @@ def audit_pack(
     controls = [
         Entry(
             name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
-            release=fit(name, pack, private=private, seed=seed)[0],
+            release=fit(name, pack, private=private, utility=_free_use(pack, private), seed=seed)[0],
             note="control: a baseline on the unprotected input",
+            named=False,
         )
-        for name in baselines
+        for name in (("leace",) * bool(private) if baselines is None else baselines)
     ]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in [*controls, *entries]}
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            subjects.append(_subject(entry, pack, Path(work) / f"{number}.npy"))
+            path, seen = Path(work) / f"{number}.npy", overlaps[entry.name].rows
+            subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
         )  # fmt: skip
+        found += [each.finding(pack, name, level) for name, each in overlaps.items()]
         staged = Path(work) / "out"
         for folder in ("pictures", "curves"):
             (staged / folder).mkdir(parents=True)
-        sheets, maps = [], []
+        sheets: list[dict[str, str]] = []
+        maps: list[dict[str, Any]] = []
+        notes = list(pack.meta.get("notes", []))
         if invert is not None:
             sheets = _redrawn(pack, staged, [s.name for s in subjects], Path(work))
-            drawn = {s.name: inversion.people_map(s.x, pack, seed=seed) for s in subjects}
-            maps = [{"release": name, **points} for name, points in drawn.items() if points]
+            for s in subjects:
+                try:
+                    points = inversion.people_map(s.x, pack, seed=seed)
+                except Exception as error:  # a map is to look at: the figures must not be lost with it
+                    notes.append(f"no map of {s.name}: {type(error).__name__}")
+                else:
+                    maps += [{"release": s.name, **points}] if points else []
         unprotected: dict[str, Any] = {
             "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
-            "role": "input", "config": {}, "note": "the unprotected input",
+            "role": "input", "config": {}, "data": None, "note": "the unprotected input",
         }  # fmt: skip
         document = files.document(
             version=__version__,
             seed=seed,
             command=command,
-            data=_data(pack, private, utility, attack_on),
+            data=_data(pack, private, utility, attack_on) | {"notes": notes},
             releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
             findings=found,
             pictures=_pictures(pack, staged, entries) + sheets + _releases_shown(pack, staged, entries, private, found),
@@ -377,13 +439,38 @@ def audit_pack(
     return found
 
 
+def _free_use(pack: Pack, private: Sequence[str]) -> str:
+    """What controls are said to keep: identity, or another label that is not private; "" where there is none."""
+    return next((name for name in ("identity", *pack.labels) if name in pack.labels and name not in private), "")
+
+
 def _publish(staged: Path, out: Path) -> None:
-    """Moves an audit to its place, the findings last: where the disk was full before, all is as it was."""
+    """Moves an audit to its place, the findings last: where the disk was full before, all is as it was.
+
+    What an earlier audit wrote there and this one does not is removed, its report, too: they speak of other figures.
+    """
+    earlier = _written(out)
     beside = [path for folder in ("pictures", "curves") for path in sorted((staged / folder).iterdir())]
     for path in [*beside, staged / files.NAME]:
         target = out / path.relative_to(staged)
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
+        earlier.discard(target)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may hold others' files, or some of this audit
+            path.parent.rmdir()
+
+
+def _written(out: Path) -> set[Path]:
+    """The files of an audit in a folder, as its findings name them, and of their report; none where there is none."""
+    try:
+        document = json.loads((out / files.NAME).read_text("utf-8"))
+        named = [str(entry["file"]) for key in ("pictures", "curves") for entry in document[key]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/[^/\\]+", name)}
+    return {*own, out / "report.html"}
 
 
 def _pass_for(entry: Entry, pack: Pack) -> bool:
@@ -393,19 +480,50 @@ def _pass_for(entry: Entry, pack: Pack) -> bool:
     return transfer.pass_for(entry.release.contract.empty(0), pack.x)
 
 
-def _subject(entry: Entry, pack: Pack, path: Path) -> Subject:
+def _overlap(entry: Entry, pack: Pack, private: Sequence[str], attack_on: Sequence[str]) -> Overlap:
+    """What of the pack's splits an entry's release was fitted on."""
+    if entry.release is None:
+        return Overlap(rows=None, note=leakage.OUTSIDE)
+    release = entry.release
+    return leakage.overlap(release.made, release.fitted, pack, private=private, attack_on=attack_on)
+
+
+def _subject(
+    entry: Entry, pack: Pack, path: Path, seen: NDArray[np.bool_] | None, *, attack_on: Sequence[str], effort: str,
+    seed: int,
+) -> Subject:  # fmt: skip
     """An entry's rows, and what the audit may know of how they came about."""
-    codes, fitted_on, feature_map = None, None, None
+    codes, feature_map = None, None
     if (release := entry.release) is not None:
         feature_map = release.contract.feature_map
         if release.contract.support:
             codes = release.codes(pack.x)
-        if release.made.get("data") == pack.fingerprint:
-            fitted_on = ("protect",)  # what every method keeps to
     x = _released(entry, pack, path, codes)
+    repeats: Repeats | str = "near-duplicates are released by who has the release, and here are its vectors alone"
+    if release is not None:
+        repeats = "it draws nothing, so there is nothing that the mean over near-duplicates averages out"
+        if release.contract.keyed:
+            rows = chosen_rows(pack, attack_on, effort, seed)
+            means = released_means(partial(_told_apart, release), pack, rows, attack_on, seed)
+            singles = flat(x) if codes is None else _indicators(codes, release.contract.support)
+            repeats = Repeats(rows=rows, means=means, singles=singles)
     return Subject(
-        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, fitted_on=fitted_on
-    )
+        name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, seen=seen,
+        repeats=repeats,
+    )  # fmt: skip
+
+
+def _told_apart(release: Release, x: NDArray[Any]) -> NDArray[np.float32]:
+    """Releases ``(n, k)``, or where they are of finitely many values the indicators ``(n, K)`` of their codes."""
+    if release.contract.support:
+        return _indicators(release.codes(x), release.contract.support)
+    if release.contract.replace and release.contract.kind == "vectors" and release.config["base"]["method"] == "input":
+        x = x.clip(0, 1)  # Random takes no other values
+    return flat(release.transform(x))
+
+
+def _indicators(codes: NDArray[np.int64], support: int) -> NDArray[np.float32]:
+    return np.eye(support, dtype=np.float32)[codes]
 
 
 def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | None) -> NDArray[Any]:
@@ -432,7 +550,7 @@ def _released(entry: Entry, pack: Pack, path: Path, codes: NDArray[np.int64] | N
 
 
 def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on: Sequence[str]) -> dict[str, Any]:
-    identity = pack.labels.get("identity")
+    identity = pack.label("identity") if pack.knows_people else None
     splits = {}
     for split in SPLITS:
         rows = pack.rows(split)
@@ -452,7 +570,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         for name in shown
     }
     return {
-        "layout": pack.meta.get("layout"),
+        "layout": pack.meta.get("layout", ""),
         "kind": pack.kind,
         "shape": list(pack.x.shape[1:]),
         "n": len(pack),
@@ -463,7 +581,7 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
-        "notes": list(pack.meta.get("notes", [])),
+        "notes": [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())],
         "attack_on": list(attack_on),
     }
 
@@ -473,7 +591,8 @@ def _described(entry: Entry) -> dict[str, Any]:
     if release is None:
         assert entry.vectors is not None
         return {"name": entry.name, "method": "", "preset": "", "k": entry.vectors.shape[1], "seed": None,
-                "role": entry.shown_role(), "config": {}, "note": entry.note or "vectors from outside"}  # fmt: skip
+                "role": entry.shown_role(), "config": {}, "data": None, "note": entry.note or "vectors from outside",
+                "named": entry.named}  # fmt: skip
     return {
         "name": entry.name,
         "method": release.method,
@@ -482,7 +601,9 @@ def _described(entry: Entry) -> dict[str, Any]:
         "seed": release.made.get("seed"),
         "role": entry.shown_role(),
         "config": dict(release.config),
+        "data": release.made.get("data"),
         "note": entry.note,
+        "named": entry.named,
     }
 
 
@@ -579,26 +700,41 @@ def _curves(out: Path, entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One row of the demo's table: the worst attack and the best use that is left, as findings."""
+    """One row of the table that an audit ends with, as findings.
+
+    Attributes:
+        name: The release.
+        attack: The worst attack by who learned from releases.
+        transfer: What the classifier reads that knows originals alone and reads those best; None where none was shown
+            the release.
+        utility: The use that is left.
+    """
 
     name: str
     attack: Finding | None
+    transfer: Finding | None
     utility: Finding | None
 
 
 def summary(found: Sequence[Finding], private: str, utility: str = "identity") -> list[Outcome]:
-    """For each release the worst attack on ``private`` and the picked matcher's AUC (or probe's balanced accuracy)."""
-    code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
+    """For each release the worst attacks on ``private`` and the picked matcher's AUC (or probe's balanced accuracy).
 
-    def picked(release: str, code: str, target: str, role: str) -> Finding | None:
-        hits = [f for f in found if f.worst and (f.release, f.code, f.target, f.role) == (release, code, target, role)]
-        return hits[0] if hits else None
+    An attacker, or a probe, that names one class for everybody has its AUC here.
+    """
 
+    def picked(release: str, codes: Sequence[str], target: str, role: str) -> Finding | None:
+        hits = [f for f in found if f.worst and (f.release, f.target, f.role) == (release, target, role)]
+        hits = [f for code in codes for f in hits if f.code == code]
+        return next((f for f in hits if f.ok), hits[0] if hits else None)
+
+    use = ["verification.auc"] if utility == "identity" else ["utility.balanced_accuracy", "utility.auc"]
+    read, shown = ([f"attribute.{kind}balanced_accuracy", f"attribute.{kind}auc"] for kind in ("", "transfer_"))
     return [
         Outcome(
             name=name,
-            attack=picked(name, "attribute.balanced_accuracy", private, "attack"),
-            utility=picked(name, code, utility, "utility"),
+            attack=picked(name, read, private, "attack"),
+            transfer=picked(name, shown, private, "attack"),
+            utility=picked(name, use, utility, "utility"),
         )
         for name in dict.fromkeys(f.release for f in found)
     ]
@@ -672,7 +808,8 @@ def demo(
         )  # fmt: skip
         original = original or release
         release.save(out / "releases" / name.replace("\\", "-without-").replace(" ", "-").lower(), force=True)
-        entries.append(Entry(name=name, release=release, curves=curves))
+        named = METHODS[method].role(preset) == "method"  # the others stand beside, to be compared with
+        entries.append(Entry(name=name, release=release, curves=curves, named=named))
     found = audit_pack(
         pack, out, entries, private=["gender"], utility=["identity", "smile"], baselines=(), seed=seed, effort="quick",
         jobs=jobs, command=command, progress=audit_progress,

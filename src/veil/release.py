@@ -1,16 +1,19 @@
 """The release: the only thing that ships. An encoder's weights, its contract, and how it was made; nothing private.
 
 A folder with ``weights.safetensors`` and ``release.json``. Loading never unpickles; a folder that was tampered with,
-truncated or made by something else is refused in one line. Where the release adds noise, the noise comes from a keyed
-hash of the input, so that one input has one release and averaging repeated releases removes nothing; the key is a
-secret file *beside* the folder (``NAME.key``), never inside. Releases of other weights or settings draw other noise
+truncated or made by something else is refused in one line. What a release was fitted on lies beside it
+(:mod:`veil.fitted`). Where the release adds noise, the noise is a secret smooth field (:mod:`veil.draws`): one input
+has one release, near-duplicates have nearly the same, and their mean has as much noise as one. What draws it is a key,
+a secret file *beside* the folder (``NAME.key``), never inside. Releases of other weights or settings draw other noise
 under the same key, so that two of them cannot be solved for what they share.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import math
 import os
 import secrets
@@ -20,7 +23,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +34,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from veil import fitted
 from veil._version import __version__
 from veil.data.pack import Pack, few
+from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, position
 from veil.errors import InputError
+from veil.fitted import Fitted
 from veil.nets import to_input, to_pixels
+from veil.threads import SETTABLE, keep_to_one
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -60,10 +67,13 @@ class Contract:
             gives log-probabilities ``(B, K)`` and holds the values as ``substitutes`` ``(K, ...)``.
         draw: Whether a keyed draw from the probabilities chooses among the substitutes; else the likeliest is released.
         feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
-        noise: Norm of the keyed Gaussian noise relative to the unit-length release; 0 for a deterministic encoder.
+        noise: Norm of the keyed noise relative to the unit-length release; 0 for a deterministic encoder.
+        length: Distance of unit-length releases over which that noise changes; see :mod:`veil.draws`.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
         aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
+        columns: Names of the columns that the training pack's vectors stood in, a value each, in their order; files to
+            come must have the same. Empty where they stood in none of their own.
         direction: Whether only the direction of an input vector counts; one of length 0 is then refused.
         classes: Class names of the private attributes, where the encoder moves each class by itself.
         asks: Whether the encoder takes those classes with an input where they are known; it guesses them otherwise.
@@ -79,9 +89,11 @@ class Contract:
     draw: bool = False
     feature_map: tuple[int, int, int] | None = None
     noise: float = 0.0
+    length: float = LENGTH
     replace: float = 0.0
     crop: tuple[float, float, float, float] | None = None
     aligned: bool = False
+    columns: tuple[str, ...] = ()
     direction: bool = False
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: bool = False
@@ -105,16 +117,23 @@ class Contract:
     def keyed(self) -> bool:
         return self.noise > 0 or self.replace > 0 or self.draw
 
-    def check_alignment(self, pack: Pack, name: str) -> None:
-        """Refuse a pack whose eyes lie elsewhere than the training pack's; of one made in memory nothing is known.
+    def check_framing(self, pack: Pack, name: str) -> None:
+        """Refuse a pack that was cut otherwise than the training pack; of one made in memory nothing need be known.
 
         Raises:
-            InputError: Where either was aligned and the other not; it begins with ``name``.
+            InputError: Where eyes were aligned in either and not in the other, or the values of vectors stood in other
+                columns, or in another order; it begins with ``name``.
         """
         if "aligned" in pack.meta and pack.framing["aligned"] != self.aligned:
             here, there = ("aligned", "not aligned") if self.aligned else ("not aligned", "aligned")
             raise InputError(
                 f"{name}: the release was fitted on faces that were {here} by their eyes, the pack's {there}"
+            )
+        columns = pack.framing["columns"]
+        if columns and self.columns and columns != self.columns:
+            raise InputError(
+                f"{name}: the release was fitted on the columns {few(self.columns)}, the pack's are {few(columns)}; "
+                "pack those columns, in their order (--set column=A,B,...)"
             )
 
     def empty(self, n: int) -> NDArray[Any]:
@@ -133,6 +152,7 @@ class Release:
         encoder: The network; takes float32 ``(B, C, H, W)`` in [0, 1] or ``(B, d)``.
         made: What it was fitted for and on: private attributes, utility, seed, fingerprint of the data.
         key: The secret of a keyed release; None otherwise.
+        fitted: Hashes of what it was fitted on; None where nothing says so.
         decoder: Redraws the input from a release, as logits; never saved unless asked for.
         classifier: Reads the labels to keep from a release: the half of a network that runs where releases are sent.
     """
@@ -143,6 +163,7 @@ class Release:
     encoder: nn.Module
     made: Mapping[str, Any] = field(default_factory=dict)
     key: bytes | None = field(default=None, repr=False)
+    fitted: Fitted | None = field(default=None, repr=False)
     decoder: nn.Module | None = field(default=None, repr=False)
     classifier: nn.Module | None = field(default=None, repr=False)
 
@@ -246,6 +267,15 @@ class Release:
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.digest()
 
+    @cached_property
+    def field(self) -> Field:
+        """The noise of a release, as secret as its key.
+
+        Raises:
+            InputError: Without a key.
+        """
+        return Field.draw(self.draw_key, self.contract.k, self.contract.length)
+
     def _need_key(self) -> None:
         if self.contract.keyed and self.key is None:
             raise InputError("release: it adds keyed noise, so its key must be given, got none")
@@ -257,7 +287,7 @@ class Release:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
-        return self._keyed(x, values) if self.contract.keyed else values
+        return self._keyed(x, values, first_row) if self.contract.keyed else values
 
     def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None]) -> NDArray[np.float32]:
         """What the encoder gives, before anything keyed."""
@@ -358,21 +388,24 @@ class Release:
                 raise InputError(f"input: row {first_row + zero[0]} must have a direction, got zeros")
         return x
 
-    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32], first_row: int) -> NDArray[np.float32]:
         c = self.contract
         if c.replace:
+            check_unit_range(clean, first_row)
             u = keyed_uniform(x, 2 * c.k, self.draw_key)
             order = np.argsort(u[:, : c.k], axis=1, kind="stable")
             chosen = order[:, : round(c.replace * c.k)]
             out = clean.copy()
             np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
             return out
-        return add_noise(clean, keyed_normal(x, c.k, self.draw_key), c.noise)
+        z = torch.tensor(clean)  # a copy, which lies as all do: sums of what lies elsewhere round otherwise
+        return normalised_noise(z, self.field(z), c.noise).numpy()
 
     # -- on disk -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False, with_decoder: bool = False) -> Path:
-        """Write the folder (and ``NAME.key`` beside it, readable by its owner alone, if the release is keyed).
+        """Write the folder; beside it ``NAME.key``, if the release is keyed, and ``NAME.fitted``, if it knows what it
+        was fitted on, both readable by their owner alone.
 
         Args:
             path: The folder to make.
@@ -380,18 +413,16 @@ class Release:
             with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
 
         Raises:
-            InputError: If the folder, or another release's key in the key's place, exists and ``force`` is False; if
-                the folder holds something else; or if it cannot be written.
+            InputError: If the folder, or in the places of key and hashes those of another release, exists and ``force``
+                is False; if the folder holds something else; or if it cannot be written.
         """
         from safetensors.torch import save as to_bytes
 
         path = named(path)
-        beside = key_path(path)
-        if self.key is not None and beside.exists() and not force and read_key_file(beside) != self.key:
-            raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
-        check_target(path, force)
+        beside, record = key_path(path), fitted_path(path)
+        check_target(path, force, key=self.key)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        new, old = temporary / "new", temporary / "old"
+        new, old, hashes = temporary / "new", temporary / "old", temporary / "fitted"
         try:
             new.mkdir(parents=True)
             parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
@@ -412,12 +443,18 @@ class Release:
             card["card_sha256"] = _card_check(card)
             (new / WEIGHTS).write_bytes(weights)
             (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
+            if known := self.fitted is not None and not self.fitted.problem:
+                fitted.write(hashes, self.fitted, card["card_sha256"])
             try:
                 if path.exists():
                     path.rename(old)
                 new.rename(path)
                 if self.key is not None:  # last, because the key that is there belongs to the release that was there
-                    _write_key(beside, self.key)
+                    _write_secret(beside, self.key)
+                if known:
+                    hashes.replace(record)
+                else:
+                    record.unlink(missing_ok=True)  # of the release that was there
             except BaseException:  # an interruption, too, must not take the old release away
                 if not new.exists():
                     path.rename(new)
@@ -429,6 +466,8 @@ class Release:
             raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
+            with suppress(OSError):
+                hashes.unlink(missing_ok=True)
             with suppress(OSError):  # where it still holds the old release, which could not be put back
                 temporary.rmdir()
         return path
@@ -485,16 +524,18 @@ class Release:
             encoder=encoder.eval(),
             made=card["made"],
             key=_read_key(path, key, card["key_check"]),
+            fitted=fitted.read(fitted_path(path), card["card_sha256"]),
             **others,
         )
 
     def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
-        A release with keyed noise has a second input ``noise`` ``(B, k)`` of standard normal values, because the hash
-        that draws them is no part of the network; one that draws among substitutes a second input ``uniform``
-        ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
-        The Random baseline is refused.
+        The secret of keyed noise is no part of the file: the arrays of its :class:`veil.draws.Field` are further inputs
+        of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the key,
+        where the key is there. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``.
+        Images come out as floats in [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes. The Random
+        baseline is refused.
 
         Args:
             path: ``NAME.onnx``.
@@ -507,8 +548,10 @@ class Release:
         path = Path(path)
         if path.suffix != ".onnx":
             raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
-        if path.exists() and not force:
-            raise InputError(f"{path}: already exists; choose another name or force")
+        secret = field_path(path) if self.contract.noise and self.key is not None else None
+        for target in filter(None, (path, secret)):
+            if target.exists() and not force:
+                raise InputError(f"{target}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
         try:
@@ -524,13 +567,17 @@ class Release:
             module = _Substituted(self.encoder, self.contract)
             if self.contract.draw:
                 arguments, names = (example, torch.full((2, 1), 0.5)), ["x", "uniform"]
+        shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch", min=1)} for _ in names)
         if self.contract.noise:
             module = _Noisy(self.encoder, self.contract.noise)
-            arguments, names = (example, torch.zeros(2, self.contract.k)), ["x", "noise"]
-        batch = torch.export.Dim("batch", min=1)
+            # Of a key of no release: the field is an input, and its values are not in the file.
+            stand_in = Field.draw(bytes(KEY_BYTES), self.contract.k).arrays()
+            arguments, names = (example, *stand_in.values()), ["x", *stand_in]
+            shapes = (*shapes, tuple({} for _ in stand_in))
         temporary = path.with_name(path.name + ".part")
         try:
-            with warnings.catch_warnings():  # of deprecations inside torch, which are not the caller's concern
+            # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+            with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     module.eval(),
@@ -538,14 +585,31 @@ class Release:
                     str(temporary),
                     input_names=names,
                     output_names=["release"],
-                    dynamic_shapes=tuple({0: batch} for _ in names),
+                    dynamic_shapes=shapes,
                     dynamo=True,
                     external_data=False,
                     verbose=False,
                 )
+            if secret is not None:  # first, as a network without it is of no use
+                file = io.BytesIO()
+                arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
+                np.savez(file, **arrays)
+                _write_secret(secret, file.getvalue())
             return temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Loggers of that name say nothing below an error inside."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Noisy(nn.Module):
@@ -555,8 +619,9 @@ class _Noisy(nn.Module):
         super().__init__()
         self.encoder, self.noise = encoder, noise
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return normalised_noise(self.encoder(x), noise, self.noise)
+    def forward(self, x: Tensor, *field: Tensor) -> Tensor:
+        z = self.encoder(x)
+        return normalised_noise(z, Field(*field)(z), self.noise)
 
 
 class _Substituted(nn.Module):
@@ -570,7 +635,7 @@ class _Substituted(nn.Module):
 
     def forward(self, x: Tensor, uniform: Tensor | None = None) -> Tensor:
         log_p = self.encoder(x)
-        code = log_p.argmax(1) if uniform is None else _position(log_p.softmax(1), uniform)
+        code = log_p.argmax(1) if uniform is None else position(log_p.softmax(1), uniform)
         return self.table[code]  # type: ignore[index]
 
 
@@ -578,64 +643,31 @@ def in_order(function: Callable[[T], U], items: Iterator[T]) -> Generator[U, Non
     """A function of items, in their order, by as many threads as PyTorch would use for one of them.
 
     Networks and noise take turns in a batch, and noise keeps to one thread: whole batches side by side are quicker. And
-    what one thread computes does not depend on how many there are, so a run may be resumed where there are others.
+    what one thread computes does not depend on how many there are, so a run may be resumed where there are others. The
+    threads are of our own, and no other's count changes. Where that cannot be had, items are taken one by one.
     """
     threads = torch.get_num_threads()
+    if not SETTABLE:
+        yield from map(function, items)
+        return
     waiting: deque[Future[U]] = deque()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The code ``(B,)`` that each uniform ``(B, 1)`` draws from probabilities given as logits ``(B, K)``."""
-    return _position(torch.from_numpy(log_p).softmax(1), torch.from_numpy(uniform)).numpy()
-
-
-def _position(p: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse of the distribution function: the number of codes whose running sum of p lies at or below u."""
-    return (p.cumsum(1) <= uniform).sum(1).clamp_max(p.shape[1] - 1)
-
-
-def normalised_noise(z: Tensor, normal: Tensor, noise: float) -> Tensor:
-    """normalise(z + noise * n / sqrt(k)) for unit vectors z and standard normal n, both ``(B, k)``: expected norm of
-    the noise relative to the unit vector is ``noise``."""
-    return nn.functional.normalize(z + noise * normal / z.shape[1] ** 0.5, dim=1)
-
-
-def add_noise(z: NDArray[np.float32], normal: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
-    """:func:`normalised_noise` for arrays."""
-    return normalised_noise(torch.from_numpy(z), torch.from_numpy(normal), noise).numpy()
-
-
-def keyed_uniform(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
-    """``count`` draws from U(0, 1) for each row of ``x``: SHAKE-128 of key and row, so equal rows draw equal values.
-
-    A release gives its :attr:`Release.draw_key`. Without the key the draws cannot be told from random; with it they are
-    a function of the input alone.
-    """
-    rows = np.ascontiguousarray(x).reshape(len(x), -1)
-    digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
-    words = np.frombuffer(digests, "<u4").reshape(len(rows), count)
-    # 23 bits and a half fit float32's 24 exactly; one more would round the largest to 1.
-    return ((words >> 9).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-
-
-def keyed_normal(x: NDArray[Any], count: int, key: bytes) -> NDArray[np.float32]:
-    """``count`` standard normal draws for each row of ``x``, from :func:`keyed_uniform` by Box and Muller (1958)."""
-    half = (count + 1) // 2
-    u = keyed_uniform(x, 2 * half, key)
-    radius = np.sqrt(-2 * np.log(u[:, :half]))
-    angle = np.float32(2 * np.pi) * u[:, half:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
+    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
+    if len(outside):
+        row = values[outside[0]]
+        raise InputError(
+            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
+        )
 
 
 def new_key() -> bytes:
@@ -671,9 +703,22 @@ def named(path: str | Path) -> Path:
     return path
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
-    if not path.exists():
+def check_target(path: Path, force: bool, *, key: bytes | None = None) -> None:
+    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release.
+
+    Neither can one with a ``key`` where another key is in its place, but by force.
+    """
+    beside = key_path(path)
+    if key is not None and beside.exists() and not force and read_key_file(beside) != key:
+        raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if there != path:
+        if not there.is_dir():
+            raise InputError(f"{path}: cannot be made, because {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: cannot be made, because nothing may be written into {there}")
+        if not force and os.path.lexists(record := fitted_path(path)):
+            raise InputError(f"{record}: says what another release was fitted on, and is replaced; move it, or force")
         return
     if not force:
         raise InputError(f"{path}: already exists; choose another name or force")
@@ -687,6 +732,12 @@ def check_target(path: Path, force: bool) -> None:
 def key_path(release: Path) -> Path:
     release = named(release)
     return release.with_name(release.name + ".key")
+
+
+def fitted_path(release: Path) -> Path:
+    """Where hashes of what a release was fitted on lie."""
+    release = named(release)
+    return release.with_name(release.name + fitted.SUFFIX)
 
 
 def _key_check(key: bytes) -> str:
@@ -704,11 +755,16 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
-def _write_key(path: Path, key: bytes) -> None:
+def field_path(onnx: Path) -> Path:
+    """Where the secret of an exported release's noise lies."""
+    return onnx.with_name(f"{onnx.stem}.field.npz")
+
+
+def _write_secret(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(key)
+            file.write(data)
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)

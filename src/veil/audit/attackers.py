@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from veil.data.pack import flat
 from veil.data.sampling import Couples
 from veil.engine.augment import Draw, augment, warp
-from veil.engine.run import has_bf16
+from veil.engine.run import Diverged, has_bf16
 from veil.errors import InputError
 from veil.losses import balanced_weights, supervised_contrastive
 from veil.metrics import auc, balanced_accuracy, best_threshold, macro_auc
@@ -60,6 +60,21 @@ _CLIP = 10.0  # deviations at which standardised values stop: one wild value mus
 
 class DidNotConverge(Exception):
     """The attacker's training failed; its figure must not be read as safety."""
+
+
+def failure(error: Exception) -> tuple[str, str]:
+    """Status and note of the finding that stands in place of a figure, whatever an attacker or its like raised.
+
+    What does not fit the data (InputError) is not applicable. Everything else did not converge, also what nobody
+    foresaw, a singular matrix or a lack of memory, say, whose class the note then names: an attack that broke off shows
+    nothing of the release.
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    if isinstance(error, DidNotConverge | Diverged):
+        return "did_not_converge", said or type(error).__name__
+    if isinstance(error, InputError):
+        return "not_applicable", said
+    return "did_not_converge", f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +231,17 @@ def decision(scores: NDArray[Any], y: NDArray[np.int64], classes: int) -> Callab
             if sum(gain.mean() for gain in gains) / 2 > 1.5 * error:
                 threshold = best
     return lambda s: (s[:, 1].astype(np.float64) - s[:, 0] >= threshold).astype(np.int64)
+
+
+def undecided(predicted: NDArray[Any], y: NDArray[Any]) -> str:
+    """Why decisions ``(n,)`` have no figure, or "": all are one class, and ``y`` ``(n,)`` has several.
+
+    Such a decision is right as often as a coin, and in every resample: "50 %, from 50 to 50 %" would claim to know what
+    only the threshold is to blame for.
+    """
+    if len(np.unique(y)) > 1 and (predicted == predicted[0]).all():
+        return "names one class for everybody, so that its decision tells nothing of what it knows: see its AUC"
+    return ""
 
 
 def largest(scores: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""Findings, and the file they are kept in: ``findings.json``, schema 1.
+"""Findings, and the file they are kept in: ``findings.json``, schema 1. All that reads the file reads it here.
 
 A finding is one figure about one release: what was attacked or used, by whom, how well that went, with chance, the
-number of samples and an interval. "Not applicable" and "did not converge" are findings too.
+number of samples and an interval. "Not applicable" and "did not converge" are findings too. Nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,18 @@ SCHEMA = 1
 NAME = "findings.json"
 KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves", "maps")
 ROLES = ("attack", "utility", "control", "bound")
+RELEASE_ROLES = ("input", "baseline", "method")
 STATUSES = ("ok", "not_applicable", "did_not_converge")
 CODES = {
     "attribute.balanced_accuracy": "Balanced accuracy of an attribute attacker",
     "attribute.auc": "AUC of an attribute attacker",
     "attribute.normalised_gain": "Share of the unprotected attack's gain over chance that is left",
     "attribute.transfer_balanced_accuracy": "Balanced accuracy of a classifier that knows originals alone",
+    "attribute.transfer_auc": "AUC of a classifier that knows originals alone",
     "attribute.pooled_balanced_accuracy": "Balanced accuracy of an attack on means of releases of one person",
     "attribute.pooled_auc": "AUC of an attack on means of releases of one person",
+    "attribute.repeated_balanced_accuracy": "Balanced accuracy of an attack on means over near-duplicates of one input",
+    "attribute.repeated_auc": "AUC of an attack on means over near-duplicates of one input",
     "verification.auc": "Verification: area under the ROC curve",
     "verification.eer": "Verification: equal error rate",
     "verification.tar_at_far_0.01": "Verification: true-accept rate at a false-accept rate of 1 %",
@@ -47,6 +51,7 @@ CODES = {
     "utility.mean_mcc": "Matthews' correlation of the utility probes, mean over the labels",
     "utility.auc": "AUC of a utility probe",
     "utility.bits": "Bits that a release of finitely many values says at all: the entropy of its codes",
+    "training.seen": "Share of the rows that the release was fitted on, or on their people",
     "certificate.balanced_accuracy": "Certified bound on every attacker's balanced accuracy",
     "certificate.accuracy": "Certified bound on every attacker's plain accuracy",
     "linkability.auc": "Telling a release's own original from another person's: AUC",
@@ -62,9 +67,7 @@ CODES = {
     "identification.rank1_originals": "Share of releases whose person is found first among originals",
     "identification.rank1_releases": "Share of releases whose person is found first among releases",
 }
-"""The codes with a fixed meaning, and what they say to a reader."""
-FAMILIES = ("inversion.", "certificate.")
-"""Families of codes that are open: any code that begins so is taken."""
+"""All codes, and what they say to a reader."""
 
 NO_BETTER = "not clearly better than without a release"
 """How the note begins of what was redrawn by somebody who may as well have seen no release."""
@@ -74,13 +77,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One figure of an audit. Raises ValueError for a combination that would mislead a reader.
+    """One figure of an audit. Raises ValueError, naming the field, for a combination that would mislead a reader.
 
     ``value``, ``low``, ``high`` and ``chance`` are finite where ``status`` is ``"ok"``; elsewhere they may be None, and
     NaN becomes None.
 
     Attributes:
-        code: What was measured: one of :data:`CODES`, or a code of one of the open :data:`FAMILIES`.
+        code: What was measured: one of :data:`CODES`.
         release: The name of the release.
         target: The label that was attacked or used; ``"identity"``, ``"identity|same gender"`` for verification.
         attacker: The attacker, matcher, probe or control.
@@ -112,37 +115,40 @@ class Finding:
     note: str = ""
 
     def __post_init__(self) -> None:
+        what = f"finding {self.code!r} of {self.attacker!r} on {self.release!r}"
         for name in ("code", "release", "target", "attacker", "role", "status", "note"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"a finding's {name} must be a string, got {getattr(self, name)!r}")
-        what = f"finding {self.code!r} of {self.attacker!r} on {self.release!r}"
-        if self.code not in CODES and not self.code.startswith(FAMILIES):
-            raise ValueError(f"{what}: unknown code")
-        if self.role not in ROLES:
-            raise ValueError(f"{what}: role must be one of {', '.join(ROLES)}, got {self.role!r}")
-        if self.status not in STATUSES:
-            raise ValueError(f"{what}: status must be one of {', '.join(STATUSES)}, got {self.status!r}")
+                raise ValueError(f"{what}: {name} must be a text, got {_shown(getattr(self, name))}")
+        for name, known in (("code", tuple(CODES)), ("role", ROLES), ("status", STATUSES)):
+            if getattr(self, name) not in known:
+                rule = "a code of a figure that is known" if name == "code" else f"one of {', '.join(known)}"
+                raise ValueError(f"{what}: {name} must be {rule}, got {_shown(getattr(self, name))}")
         if self.status != "ok" and not self.note:
-            raise ValueError(f"{what}: the status {self.status!r} needs a note that says why")
+            raise ValueError(f"{what}: note must say why the status is {self.status!r}, got ''")
         if not isinstance(self.worst, bool | np.bool_):
-            raise ValueError(f"{what}: worst must be true or false, got {self.worst!r}")
+            raise ValueError(f"{what}: worst must be true or false, got {_shown(self.worst)}")
         object.__setattr__(self, "worst", bool(self.worst))
         if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or self.n < 0:
-            raise ValueError(f"{what}: n must be a whole number of at least 0, got {self.n!r}")
+            raise ValueError(f"{what}: n must be a whole number of at least 0, got {_shown(self.n)}")
         object.__setattr__(self, "n", int(self.n))
         if not (_is_number(self.level) and 0 < self.level < 1):
-            raise ValueError(f"{what}: level must lie between 0 and 1, got {self.level!r}")
+            raise ValueError(f"{what}: level must lie between 0 and 1, got {_shown(self.level)}")
         object.__setattr__(self, "level", float(self.level))
         for name in ("value", "low", "high", "chance"):
             object.__setattr__(self, name, self._number(what, name))
         if self.value is None and (self.low is not None or self.high is not None):
-            raise ValueError(f"{what}: an interval needs a value")
+            raise ValueError(f"{what}: value must be a number where there is an interval, got None")
         low = self.value if self.low is None else self.low
         high = self.value if self.high is None else self.high
         if self.value is not None and low is not None and high is not None:
             slack = _ROUNDING * max(1.0, abs(self.value))
             if not low - slack <= self.value <= high + slack:
-                raise ValueError(f"{what}: {self.value} lies outside its interval {low}..{high}")
+                raise ValueError(f"{what}: value must lie within its interval {low}..{high}, got {self.value}")
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a figure."""
+        return self.status == "ok"
 
     def figures(self) -> tuple[float, float, float, float]:
         """Value, low, high and chance; ValueError where the status is not ``"ok"``."""
@@ -153,16 +159,30 @@ class Finding:
     def _number(self, what: str, name: str) -> float | None:
         given = getattr(self, name)
         if given is not None and not _is_number(given):
-            raise ValueError(f"{what}: {name} must be a number, got {given!r}")
-        if given is not None and math.isfinite(given):
+            raise ValueError(f"{what}: {name} must be a number, got {_shown(given)}")
+        if given is not None and _is_finite(given):
             return float(given)
         if self.status == "ok":
-            raise ValueError(f"{what}: {name} must be finite where the status is 'ok', got {given}")
+            raise ValueError(f"{what}: {name} must be finite where the status is 'ok', got {_shown(given)}")
         return None
 
 
 def _is_number(x: object) -> bool:
     return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
+def _is_finite(x: Any) -> bool:
+    """Whether a number is one of float64: a file may hold integers of any length."""
+    try:
+        return math.isfinite(float(x))
+    except OverflowError:
+        return False
+
+
+def _shown(x: object) -> str:
+    """A value in a message."""
+    text = repr(x)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def normalised_gain(attack: Finding, reference: Finding) -> Finding:
@@ -218,16 +238,7 @@ def document(
     maps: Sequence[Mapping[str, Any]] = (),
     created: str | None = None,
 ) -> dict[str, Any]:
-    """The document that :func:`write` takes; ``created`` is today's date (UTC, ISO 8601) by default.
-
-    Raises ValueError where a finding names a release that is not among ``releases``, or two of those share a name.
-    """
-    names = [release.get("name") for release in releases]
-    if len(set(names)) != len(names):
-        raise ValueError(f"the releases' names must differ, got {names}")
-    strangers = sorted({finding.release for finding in findings} - set(names))
-    if strangers:
-        raise ValueError(f"findings about releases that are not listed: {', '.join(strangers)}")
+    """The document that :func:`write` takes, and checks; ``created`` is today's date (UTC, ISO 8601) by default."""
     return {
         "schema": SCHEMA,
         "veil": version,
@@ -260,27 +271,121 @@ def _plain(x: Any) -> Any:
     return x
 
 
+# -- the rules of the file --------------------------------------------------------------------------------------------
+
+Rule = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words and as a test."""
+
+
+def _each(what: str, fits: Callable[[Any], bool]) -> Rule:
+    return f"a list of {what}", lambda x: isinstance(x, list) and all(fits(value) for value in x)
+
+
+def _is_whole(x: object) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+_TEXT: Rule = ("a text", lambda x: isinstance(x, str))
+_WHOLE: Rule = ("a whole number or null", lambda x: x is None or _is_whole(x))
+_FLAG: Rule = ("true or false", lambda x: isinstance(x, bool))
+_OBJECT: Rule = ("an object", lambda x: isinstance(x, dict))
+_LIST: Rule = ("a list", lambda x: isinstance(x, list))
+_TEXTS = _each("texts", _TEXT[1])
+_WHOLES = _each("whole numbers", _is_whole)
+_REALS = _each("finite numbers", lambda x: _is_number(x) and _is_finite(x))
+_ROLE: Rule = (f"one of {', '.join(RELEASE_ROLES)}", lambda x: x in RELEASE_ROLES)
+
+_DOCUMENT: Mapping[str, Rule] = {
+    **dict.fromkeys(("schema", "seed"), _WHOLE),
+    **dict.fromkeys(("veil", "created", "command"), _TEXT),
+    "data": _OBJECT,
+    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), _LIST),
+}
+_DATA: Mapping[str, Rule] = {
+    **dict.fromkeys(("layout", "kind", "fingerprint"), _TEXT),
+    **dict.fromkeys(("n", "identities", "skipped"), _WHOLE),
+    **dict.fromkeys(("private", "utility", "attack_on", "notes"), _TEXTS),
+    **dict.fromkeys(("splits", "labels"), _OBJECT),
+    "shape": _WHOLES,
+}
+_LABEL: Mapping[str, Rule] = {"classes": _TEXTS, "counts": _OBJECT}
+_ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
+    "releases": (
+        {
+            **dict.fromkeys(("name", "method", "preset", "note"), _TEXT),
+            **dict.fromkeys(("k", "seed"), _WHOLE),
+            "role": _ROLE,
+            "config": _OBJECT,
+            "data": ("a text or null", lambda x: x is None or isinstance(x, str)),
+            "named": _FLAG,
+        },
+        ("name", "role"),
+    ),
+    "pictures": ({"file": _TEXT, "title": _TEXT, "caption": _TEXT}, ("file",)),
+    "curves": ({"file": _TEXT, "release": _TEXT}, ("file", "release")),
+    "maps": ({"release": _TEXT, "x": _REALS, "y": _REALS, "person": _WHOLES}, ("release", "x", "y", "person")),
+}
+"""The fields of an entry of each list, and those that it needs; findings have the fields of :class:`Finding`, all."""
+
+
 def _check(document: Any) -> None:
-    """Raises ValueError, without a file's name, for what is not a document of this schema."""
+    """Raises ValueError, without a file's name, for the first thing in which a document is not one of this schema."""
     if not isinstance(document, dict) or "schema" not in document:
-        raise ValueError("not a file of findings: it has no schema")
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"its schema must be {SCHEMA}, got {document['schema']!r}; another version of Veil wrote it")
-    missing = [key for key in KEYS if key not in document and key != "maps"]  # earlier versions had none
-    if missing:
-        raise ValueError(f"not a whole file of findings: {', '.join(missing)} missing")
-    if not isinstance(document["data"], dict):
-        raise ValueError("its 'data' must be an object")
-    for key in ("releases", "findings", "pictures", "curves", "maps"):
-        entries = document.get(key, [])
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(f"its {key!r} must be a list of objects")
-    names = {field.name for field in fields(Finding)}
-    for number, entry in enumerate(document["findings"]):
-        if set(entry) != names:
-            wrong = ", ".join(sorted(set(entry) ^ names))
-            raise ValueError(f"finding {number} must have the fields of a finding; missing or unknown: {wrong}")
-        Finding(**entry)
+        raise ValueError("not a file of findings: schema is missing")
+    if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
+        got = _shown(document["schema"])
+        raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
+    _check_fields(document, "", _DOCUMENT, [key for key in KEYS if key != "maps"])  # earlier versions had none
+    _check_fields(document["data"], "data", _DATA)
+    for split, sizes in document["data"].get("splits", {}).items():
+        place = f"data.splits.{split}"
+        _check_fields(sizes, place, dict.fromkeys(sizes, _WHOLE) if isinstance(sizes, dict) else {})
+    for name, label in document["data"].get("labels", {}).items():
+        _check_fields(label, f"data.labels.{name}", _LABEL, list(_LABEL))
+        _check_fields(label["counts"], f"data.labels.{name}.counts", dict.fromkeys(label["counts"], _WHOLES))
+    for key, (rules, needed) in _ENTRIES.items():
+        for i, entry in enumerate(document.get(key, [])):
+            _check_fields(entry, f"{key}[{i}]", rules, needed)
+    names: list[str] = []
+    for i, release in enumerate(document["releases"]):
+        if release["name"] in names:
+            raise ValueError(f"releases[{i}].name must be unique, got {_shown(release['name'])}")
+        names.append(release["name"])
+    own = {field.name for field in fields(Finding)}
+    for i, entry in enumerate(document["findings"]):
+        _check_fields(entry, f"findings[{i}]", dict.fromkeys(own, _ANYTHING), [f.name for f in fields(Finding)])
+        try:
+            Finding(**entry)
+        except ValueError as error:
+            raise ValueError(f"findings[{i}]: {error}") from None
+    for key in ("findings", "curves", "maps"):
+        for i, entry in enumerate(document.get(key, [])):
+            if entry["release"] not in names:
+                got = _shown(entry["release"])
+                raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
+    for i, entry in enumerate(document.get("maps", [])):
+        if not len(entry["x"]) == len(entry["y"]) == len(entry["person"]):
+            rule = f"as many as x ({len(entry['x'])}) and y ({len(entry['y'])})"
+            raise ValueError(f"maps[{i}].person must be {rule}, got {len(entry['person'])}")
+
+
+_ANYTHING: Rule = ("anything", lambda x: True)
+
+
+def _check_fields(entry: Any, place: str, rules: Mapping[str, Rule], needed: Sequence[str] = ()) -> None:
+    """Whether an entry is an object of the fields that it needs, and of no others than those with a rule."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{place} must be an object, got {_shown(entry)}")
+    inside = f"{place}." if place else ""
+    for name in needed:
+        if name not in entry:
+            raise ValueError(f"{inside}{name} is missing")
+    for name, value in entry.items():
+        if name not in rules:
+            raise ValueError(f"{inside}{name} is no field that is known ({', '.join(rules)})")
+        words, fits = rules[name]
+        if not fits(value):
+            raise ValueError(f"{inside}{name} must be {words}, got {_shown(value)}")
 
 
 def write(out: Path, document: Mapping[str, Any]) -> Path:
@@ -313,21 +418,34 @@ def write(out: Path, document: Mapping[str, Any]) -> Path:
 
 
 def read(out: Path) -> dict[str, Any]:
-    """The document in ``out/findings.json``; InputError if it is missing, cut short, foreign or of another schema."""
+    """The document in ``out/findings.json``, checked.
+
+    Every object has the fields that docs/audit.md lists and no others, each of its type; findings are such as
+    :class:`Finding` takes, of releases that are listed.
+
+    Raises:
+        InputError: In one line, for a file that is missing, cut short, foreign or of another schema, and for the first
+            field that breaks a rule, with the place of its finding.
+    """
     path = Path(out) / NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no findings here; `veil audit` writes them") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON, or cut short: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise InputError(f"{path}: must be whole JSON, broken at {where} ({error.msg})") from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(f"{path}: must be JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from None
     try:
         _check(found)
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
     assert isinstance(found, dict)
     return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

@@ -30,6 +30,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from veil import metrics
+from veil.audit import verification
 from veil.audit.attackers import (
     DidNotConverge,
     Embed,
@@ -39,6 +40,7 @@ from veil.audit.attackers import (
     Standardiser,
     apply,
     directions,
+    failure,
     image_view,
     siamese,
     train,
@@ -50,7 +52,6 @@ from veil.data.pack import Pack, flat
 from veil.engine import Player, Run, perceptual
 from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Diverged, has_bf16, seeded
-from veil.errors import InputError
 from veil.losses import perceptual_distance, pixel_error
 from veil.nets import ImageDiscriminator, MirrorDecoder, map_shape, mlp, to_input, to_pixels
 
@@ -95,11 +96,13 @@ class Judges:
         looks: Network of perceptual distances, and what it is.
         matcher: From images to features ``(n, d)``; None where nobody is known by name.
         about: What findings say of both.
+        centre: float32 ``(d,)``, what vectors lose before their cosine is taken, where that tells people apart better.
     """
 
     looks: nn.Module | None
     matcher: Embed | None
     about: str
+    centre: Floats | None = None
     _known: dict[bytes, Floats] = field(default_factory=dict, repr=False)
 
     def features(self, originals: NDArray[Any]) -> Floats:
@@ -153,9 +156,11 @@ def judges(
     Raises:
         InputError: If a file that is named does not serve.
     """
-    if pack.kind != "images":
-        return Judges(looks=None, matcher=None, about="")
     rows = pack.rows(*attack_on)
+    if pack.kind != "images":
+        centre = _centre(pack.x[rows], pack, pack.x, seed)
+        about = "" if centre is None else "vectors less the mean of the attackers'"
+        return Judges(looks=None, matcher=None, about=about, centre=centre)
     if options.perceptual is not None:
         looks, _ = perceptual.from_file(options.perceptual)
         words = f"perceptual distances by {options.perceptual.name}"
@@ -165,7 +170,13 @@ def judges(
         looks = Run.collect(perceptual.learn(run, learner, pack.x, rows, _STEPS_PERCEPTUAL))
         words = f"perceptual distances by a network trained on {' and '.join(attack_on)} without labels"
     if matcher is not None:
-        return Judges(looks=looks, matcher=matcher, about=f"matcher {matcher.name}; {words}")
+        of_check = pack.rows("calibrate")
+        seen = np.zeros((len(pack), matcher.width), np.float32)
+        seen[of_check] = matcher(pack.x[of_check])
+        some = np.sort(np.random.default_rng(seed).permutation(rows)[:_MEASURED])
+        centre = _centre(matcher(pack.x[some]), pack, seen, seed)
+        less = "" if centre is None else ", features less their mean"
+        return Judges(looks=looks, matcher=_centred(matcher, centre), about=f"matcher {matcher.name}{less}; {words}")
     if "identity" not in pack.labels:
         return Judges(looks=looks, matcher=None, about=words)
     known, check = pack.rows(*attack_on, known=("identity",)), pack.rows("calibrate", known=("identity",))
@@ -176,10 +187,31 @@ def judges(
     )  # fmt: skip
     try:
         trained = siamese(problem)
-    except (InputError, DidNotConverge) as error:
-        return Judges(looks=looks, matcher=None, about=f"no matcher ({error}); {words}")
+    except Exception as error:  # the other figures stand
+        return Judges(looks=looks, matcher=None, about=f"no matcher ({failure(error)[1]}); {words}")
     learned = f"matcher: siamese, trained on originals of {' and '.join(attack_on)}"
     return Judges(looks=looks, matcher=trained, about=f"{learned}; {words}")
+
+
+def _centre(train: NDArray[Any], pack: Pack, x: NDArray[Any], seed: int) -> Floats | None:
+    """The mean of ``train`` vectors, where the people of ``calibrate`` are told apart better without it, else None.
+
+    Args:
+        train: ``(n, d)``.
+        pack: Who is seen.
+        x: ``(N, d)``, for all rows; those of ``calibrate`` are read.
+        seed: Draws the pairs.
+    """
+    if "identity" not in pack.labels:
+        return None
+    check = pack.rows("calibrate", known=("identity",))
+    candidates = verification.metrics_of(train, np.arange(len(train)))
+    del candidates["euclidean"]  # what is judged is how alike two directions are
+    return verification.serving(x[check], candidates, pack.label("identity")[check], seed=seed)[0].centre
+
+
+def _centred(matcher: Embed, centre: Floats | None) -> Embed:
+    return matcher if centre is None else lambda x: matcher(x) - centre
 
 
 # -- decoders ---------------------------------------------------------------------------------------------------------
@@ -349,7 +381,8 @@ def alike(drawn: NDArray[Any], originals: NDArray[Any], judges: Judges, features
         features: The matcher's, of what was redrawn, where they are known.
     """
     if originals.dtype != np.uint8:
-        return {"similarity": _cosine(flat(drawn), flat(originals))}
+        centre = 0 if judges.centre is None else judges.centre
+        return {"similarity": _cosine(flat(drawn) - centre, flat(originals) - centre)}
     figures = {"ssim": metrics.ssim(drawn, originals), "psnr": metrics.psnr(drawn, originals)}
     if judges.looks is not None:
         figures["perceptual"] = _perceptual(judges.looks, drawn, originals)
@@ -457,40 +490,41 @@ def invert(
     tasks = [(name, DECODERS[name], train_rows) for name in decoders]
     failed: list[Finding] = []
 
-    def did_not_converge(attacker: str, role: str, error: DidNotConverge) -> None:
+    def without_figure(attacker: str, role: str, error: Exception) -> None:
         code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
+        status, note = failure(error)
         failed.append(
-            Finding(code=code, target="image", attacker=attacker, role=role, n=len(test.rows),
-                    status="did_not_converge", note=str(error), **common)
+            Finding(code=code, target="image", attacker=attacker, role=role, n=len(test.rows), status=status,
+                    note=note, **common)
         )  # fmt: skip
 
     if any(attack is weak for _, attack, _ in tasks):
         try:
             dealt = learned(weak, train_rows, shuffled=True)
-        except DidNotConverge as error:
-            did_not_converge(DEALT, "control", error)  # the mean image stands in
-        else:
             found, values = figures(dealt(x[test.rows]), attacker=DEALT, role="control", without={})
             controls += found
             without = {name: _closer(name, without[name], values[name]) for name in values}
+        except Exception as error:
+            without_figure(DEALT, "control", error)  # the mean image stands in
     chance = {f"inversion.{name}": float(values.mean()) for name, values in without.items()}
     if effort != "quick" and len(everything) > len(train_rows):
         tasks.append((MORE_DATA, strong, everything))
     redraws: dict[str, Redraw] = {}
     quality: dict[str, float] = {}
+    measured: dict[str, list[Finding]] = {}
     for name, attack, rows in tasks:
         try:
             redraws[name] = learned(attack, rows)
-        except DidNotConverge as error:
-            did_not_converge(name, "attack", error)
-            continue
-        judged = alike(redraws[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
-        key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
-        quality[name] = float(judged[key].mean())
+            judged = alike(redraws[name](x[calibrate]), np.asarray(pack.x[calibrate]), judges)
+            measured[name] = figures(redraws[name](x[test.rows]), attacker=name, role="attack", without=without)[0]
+            key = next(k for k in ("face_similarity", "ssim", "similarity") if k in judged)
+            quality[name] = float(judged[key].mean())
+        except Exception as error:  # the others stand
+            without_figure(name, "attack", error)
     worst = max(quality, key=lambda name: quality[name], default=None)
     found = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + failed
-    for name, redraw in redraws.items():
-        found += figures(redraw(x[test.rows]), attacker=name, role="attack", without=without, worst=name == worst)[0]
+    for name in quality:
+        found += [replace(f, worst=name == worst and f.ok) for f in measured[name]]
     if worst is not None and pictures is not None:
         np.save(picture(pictures, release), redraws[worst](x[shown(pack)]))
     if judges.matcher is not None:
@@ -592,7 +626,8 @@ def _rank1(
         return Finding(n=0, status="not_applicable", note=why, **common)
     others = np.asarray(pack.x[test.gallery])
     gallery = judges.features(others) if pack.kind == "images" else flat(others)
-    hits = firsts(features[probes], gallery, test.own[probes])
+    metric = verification.Metric(centre=judges.centre)
+    hits = firsts(features[probes], gallery, test.own[probes], metric)
     assert test.groups is not None
     value, low, high = rate_interval(hits, test.groups[probes], level=level)
     return Finding(
@@ -604,15 +639,14 @@ def _rank1(
 def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, level: float) -> list[Finding]:
     """How far people stand apart in the releases: between / within their scatter."""
     known = np.flatnonzero(test.groups >= 0) if test.groups is not None else np.arange(0)
-    if not len(known):
-        return []
-    assert test.groups is not None
-    people = metrics.People.of(flat(x[test.rows[known]]), test.groups[known])
-    scatter = people.scatter()
     common: dict[str, Any] = {
         "code": "inversion.lda", "release": release, "target": "identity", "attacker": "scatter", "role": "attack",
         "level": level, "n": len(known),
     }  # fmt: skip
+    if test.groups is None or not len(known):
+        return [Finding(status="not_applicable", note="needs to know who is seen", **common)]
+    people = metrics.People.of(flat(x[test.rows[known]]), test.groups[known])
+    scatter = people.scatter()
     if not math.isfinite(scatter.lda):
         return [Finding(status="not_applicable", note="needs people of two images each, which differ", **common)]
     number = len(people.count)
@@ -659,27 +693,35 @@ def _features(
     problem = _problem(x, pack, rows, calibrate, judges, feature_map, effort, seed)
     releases = problem.releases
     images, view = _convolved(releases), _view(releases)
-    maps: dict[str, Embed] = {}
-    ridge = linear(replace(problem, originals=y, originals_validation=check))
-    maps["linear features"] = ridge
     steps = releases.pick(*_STEPS["features"])
+
+    def network() -> Embed:
+        module = _regressor(releases, view, torch.from_numpy(y), images=images, steps=steps)
+        return lambda new: apply(module, view(new))
+
+    learned: dict[str, Callable[[], Embed]] = {
+        "linear features": lambda: linear(replace(problem, originals=y, originals_validation=check)),
+        "network features": network,
+    }
     out = []
     common: dict[str, Any] = {
         "code": "inversion.feature_similarity", "release": release, "target": "identity", "level": level,
         "n": len(test.rows),
     }  # fmt: skip
-    try:
-        module = _regressor(releases, view, torch.from_numpy(y), images=images, steps=steps)
-        maps["network features"] = lambda new: apply(module, view(new))
-    except DidNotConverge as error:  # the linear one stands in
-        out.append(
-            Finding(attacker="network features", role="attack", status="did_not_converge", note=str(error), **common)
-        )
-    quality = {name: float(_cosine(embed(x[calibrate]), check).mean()) for name, embed in maps.items()}
-    worst = max(quality, key=lambda name: quality[name])
+    judged: dict[str, tuple[NDArray[np.float64], str]] = {}
+    quality: dict[str, float] = {}
+    for name, learn in learned.items():
+        try:
+            embed = learn()
+            judged[name] = (_cosine(embed(x[test.rows]), truth), "attack")
+            quality[name] = float(_cosine(embed(x[calibrate]), check).mean())
+        except Exception as error:  # the other stands
+            judged.pop(name, None)
+            status, note = failure(error)
+            out.append(Finding(attacker=name, role="attack", status=status, note=note, **common))
+    worst = max(quality, key=lambda name: quality[name], default=None)
     guess = _cosine(np.broadcast_to(y.mean(0), truth.shape), truth)
     chance = float(guess.mean())
-    judged = {name: (_cosine(embed(x[test.rows]), truth), "attack") for name, embed in maps.items()}
     judged["mean feature"] = (guess, "control")
     for name, (values, role) in judged.items():
         value, low, high = rate_interval(values, test.groups, level=level, within=WITHIN["similarity"])

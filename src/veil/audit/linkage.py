@@ -8,7 +8,7 @@
 
 A linker is one function ``link(problem) -> (embed releases, embed originals)``; both sides' vectors are compared by
 cosine. It trains on releases beside their originals, as somebody does who may use the protector. To add one, name it in
-:data:`LINKERS`.
+:data:`LINKERS`. Beside them stand three that train nothing (:func:`as_they_are`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.audit import verification
-from veil.audit.attackers import DidNotConverge, Embed, Floats, Problem, apply, compact, directions, train
+from veil.audit.attackers import Embed, Floats, Problem, apply, compact, directions, failure, train
 from veil.audit.findings import Finding
 from veil.audit.intervals import rate_interval
-from veil.data.pack import flat
-from veil.errors import InputError
+from veil.audit.verification import COSINE, Metric
 from veil.nets import mlp
 
-Kind = Literal["cosine", "euclidean"]
 Linker = tuple[Embed, Embed]
 
 _PROBES = 2000  # releases that are looked for
@@ -131,35 +129,58 @@ LINKERS: Mapping[str, Callable[[Linking], Linker]] = {
     "canonical correlations": canonical_correlations,
     "two towers": two_towers,
 }
-"""Every learned linker; the audit adds the cosine of release and original where both are vectors of one width."""
+"""Every learned linker."""
 _QUICK = ("canonical correlations",)
 
 
-def found(problem: Linking, linker: Linker) -> float:
+def as_they_are(problem: Linking) -> dict[str, Linker]:
+    """Release and original themselves, where both are vectors of one width: each side as it is, and less its mean."""
+    sides = [p.x for p in (problem.releases, problem.originals)]
+    if any(side.ndim != 2 for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+        return {}
+    left, right = (_less(verification.mean(side, np.arange(len(side)))) for side in sides)
+    return {"cosine": (_plain, _plain), "centred cosine": (left, right), "euclidean": (_plain, _plain)}
+
+
+def _plain(x: NDArray[Any]) -> Floats:
+    return x.astype(np.float32, copy=False)
+
+
+def _less(centre: Floats) -> Embed:
+    return lambda x: _plain(x) - centre
+
+
+def _metric(name: str) -> Metric:
+    """How a linker's two sides are compared."""
+    return Metric(kind="euclidean") if name == "euclidean" else COSINE
+
+
+def found(problem: Linking, linker: Linker, metric: Metric = COSINE) -> float:
     """Share of validation releases whose own original is the nearest of all validation originals."""
     rows = np.arange(len(problem.releases.x_validation))[:_PROBES]
     probes = linker[0](problem.releases.x_validation[rows])
-    return float(firsts(probes, linker[1](problem.originals.x_validation), rows).mean())
+    return float(firsts(probes, linker[1](problem.originals.x_validation), rows, metric).mean())
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def firsts(probes: Floats, gallery: Floats, own: NDArray[np.int64], kind: Kind = "cosine") -> NDArray[np.float64]:
+def firsts(probes: Floats, gallery: Floats, own: NDArray[np.int64], metric: Metric = COSINE) -> NDArray[np.float64]:
     """Whether each probe's own record is the nearest, ``(P,)``: 1, 0, or 1 / m where m records are equally near.
 
     Args:
         probes: ``(P, d)``.
         gallery: ``(G, d)``.
         own: ``(P,)`` rows of the gallery.
-        kind: How two vectors are compared.
+        metric: How two vectors are compared.
     """
-    if kind == "cosine":
-        probes, gallery = directions(probes), directions(gallery)
-    else:  # far from 0, float32 would lose the differences
-        centre = gallery.mean(0)
+    distances = metric.kind == "euclidean"
+    centre = gallery.mean(0) if distances else metric.centre  # far from 0, float32 would lose differences
+    if centre is not None:
         probes, gallery = probes - centre, gallery - centre
-    lengths = np.square(gallery).sum(1) / 2 if kind == "euclidean" else np.zeros(len(gallery), np.float32)
+    if not distances:
+        probes, gallery = directions(probes), directions(gallery)
+    lengths = np.square(gallery).sum(1) / 2 if distances else np.zeros(len(gallery), np.float32)
     out = np.empty(len(probes))
     for start in range(0, len(probes), 256):
         part = slice(start, start + 256)
@@ -181,7 +202,7 @@ def identification(
     attacker: str,
     seed: int,
     level: float,
-    kind: Kind = "cosine",
+    metric: Metric = COSINE,
 ) -> Finding:
     """Rank-1 of releases among one record of every person, of another image than the release's.
 
@@ -195,7 +216,7 @@ def identification(
         attacker: Who compares.
         seed: Draws the images that stand in the gallery.
         level: Coverage of the interval, whose people are those of the releases that are looked for; the gallery stays.
-        kind: How two vectors are compared.
+        metric: How two vectors are compared.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(rows)
@@ -211,7 +232,7 @@ def identification(
             code=code, release=release, target="identity", attacker=attacker, role="attack", level=level, n=0,
             status="not_applicable", note=why,
         )  # fmt: skip
-    hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], kind)
+    hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], metric)
     return _rank1(
         code, hits, identity[rows[looked_for]], len(kept), f"{among} of {len(kept):,} people", release=release,
         attacker=attacker, level=level,
@@ -246,6 +267,8 @@ def linkage(
 ) -> list[Finding]:
     """Linkability, and identification among originals, by the linker that finds most of the ``calibrate`` originals.
 
+    Linkers that failed have a finding each, which says why.
+
     Args:
         releases: For all rows.
         originals: For all rows: images or vectors.
@@ -262,26 +285,33 @@ def linkage(
         releases=_side(releases, identity, train_rows, calibrate, seed, effort),
         originals=_side(originals, identity, train_rows, calibrate, seed, effort),
     )
-    linkers: dict[str, Linker] = {}
-    if releases.ndim == originals.ndim == 2 and releases.shape[1] == originals.shape[1]:
-        linkers["cosine"] = (flat, flat)
+    linkers, failed = as_they_are(problem), []
+    quality: dict[str, float] = {name: found(problem, linker, _metric(name)) for name, linker in linkers.items()}
     for name, link in LINKERS.items():
         if effort != "quick" or name in _QUICK:
             try:
                 linkers[name] = link(problem)
-            except (DidNotConverge, np.linalg.LinAlgError):
-                continue  # the others stand in; there is always one of closed form
-    if not linkers:
-        raise InputError(f"{release}: no linker converged")
-    best = max(linkers, key=lambda name: found(problem, linkers[name]))
+                quality[name] = found(problem, linkers[name])
+            except Exception as error:  # the others stand in
+                status, note = failure(error)
+                failed.append(
+                    Finding(code="linkability.auc", release=release, target="identity", attacker=name, role="attack",
+                            level=level, n=len(test), status=status, note=note)
+                )  # fmt: skip
+    if not quality:
+        return failed
+    best = max(quality, key=lambda name: quality[name])
     left, right = linkers[best]
-    common: dict[str, Any] = {"release": release, "attacker": best, "seed": seed, "level": level}
+    common: dict[str, Any] = {
+        "release": release, "attacker": best, "seed": seed, "level": level, "metric": _metric(best),
+    }  # fmt: skip
     return [
         *_linkability(left, right, releases, originals, identity, test, **common),
         identification(
             lambda rows: left(releases[rows]), lambda rows: right(originals[rows]), test, identity,
             among="originals", **common,
         ),
+        *failed,
     ]  # fmt: skip
 
 
@@ -297,6 +327,7 @@ def _linkability(
     attacker: str,
     seed: int,
     level: float,
+    metric: Metric,
 ) -> list[Finding]:
     rng = np.random.default_rng(seed)
     rows = rng.permutation(test)[:_GALLERY]
@@ -318,9 +349,10 @@ def _linkability(
     b = np.concatenate([np.arange(len(probes)), other.ravel()[strangers]])
     own = np.arange(len(a)) < len(probes)
     pairs = verification.Pairs(a=a, b=b + len(probes), same=own, group_a=identity[rows[a]], group_b=identity[rows[b]])
-    figures = verification.verify(verification.scores(both, pairs), pairs, None, None, level=level, fars=())
+    alike = verification.scores(both, pairs, kind=metric.kind)
+    figures = verification.verify(alike, pairs, None, None, level=level, fars=())
     auc = next(f for f in figures if f.code == "verification.auc")
-    hits = firsts(probes, gallery, np.arange(len(probes)))
+    hits = firsts(probes, gallery, np.arange(len(probes)), metric)
     return [
         replace(auc, code="linkability.auc", note=f"{len(probes):,} releases with their originals, and with others'")
         .finding(release=release, attacker=attacker, role="attack", worst=auc.status == "ok"),

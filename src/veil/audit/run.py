@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from veil import metrics
 from veil.audit import intervals, inversion, transfer, verification
@@ -31,17 +31,23 @@ from veil.audit.attackers import (
     DidNotConverge,
     Problem,
     decision,
+    failure,
     largest,
     quality,
     recurs,
+    undecided,
 )
 from veil.audit.certificate import certify
 from veil.audit.findings import Finding, normalised_gain
 from veil.audit.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
 from veil.audit.linkage import identification, linkage
-from veil.audit.pools import pool
-from veil.data.pack import SPLITS, Pack, flat
-from veil.errors import InputError
+from veil.audit.pools import Pools, pool
+from veil.audit.repeats import Repeats
+from veil.audit.verification import COSINE, metrics_of
+from veil.data.pack import SPLITS, Pack
+from veil.engine.run import keeps_memory, kept_memory
+from veil.errors import InputError, checked_seed
+from veil.threads import one_thread
 
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
@@ -53,11 +59,13 @@ _SHUFFLED = (
 _POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM", "MLPs", "residual MLPs"))}
 """Attackers of the means of several releases."""
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
-_KINDS: Mapping[str, Literal["euclidean"]] = {"euclidean": "euclidean"}  # matchers that do not compare by cosine
 _KINDS_ABOUT = ("transfer", "likeness", "matching", "linkage", "inversion")
 _MOST = 1e15  # largest value of a release
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
+
+
+_Role = Literal["attack", "utility", "control", "pooled", "repeated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,10 @@ class Subject:
         feature_map: ``(C, H, W)`` where the vectors are flattened maps.
         codes: int64 ``(N,)``, which of finitely many values, fixed beforehand, each row was released as; None for a
             release of any number of values. Such a release is certified.
-        fitted_on: Splits that its protector, or its table of values, has seen; None where that is not known.
+        seen: bool ``(N,)``, rows that its protector, or its table of values, has seen, or whose person; those of
+            ``protect`` do not matter. None where that is not known.
+        repeats: Means of the releases of near-duplicates, which are attacked too; or why there are none; None where
+            that is of no interest.
     """
 
     name: str
@@ -79,7 +90,8 @@ class Subject:
     role: Literal["input", "baseline", "method"]
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
-    fitted_on: tuple[str, ...] | None = None
+    seen: NDArray[np.bool_] | None = None
+    repeats: Repeats | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +101,7 @@ class _Job:
     subject: str
     target: str
     attacker: str
-    role: Literal["attack", "utility", "control", "pooled"]
+    role: _Role
     problem_x: NDArray[Any]
     y: NDArray[np.int64]
     classes: int
@@ -105,7 +117,10 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What a job found. It names its job, for the job holds the releases, which must not travel back."""
+    """What a job found. It names its job, for the job holds the releases, which must not travel back.
+
+    ``validation`` is how well it did on validation data, below 0 where it failed.
+    """
 
     subject: str
     target: str
@@ -113,6 +128,31 @@ class _Outcome:
     role: str
     validation: float
     findings: tuple[Finding, ...]
+
+
+_About = tuple[str, str, list[Finding]]
+"""Findings about a release, under the heading of a kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """Something to do, here or in a worker process, and the result that stands in its place where it breaks off.
+
+    Attributes:
+        call: Function, arguments and options.
+        failed: From the status and the note of an outcome without a figure to that result.
+    """
+
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    failed: Callable[[str, str], _Outcome | list[_About]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """Status and note of a task that broke off; it comes back from a worker process in place of a result."""
+
+    status: str
+    note: str
 
 
 def audit(
@@ -133,6 +173,8 @@ def audit(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Finding]:
     """Attack and use every subject; all findings, worst attackers marked.
+
+    What breaks off, for whatever reason, has a finding without a figure that says why; the others go on.
 
     Args:
         subjects: At least one; one of role ``"input"`` is the reference for normalised gains.
@@ -157,8 +199,10 @@ def audit(
         InputError: For an unknown label, effort or split, an empty class, subjects that do not fit the pack, or a file
             that does not serve.
     """
-    private, utility = list(dict.fromkeys(private)), list(dict.fromkeys(utility))
-    wrong = wrong_options(private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs)
+    private, utility, seed = list(dict.fromkeys(private)), list(dict.fromkeys(utility)), checked_seed(seed)
+    wrong = wrong_options(
+        private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
+    )
     if wrong := wrong + _wrong_data(subjects, pack, private, utility, attack_on):
         raise InputError("; ".join(wrong))
     reference = next((s for s in subjects if s.role == "input"), None)
@@ -168,45 +212,74 @@ def audit(
         inverted=invert is not None,
     )  # fmt: skip
     labels = [name for name in utility if name != "identity"]
-    queue = [
-        job
-        for subject in subjects
-        for role, names in (
-            ("attack", private),
-            ("utility", labels),
-            ("control", private),
-            ("pooled", private * together),
-        )
-        for name in names
-        for job in _jobs(subject, pack, name, role, attack_on=attack_on, effort=effort, seed=seed, level=level)  # type: ignore[arg-type]
-    ]
+    about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
+    queue: list[_Job] = []
+    asked: dict[_Role, list[str]] = {
+        "attack": private, "utility": labels, "control": private, "repeated": private,
+    }  # fmt: skip
+    if together:
+        asked["pooled"] = private
+    common: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
+    for subject in subjects:
+        for role, names in asked.items():
+            for name in names:
+                try:
+                    queue += _jobs(subject, pack, name, role, **common)
+                except _NoMeans as error:
+                    nothing = _without(subject.name, f"attribute.{role}_balanced_accuracy", name, "attack", level)
+                    about[subject.name][f"{role} {name}"] = [nothing("not_applicable", str(error))]
     # The longest first, so that no process is left with one of them at the end.
-    tasks = []
+    tasks: list[_Task] = []
+
+    def add(call: Any, kind: str, code: str, target: str, role: str, names: Sequence[str]) -> None:
+        """A task about some releases; where it breaks off, each of them has a finding of this code that says so."""
+        blank = [(name, _without(name, code, target, role, level)) for name in names]
+        tasks.append(_Task(call=call, failed=lambda *why: [(name, kind, [finding(*why)]) for name, finding in blank]))
+
     if "identity" in utility:
-        tasks += [delayed(_match)(s, pack, tuple(private), tuple(attack_on), effort, seed, level) for s in subjects]
-    if together and reference is not None and "identity" in pack.labels:
-        others = [s for s in subjects if s is not reference]
-        tasks += [delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level) for s in others]
+        for s in subjects:
+            call = delayed(_match)(s, pack, tuple(private), tuple(attack_on), effort, seed, level)
+            add(call, "matching", "verification.auc", "identity", "utility", [s.name])
+    for s in subjects if together else ():
+        if reference is None:
+            why = "needs the unprotected input, which was not audited"
+            nothing = _without(s.name, "linkability.auc", "identity", "attack", level)
+            about[s.name]["linkage"] = [nothing("not_applicable", why)]
+        elif s is not reference:
+            call = delayed(_link)(s, reference, pack, tuple(attack_on), effort, seed, level)
+            add(call, "linkage", "linkability.auc", "identity", "attack", [s.name])
     if invert is not None:
+        code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
         options: dict[str, Any] = {"attack_on": attack_on, "seed": seed, "effort": effort, "matcher": files.matcher}
-        who = _single(delayed(inversion.judges)(pack, invert, **options))
-        tasks += [delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert) for s in subjects]
+        who = _attempt(delayed(inversion.judges)(pack, invert, **options))
+        for s in subjects:
+            if isinstance(who, _Failure):
+                nothing = _without(s.name, code, "image", "attack", level)
+                about[s.name]["inversion"] = [nothing(who.status, f"nobody to judge by: {who.note}")]
+            else:
+                call = delayed(_invert)(s, pack, who, tuple(attack_on), effort, seed, level, invert)
+                add(call, "inversion", code, "image", "attack", [s.name])
     targets = list(dict.fromkeys([*private, *["identity"] * ("identity" in utility)]))
     if reference is not None and len(shown) > 1:
-        tasks += [
-            delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
-            for name in targets
-        ]
-        tasks.append(delayed(_likeness)(reference, shown, pack, level))
-    tasks += [delayed(_attack)(job) for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)]
+        for name in targets:
+            read = ("attribute.transfer_balanced_accuracy", name, "attack")
+            kept = ("verification.transfer_auc", name, "utility")
+            call = delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
+            add(call, "transfer", *(kept if name == "identity" else read), list(shown))
+        alike = [name for name in shown if name != reference.name]
+        call = delayed(_likeness)(reference, shown, pack, level)
+        add(call, "likeness", "utility.ssim", "image", "utility", alike)
+    tasks += [
+        _Task(call=delayed(_attack)(job), failed=_failed(job))
+        for job in sorted(queue, key=lambda j: j.attacker not in CONVOLUTIONAL)
+    ]
     outcomes: list[_Outcome] = []
-    about: dict[str, dict[str, list[Finding]]] = {s.name: {} for s in subjects}
     for done, result in enumerate(_execute(tasks, jobs), 1):
         if isinstance(result, _Outcome):
             outcomes.append(result)
             what = f"{result.subject}: {result.attacker} on {result.target}"
         else:
-            for name, kind, figures in result if isinstance(result, list) else [result]:
+            for name, kind, figures in result:
                 about[name].setdefault(kind, []).extend(figures)
                 what = f"{name}: {kind}"
         if progress is not None:
@@ -220,7 +293,9 @@ def audit(
     for subject in subjects:
         for name in private:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "attack")])
-            findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "pooled")])
+            for role in ("pooled", "repeated"):
+                findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, role)])
+                findings += about[subject.name].get(f"{role} {name}", [])
             findings.append(_majority(pack, subject.name, name, level))
             if subject.codes is not None:
                 findings += _certified(subject, subject.codes, pack, name, level)
@@ -234,14 +309,30 @@ def audit(
     return findings + _gains(findings, subjects, private)
 
 
+def _without(release: str, code: str, target: str, role: str, level: float) -> Callable[[str, str], Finding]:
+    """From status and note to the finding that stands where nobody has a figure."""
+
+    def finding(status: str, note: str) -> Finding:
+        return Finding(
+            code=code, release=release, target=target, attacker="none", role=role, level=level, n=0, status=status,
+            note=note,
+        )  # fmt: skip
+
+    return finding
+
+
 # -- attribute attackers ----------------------------------------------------------------------------------------------
+
+
+class _NoMeans(Exception):
+    """Why nobody attacks means of several releases here."""
 
 
 def _jobs(
     subject: Subject,
     pack: Pack,
     target: str,
-    role: Literal["attack", "utility", "control", "pooled"],
+    role: _Role,
     *,
     attack_on: Sequence[str],
     effort: str,
@@ -264,14 +355,19 @@ def _jobs(
         names = [_SHUFFLED]
         y = _shuffled(y, groups, pack.split, [seed, *subject.name.encode()])  # another deal for each release
     elif role == "pooled":
-        if groups is None or x.ndim > 2:
-            return
-        try:
-            pools = pool(x, y, groups, rows, seed=seed)
-        except InputError:
-            return  # nobody's releases can be pooled
+        pools = _pools(subject, pack, target, rows, seed)
         names = [n for n in _POOLS[effort] if n in ATTACKERS]
         x, y, groups, rows = pools.x, pools.y, pools.groups, list(pools.parts)
+    elif role == "repeated":
+        if subject.repeats is None:
+            return
+        if isinstance(subject.repeats, str):
+            raise _NoMeans(subject.repeats)
+        names = [n for n in _POOLS[effort] if n in ATTACKERS]
+        x, places, rows = _with_singles(subject.repeats, rows)
+        y, groups = y[places], None if groups is None else groups[places]
+        if any(len(np.unique(y[part])) < 2 for part in rows):
+            raise _NoMeans("there are near-duplicates of one class alone")
     for name in names:
         yield _Job(
             subject=subject.name,
@@ -292,21 +388,73 @@ def _jobs(
         )
 
 
+def _pools(subject: Subject, pack: Pack, target: str, rows: Sequence[NDArray[np.int64]], seed: int) -> Pools:
+    """The means of several releases of one person; raises _NoMeans, with the reason, where there can be none."""
+    if subject.x.ndim > 2:
+        raise _NoMeans("releases are images, whose mean is hardly an image of anybody: means are not attacked")
+    if target == "identity":
+        raise _NoMeans("the releases of one person go into a mean, so it cannot be asked who that is")
+    if "identity" not in pack.labels:
+        raise _NoMeans("the pack does not say who is seen, so nobody knows which releases are of one person")
+    try:
+        return pool(subject.x, pack.label(target), pack.label("identity"), rows, seed=seed)
+    except InputError as error:
+        raise _NoMeans(str(error)) from None
+
+
+def _with_singles(
+    repeats: Repeats, rows: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Releases, their rows of the pack, and the places among them to learn from, to choose on and to measure on: means
+    over near-duplicates, of which attackers learn beside single releases, for there are more of those."""
+    train = rows[0]
+    places = np.concatenate([train, repeats.rows])
+    x = np.concatenate([repeats.singles[train], repeats.means])
+    parts = [len(train) + np.flatnonzero(np.isin(repeats.rows, part)) for part in rows]
+    return x, places, [np.concatenate([np.arange(len(train)), parts[0]]), *parts[1:]]
+
+
+def _common(job: _Job) -> dict[str, Any]:
+    """What the findings of a job share."""
+    return {
+        "release": job.subject,
+        "target": job.target,
+        "attacker": f"shuffled labels ({job.attacker})" if job.role == "control" else job.attacker,
+        "role": "attack" if job.role in ("pooled", "repeated") else job.role,
+        "level": job.level,
+        "n": len(job.test),
+    }
+
+
+def _code(job: _Job, figure: str) -> str:
+    codes = {"utility": "utility.", "pooled": "attribute.pooled_", "repeated": "attribute.repeated_"}
+    return codes.get(job.role, "attribute.") + figure
+
+
+def _chance(job: _Job) -> float:
+    """Of a balanced accuracy: people of the pack need not be among those of the test split."""
+    return 1 / len(np.unique(job.y[job.test]))
+
+
+def _failed(job: _Job) -> Callable[[str, str], _Outcome]:
+    """From status and note to the outcome of a job that broke off."""
+
+    def outcome(status: str, note: str) -> _Outcome:
+        control = job.role == "control"
+        code, chance = ("auc", 0.5) if control else ("balanced_accuracy", _chance(job))
+        finding = Finding(code=_code(job, code), chance=chance, status=status, note=note, **_common(job))
+        return _Outcome(**_names(job), validation=-1.0, findings=(finding,))
+
+    return outcome
+
+
+def _names(job: _Job) -> dict[str, str]:
+    return {"subject": job.subject, "target": job.target, "attacker": job.attacker, "role": job.role}
+
+
 def _attack(job: _Job) -> _Outcome:
     """Train one attacker, set its threshold on validation data, measure it on test data."""
     x = job.problem_x
-    control = job.role == "control"
-    name = f"shuffled labels ({job.attacker})" if control else job.attacker
-    code = {"utility": "utility.", "pooled": "attribute.pooled_"}.get(job.role, "attribute.")
-    common: dict[str, Any] = {
-        "release": job.subject,
-        "target": job.target,
-        "attacker": name,
-        "role": "attack" if job.role == "pooled" else job.role,
-        "level": job.level,
-        "n": len(job.test),
-        "worst": False,
-    }
     problem = Problem(
         x=x[job.train],
         y=job.y[job.train],
@@ -317,48 +465,40 @@ def _attack(job: _Job) -> _Outcome:
         effort=job.effort,
         feature_map=job.feature_map,
     )
-    names = {"subject": job.subject, "target": job.target, "attacker": job.attacker, "role": job.role}
-    # People of the pack need not be among those of the test split.
-    chance = 0.5 if control else 1 / len(np.unique(job.y[job.test]))
-    try:
-        score = ATTACKERS[job.attacker](problem)
-        seen, test = score(problem.x_validation), score(x[job.test])
-        if not (np.isfinite(seen).all() and np.isfinite(test).all()):
-            raise DidNotConverge("its scores are not finite")
-    except DidNotConverge as error:
-        failed = Finding(
-            code=f"{code}auc" if control else f"{code}balanced_accuracy",
-            chance=chance,
-            status="did_not_converge",
-            note=str(error),
-            **common,
-        )
-        return _Outcome(**names, validation=-1.0, findings=(failed,))
-
+    score = ATTACKERS[job.attacker](problem)
+    seen, test = score(problem.x_validation), score(x[job.test])
+    if not (np.isfinite(seen).all() and np.isfinite(test).all()):
+        raise DidNotConverge("its scores are not finite")
     y, groups = job.y[job.test], None if job.groups is None else job.groups[job.test]
 
-    def finding(suffix: str, interval: Interval, chance: float) -> Finding:
+    def finding(figure: str, interval: Interval, chance: float) -> Finding:
         value, low, high = interval
-        return Finding(
-            code=f"{code}{suffix}", value=value, low=low, high=high, chance=chance, status="ok", note="", **common
-        )
+        return Finding(code=_code(job, figure), value=value, low=low, high=high, chance=chance, **_common(job))
 
-    if control:  # its scores, not its decision: a threshold set on shuffled labels may give away nothing of a leak
+    if job.role == "control":
+        # Its scores, not its decision: a threshold set on shuffled labels may give away nothing of a leak.
         interval = auc_interval(y, test, groups, classes=job.classes, level=job.level)
-        return _Outcome(**names, validation=-1.0, findings=(finding("auc", interval, chance),))
+        return _Outcome(**_names(job), validation=-1.0, findings=(finding("auc", interval, 0.5),))
 
     # A table's own decision is Bayes' rule already.
     decide = largest if job.attacker in FINITE else decision(seen, problem.y_validation, job.classes)
     predicted = decide(test)
     kwargs: dict[str, Any] = {"classes": job.classes, "level": job.level}
+    why = undecided(predicted, y)
+
+    def decided(figure: str, interval: Callable[..., Interval], chance: float) -> Finding:
+        if why:
+            return Finding(code=_code(job, figure), chance=chance, status="not_applicable", note=why, **_common(job))
+        return finding(figure, interval(y, predicted, groups, **kwargs), chance)
+
     found = [
-        finding("balanced_accuracy", balanced_accuracy_interval(y, predicted, groups, **kwargs), chance),
+        decided("balanced_accuracy", balanced_accuracy_interval, _chance(job)),
         finding("auc", auc_interval(y, test, groups, **kwargs), 0.5),
     ]
     if job.role == "utility":
-        found.append(finding("mcc", mcc_interval(y, predicted, groups, **kwargs), 0.0))
+        found.append(decided("mcc", mcc_interval, 0.0))
     validation = quality(seen, problem.y_validation, job.classes)
-    return _Outcome(**names, validation=validation, findings=tuple(found))
+    return _Outcome(**_names(job), validation=validation, findings=tuple(found))
 
 
 def _shuffled(
@@ -389,13 +529,12 @@ def _is(outcome: _Outcome, subject: str, target: str, role: str) -> bool:
 
 
 def _worst_marked(outcomes: Sequence[_Outcome]) -> list[Finding]:
-    """The findings of all attackers, those of the best on validation data marked (ties: the first)."""
-    best = max(outcomes, key=lambda o: o.validation, default=None)
-    return [
-        replace(finding, worst=outcome is best and finding.status == "ok")
-        for outcome in outcomes
-        for finding in outcome.findings
-    ]
+    """The findings of all attackers, those of the best on validation data marked (ties: the first).
+
+    One whose decision has no figure (:func:`undecided`) may be the best: its AUC then speaks for it.
+    """
+    best = max((o for o in outcomes if any(f.ok for f in o.findings)), key=lambda o: o.validation, default=None)
+    return [replace(finding, worst=outcome is best) for outcome in outcomes for finding in outcome.findings]
 
 
 def _majority(pack: Pack, subject: str, target: str, level: float) -> Finding:
@@ -433,7 +572,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
             "role": "bound", "level": level, "n": len(rows),
         }  # fmt: skip
         try:
-            if subject.fitted_on is None:
+            if subject.seen is None:
                 raise InputError(
                     "certificate: calibration samples must not have been seen in training, and this release was fitted "
                     "on data that the audit does not know"
@@ -445,7 +584,7 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
                 people=pack.label("identity")[rows] if by_person else None,
                 figure=figure,
                 confidence=level,
-                seen=np.full(len(rows), "calibrate" in subject.fitted_on),
+                seen=subject.seen[rows],
             )
         except InputError as error:
             found.append(Finding(status="not_applicable", note=str(error), chance=None, **common))
@@ -474,7 +613,7 @@ def _bits(name: str, codes: NDArray[np.int64], pack: Pack, level: float) -> Find
 
 def _mean_mcc(name: str, labels: Sequence[str], findings: Sequence[Finding], level: float) -> list[Finding]:
     """Matthews' correlation of the picked probes, averaged over several labels."""
-    each = [f for f in findings if f.code == "utility.mcc" and f.worst and f.target in labels]
+    each = [f for f in findings if f.code == "utility.mcc" and f.worst and f.ok and f.target in labels]
     if len(labels) < 2 or len(each) < len(labels):
         return []
     value, low, high, _ = np.mean([f.figures() for f in each], axis=0)
@@ -512,8 +651,8 @@ def _match(
     effort: str,
     seed: int,
     level: float,
-) -> tuple[str, str, list[Finding]]:
-    """How well releases match: by cosine and distance as they are, and by matchers trained on releases.
+) -> list[_About]:
+    """How well releases match: by several metrics as they are, and by matchers trained on releases.
 
     The matcher that is best on ``calibrate`` is marked; for it, pairs of one private class are measured too.
     """
@@ -535,14 +674,16 @@ def _match(
         feature_map=subject.feature_map,
     )
     used = np.union1d(rows["calibrate"], rows["test"])
-    vectors: dict[str, NDArray[Any]] = {"cosine": subject.x, "euclidean": subject.x}
+    compare = metrics_of(subject.x, train)
+    vectors: dict[str, NDArray[Any]] = dict.fromkeys(compare, subject.x)
     failures: list[Finding] = []
     for name, match in MATCHERS.items():
         try:
             embedded = match(problem)(subject.x[used])
             if not np.isfinite(embedded).all():
                 raise DidNotConverge("its vectors are not finite")
-        except (DidNotConverge, InputError) as error:
+        except Exception as error:  # the others stand
+            status, note = failure(error)
             failed = Finding(
                 code="verification.auc",
                 release=subject.name,
@@ -552,15 +693,16 @@ def _match(
                 level=level,
                 n=len(pairs["test"]),
                 chance=0.5,
-                status="did_not_converge" if isinstance(error, DidNotConverge) else "not_applicable",
-                note=str(error),
+                status=status,
+                note=note,
             )
             failures.append(failed)
         else:
             vectors[name] = _placed(embedded, used, len(pack))
 
     def alike(name: str, pairs: verification.Pairs) -> NDArray[np.float32]:
-        return verification.scores(vectors[name], pairs, kind=_KINDS.get(name, "cosine"))
+        metric = compare.get(name, COSINE)
+        return verification.scores(vectors[name], pairs, kind=metric.kind, centre=metric.centre)
 
     scores = {name: {split: alike(name, p) for split, p in pairs.items()} for name in vectors}
 
@@ -597,14 +739,15 @@ def _match(
         findings.append(figure.finding(release=subject.name, attacker=best, worst=True))
 
     def compared(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return flat(vectors[best][rows])
+        values: NDArray[np.float32] = vectors[best][rows].reshape(len(rows), -1).astype(np.float32, copy=False)
+        return values
 
     rank1 = identification(
         compared, compared, rows["test"], identity, among="releases", release=subject.name, attacker=best, seed=seed,
-        level=level, kind=_KINDS.get(best, "cosine"),
+        level=level, metric=compare.get(best, COSINE),
     )  # fmt: skip
     findings.append(rank1)
-    return subject.name, "matching", findings + failures
+    return [(subject.name, "matching", findings + failures)]
 
 
 def _link(
@@ -615,21 +758,23 @@ def _link(
     effort: str,
     seed: int,
     level: float,
-) -> tuple[str, str, list[Finding]]:
-    """What a release gives away of the original that it was made of, and of its owner among originals."""
+) -> list[_About]:
+    """What a release gives away of the original that it was made of, and of its owner among originals.
+
+    Where the pack does not say who is seen, each row counts as a person.
+    """
     splits = (attack_on, ("calibrate",), ("test",))
-    rows = [pack.rows(*names, known=("identity",)) for names in splits]
+    known = ("identity",) if "identity" in pack.labels else ()
+    identity = pack.label("identity") if known else np.arange(len(pack))
+    rows = [pack.rows(*names, known=known) for names in splits]
     if empty := [" and ".join(names) for names, part in zip(splits, rows, strict=True) if not len(part)]:
-        nothing = Finding(
-            code="linkability.auc", release=subject.name, target="identity", attacker="none", role="attack",
-            level=level, n=0, status="not_applicable", note=f"nobody's identity is known in split {empty[0]}",
-        )  # fmt: skip
-        return subject.name, "linkage", [nothing]
+        nothing = _without(subject.name, "linkability.auc", "identity", "attack", level)
+        note = f"nobody's identity is known in split {empty[0]}"
+        return [(subject.name, "linkage", [nothing("not_applicable", note)])]
     found = linkage(
-        subject.x, reference.x, pack.label("identity"), *rows, release=subject.name, seed=seed, effort=effort,
-        level=level,
-    )  # fmt: skip
-    return subject.name, "linkage", found
+        subject.x, reference.x, identity, *rows, release=subject.name, seed=seed, effort=effort, level=level
+    )
+    return [(subject.name, "linkage", found)]
 
 
 def _invert(
@@ -641,13 +786,13 @@ def _invert(
     seed: int,
     level: float,
     options: inversion.Options,
-) -> tuple[str, str, list[Finding]]:
+) -> list[_About]:
     """What fresh decoders redraw from a release."""
     found = inversion.invert(
         subject.x, pack, judges, release=subject.name, role=subject.role, feature_map=subject.feature_map,
         attack_on=attack_on, effort=effort, seed=seed, level=level, pictures=options.pictures,
     )  # fmt: skip
-    return subject.name, "inversion", found
+    return [(subject.name, "inversion", found)]
 
 
 def _transfer(
@@ -660,7 +805,7 @@ def _transfer(
     seed: int,
     level: float,
     files: transfer.Files,
-) -> list[tuple[str, str, list[Finding]]]:
+) -> list[_About]:
     """What classifiers of a label, or matchers, that know originals alone make of releases."""
     options: dict[str, Any] = {"attack_on": attack_on, "effort": effort, "seed": seed, "level": level}
     if target != "identity":
@@ -671,9 +816,7 @@ def _transfer(
     return [(name, "transfer", figures) for name, figures in found.items()]
 
 
-def _likeness(
-    reference: Subject, releases: Mapping[str, NDArray[Any]], pack: Pack, level: float
-) -> list[tuple[str, str, list[Finding]]]:
+def _likeness(reference: Subject, releases: Mapping[str, NDArray[Any]], pack: Pack, level: float) -> list[_About]:
     """How alike releases and originals look."""
     return [
         (name, "likeness", transfer.likeness(reference.x, x, pack, release=name, level=level))
@@ -692,30 +835,72 @@ def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _execute(tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
-    """Results as they come; worker processes share the arrays through memory-mapped files."""
+def _execute(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Outcome | list[_About]]:
+    """Results as they come; worker processes share the arrays through memory-mapped files.
+
+    A worker that is killed, by the system where memory runs out, say, takes the others down. What they were at is done
+    again, each alone; what then kills its worker again has failed.
+    """
     jobs = jobs or os.cpu_count() or 1
     if jobs == 1:
         for task in tasks:
-            yield _single(task)
+            yield _finished(task, _attempt(task.call))
         return
+    left, alone = dict(enumerate(tasks)), 0
+    while left:
+        batch = list(left)[:1] if alone else list(left)
+        alone = max(alone - 1, 0)
+        try:
+            for number, result in _in_workers({number: left[number].call for number in batch}, jobs):
+                yield _finished(left.pop(number), result)
+        except BrokenProcessPool as error:
+            if len(batch) > 1:
+                alone = _AHEAD * jobs  # so many at most had been given out
+            else:
+                note = f"{type(error).__name__}: its process was killed, for want of memory perhaps"
+                yield left.pop(batch[0]).failed("did_not_converge", note)
+
+
+_AHEAD = 2  # tasks for each worker that joblib gives out before they are asked for
+
+
+def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]]:
+    """The number of each call and what :func:`_attempt` makes of it, as they come; in a worker also where it is one."""
     with warnings.catch_warnings():
         # loky replaces a worker whose memory grew, which costs a second and loses nothing.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r")
-        yield from parallel(delayed(_single)(task) for task in tasks)
+        parallel = Parallel(
+            n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
+            pre_dispatch=_AHEAD * jobs,
+        )  # fmt: skip
+        own = keeps_memory()
+        yield from parallel(delayed(_numbered)(number, call, own) for number, call in calls.items())
 
 
-def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> Any:
-    """One task on one thread, wherever it runs: sums in another order would give other figures."""
-    function, arguments, options = task
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
+    return number, _attempt(call, own)
+
+
+def _attempt(call: Any, own: bool = False) -> Any:
+    """What a call gives, or a :class:`_Failure` where it raises; ``own`` as for :func:`_single`."""
     try:
-        with threadpool_limits(1):
-            return function(*arguments, **options)
-    finally:
-        torch.set_num_threads(threads)
+        return _single(call, own)
+    except Exception as error:  # whatever it is: the others must not be lost with it
+        return _Failure(**dict(zip(("status", "note"), failure(error), strict=True)))
+
+
+def _finished(task: _Task, result: Any) -> Any:
+    return task.failed(result.status, result.note) if isinstance(result, _Failure) else result
+
+
+def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], own: bool = False) -> Any:
+    """One task on one thread, wherever it runs: sums in another order would give other figures.
+
+    ``own``: in a worker of a process that keeps its memory, which may do so, too.
+    """
+    function, arguments, options = task
+    with one_thread(), kept_memory() if own else nullcontext():
+        return function(*arguments, **options)
 
 
 def _wrong_data(
@@ -738,7 +923,22 @@ def _wrong_data(
         pack.require(private=list(private), utility=list(utility), among=sorted({*splits, "calibrate", "test"}))
     except InputError as error:
         problems.append(str(error))
+    else:
+        problems += strangers(pack, private, splits, "test")
     return problems
+
+
+def strangers(pack: Pack, private: Sequence[str], attack_on: Sequence[str], measured: str) -> list[str]:
+    """What is wrong with splits that keep people apart, where it is attacked who somebody is: none could be named."""
+    if "identity" not in private:
+        return []
+    known, asked = (np.unique(pack.label("identity")[pack.rows(*s, known="identity")]) for s in (attack_on, [measured]))
+    if np.isin(asked, known).any():
+        return []
+    return [
+        f"private: identity can only be attacked where people stand in several splits, and nobody of {measured} is in "
+        f"{' or '.join(attack_on)}; pack the data so (--no-disjoint)"
+    ]
 
 
 def wrong_options(
@@ -749,10 +949,11 @@ def wrong_options(
     attack_on: Sequence[str],
     level: float,
     jobs: int | None,
+    inverted: bool,
 ) -> list[str]:
     """What is wrong with the options of an audit, whatever the data; they are those of :func:`audit`."""
     problems = []
-    if not private and not utility:
+    if not private and not utility and not inverted:
         problems.append("labels: at least one private or utility label must be named, got none")
     if effort not in EFFORTS:
         problems.append(f"effort: must be one of {', '.join(EFFORTS)}, got {effort!r}")

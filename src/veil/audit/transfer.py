@@ -18,9 +18,20 @@ from numpy.typing import NDArray
 
 from veil import metrics
 from veil.audit import verification
-from veil.audit.attackers import ATTACKERS, DidNotConverge, Embed, Problem, Score, decision, largest, siamese
+from veil.audit.attackers import (
+    ATTACKERS,
+    Embed,
+    Problem,
+    Score,
+    decision,
+    failure,
+    largest,
+    quality,
+    siamese,
+    undecided,
+)
 from veil.audit.findings import Finding
-from veil.audit.intervals import balanced_accuracy_interval, rate_interval
+from veil.audit.intervals import auc_interval, balanced_accuracy_interval, rate_interval
 from veil.data.pack import Pack
 from veil.engine.onnxfile import OnnxNetwork
 from veil.errors import InputError
@@ -28,6 +39,8 @@ from veil.errors import InputError
 CLASSIFIERS = ("RBF SVM", "six convolutions", "residual CNN", "plain CNN")
 """Attackers of :data:`veil.audit.attackers.ATTACKERS` that learn from originals."""
 MATCHER = "siamese, of originals"
+_CENTRED = 2000
+_READ = ("attribute.transfer_balanced_accuracy", "attribute.transfer_auc")
 _MATCHED = ("verification.transfer_auc", "verification.mixed_auc")
 _THEIRS = "a file of the user's"
 
@@ -132,8 +145,9 @@ def classified(
 ) -> dict[str, list[Finding]]:
     """What classifiers that learned a label from originals read from releases, for each of them.
 
-    Thresholds are set on originals, too; nothing is fitted to the user's own classifiers, which say the class of their
-    largest logit. The classifier that reads the ``calibrate`` originals best is marked.
+    Thresholds are set on originals, those of ``calibrate``, as whoever runs such a system sets them: for the user's own
+    classifiers, too, whose logits may have been made for other data. The classifier that reads the ``calibrate``
+    originals best (:func:`veil.audit.attackers.quality`, which does not depend on the threshold) is marked.
 
     Args:
         originals: uint8 images ``(N, H, W[, 3])``.
@@ -153,40 +167,48 @@ def classified(
         x=originals[train], y=y[train], x_validation=originals[check], y_validation=y[check], classes=classes,
         seed=seed, effort=effort,
     )  # fmt: skip
-    said: dict[str, dict[str, NDArray[np.int64]]] = {}
-    quality: dict[str, float] = {}
+    scored: dict[str, dict[str, NDArray[np.float32]]] = {}
+    decide: dict[str, Callable[[NDArray[Any]], NDArray[np.int64]]] = {}
+    reads: dict[str, float] = {}
     failed: dict[str, tuple[str, str]] = {}
     for name, attack in (*((n, ATTACKERS[n]) for n in CLASSIFIERS), *((f.name, _given(f)) for f in files)):
         try:
             score = attack(problem)
             seen = score(problem.x_validation)
-            decide = decision(seen, y[check], classes) if name in CLASSIFIERS else largest
-            said[name] = {release: decide(score(x[test])) for release, x in releases.items()}
-            quality[name] = metrics.balanced_accuracy(y[check], decide(seen), classes=classes)
-        except DidNotConverge as error:
-            failed[name] = "did_not_converge", str(error)
-        except InputError as error:
-            failed[name] = "not_applicable", str(error)
-    best = max(quality, key=lambda name: quality[name], default=None)
-    common: dict[str, Any] = {
-        "code": "attribute.transfer_balanced_accuracy", "target": target, "role": "attack", "level": level,
-        "chance": 1 / len(np.unique(y[test])), "n": len(test),
-    }  # fmt: skip
+            scored[name] = {release: score(x[test]) for release, x in releases.items()}
+            decide[name], reads[name] = decision(seen, y[check], classes), quality(seen, y[check], classes)
+        except Exception as error:  # the others stand
+            failed[name] = failure(error)
+    best = max(reads, key=lambda name: reads[name], default=None)
+    chance = 1 / len(np.unique(y[test]))
+    common: dict[str, Any] = {"target": target, "role": "attack", "level": level, "n": len(test)}
+    options: dict[str, Any] = {"classes": classes, "level": level}
     found: dict[str, list[Finding]] = {}
     for release in releases:
         figures = []
-        for name, predicted in said.items():
-            value, low, high = balanced_accuracy_interval(
-                y[test], predicted[release], people, classes=classes, level=level
-            )
-            notes = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < common["chance"])
-            notes += [_THEIRS] * (name not in CLASSIFIERS)
-            figures.append(
-                Finding(release=release, attacker=name, value=value, low=low, high=high, worst=name == best,
-                        note="; ".join(notes), **common)
-            )  # fmt: skip
+        for name in reads:
+            scores, theirs = scored[name][release], name not in CLASSIFIERS
+            predicted = decide[name](scores)
+            value, low, high = balanced_accuracy_interval(y[test], predicted, people, **options)
+            notes = [_THEIRS] * theirs
+            if theirs and classes == 2:
+                own = metrics.balanced_accuracy(y[test], largest(scores), classes=classes)
+                notes.append(f"by its largest logit, without the threshold, {own:.3f}")
+                if reads[name] < 0.5:
+                    notes.append(f"AUC on originals {reads[name]:.3f}: are its classes in the pack's order?")
+            share: dict[str, Any] = {"release": release, "attacker": name, "worst": name == best, **common}
+            of_decision = {"code": _READ[0], "chance": chance, **share}
+            if why := undecided(predicted, y[test]):
+                note = "; ".join([why, *notes])
+                figures.append(Finding(status="not_applicable", note=note, **of_decision))
+            else:
+                below = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < chance)
+                figures.append(Finding(value=value, low=low, high=high, note="; ".join(below + notes), **of_decision))
+            value, low, high = auc_interval(y[test], scores, people, **options)
+            note = "; ".join(notes[:1])
+            figures.append(Finding(code=_READ[1], value=value, low=low, high=high, chance=0.5, note=note, **share))
         figures += [
-            Finding(release=release, attacker=name, status=status, note=why, **common)
+            Finding(code=_READ[0], release=release, attacker=name, chance=chance, status=status, note=why, **common)
             for name, (status, why) in failed.items()
         ]
         found[release] = figures
@@ -211,8 +233,8 @@ def matched(
 ) -> dict[str, list[Finding]]:
     """How well a matcher that learned from originals compares releases with each other, and with originals.
 
-    Arguments as for :func:`classified`; ``file`` is the user's own matcher, beside the trained one, which is left out
-    where people are too few to learn from. The matcher that compares the ``calibrate`` originals best is marked.
+    Arguments as for :func:`classified`; ``file`` is the user's own matcher, beside the trained one. Each compares by
+    the metric, and the matcher is marked, that serves best on the ``calibrate`` originals.
     """
     identity = pack.label("identity")
     train, check, test = (pack.rows(*s, known=("identity",)) for s in (tuple(attack_on), ("calibrate",), ("test",)))
@@ -220,49 +242,42 @@ def matched(
         x=originals[train], y=identity[train], x_validation=originals[check], y_validation=identity[check],
         classes=len(pack.classes["identity"]), seed=seed, effort=effort,
     )  # fmt: skip
-    matchers: dict[str, Embed] = {}
-    failed: list[Finding] = []
-    try:
-        matchers[MATCHER] = siamese(problem)
-    except InputError:
-        pass  # people are too few
-    except DidNotConverge as error:
-        failed = [
-            Finding(code=code, release=release, target="identity", attacker=MATCHER, role="utility", level=level, n=0,
-                    status="did_not_converge", note=str(error))
-            for release in releases for code in _MATCHED
-        ]  # fmt: skip
+    learned: dict[str, Callable[[Problem], Embed]] = {MATCHER: siamese}
     if file is not None:
-        matchers[file.name] = file
+        learned[file.name] = lambda problem: file
     pairs = verification.sample_pairs(test, identity, seed=seed, max_pairs=50_000)
     known, (first, second) = _places(pairs)
     moved = replace(pairs, a=first, b=second + len(known))
     found: dict[str, list[Finding]] = {}
-    quality: dict[str, float] = {}
-    for name, embed in matchers.items():
+    reads: dict[str, float] = {}
+    for name, learn in learned.items():
         found[name] = []
         try:
+            embed = learn(problem)
+            metric, by, serves = _compared(embed, originals, train, check, identity, seed)
             real = embed(originals[known])
             for release, x in releases.items():
                 drawn = embed(x[known])
                 for code, other in zip(_MATCHED, (drawn, real), strict=True):
-                    alike = verification.scores(np.concatenate([drawn, other]), moved)
+                    both = np.concatenate([drawn, other])
+                    alike = verification.scores(both, moved, kind=metric.kind, centre=metric.centre)
                     figure = verification.verify(alike, moved, None, None, level=level, fars=())[0].finding(
                         release=release, attacker=name
                     )
-                    notes = [figure.note] * bool(figure.note) + [_THEIRS] * (embed is file)
+                    notes = [figure.note] * bool(figure.note) + [f"by {by}"] + [_THEIRS] * (embed is file)
                     found[name].append(replace(figure, code=code, note="; ".join(notes)))
-            quality[name] = _quality(embed, originals, check, identity, seed) if len(matchers) > 1 else 0.0
-        except InputError as error:
+            reads[name] = serves
+        except Exception as error:  # the other stands
+            status, why = failure(error)
             common: dict[str, Any] = {"target": "identity", "attacker": name, "role": "utility", "level": level}
             found[name] = [
-                Finding(code=code, release=release, n=len(pairs), status="not_applicable", note=str(error), **common)
+                Finding(code=code, release=release, n=len(pairs), status=status, note=why, **common)
                 for release in releases
                 for code in _MATCHED
             ]
-    best = max(quality, key=lambda name: quality[name], default=None)
-    figures = [replace(f, worst=f.attacker == best and f.status == "ok") for each in found.values() for f in each]
-    return {release: [f for f in (*figures, *failed) if f.release == release] for release in releases}
+    best = max(reads, key=lambda name: reads[name], default=None)
+    figures = [replace(f, worst=f.attacker == best and f.ok) for each in found.values() for f in each]
+    return {release: [f for f in figures if f.release == release] for release in releases}
 
 
 def _places(pairs: verification.Pairs) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -271,16 +286,19 @@ def _places(pairs: verification.Pairs) -> tuple[NDArray[np.int64], tuple[NDArray
     return known, (np.searchsorted(known, pairs.a), np.searchsorted(known, pairs.b))
 
 
-def _quality(
-    embed: Embed, originals: NDArray[Any], rows: NDArray[np.int64], identity: NDArray[np.int64], seed: int
-) -> float:
-    """AUC of a matcher on pairs of originals; 0 where there are none of both kinds."""
-    pairs = verification.sample_pairs(rows, identity, seed=seed + 1, max_pairs=50_000)
-    known, (a, b) = _places(pairs)
-    if not len(known):
-        return 0.0
-    alike = verification.scores(embed(originals[known]), replace(pairs, a=a, b=b))
-    return float(np.nan_to_num(metrics.auc(alike, pairs.same)))
+def _compared(
+    embed: Embed, originals: NDArray[Any], train: NDArray[np.int64], check: NDArray[np.int64],
+    identity: NDArray[np.int64], seed: int,
+) -> tuple[verification.Metric, str, float]:  # fmt: skip
+    """The metric that serves a matcher best on pairs of ``check`` originals, its name and AUC, 0 without such pairs.
+
+    The mean over ``train`` originals, :data:`_CENTRED` at most, is the centre.
+    """
+    some = np.sort(np.random.default_rng(seed).permutation(train)[:_CENTRED])
+    features = embed(originals[some])
+    known = embed(originals[check])
+    candidates = verification.metrics_of(features, np.arange(len(features)))
+    return verification.serving(known, candidates, identity[check], seed=seed + 1)
 
 
 def likeness(originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, level: float) -> list[Finding]:

@@ -10,7 +10,7 @@ less those of the impostor pairs of the same two persons, which both of them hol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -32,6 +32,59 @@ IMPOSTORS_AT_FAR = 10
 """TAR at a FAR is reported where at least so many impostor pairs are expected to be accepted."""
 FOLDS = 10
 _CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How two vectors are compared.
+
+    Attributes:
+        kind: By their cosine, or their Euclidean distance.
+        centre: float32 ``(d,)``, subtracted first: some matchers' vectors lie around a point that is not 0, and then
+            cosines hardly differ from person to person. None for none.
+    """
+
+    kind: Literal["cosine", "euclidean"] = "cosine"
+    centre: NDArray[np.float32] | None = None
+
+
+COSINE = Metric()
+
+
+def metrics_of(x: NDArray[Any], rows: NDArray[Any]) -> dict[str, Metric]:
+    """The metrics that vectors ``(N, ...)`` may be made for, by name; the mean of ``rows`` is their centre."""
+    return {"cosine": COSINE, "centred cosine": Metric(centre=mean(x, rows)), "euclidean": Metric(kind="euclidean")}
+
+
+def mean(x: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
+    """The mean ``(d,)`` of some rows of ``(N, ...)``, of any dtype, flattened; read in blocks, added up in float64."""
+    total = np.zeros(int(np.prod(x.shape[1:])))
+    for start in range(0, len(rows), 4096):
+        part = rows[start : start + 4096]
+        total += x[part].reshape(len(part), -1).sum(0, dtype=np.float64)
+    return (total / max(len(rows), 1)).astype(np.float32)
+
+
+def serving(
+    x: NDArray[Any], candidates: Mapping[str, Metric], identity: NDArray[Any], *, seed: int
+) -> tuple[Metric, str, float]:
+    """Of some metrics the one that tells people apart best, its name and its AUC.
+
+    It is the first, and its AUC counts as 0, where there are no pairs of both kinds.
+
+    Args:
+        x: ``(n, ...)`` vectors.
+        candidates: Metrics by name.
+        identity: ``(n,)`` who is seen, below 0 where unknown.
+        seed: Draws the pairs.
+    """
+    pairs = sample_pairs(np.arange(len(x)), identity, seed=seed, max_pairs=50_000)
+    quality = dict.fromkeys(candidates, 0.0)
+    if pairs.same.any() and not pairs.same.all():
+        for name, metric in candidates.items():
+            quality[name] = metrics.auc(scores(x, pairs, kind=metric.kind, centre=metric.centre), pairs.same)
+    best = max(quality, key=lambda name: quality[name])
+    return candidates[best], best, quality[best]
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil._version import __version__
-from veil.data import decode, splits
+from veil.data import decode, framing, splits
+from veil.data.columns import plain
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import Item, Listing, Options, Pair, check_utf8, clean
-from veil.data.pack import RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256
-from veil.data.sidecar import plain
-from veil.errors import InputError
+from veil.data.layouts.listing import LOSS, Item, Listing, Options, Pair, Remarks, check_utf8, clean
+from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
+from veil.errors import InputError, checked_seed
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -93,6 +93,7 @@ def pack(
         raise InputError(f"size {size}: must lie in 8..1024")
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
+    seed = checked_seed(seed)
     _check_target(Path(out), force)
     options = Options(
         size=size,
@@ -143,7 +144,7 @@ def write(
     Raises:
         InputError: As for :func:`pack`.
     """
-    out = Path(out)
+    out, seed = Path(out), checked_seed(seed)
     _check_target(out, force)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")
@@ -172,11 +173,13 @@ def write(
             "size": size if listing.kind == "images" else None,
             "channels": channels if listing.kind == "images" else None,
             "crop": list(box) if box is not None and listing.kind == "images" else None,
+            "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
             "aligned": None if eyes is None else [list(place) for place in decode.EYES],
             "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
             "seed": seed,
             "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
             "skipped": rows.skipped,
+            "columns": list(listing.columns),
         }
         split, prescribed = _split(rows, seed, fractions, disjoint)
         meta["fractions"] = None if prescribed else list(fractions)
@@ -184,11 +187,14 @@ def write(
         meta["classes"] = _write_labels(folder, rows, split)
         _write_pairs(folder, rows, listing.pairs)
         if eyes is not None and len(used) < len(eyes.eyes):
-            rows.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
-        meta["notes"] = [clean(note) for note in (*listing.notes, *rows.notes)]
+            rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
+        meta["warnings"] = [clean(warning) for warning in (*listing.warnings, *rows.remarks.warnings)]
+        meta["notes"] = [clean(note) for note in (*listing.notes, *rows.remarks.notes)]
         names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
-        meta["files"] = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
+        seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
+        meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
         (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_checked(folder, seen)
         _sync(folder)
         _rename(folder, out, force)
     except OSError as error:
@@ -264,7 +270,10 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        return light, decode.decode(encoded, size, channels, item.crop or crop, item.eyes), ""
+        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes)
+        if item.crop is None and item.eyes is None:
+            light = replace(light, upright=decode.header(encoded)[1])
+        return light, pixels, ""
     except decode.DecodeError as error:
         return light, None, str(error)
 
@@ -280,7 +289,8 @@ class _Rows:
     labels: dict[str, array.array[int]] = field(default_factory=dict)
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: int = 0
-    notes: list[str] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
+    uprights: array.array[int] = field(default_factory=lambda: array.array("i"))
     _names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -292,6 +302,7 @@ class _Rows:
 
     def add(self, item: Item) -> None:
         self._names.append(item.source)
+        self.uprights.extend(item.upright or ())
         if len(self._names) == SOURCES_AT_ONCE:
             self.flush()
         self.splits.append(item.split)
@@ -356,13 +367,15 @@ def _write_rows(
             raise InputError(
                 f"nothing could be packed: {rows.skipped} skipped, the first {first!r}: {reason}"
                 if rows.skipped
-                else "nothing could be packed: the source holds no images or vectors"
+                else " ".join(["nothing could be packed: the source holds no images or vectors.", *listing.notes])
             )
         assert shape is not None
         rows.shape = (n, *shape)
         file.seek(0)
         assert _header(file, rows.shape, dtype) == start, "the header of the array grew"
     rows.flush()
+    if rows.skipped >= LOSS * (n + rows.skipped):
+        rows.remarks.warnings.append(f"{rows.skipped} of {n + rows.skipped} were skipped; skipped.csv says why.")
     if progress is not None:
         progress(n + rows.skipped, n + rows.skipped, rows.skipped)
     return rows
@@ -422,8 +435,7 @@ def _write_labels(folder: Path, rows: _Rows, split: NDArray[np.int8]) -> dict[st
         indices = pa.array(codes, pa.int32(), mask=codes < 0)
         columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(classes[name], pa.string()))
         unknown = int(np.sum(codes < 0))
-        if unknown:
-            rows.notes.append(f"{name} is unknown in {unknown} of {len(codes)} rows.")
+        rows.remarks.lost(f"{name} is unknown in {unknown} of {len(codes)} rows.", unknown, len(codes))
     pq.write_table(pa.table(columns), folder / "labels.parquet", compression="zstd")
     return classes
 
@@ -432,18 +444,21 @@ def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
     """Writes ``pairs.npy`` as row numbers; notes how many pairs are lost."""
     if not pairs:
         return
-    wanted = set(itertools.chain.from_iterable(pair[:2] for pair in pairs))
-    names = itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources)
+    paired = [(plain(a), plain(b), same, fold) for a, b, same, fold in pairs]
+    wanted = set(itertools.chain.from_iterable(pair[:2] for pair in paired))
+    names = map(plain, itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources))
     row = {name: i for i, name in enumerate(names) if name in wanted}
-    table = [(row[a], row[b], int(same), fold) for a, b, same, fold in pairs if a in row and b in row]
+    table = [(row[a], row[b], int(same), fold) for a, b, same, fold in paired if a in row and b in row]
     np.save(folder / "pairs.npy", np.array(table, np.int64).reshape(-1, 4))
     lost = len(pairs) - len(table)
     if lost:
         missing = few(sorted(wanted - row.keys()), 3)
-        rows.notes.append(f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.")
+        rows.remarks.lost(
+            f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.", lost, len(pairs)
+        )
 
 
-_FILES = {"pack.json", "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
+_FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
 
 
 def _check_target(out: Path, force: bool) -> None:

@@ -1,30 +1,51 @@
 """Encoded images to uint8 arrays of one size, safely: limits are checked in the header, before anything is decoded.
 
 JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of its scales n/8 at which the crop still
-has the target's size, and for grey images the brightness alone. PNG, BMP, WebP, TIFF and GIF (first frame) go through
-Pillow. The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is
-not square then (it is never stretched), and resized with an antialiased Lanczos filter. Where its eyes are known, it is
-turned, scaled and shifted instead, so that they lie where those of all faces do.
+has the target's size, and for grey images the brightness alone. PNG, BMP, WebP, TIFF, GIF (first frame), AVIF, JPEG
+2000, PPM (with PGM and PBM) and TGA go through Pillow. These are the formats in which photographs are kept and whose
+headers tell their size before anything is decoded; no other decoder ever sees a file. Icons hold pictures of sizes that
+their headers do not tell, PostScript is a program, and for HEIC, raw files and SVG there is no reader: such files are
+known by their names, and listed.
+
+The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is not square
+then (it is never stretched), and resized with an antialiased Lanczos filter. Where its eyes are known, it is turned,
+scaled and shifted instead, so that they lie where those of all faces do.
 
 Grey is ITU-R 601 luma. Transparency is put on white. 16-bit samples keep their upper 8 bits; samples of 32 bits have no
 fixed range and are refused. Colour profiles are not applied.
+
+A damaged picture is refused, but what is beside its pixels never costs it: damaged Exif, text or profiles, stray bytes
+before and after a JPEG or between its parts, a JPEG's missing end marker. One that lacks pixels is damaged.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 import struct
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile
 
@@ -87,8 +108,44 @@ class Eyes:
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
+    ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tga",
+)  # fmt: skip
+"""Endings of the names of images that are read; what a file holds is told by its first bytes."""
+
+_PHONES = ".heic .heif .hif .avci .jxl .jxr .wdp .hdp .jpm .mj2 .bpg .flif .jps .jls"
+_CAMERAS = """.raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .ptx .3fr .fff .iiq .mef .mos .mrw
+.kdc .dcr .erf .x3f .rwl .srw .gpr"""
+_OLDER = """.svg .svgz .eps .ps .ai .wmf .emf .psd .psb .xcf .kra .exr .hdr .pfm .pam .ico .icns .cur .dib .pcx .dcx
+.sgi .rgb .rgba .bw .ras .xbm .xpm .dds .qoi .fits .fit .fts .dcm .pcd .pict .pct .iff .lbm .icb .vda .vst"""
+OTHER_SUFFIXES = frozenset(f"{_PHONES} {_CAMERAS} {_OLDER}".split())
+"""Endings of the names of images that are not read: of phones and newer formats, raw files, drawings, older formats."""
+
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
 VERSIONS: Mapping[str, str] = {"simplejpeg": simplejpeg.__version__, "pillow": PIL.__version__}
+
+T = TypeVar("T")
+
+try:  # Pillow 11.3 and later, where it was built with it
+    from PIL.AvifImagePlugin import SUPPORTED as _AVIF
+    from PIL.AvifImagePlugin import AvifImageFile
+except ImportError:
+    _AVIF = False
+
+_CLASSES: Mapping[str, Any] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "AVIF": AvifImageFile if _AVIF else None,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TGA": TgaImagePlugin.TgaImageFile,
+}
+"""Pillow's readers, by the names of its formats."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -103,6 +160,29 @@ _TRANSPOSE = {
 
 class DecodeError(Exception):
     """This image cannot be decoded, or must not be; the message says why."""
+
+
+def kind_of(name: str) -> str | None:
+    """Whether a file's name is that of an image: "" for one that is read, else why it is not; None for other files."""
+    stem, dot, ending = name.lower().rpartition(".")
+    if dot + ending in SUFFIXES:
+        return ""
+    if dot + ending in OTHER_SUFFIXES:
+        return f"an image of a kind that is not read ({dot + ending}); convert it"
+    if dot + ending in _PACKED and kind_of(stem) is not None:
+        return f"a compressed image ({dot + ending}); unpack it"
+    return None
+
+
+def begins_as_image(path: Path) -> bool:
+    """Whether a file's first bytes are those of an image that could be read; False where it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError:
+        return False
+    # The first bytes of bitmaps, PPM and TGA are those of many another file, too.
+    return start[:3] == _JPEG or _format(start) not in ("", "BMP", "PPM", "TGA")
 
 
 def check_crop(crop: Box) -> Box:
@@ -142,9 +222,8 @@ def decode(
     assert crop is None or eyes is None, "a face is cropped or aligned"
     _check_bytes(len(data))
     try:
-        jpeg = data[:3] == b"\xff\xd8\xff"
-        if jpeg:
-            found = _jpeg(data, size, channels, crop if eyes is None else eyes)
+        if jpeg := _jpeg_in(data):
+            found = _jpeg(jpeg, size, channels, crop if eyes is None else eyes)
         else:
             image = _other(data, channels)
             found = _Upright(image, *image.size)
@@ -167,12 +246,11 @@ def header(data: bytes) -> tuple[str, tuple[int, int]]:
     """
     _check_bytes(len(data))
     try:
-        if data[:3] == b"\xff\xd8\xff":
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            _check_pixels(width, height)
-            form, turn = "JPEG", _orientation(data)
+        if jpeg := _jpeg_in(data):
+            jpeg, width, height, _ = _jpeg_header(jpeg)
+            form, turn = "JPEG", _orientation(jpeg)
         else:
-            opened = _open(data)
+            opened, data = _opened(data)
             width, height = opened.size
             form, turn = str(opened.format), _turn(opened, data)
         return form, ((height, width) if turn in (5, 6, 7, 8) else (width, height))
@@ -194,7 +272,15 @@ def _turn(opened: ImageFile, data: bytes) -> int:
     words = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
     if opened.format == "PNG" and not any(word in data for word in words):
         return 1
-    return int(opened.getexif().get(Tag.Orientation, 1))
+    return _said(opened)
+
+
+def _said(image: Image.Image) -> int:
+    """The Exif orientation 1..8, 1 where there is none or Exif is damaged."""
+    try:
+        return int(image.getexif().get(Tag.Orientation, 1))
+    except Exception:  # damaged Exif is no reason to lose an image that decodes
+        return 1
 
 
 def _check_bytes(n: int) -> None:
@@ -245,24 +331,94 @@ class _Upright(NamedTuple):
     top: float = 0.0
 
 
+_JPEG, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_STRAY = 1024  # bytes that may stand before a JPEG: lines of a transfer, say
+
+
+def _jpeg_in(data: bytes) -> bytes:
+    """The JPEG in a file, without stray bytes before it; nothing where the file is none."""
+    if data[:2] == _JPEG[:2]:
+        return data
+    if _format(data) or data[4:8] == b"ftyp":  # whose previews are no pictures of their own
+        return b""
+    start = data.find(_JPEG, 0, _STRAY)
+    return data[start:] if start > 0 else b""
+
+
+def _jpeg_header(data: bytes) -> tuple[bytes, int, int, str]:
+    """The JPEG, its parts put together where stray bytes lie between them; width, height and colour space."""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        data = _tidied(data)
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    _check_pixels(width, height)
+    return data, width, height, space
+
+
+def _tidied(data: bytes) -> bytes:
+    """A JPEG without what lies between the segments of its header, up to the first scan."""
+    parts, place = [data[:2]], 2
+    while place + 4 <= len(data):
+        place = data.find(b"\xff", place)
+        if place < 0 or place + 4 > len(data):
+            break
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xDA:  # a scan: what follows is read as it is
+            return b"".join([*parts, data[place:]])
+        if not (0xC0 <= marker <= 0xFE and marker not in (0xD8, 0xD9) and not 0xD0 <= marker <= 0xD7 and length > 1):
+            place += 1
+            continue
+        parts.append(data[place : place + 2 + length])
+        place += 2 + length
+    return data
+
+
+def _jpeg_pixels(data: bytes, form: str, height: int, width: int) -> NDArray[np.uint8]:
+    """The decoded JPEG, at least as large as asked for; raises ValueError where pixels are missing or damaged."""
+    try:
+        return _simple(data, form, height, width)
+    except ValueError as error:
+        words = str(error)
+    if words.startswith("Premature end of JPEG file"):  # the end marker is missing; perhaps more is
+        data += _END
+        try:
+            return _simple(data, form, height, width)
+        except ValueError as error:
+            words = str(error)
+    if not _harmless(words, data):
+        raise ValueError(words)
+    return _simple(data, form, height, width, strict=False)
+
+
+def _simple(data: bytes, form: str, height: int, width: int, strict: bool = True) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, form, min_height=height, min_width=width, strict=strict)
+    return image
+
+
+def _harmless(words: str, data: bytes) -> bool:
+    """Whether what a decoder says of a JPEG leaves its pixels as they are: few stray bytes, or padding, at its end."""
+    found = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", words)
+    if found is None:
+        return words.startswith(("Invalid SOS parameters", "Unknown Adobe color", "Warning: unknown JFIF"))
+    count, end = int(found[1]), data.rfind(_END)
+    return count <= 64 or len(set(data[end - count : end])) == 1
+
+
 def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | None) -> _Upright:
     """The upright JPEG, at the smallest scale at which the part's square still has ``size`` pixels a side."""
-    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(width, height)
+    data, width, height, space = _jpeg_header(data)
     turn = _orientation(data)
     wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
     side = _side(part, wide, high)
     if space in ("CMYK", "YCCK"):
-        # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones.
-        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data))), channels)
+        # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones. But Pillow misses
+        # pixels where only the end marker is missing, and with it none that are: whether they are there is asked first.
+        _jpeg_pixels(data, "CMYK", 1, 1)
+        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END))), channels)
         return _Upright(_upright(image, turn), wide, high)
     scale = min(1.0, size / side)
-    array = simplejpeg.decode_jpeg(
-        data,
-        "GRAY" if channels == 1 else "RGB",
-        min_height=math.ceil(height * scale),
-        min_width=math.ceil(width * scale),
-    )
+    array = _jpeg_pixels(data, "GRAY" if channels == 1 else "RGB", math.ceil(height * scale), math.ceil(width * scale))
     image = _upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn)
     # libjpeg scales by eighths: by the fewest that make sides like these, which it has rounded up.
     eighths = (n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == array.shape[:2])
@@ -279,8 +435,8 @@ def _orientation(data: bytes) -> int:
     if data.find(b"Exif\0\0", 0, 2**16) < 0:
         return 1
     try:
-        return int(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).getexif().get(Tag.Orientation, 1))
-    except Exception:  # damaged Exif is no reason to lose an image that decodes
+        return _said(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
+    except Exception:  # nor are the other parts that are not its pixels
         return 1
 
 
@@ -290,31 +446,119 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _other(data: bytes, channels: int) -> Image.Image:
     """The upright image in any other format."""
-    image = _load(_open(data))
-    # Pillow turns TIFFs upright when it loads them and drops the tag.
-    turn = int(image.getexif().get(Tag.Orientation, 1))
-    return _upright(_to_mode(image, channels), turn)
+
+    def read(data: bytes) -> Image.Image:
+        image = _load(_open(data))
+        # Pillow turns TIFFs upright when it loads them and drops the tag.
+        return _upright(_to_mode(image, channels), _said(image))
+
+    return _with_or_without_metadata(read, data)
+
+
+def _opened(data: bytes) -> tuple[ImageFile, bytes]:
+    """An image that is no JPEG, not decoded yet, and the bytes that it was opened from."""
+    return _with_or_without_metadata(lambda data: (_open(data), data), data)
+
+
+def _with_or_without_metadata(read: Callable[[bytes], T], data: bytes) -> T:
+    """What is read of an image; where that fails, of the image without what is beside its pixels."""
+    try:
+        return read(data)
+    except DecodeError:
+        raise
+    except Exception:
+        bare = _bare(data)
+        if bare == data:
+            raise
+    return read(bare)
+
+
+def _bare(data: bytes) -> bytes:
+    """An image without metadata that may be damaged, where its format lets it be cut out."""
+    form = _format(data)
+    if form == "PNG":
+        return data[:8] + b"".join(_png_chunks(data))
+    if form == "WEBP":
+        chunks = b"".join(_webp_chunks(data))
+        return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
+    if form == "AVIF":  # an item of an unknown type is passed over
+        head, mark, rest = data.partition(b"mdat")
+        return head.replace(b"Exif", b"skip") + mark + rest
+    return data
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks that make up a PNG's pixels, and its Exif where that is whole (PNG 1.2, section 3.2)."""
+    place = 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind, chunk = data[place + 4 : place + 8], data[place:end]
+        whole = len(chunk) == end - place and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):
+            yield chunk
+        place = end
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks that make up a WebP's pixels (RFC 9649, section 2.7)."""
+    place = 12
+    while place < len(data):
+        kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        chunk = data[place : place + 8 + length + length % 2]
+        if kind == b"VP8X":
+            chunk = chunk[:8] + bytes([chunk[8] & 0b00010010]) + chunk[9:]  # an alpha channel, frames: all else is out
+        if kind in (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
+            yield chunk
+        place += 8 + length + length % 2
+
+
+_MAGIC: tuple[tuple[bytes, int, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
+    (b"BM", 0, "BMP"),
+    (b"II*\0", 0, "TIFF"),
+    (b"MM\0*", 0, "TIFF"),
+    (b"GIF87a", 0, "GIF"),
+    (b"GIF89a", 0, "GIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", 0, "JPEG2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG2000"),
+)
+"""Bytes, their place in a file, and the format that they tell."""
+
+
+def _format(data: bytes) -> str:
+    """The format that a file's first bytes tell, as Pillow names it; "" for JPEG and others."""
+    for magic, place, form in _MAGIC:
+        if data.startswith(magic, place):
+            return form
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        brands = data[8 : max(16, int.from_bytes(data[:4], "big"))][:256]
+        return "AVIF" if b"avif" in brands or b"avis" in brands else ""
+    if re.match(rb"P[1-6][\s#]", data):
+        return "PPM"
+    # A TGA has no magic bytes; but its header leaves little room: a colour map or none, one of six types, four depths.
+    tga = len(data) > 17 and data[1] < 2 and data[2] in (1, 2, 3, 9, 10, 11) and data[16] in (8, 16, 24, 32)
+    return "TGA" if tga and data[17] < 0x40 and any(data[12:14]) and any(data[14:16]) else ""
 
 
 def _open(data: bytes) -> ImageFile:
     """An image that is no JPEG, not decoded yet; by its first bytes: these are the only formats that are ever tried."""
     # The classes are called rather than Image.open: its own limit on pixels is another one, and partly only a warning.
-    file = io.BytesIO(data)
-    opened: ImageFile
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        opened = PngImagePlugin.PngImageFile(file)
-    elif data[:2] == b"BM":
-        opened = BmpImagePlugin.BmpImageFile(file)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    form = _format(data)
+    if form == "WEBP":
         _check_pixels(*_webp_size(data))  # Pillow lets libwebp allocate the whole canvas when it opens the file
-        opened = WebPImagePlugin.WebPImageFile(file)
-    elif data[:4] in (b"II*\0", b"MM\0*"):
-        opened = TiffImagePlugin.TiffImageFile(file)
-    elif data[:6] in (b"GIF87a", b"GIF89a"):
+    elif form == "GIF":
         _check_pixels(*struct.unpack("<HH", data[6:10]))
-        opened = GifImagePlugin.GifImageFile(file)
-    else:
-        raise DecodeError("not a JPEG, PNG, BMP, WebP, TIFF or GIF image")
+    elif form == "JPEG2000" and (place := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        right, bottom, left, top = struct.unpack(">4I", data[place + 8 : place + 24])
+        _check_pixels(right - left, bottom - top)  # what is decoded; a box around it may tell another size
+    elif form == "AVIF" and not _AVIF:
+        raise DecodeError("AVIF, which this version of Pillow does not read")
+    if not form:
+        held = "HEIC or a like, not" if data[4:8] == b"ftyp" else "not"
+        raise DecodeError(f"{held} a JPEG, {', '.join(list(_CLASSES)[:-1])} or {list(_CLASSES)[-1]} image")
+    opened: ImageFile = _CLASSES[form](io.BytesIO(data))
     _check_pixels(*opened.size)
     return opened
 
@@ -339,7 +583,7 @@ def _load(image: ImageFile) -> ImageFile:
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     """8-bit grey or RGB out of whatever a file may hold."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray(_eight_bits(image))
     elif image.mode in ("I", "F"):
         raise DecodeError("samples of 32 bits, which have no fixed range")

@@ -1,9 +1,10 @@
 """Landmarks: where the eyes of a data set's faces are, as a CSV file of the user's says; Veil finds none by itself.
 
-The header names the columns ``path``, ``left_eye_x``, ``left_eye_y``, ``right_eye_x`` and ``right_eye_y``, in any
-order and among any others. ``path`` is the row's name in the pack, its ``source``: for a folder of images the path
-inside that folder. Places are pixels of the upright image, counted from the middle of its upper left pixel; fractions
-of pixels are welcome. The left eye is the one on the left of the picture.
+The header names the columns ``path`` (or another of :data:`veil.data.columns.IMAGE_KEYS`), ``left_eye_x``,
+``left_eye_y``, ``right_eye_x`` and ``right_eye_y``, in any order and among any others. ``path`` is the row's name in
+the pack, its ``source``: for a folder of images the path inside that folder. Places are pixels of the upright image,
+counted from the middle of its upper left pixel; fractions of pixels are welcome. The left eye is the one on the left of
+the picture.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veil.data import sidecar
+from veil.data.columns import plain
 from veil.data.decode import Eyes
 from veil.errors import InputError
 
@@ -26,7 +28,7 @@ class Landmarks:
 
     Attributes:
         path: The file.
-        eyes: The eyes by the row's path, as :func:`veil.data.sidecar.plain` writes it.
+        eyes: The eyes by the row's path, as :func:`veil.data.columns.plain` writes it.
     """
 
     path: Path
@@ -34,7 +36,7 @@ class Landmarks:
 
     def of(self, name: str) -> tuple[Eyes | None, str]:
         """The eyes of the image of that name and "", or None and why there are none."""
-        eyes = self.eyes.get(sidecar.plain(name))
+        eyes = self.eyes.get(plain(name))
         return eyes, "" if eyes is not None else f"no row in {self.path.name}, which tells where eyes are"
 
 
@@ -46,7 +48,7 @@ def read_landmarks(path: str | Path) -> Landmarks:
             a place is no finite number, or the same for both eyes; or left and right are exchanged.
     """
     path = Path(path)
-    eyes = {name: _eyes(line, cells) for line, name, cells in sidecar.read(path, PLACES, "the file of landmarks")}
+    eyes = {name: _eyes(row, cells) for row, name, cells in sidecar.read(path, PLACES, "the file of landmarks")}
     # A single face may well stand on its head, but not most of them.
     exchanged = sum(e.left_x > e.right_x for e in eyes.values())
     if 2 * exchanged > len(eyes):
@@ -57,7 +59,7 @@ def read_landmarks(path: str | Path) -> Landmarks:
     return Landmarks(path=path, eyes=eyes)
 
 
-def _eyes(line: str, cells: Mapping[str, str]) -> Eyes:
+def _eyes(row: str, cells: Mapping[str, str]) -> Eyes:
     """The eyes of a row."""
     places = []
     for column in PLACES:
@@ -66,9 +68,9 @@ def _eyes(line: str, cells: Mapping[str, str]) -> Eyes:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise InputError(f"{line}: {column} must be a finite number of pixels, got {cells[column]!r}")
+            raise InputError(f"{row}: {column} must be a finite number of pixels, got {cells[column]!r}")
         places.append(value)
     eyes = Eyes(*places)
     if (eyes.left_x, eyes.left_y) == (eyes.right_x, eyes.right_y):
-        raise InputError(f"{line}: the eyes must lie at two places, got {eyes.left_x:g}, {eyes.left_y:g} for both")
+        raise InputError(f"{row}: the eyes must lie at two places, got {eyes.left_x:g}, {eyes.left_y:g} for both")
     return eyes

@@ -4,7 +4,7 @@
 ``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
 unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
 could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, places of aligned eyes, decoder,
-class names, SHA-256 of the files).
+class names, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when that was last compared).
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -23,23 +26,35 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from veil.data import splits
-from veil.errors import InputError
+from veil.data.columns import nfc
+from veil.errors import InputError, checked_seed
 
 SCHEMA = 1
 SPLITS = splits.SPLITS
 RESERVED = ("source", "split")
 """Columns of ``labels.parquet`` that are no labels."""
+CHECKED = "checked.json"
+
+NOTHING = frozenset(
+    (
+        "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "none", "nil", "unknown", "undefined", "missing", "\\n",
+        "-", "--", "?",
+    )
+)  # fmt: skip
+"""Words that mean that a label is unknown, in small letters."""
 
 
 class Framing(TypedDict):
-    """How a pack's images were cut from their pictures, as a release's contract keeps it for files to come.
+    """How a pack's rows were taken from their sources, as a release's contract keeps it for files to come.
 
-    ``crop`` is left, top, right and bottom as fractions of the picture, or None; ``aligned`` says whether each face was
-    turned, scaled and shifted by its eyes instead.
+    Of images ``crop`` is left, top, right and bottom as fractions of the picture, or None; ``aligned`` says whether
+    each face was turned, scaled and shifted by its eyes instead. Of vectors ``columns`` names the column that each of
+    their values stood in; it is empty where they stood in none of their own.
     """
 
     crop: tuple[float, float, float, float] | None
     aligned: bool
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +72,7 @@ class Pack:
         meta: What ``pack.json`` holds.
         path: The folder, or None for a pack made in memory.
         pairs: int64 ``(P, 4)``: row a, row b, same person (1/0), fold; None where the layout has no protocol of pairs.
+        opened: What was read from the folder, by which a pack knows that nothing of it was replaced since.
     """
 
     x: NDArray[Any]
@@ -67,6 +83,7 @@ class Pack:
     meta: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     pairs: NDArray[np.int64] | None = None
+    opened: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -77,20 +94,27 @@ class Pack:
 
     @property
     def framing(self) -> Framing:
-        """How the images were cut from their pictures; of packs made in memory nothing is known."""
+        """How the rows were taken from their sources; of packs made in memory only what they were told."""
         crop = self.meta.get("crop")
         return Framing(
             crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
             aligned=self.meta.get("aligned") is not None,
+            columns=tuple(self.meta.get("columns") or ()),
         )
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any byte of the data: from the files' SHA-256, or the arrays in memory."""
+        """16 hex digits that change with any byte of the data: from the files' SHA-256, or the arrays in memory.
+
+        Opening a pack sees to it that its files have that SHA-256.
+        """
         total = hashlib.sha256()
-        if self.path is not None:
+        if self.opened and all(a is b for a, b in zip(self.opened, self._parts(), strict=True)):
             for name, entry in sorted(self.meta["files"].items()):
                 total.update(f"{name} {entry['sha256']}\n".encode())
+            # What pack.json alone says of the data: the order of classes, and how images were cut from pictures.
+            described = [self.meta["classes"], self.meta.get("crop"), self.meta.get("aligned")]
+            total.update(json.dumps(described, sort_keys=True).encode())
             return total.hexdigest()[:16]
         for array in (self.x, self.split, self.pairs):
             if array is not None:
@@ -100,16 +124,24 @@ class Pack:
         total.update(json.dumps([names, self.sources.tolist()]).encode())
         return total.hexdigest()[:16]
 
+    def _parts(self) -> tuple[Any, ...]:
+        return self.x, self.labels, self.classes, self.split, self.sources, self.meta, self.pairs
+
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> Pack:
         """Opens a pack's folder; images or vectors are mapped, not read.
 
+        A file whose size and time of change are those of ``checked.json`` is taken to be as it was packed. Any other,
+        of a pack that was copied, say, is read once to compare its SHA-256 with ``pack.json``; its new time is then
+        kept in ``checked.json``, unless the folder cannot be written to.
+
         Args:
             path: The folder.
-            verify: Whether to read all files and compare their SHA-256 with ``pack.json``.
+            verify: Whether to read all files and compare their SHA-256, whatever their times.
 
         Raises:
-            InputError: The folder is no pack, of another schema, truncated, or its files contradict each other.
+            InputError: The folder is no pack, of another schema, truncated, a file was changed since it was packed, or
+                files contradict each other.
         """
         path = Path(path)
         meta = _read_meta(path)
@@ -127,7 +159,10 @@ class Pack:
             pairs = np.array(_map(path / "pairs.npy"))
             _check_pairs(pairs, len(x), f"{path / 'pairs.npy'}")
         classes = {label: tuple(names) for label, names in meta["classes"].items()}
-        return cls(x=x, labels=labels, classes=classes, split=split, sources=sources, meta=meta, path=path, pairs=pairs)
+        return cls(
+            x=x, labels=labels, classes=classes, split=split, sources=sources, meta=meta, path=path, pairs=pairs,
+            opened=(x, labels, classes, split, sources, meta, pairs),
+        )  # fmt: skip
 
     @classmethod
     def from_arrays(
@@ -140,25 +175,32 @@ class Pack:
         disjoint_by: str | None = "identity",
         sources: Sequence[str] | None = None,
         pairs: ArrayLike | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Pack:
         """A pack in memory.
 
         Args:
-            x: uint8 ``(N, H, W)`` or ``(N, H, W, 3)``, or floats ``(N, d)``.
-            labels: For each label name N values, each a string, an integer, a boolean (``no``/``yes``) or unknown
-                (None, "" or NaN). The classes are the sorted strings.
+            x: uint8 ``(N, H, W)`` or ``(N, H, W, 3)``, or floats ``(N, d)``; a data frame or a tensor, too.
+            labels: For each label name N values, each a string, a number, a boolean (``no``/``yes``) or unknown (None,
+                "", NaN, or a word of :data:`NOTHING`). The classes are the sorted strings.
             split: N names out of :data:`SPLITS`; drawn with ``seed`` where None.
             seed: Of the splits.
             disjoint_by: The label whose classes must not straddle the splits that are drawn, where there is such a
                 label; None draws rows.
             sources: N unique names; the row numbers where None.
             pairs: Integers ``(P, 4)``, as in :attr:`pairs`.
+            columns: d names of the vectors' values, which releases then ask of files; a data frame's own if None.
 
         Raises:
-            InputError: Shapes, types, names or lengths that do not fit.
+            InputError: Shapes, types, names or lengths that do not fit, or a seed that is none.
         """
-        array = _as_data(x)
+        if columns is None and all(isinstance(name, str) for name in getattr(x, "columns", (None,))):
+            columns = [str(name) for name in x.columns]  # type: ignore[union-attr]
+        array, seed = _as_data(x), checked_seed(seed)
         n = len(array)
+        if columns is not None and (array.ndim != 2 or len({nfc(name) for name in columns}) != array.shape[1]):
+            raise InputError(f"columns: must be a name for each value of a row of {array.shape}, got {list(columns)}")
+        notes = []
         codes: dict[str, NDArray[np.int64]] = {}
         classes: dict[str, tuple[str, ...]] = {}
         for name, values in labels.items():
@@ -166,7 +208,9 @@ class Pack:
                 raise InputError(f"label name {name!r}: {' and '.join(RESERVED)} are not free for labels")
             if len(values) != n:
                 raise InputError(f"label {name}: {len(values)} values for {n} rows")
-            codes[name], classes[name] = encode(values)
+            codes[name], classes[name], void = encode(values)
+            if void:
+                notes.append(nothing_note(name, void))
         if split is None:
             groups = codes.get(disjoint_by) if disjoint_by is not None else None
             where = splits.assign(np.full(n, -1, np.int64) if groups is None else groups, seed)
@@ -184,7 +228,8 @@ class Pack:
         if pairs is not None:
             table = np.asarray(pairs, dtype=np.int64)
             _check_pairs(table, n, "pairs")
-        meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": []}
+        meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": notes, "warnings": []}
+        meta["columns"] = [] if columns is None else [nfc(name) for name in columns]
         return cls(x=array, labels=codes, classes=classes, split=where, sources=names, meta=meta, pairs=table)
 
     def label(self, name: str) -> NDArray[np.int64]:
@@ -206,6 +251,19 @@ class Pack:
             keep &= self.label(name) >= 0
         return np.flatnonzero(keep).astype(np.int64)
 
+    @property
+    def knows_people(self) -> bool:
+        """Whether it says of any row who is seen."""
+        return "identity" in self.labels and bool((self.labels["identity"] >= 0).any())
+
+    def known_use(self, utility: str) -> tuple[str, ...]:
+        """What can be required and measured of a use: nothing of "", nor of identity where nobody is known.
+
+        For what never looks at the use, or does without.
+        """
+        unknown = utility == "identity" and not self.knows_people
+        return (utility,) if utility and not unknown else ()
+
     def require(
         self,
         private: Sequence[str] = (),
@@ -215,14 +273,20 @@ class Pack:
     ) -> None:
         """Preflight: can these labels be trained and measured on in every split, or those named in ``among``?
 
-        Every label must exist and have two classes or more; each of its classes must occur in every split. Identities
-        are exempt from the last rule: splits are disjoint by them.
+        No label may be both hidden and used. Every label must exist and have two classes or more; each of its classes
+        must occur in every split. Identities are exempt from the last rule: splits are disjoint by them.
 
         Raises:
             InputError: With all problems in one line, each naming the class and the split.
         """
-        wanted = [*private, *((utility,) if isinstance(utility, str) else utility)]
-        problems = []
+        used = (utility,) if isinstance(utility, str) else utility
+        wanted = [*private, *used]
+        problems = [
+            f"label {name}: must not be both private and the use"
+            + ", which is identity where no other is named" * (name == "identity")
+            for name in dict.fromkeys(private)
+            if name in used
+        ]
         needed = [(code, split) for code, split in enumerate(SPLITS) if split in among]
         for code, split in needed:
             if not np.any(self.split == code):
@@ -230,7 +294,8 @@ class Pack:
         for name in dict.fromkeys(wanted):
             if name not in self.labels:
                 there = ", ".join(sorted(self.labels)) or "no labels"
-                problems.append(f"label {name!r}: the pack has {there}")
+                unless = ", the use unless --utility names another" * (name == "identity" and name not in private)
+                problems.append(f"label {name!r}{unless}: the pack has {there}")
                 continue
             classes, codes = self.classes[name], self.labels[name]
             if len(classes) < 2:
@@ -263,11 +328,13 @@ def class_name(value: Any) -> str | None:
     """The class that a label's value names, or None where it is unknown (None, "", NaN; pandas' NA and NaT).
 
     Booleans become ``no``/``yes``; numbers without a fraction lose their ``.0``, which they often owe to a NaN
-    elsewhere in their column.
+    elsewhere in their column. Text is brought into NFC.
     """
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # by name, as pandas is not needed
         return None
-    if isinstance(value, bool | np.bool_):
+    if getattr(value, "ndim", None) == 0 and not isinstance(value, np.datetime64 | np.timedelta64):
+        value = value.item()  # of NumPy's scalars, and of tensors of one value
+    if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
         if math.isnan(value):
@@ -275,22 +342,70 @@ def class_name(value: Any) -> str | None:
         return str(int(value)) if float(value).is_integer() else str(float(value))
     if isinstance(value, bytes):
         value = value.decode(errors="backslashreplace")
-    if isinstance(value, list | tuple | set | dict | np.ndarray):
+    if isinstance(value, list | tuple | set | dict) or getattr(value, "ndim", False):
         raise InputError(f"labels: a value must be a string, a number or a boolean, got a {type(value).__name__}")
-    return str(value).strip() or None
+    return nfc(str(value)).strip() or None
 
 
-def encode(values: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Codes ``(N,)`` (-1 for unknown) and the sorted class names."""
-    names = [class_name(value) for value in values]
-    classes = tuple(sorted({name for name in names if name is not None}))
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+
+
+def column_classes(values: Iterable[Any]) -> dict[Any, str | None]:
+    """The class of each of a column's values, None where it is unknown: the same, whatever kind of file it comes from.
+
+    Beside what :func:`class_name` says, the words of :data:`NOTHING` are unknown. What files of text spell is read as
+    what it stands for where that holds for all that is known in the column: ``True`` and ``FALSE`` are booleans,
+    numbers without a fraction lose their ``.0``.
+    """
+    names = {value: class_name(value) for value in values}
+    names = {value: None if name is not None and name.casefold() in NOTHING else name for value, name in names.items()}
+    known = {name for name in names.values() if name is not None}
+    if {name.casefold() for name in known} <= {"true", "false"}:
+        return {value: name and told_class(name, ("no", "yes")) for value, name in names.items()}
+    if all(_DECIMAL.fullmatch(name) for name in known):
+        return {value: name and _whole(name) for value, name in names.items()}
+    return names
+
+
+def told_class(value: Any, classes: Sequence[str]) -> str | None:
+    """Which of a label's classes a single value names, as :func:`column_classes` would find it in a column of them."""
+    name = class_name(value)
+    if name is None or name in classes:
+        return name
+    if name.casefold() in ("true", "false") and set(classes) <= {"no", "yes"}:
+        return "yes" if name.casefold() == "true" else "no"
+    if _DECIMAL.fullmatch(name) and _whole(name) in classes:
+        return _whole(name)
+    return None if name.casefold() in NOTHING else name
+
+
+def _whole(number: str) -> str:
+    """A decimal number's text without a fraction that is zero."""
+    whole, _, fraction = number.partition(".")
+    return number if fraction.strip("0") else "0" if whole == "-0" else whole
+
+
+def encode(values: Any) -> tuple[NDArray[np.int64], tuple[str, ...], int]:
+    """Codes ``(N,)`` (-1 for unknown), the sorted class names, and how many values are words of :data:`NOTHING`.
+
+    ``values`` are N, in a sequence, an array or a tensor.
+    """
+    names = [class_name(value) for value in (values.tolist() if hasattr(values, "detach") else values)]
+    found = column_classes(set(names))
+    classes = tuple(sorted({name for name in found.values() if name is not None}))
     code: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
     code[None] = -1
-    return np.fromiter((code[name] for name in names), np.int64, len(names)), classes
+    codes = np.fromiter((code[found[name]] for name in names), np.int64, len(names))
+    return codes, classes, sum(name is not None and found[name] is None for name in names)
 
 
-def _as_data(x: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(x)
+def nothing_note(name: str, count: int) -> str:
+    """A note that values of a label are words for nothing."""
+    return f"{name}: {count} values are words for nothing, such as NULL, and are taken as unknown."
+
+
+def _as_data(x: Any) -> NDArray[Any]:
+    array = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
     if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
         pass
     elif array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
@@ -334,19 +449,44 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def _check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
-    """Sizes, and on demand SHA-256, against ``pack.json``."""
+    """Sizes, and SHA-256 on demand and where a file's time is not the one that is known, against ``pack.json``."""
     data = "vectors.npy" if meta["kind"] == "vectors" else "images.npy"
+    known, seen = _read_checked(path), {}
     for name in sorted({data, "labels.parquet", *meta["files"]}):
         if name not in meta["files"] or name not in (data, "labels.parquet", "pairs.npy"):
             raise InputError(f"{path / 'pack.json'}: damaged (its list of files has a wrong entry for {name!r})")
         try:
-            size = (path / name).stat().st_size
+            stat = (path / name).stat()
         except OSError:
             raise InputError(f"{path}: the pack is incomplete: {name} is missing") from None
-        if size != meta["files"][name]["bytes"]:
-            raise InputError(f"{path / name}: {size} bytes, but {meta['files'][name]['bytes']} were written")
-        if verify and sha256(path / name) != meta["files"][name]["sha256"]:
+        size, digest = meta["files"][name]["bytes"], meta["files"][name]["sha256"]
+        if stat.st_size != size:
+            raise InputError(f"{path / name}: {stat.st_size} bytes, but {size} were written")
+        seen[name] = [size, stat.st_mtime_ns, digest]
+        if (verify or known.get(name) != seen[name]) and sha256(path / name) != digest:
             raise InputError(f"{path / name}: its SHA-256 is not the one in pack.json; the file was changed")
+    if seen != known:
+        write_checked(path, seen)
+
+
+def _read_checked(path: Path) -> dict[str, Any]:
+    """What is known of the files; nothing where that cannot be read, for then they are."""
+    try:
+        known = json.loads((path / CHECKED).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def write_checked(path: Path, seen: Mapping[str, Sequence[Any]]) -> None:
+    """Keep the size, time of change (ns) and SHA-256 of a pack's files, by name, where the folder can be written to."""
+    temporary = path / f".{CHECKED}.{secrets.token_hex(4)}"
+    with suppress(OSError):
+        try:
+            temporary.write_text(json.dumps(seen, sort_keys=True) + "\n", "utf-8")
+            temporary.replace(path / CHECKED)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -18,18 +18,21 @@ class Couples:
         identity: int64 ``(n,)`` who is seen in each, non-negative.
         strata: int64 ``(n,)`` or None: couples are drawn equally from each stratum (a private class, say); a person
             belongs to the stratum of their first row. -1 counts as a stratum of its own.
+        alone: Whether it will do that nobody has two images.
 
     Raises:
         InputError: If there are fewer than two people, or nobody has two images.
     """
 
-    def __init__(self, rows: NDArray[Any], identity: NDArray[Any], strata: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, rows: NDArray[Any], identity: NDArray[Any], strata: NDArray[Any] | None = None, *, alone: bool = False
+    ) -> None:
         order = np.argsort(identity, kind="stable")
         self._rows = np.asarray(rows)[order]
         _, start, count = np.unique(np.asarray(identity)[order], return_index=True, return_counts=True)
         if len(start) < 2:
             raise InputError(f"identity: matching needs images of at least 2 people, got {len(start)}")
-        if count.max() < 2:
+        if count.max() < 2 and not alone:
             raise InputError("identity: matching needs people with at least 2 images, got none")
         self._start, self._count = start, count
         stratum = np.zeros(len(start), np.int64) if strata is None else np.asarray(strata)[order][start]

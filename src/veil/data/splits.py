@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 SPLITS = ("protect", "attack", "calibrate", "test")
 FRACTIONS = (0.45, 0.20, 0.10, 0.25)
@@ -56,9 +56,9 @@ def assign(
         int8 ``(N,)``, indices into :data:`SPLITS`.
 
     Raises:
-        InputError: Fractions that are not four shares that add up to 1.
+        InputError: Fractions that are not four shares that add up to 1, or a seed that is none.
     """
-    share = check_fractions(fractions)
+    share, seed = check_fractions(fractions), checked_seed(seed)
     if groups is None:
         if n is None:
             raise InputError("splits: give the groups, or the number of rows n")

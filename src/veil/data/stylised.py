@@ -15,6 +15,7 @@ each depends on its own image's numbers alone: the bytes depend on seed, size an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Array = NDArray[np.floating[Any]]  # float32 always; its declared type widens next to a Python float
 Images = NDArray[np.uint8]
@@ -148,9 +149,14 @@ class Faces:
         return len(self.draws)
 
     def names(self, row: int) -> dict[str, str]:
-        """The labels of one image as class names; an identity is called ``person-00042``."""
+        """The labels of one image as class names; an identity is called ``person-00042-1f0a9c3e``, say.
+
+        The end is a hash of who it is: number 42 of another population is another person, and has another name.
+        """
         named = {label: CLASSES[label][codes[row]] for label, codes in self.labels.items() if label in CLASSES}
-        return {"identity": f"person-{self.labels['identity'][row]:05d}"} | named
+        who = int(self.labels["identity"][row])
+        digest = hashlib.blake2b(self.identities[who].tobytes(), digest_size=4).hexdigest()
+        return {"identity": f"person-{who:05d}-{digest}"} | named
 
 
 _MOST = 10_000_000  # images
@@ -163,9 +169,11 @@ def population(identities: int, images_per_identity: int, seed: int = 0) -> Face
     likely; joy always smiles, neutral and surprise sometimes do.
 
     Raises:
-        InputError: fewer than 2 identities, fewer than 1 image each, more than 10 million images, or a negative seed.
+        InputError: fewer than 2 identities, fewer than 1 image each, more than 10 million images, or a seed that is
+            none.
     """
-    for name, value, least in (("identities", identities, 2), ("images", images_per_identity, 1), ("seed", seed, 0)):
+    seed = checked_seed(seed)
+    for name, value, least in (("identities", identities, 2), ("images", images_per_identity, 1)):
         if value < least:
             raise InputError(f"stylised faces: {name} must be at least {least}, not {value}")
     if identities * images_per_identity > _MOST:

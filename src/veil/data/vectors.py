@@ -1,4 +1,4 @@
-"""Files of vectors, read piece by piece: Parquet, npz and npy.
+"""Files of vectors, read piece by piece: Parquet, npz, npy and CSV.
 
 Memory does not grow with the number of rows, whatever the size of the file's row groups; the exceptions are npy arrays
 in Fortran order, whose rows do not lie together and which are read whole, and 8 bytes a row to find repeated names.
@@ -6,8 +6,12 @@ in Fortran order, whose rows do not lie together and which are read whole, and 8
 - Parquet: the vectors are a column of lists of floats (of fixed size or not). Where there is none, they are the columns
   of floats that share a name and differ in a number at its end (``v0`` ... ``v127``), or, if no columns do, all columns
   of floats; in the order of the file.
+- CSV: in the same way; a column is one of floats if one of its first cells has a fraction or an exponent (or one of
+  those numbered like it), and lists are written ``[0.1, 0.2]``, ``[0.1 0.2]`` or ``0.1 0.2``.
 - npz: the array ``vectors`` or ``releases``, or the only array of floats with two axes.
 - npy: the array, of floats with two axes.
+
+What names the rows, and which other columns may be labels, :mod:`veil.data.columns` says; the rest is left aside.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ import math
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, cast
 
@@ -27,16 +32,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from veil.data import columns as kinds
+from veil.data.columns import Kind, leaf, nfc, plain
+from veil.data.csvfile import SUFFIXES as CSV_SUFFIXES
+from veil.data.csvfile import CsvFile, open_csv
+from veil.data.pack import NOTHING, few
 from veil.errors import InputError
 
-KEYS = ("source", "name", "file", "filename", "path", "image")
-"""Columns, or arrays with one axis, that may name the rows; the first that is there wins."""
-
-SUFFIXES = (".parquet", ".pq", ".npz", ".npy")
+SUFFIXES = (".parquet", ".pq", ".npz", ".npy", *CSV_SUFFIXES)
 BATCH = 4096
 
+USUAL = ("vectors", "releases", "vector", "release", "embeddings", "embedding", "emb", "features", "feature")
+"""Names of columns of lists, or arrays, of which one is taken among several."""
+
 Form = Literal["list", "columns", "npz", "npy"]
-"""How vectors lie in a file: Parquet with a column of lists, Parquet with a column a value, npz, npy."""
+"""How vectors lie in a file: a table with a column of lists, or with a column a value (Parquet or CSV); npz, npy."""
 
 
 Rows = Iterator[tuple[dict[str, pa.Array], NDArray[np.float32], NDArray[np.int64] | None]]
@@ -82,7 +92,9 @@ class VectorFile:
         n: Number of rows.
         width: Values in a row: in most of the first rows, where rows may differ.
         key: The column that names the rows; "" where there is none.
-        others: The columns beside vectors and key.
+        others: The columns beside vectors and key that may be labels.
+        aside: The columns that are neither, and what they hold.
+        dimensions: Names, in NFC, of the columns that the values stand in, where each stands in its own.
     """
 
     path: Path
@@ -91,7 +103,16 @@ class VectorFile:
     width: int
     key: str
     others: tuple[str, ...]
+    aside: tuple[tuple[str, Kind], ...] = ()
+    dimensions: tuple[str, ...] = ()
     _reader: _Reader = field(repr=False)
+
+    @property
+    def note(self) -> str:
+        """Which columns the values stand in; "" where they are not columns of their own."""
+        if not self.dimensions:
+            return ""
+        return f"Vectors are the {self.width} columns {few(self.dimensions)} of {self.path.name}."
 
     def blocks(
         self, start: int = 0, size: int = BATCH, *, named: bool = True, columns: Sequence[str] = ()
@@ -99,18 +120,15 @@ class VectorFile:
         """The rows from ``start`` on, ``size`` at a time; by their numbers alone unless ``named``.
 
         Raises:
-            InputError: If the file is damaged, or a row has no name where others have one.
+            InputError: If the file is damaged, or a row has no name where others have one, or too long a one.
         """
         key = [self.key] if named and self.key else []
         with _readable(self.path):
             for found, vectors, lengths in self._reader.rows(start, size, [*key, *columns], self.width):
                 if key:
-                    names = _strings(found[self.key])
+                    names = kinds.names(found[self.key], self.key, self.path, start)
                 else:
                     names = pa.array([str(i) for i in range(start, start + len(vectors))], pa.string())
-                if names.null_count:
-                    row = start + names.is_null().to_pylist().index(True)
-                    raise InputError(f"{self.path}: row {row + 1} names no {self.key}")
                 others = {name: found[name] for name in columns}
                 problems = _problems(vectors, lengths)
                 yield Block(start=start, names=names, vectors=vectors, problems=problems, columns=others)
@@ -122,13 +140,14 @@ class VectorFile:
             return self._reader.columns(names, self.n)
 
     def repeated(self) -> str | None:
-        """A name that stands in the file more than once; None where all differ."""
+        """A name that stands in the file more than once, as names are compared; None where all differ."""
         if not self.key:
             return None
-        hashes = np.fromiter((hash(name) for name in self.names()), np.int64, self.n)
+        hashes = np.fromiter((hash(plain(name)) for name in self.names()), np.int64, self.n)
         hashes.sort()
         twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-        counts = Counter(name for name in self.names() if hash(name) in twice) if twice else Counter()
+        names = map(plain, self.names())
+        counts = Counter(name for name in names if hash(name) in twice) if twice else Counter()
         return next((name for name, count in counts.items() if count > 1), None)  # equal hashes may be of other names
 
     def names(self) -> Iterator[str]:
@@ -136,35 +155,64 @@ class VectorFile:
         if not self.key:
             yield from map(str, range(self.n))
             return
+        start = 0
         with _readable(self.path):
-            for names in self._reader.names(self.key, BATCH):
-                yield from _strings(names).to_pylist()
+            for some in self._reader.names(self.key, BATCH):
+                names = kinds.names(some, self.key, self.path, start)
+                start += len(names)
+                yield from names.to_pylist()
 
 
-def open_vectors(path: Path, column: str | None = None) -> VectorFile:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What is asked of a file; as for :func:`open_vectors`."""
+
+    column: str | None
+    dimensions: tuple[str, ...]
+    named: bool
+
+    def sorted_out(self, path: Path, columns: Mapping[str, Kind]) -> tuple[str, list[str], list[tuple[str, Kind]]]:
+        """As :func:`veil.data.columns.sorted_out`; where rows go by their numbers, columns of names are left aside."""
+        if self.named:
+            return kinds.sorted_out(path, columns)
+        names = kinds.key_columns(columns)
+        rest = {name: kind for name, kind in columns.items() if name not in names}
+        _, others, aside = kinds.sorted_out(path, rest, ())
+        return "", others, [*aside, *((name, columns[name]) for name in names)]
+
+
+def open_vectors(
+    path: Path, column: str | None = None, *, dimensions: Sequence[str] = (), named: bool = True
+) -> VectorFile:
     """Finds the vectors in a file.
 
     Args:
         path: Must end in one of :data:`SUFFIXES`.
-        column: The column of lists, the shared name of the numbered columns, or the array, where it is not clear.
+        column: The column of lists, the shared name of the numbered columns, several columns of numbers as ``A,B,C``,
+            or the array, where it is not clear.
+        dimensions: The columns that the values of vectors must stand in, in this order, where each has its own.
+        named: Whether a column may name the rows; else their numbers do.
 
     Raises:
-        InputError: If the file is missing or damaged, or holds no vectors, or several with none chosen.
+        InputError: If the file is missing or damaged, or holds no vectors, or several with none chosen; if it lacks
+            one of the dimensions, or has a column beside them; or if what should name its rows cannot.
     """
     if not path.is_file():
         raise InputError(
-            f"{path}: {'not a file' if path.exists() else 'no such file'}; must be a .parquet, .npz or .npy"
+            f"{path}: {'not a file' if path.exists() else 'no such file'}; must be a .parquet, .npz, .npy or .csv"
         )
-    kinds: dict[str, Callable[[Path, str | None], VectorFile]] = {
+    openers: dict[str, Callable[[Path, _Wanted], VectorFile]] = {
         ".parquet": _open_parquet,
         ".pq": _open_parquet,
         ".npz": _open_npz,
         ".npy": _open_npy,
+        **dict.fromkeys(CSV_SUFFIXES, _open_csv),
     }
-    if path.suffix.lower() not in kinds:
-        raise InputError(f"{path}: must end in .parquet, .npz or .npy")
+    if path.suffix.lower() not in openers:
+        raise InputError(f"{path}: must end in .parquet, .npz, .npy or .csv")
     with _readable(path):
-        return kinds[path.suffix.lower()](path, column)
+        wanted = _Wanted(column=column, dimensions=tuple(dimensions), named=named)
+        return openers[path.suffix.lower()](path, wanted)
 
 
 @contextmanager
@@ -202,23 +250,113 @@ def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
         return np.asarray(values, np.float32)
 
 
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _vector_columns(
+    path: Path, lists: Sequence[str], floats: Sequence[str], numbers: Sequence[str], wanted: _Wanted
+) -> list[str]:
+    """The columns of a table that are its vectors, in the order that is wanted.
+
+    Args:
+        path: For messages.
+        lists: Columns of lists of floats.
+        floats: Columns of floats.
+        numbers: Columns of any numbers, which may be chosen by their names.
+        wanted: What is asked of the file.
+    """
+    there = {nfc(name).strip(): name for name in numbers}
+    dimensions = [there.get(name, "") for name in wanted.dimensions]
+    try:
+        chosen = _chosen(path, lists, floats, numbers, wanted.column)
+    except InputError:
+        if not dimensions or "" in dimensions or wanted.column is not None:
+            raise
+        chosen = dimensions  # of whole numbers, say: their names say enough
+    if not dimensions or chosen[0] in lists:
+        return chosen
+    missing = [name for name in wanted.dimensions if name not in there]
+    if wanted.column is not None:
+        missing = [name for name in wanted.dimensions if there.get(name) not in chosen]
+    foreign = [name for name in chosen if name not in dimensions]
+    if missing or foreign:
+        said = [f"missing: {few(missing)}"] * bool(missing) + [f"none of them: {few(foreign)}"] * bool(foreign)
+        raise InputError(
+            f"{path}: its vectors must be the columns {few(wanted.dimensions)} that the release was fitted on; "
+            f"{'; '.join(said)}; set column to the right ones, A,B,..."
+        )
+    return dimensions
+
+
+def _chosen(
+    path: Path, lists: Sequence[str], floats: Sequence[str], numbers: Sequence[str], column: str | None
+) -> list[str]:
+    """The columns that are vectors by what the user chose, or by themselves."""
+    groups = {stem: names for stem, names in _numbered(floats).items() if len(names) > 1}
+    if column is not None and column not in lists and "," in column:
+        chosen = [name.strip() for name in column.split(",")]
+        if strange := [name for name in chosen if chosen.count(name) > 1 or name not in numbers]:
+            raise InputError(
+                f"{path}: columns {column}: each must be one of numbers, named once ({few(list(numbers)) or 'none'}), "
+                f"got {strange[0]!r}"
+            )
+        return chosen
+    if column is not None:
+        if column not in lists and column not in groups:
+            there = ", ".join([*lists, *(f"{stem}0..." for stem in groups)]) or "none"
+            raise InputError(f"{path}: column {column!r} is not one of lists of floats, or several numbered ({there})")
+        return [column] if column in lists else groups[column]
+    if len(lists) > 1:
+        usual = [name for name in lists if name.casefold() in USUAL]
+        if len(usual) == 1:
+            return usual
+        raise InputError(f"{path}: several columns hold lists of floats ({', '.join(lists)}); set column to one")
+    if not lists and len(groups) > 1:
+        names = ", ".join(f"{group[0]}..." for group in groups.values())
+        raise InputError(f"{path}: several rows of numbered columns hold floats ({names}); set column to one's name")
+    if not lists and len(floats) < 2:
+        raise InputError(f"{path}: no column of lists of floats, and not two columns of floats or more")
+    return list(lists) or next(iter(groups.values()), list(floats))
+
+
+def _numbered(columns: Iterable[str]) -> dict[str, list[str]]:
+    """Columns whose names end in a number, by what stands before it.
+
+    In the order of their numbers, which say what dimension they are, wherever the columns stand.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in columns:
+        if number := re.fullmatch(r"(.*?)\d+", name, re.S):
+            groups.setdefault(number[1], []).append(name)
+    return {stem: sorted(names, key=lambda name: int(name[len(stem) :])) for stem, names in groups.items()}
+
+
+def _dimensions(chosen: Sequence[str], lists: bool) -> tuple[str, ...]:
+    return () if lists else tuple(nfc(name).strip() for name in chosen)
+
+
 # -- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _open_parquet(path: Path, column: str | None) -> VectorFile:
+def _open_parquet(path: Path, wanted: _Wanted) -> VectorFile:
     with _parquet(path) as file:
         schema, n = file.schema_arrow, file.metadata.num_rows
         twice = [name for name in schema.names if schema.names.count(name) > 1]
         if twice:
             raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
-        chosen = _vector_columns(path, schema, column)
+        chosen = _vector_columns(
+            path,
+            [f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)],
+            [f.name for f in schema if pa.types.is_floating(f.type)],
+            [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)],
+            wanted,
+        )
         lists = _is_list(schema.field(chosen[0]).type)
         width = _common_length(file, chosen[0]) if lists else len(chosen)
-    rest = [name for name in schema.names if name not in chosen]
-    key = next((name for name in KEYS if name in rest), "")
+    key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in chosen})
     return VectorFile(
-        path=path, form="list" if lists else "columns", n=n, width=width, key=key,
-        others=tuple(name for name in rest if name != key), _reader=_Parquet(path, chosen),
+        path=path, form="list" if lists else "columns", n=n, width=width, key=key, others=tuple(others),
+        aside=tuple(aside), dimensions=_dimensions(chosen, lists), _reader=_Parquet(path, chosen),
     )  # fmt: skip
 
 
@@ -226,32 +364,6 @@ def _parquet(path: Path) -> pq.ParquetFile:
     # ParquetFile rather than read_table: names of folders above the file (such as a=b) are no columns of it. Buffered,
     # because row groups are else read whole; not mapped, because mapped pages count as memory in use.
     return pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False)
-
-
-def _vector_columns(path: Path, schema: pa.Schema, column: str | None) -> list[str]:
-    lists = [f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)]
-    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
-    groups: dict[str, list[str]] = {}
-    for name in floats:
-        if number := re.fullmatch(r"(.*?)\d+", name, re.S):
-            groups.setdefault(number[1], []).append(name)
-    # By their numbers, which say what dimension they are, wherever the columns stand.
-    groups = {
-        stem: sorted(names, key=lambda name: int(name[len(stem) :])) for stem, names in groups.items() if len(names) > 1
-    }
-    if column is not None:
-        if column not in lists and column not in groups:
-            there = ", ".join([*lists, *(f"{stem}0..." for stem in groups)]) or "none"
-            raise InputError(f"{path}: column {column!r} is not one of lists of floats, or several numbered ({there})")
-        return [column] if column in lists else groups[column]
-    if len(lists) > 1:
-        raise InputError(f"{path}: several columns hold lists of floats ({', '.join(lists)}); set column to one")
-    if not lists and len(groups) > 1:
-        names = ", ".join(f"{group[0]}..." for group in groups.values())
-        raise InputError(f"{path}: several rows of numbered columns hold floats ({names}); set column to one's name")
-    if not lists and len(floats) < 2:
-        raise InputError(f"{path}: no column of lists of floats, and not two columns of floats or more")
-    return lists or next(iter(groups.values()), floats)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -295,7 +407,7 @@ class _Parquet:
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
         with _parquet(self.path) as file:
-            table = file.read(columns=list(names)) if names else pa.table({})
+            table = file.read(columns=[leaf(file.schema_arrow, name) for name in names]) if names else pa.table({})
             return {name: table.column(name) for name in names}
 
 
@@ -307,7 +419,8 @@ def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.
             start -= file.metadata.row_group(groups.pop(0)).num_rows
         held: list[pa.RecordBatch] = []
         count = 0
-        for batch in file.iter_batches(size, row_groups=groups, columns=columns):
+        wanted = [leaf(file.schema_arrow, name) for name in columns]
+        for batch in file.iter_batches(size, row_groups=groups, columns=wanted):
             if start >= len(batch):
                 start -= len(batch)
                 continue
@@ -320,14 +433,6 @@ def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.
                 held, count = table.slice(size).to_batches(), count - size
         if count:
             yield pa.Table.from_batches(held)
-
-
-def _strings(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column.cast(pa.string())
-    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
 
 
 def _unpacked(column: pa.Array, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -343,7 +448,161 @@ def _unpacked(column: pa.Array, width: int) -> tuple[NDArray[np.float32], NDArra
     return vectors, lengths
 
 
+# -- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
+    file = open_csv(path)
+    rows = _CsvRows(file, keyed=wanted.named and bool(kinds.key_columns(file.header)))
+    lines = rows.walk()
+    sample = list(islice(lines, BATCH))
+    n = len(sample) + sum(1 for _ in lines)  # which reads all lines: each must have its cells
+    columns = dict(zip(file.header, zip(*sample, strict=True), strict=True)) if sample else {}
+    filled = {name: [cell for cell in cells if not _nothing(cell)] for name, cells in columns.items() if name}
+    numbers = [name for name, cells in filled.items() if cells and all(_number(cell) is not None for cell in cells)]
+    fractions = {name for name in numbers if any(_fraction(cell) for cell in filled[name])}
+    for group in _numbered(numbers).values():  # one of them may happen to hold whole numbers only
+        if len(group) > 1 and fractions & set(group):
+            fractions |= set(group)
+    lists = [name for name in filled if name not in numbers and _are_lists(filled[name])]
+    try:
+        chosen = _vector_columns(
+            path,
+            [name for name in lists if any(_fraction(cell) for cell in filled[name])],
+            [name for name in numbers if name in fractions],
+            numbers,
+            wanted,
+        )
+    except InputError:
+        short = next((name for name, cells in filled.items() if any("..." in cell for cell in cells)), None)
+        if short is None:
+            raise
+        raise InputError(f"{path}: lists in column {short} were cut short (...) when they were written") from None
+    one = chosen[0] in lists
+    width = _csv_width(filled[chosen[0]]) if one else len(chosen)
+    found: dict[str, Kind] = {name: pa.string() for name in file.header if name and name not in chosen}
+    found |= dict.fromkeys((name for name in lists if name not in chosen), "lists")
+    key, others, aside = wanted.sorted_out(path, found)
+    aside += [("", "text")] if "" in file.header else []
+    return VectorFile(
+        path=path, form="list" if one else "columns", n=n, width=width, key=key, others=tuple(others),
+        aside=tuple(aside), dimensions=_dimensions(chosen, one), _reader=_Csv(rows, chosen, one),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _CsvRows:
+    """The rows of a CSV file; ``keyed`` where they have names."""
+
+    file: CsvFile
+    keyed: bool
+
+    def walk(self) -> Iterator[list[str]]:
+        """The rows' cells; without empty rows at the end of the file."""
+        empty: list[list[str]] = []
+        for cells in self.file.records(self.keyed):
+            if any(cells):
+                yield from empty
+                empty = []
+                yield cells
+            else:
+                empty.append(cells)
+
+
+def _nothing(cell: str) -> bool:
+    return not cell or cell.casefold() in NOTHING
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)  # Python reads 1_000, and nobody else does
+    except ValueError:
+        return None
+
+
+def _fraction(cell: str) -> bool:
+    """Whether a cell holds a number, or numbers, with a fraction or an exponent."""
+    return any(letter in cell for letter in ".eE")
+
+
+def _are_lists(cells: Sequence[str]) -> bool:
+    """Whether cells are lists of numbers: in brackets, or of several, some of them with a fraction."""
+    values = [_values(cell) for cell in cells]
+    if not cells or any(row is None for row in values):
+        return False
+    bare = [row for row, cell in zip(values, cells, strict=True) if cell[0] not in "[("]
+    # A decimal comma makes no list of two: what is meant as a list has points somewhere.
+    return not bare or (all(row is not None and len(row) > 1 for row in bare) and any("." in cell for cell in cells))
+
+
+def _values(cell: str) -> list[float] | None:
+    """The numbers of a list such as ``[0.1, 0.2]``; None where it is none."""
+    inside = cell[1:-1] if (cell[:1], cell[-1:]) in (("[", "]"), ("(", ")")) else cell
+    numbers = [_number(word) for word in re.split(r"\s*[,;]\s*|\s+", inside.strip())] if inside.strip() else []
+    return None if any(number is None for number in numbers) else cast("list[float]", numbers)
+
+
+def _csv_width(cells: Sequence[str]) -> int:
+    return int(Counter(len(_values(cell) or ()) for cell in cells).most_common(1)[0][0])
+
+
+@dataclass(frozen=True)
+class _Csv:
+    source: _CsvRows
+    chosen: list[str]
+    lists: bool
+
+    def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows:
+        places = [self.source.file.header.index(name) for name in self.chosen]
+        for first, some in self._batches(start, size):
+            found = {name: self._column(name, some, first) for name in columns}
+            if not self.lists:
+                yield found, self._floats([[cells[i] for i in places] for cells in some]), None
+                continue
+            each = [_values(cells[places[0]]) or [] for cells in some]
+            values = np.zeros((len(some), width), np.float32)
+            for row, numbers in enumerate(each):
+                if len(numbers) == width:
+                    values[row] = _float32(np.array(numbers))
+            yield found, values, np.array([len(numbers) for numbers in each], np.int64)
+
+    @staticmethod
+    def _floats(rows: list[list[str]]) -> NDArray[np.float32]:
+        """Numbers, NaN where a cell holds none."""
+        try:
+            if not any("_" in cell for cells in rows for cell in cells):
+                return _float32(np.array([list(map(float, cells)) for cells in rows]))
+        except ValueError:
+            pass
+        numbers = [[_number(cell) for cell in cells] for cells in rows]
+        return _float32(np.array([[math.nan if number is None else number for number in row] for row in numbers]))
+
+    def names(self, key: str, size: int) -> Iterator[pa.Array]:
+        return (self._column(key, some, first) for first, some in self._batches(0, size))
+
+    def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
+        chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
+        for first, some in self._batches(0, BATCH) if names else ():
+            for name in names:
+                chunks[name].append(self._column(name, some, first))
+        return {name: pa.chunked_array(parts, pa.string()) for name, parts in chunks.items()}
+
+    def _batches(self, start: int, size: int) -> Iterator[tuple[int, list[list[str]]]]:
+        lines = islice(self.source.walk(), start, None)
+        while some := list(islice(lines, size)):
+            yield start, some
+            start += len(some)
+
+    def _column(self, name: str, some: Sequence[list[str]], start: int) -> pa.Array:
+        place = self.source.file.header.index(name)
+        return self.source.file.column(name, [cells[place] for cells in some], start)
+
+
 # -- npz and npy ------------------------------------------------------------------------------------------------------
+
+
+class _NoPlainArray(ValueError):
+    """An npy file that holds something else; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -362,11 +621,11 @@ class _Header:
         """
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version} of npy is for names of fields, and holds no plain array")
+            raise _NoPlainArray(f"version {version} of npy is for names of fields, and holds no plain array")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         header = _Header(*read(file))
         if header.dtype.hasobject:
-            raise ValueError("it holds pickled objects, which are never loaded")
+            raise _NoPlainArray("pickled objects, which are never loaded")
         if any(side < 0 for side in header.shape):
             raise ValueError(f"its shape must have no negative side, got {header.shape}")
         if size is not None and math.prod(header.shape) * header.dtype.itemsize > size - file.tell():
@@ -376,6 +635,13 @@ class _Header:
     @property
     def is_vectors(self) -> bool:
         return len(self.shape) == 2 and np.issubdtype(self.dtype, np.floating)
+
+    def kind(self, n: int) -> Kind:
+        """The array's type if it has a value for each of n rows, else words that say what it is."""
+        if self.shape != (n,) or (self.dtype.kind == "S" and self.dtype.itemsize > 4 * kinds.MOST_LETTERS):
+            return f"{self.dtype} {self.shape}"
+        usual = {"U": pa.string(), "S": pa.string(), "i": pa.int64(), "u": pa.uint64(), "f": pa.float64()}
+        return {**usual, "b": pa.bool_()}.get(self.dtype.kind, str(self.dtype))
 
 
 def _slices(file: IO[bytes], start: int, size: int) -> Iterator[NDArray[Any]]:
@@ -401,9 +667,9 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
     return data
 
 
-def _open_npy(path: Path, column: str | None) -> VectorFile:
-    if column is not None:
-        raise InputError(f"{path}: is one array and has no column {column!r} to choose")
+def _open_npy(path: Path, wanted: _Wanted) -> VectorFile:
+    if wanted.column is not None:
+        raise InputError(f"{path}: is one array and has no column {wanted.column!r} to choose")
     with path.open("rb") as file:
         header = _Header.read(file, path.stat().st_size)
     if not header.is_vectors:
@@ -434,28 +700,35 @@ class _Npy:
         return {}
 
 
-def _open_npz(path: Path, column: str | None) -> VectorFile:
-    headers = {}
+def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
+    headers: dict[str, _Header] = {}
+    odd: dict[str, Kind] = {}
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename:
+                odd[name] = "no array"
+                continue
             with archive.open(entry) as file:
-                headers[entry.filename.removesuffix(".npy")] = _Header.read(file, entry.file_size)
+                try:
+                    headers[name] = _Header.read(file, entry.file_size)
+                except _NoPlainArray as error:
+                    odd[name] = str(error)
     matrices = [name for name, header in headers.items() if header.is_vectors]
-    usual = [name for name in ("vectors", "releases") if name in matrices]
-    chosen = column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)
+    usual = [name for name in USUAL if name in matrices]
+    chosen = wanted.column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)
     if chosen is None or chosen not in matrices:
+        there = ", ".join([*matrices, *(f"{name}: {kind}" for name, kind in odd.items())]) or "none"
         raise InputError(
             f"{path}: {'no array' if chosen is None else f'array {chosen!r} is not one'} of floats with two axes "
-            f"to take (there are: {', '.join(matrices) or 'none'})"
+            f"to take (there are: {there})"
         )
     _check_filled(path, f"array {chosen}", headers[chosen])
     n, width = headers[chosen].shape
-    rest = [name for name in headers if name != chosen]
-    key = next((name for name in KEYS if name in rest), "")
-    if key and headers[key].shape != (n,):
-        raise InputError(f"{path}: array {key} must name its {n} rows, got shape {headers[key].shape}")
+    kinds_of = odd | {name: header.kind(n) for name, header in headers.items() if name != chosen}
+    key, others, aside = wanted.sorted_out(path, kinds_of)
     return VectorFile(
-        path=path, form="npz", n=n, width=width, key=key, others=tuple(name for name in rest if name != key),
+        path=path, form="npz", n=n, width=width, key=key, others=tuple(others), aside=tuple(aside),
         _reader=_Npz(path, chosen),
     )  # fmt: skip
 
@@ -474,22 +747,23 @@ class _Npz:
     def names(self, key: str, size: int, start: int = 0) -> Iterator[pa.Array]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as file:
             for values in _slices(file, start, size):
-                yield pa.array(_decoded(values))
+                yield self._column(key, values)
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
         out = {}
         with zipfile.ZipFile(self.path) as archive:
             for name in names:
                 with archive.open(f"{name}.npy") as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-                if array.shape != (n,) or array.dtype.kind not in "USbiuf":
-                    raise InputError(f"{self.path}: array {name} is {array.dtype} {array.shape}; must be {n} labels")
-                try:
-                    out[name] = pa.array(_decoded(array))
-                except UnicodeDecodeError:
-                    raise InputError(f"{self.path}: array {name} holds bytes that are not UTF-8") from None
+                    out[name] = self._column(name, np.lib.format.read_array(file, allow_pickle=False))
         return out
 
-
-def _decoded(array: NDArray[Any]) -> NDArray[Any]:
-    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+    def _column(self, name: str, values: NDArray[Any]) -> pa.Array:
+        """Text or numbers; bytes are read as UTF-8, and numbers in this machine's order of bytes."""
+        if values.dtype.kind == "S":
+            try:
+                return pa.array(np.char.decode(values, "utf-8"))
+            except UnicodeDecodeError:
+                raise InputError(f"{self.path}: array {name} holds bytes that are not UTF-8") from None
+        if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+            values = values.astype(np.float64)
+        return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))

@@ -61,7 +61,7 @@ def learn(
     learns to pass over.
     """
     for step in run.stage("perceptual", steps):
-        drawn = step.rng.choice(rows, min(batch, len(rows)), replace=False)
+        drawn = step.rng.choice(rows, run.batch(batch, len(rows)), replace=False)
         mine = to_input(x[run.share(drawn)], "images").to(run.device)
         views = torch.cat([view(mine, step) for _ in range(2)]).contiguous(memory_format=torch.channels_last)
         with run.autocast():

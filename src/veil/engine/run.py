@@ -14,11 +14,14 @@ import math
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +29,16 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from veil.errors import InputError
+from veil.errors import InputError, checked_seed
 
 Precision = Literal["auto", "bf16", "fp32"]
+T = TypeVar("T")
 
 _FLUSH_EVERY = 20  # steps between reads of the losses: each read waits for an accelerator to catch up
+_FLUSH_SECONDS = 5.0  # but where steps are slow, no longer than this
+_CHECKPOINT_SECONDS = 60.0  # between checkpoints: what is lost at most, but for a step
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+_PATIENCE = timedelta(days=30)  # processes wait for the first, which may measure a frontier; they see when it ends
 _LOSS_LIMIT = 1e6  # no loss of a healthy run comes near; an unbounded objective that runs away passes it
 
 
@@ -127,7 +134,34 @@ def step_seed(*parts: int | str) -> int:
 
 def is_main_process() -> bool:
     """Whether this process is the only one, or the first of those that share a run."""
-    return bool(PartialState().is_main_process)
+    return bool(_state().is_main_process)
+
+
+def by_first(compute: Callable[[], T]) -> T:
+    """What the first of the processes that share a run computes, in all of them; what it raises, too.
+
+    For what must be drawn once, such as a key, and what is too costly to do in each.
+    """
+    state = _state()
+    if state.num_processes == 1:
+        return compute()
+    made: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            made[0] = compute()
+        except Exception as error:  # the others, which wait for it, must not wait for ever
+            made[1] = error
+    dist.broadcast_object_list(made, 0)
+    if made[1] is not None:
+        raise made[1]
+    value: T = made[0]
+    return value
+
+
+def _state() -> PartialState:
+    # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
+    # What a process says here first holds for all that follows, so it is not the place for a run's own device.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
 class Run:
@@ -137,10 +171,14 @@ class Run:
         seed: Seeds every draw of the run.
         precision: ``"bf16"`` autocast, ``"fp32"``, or ``"auto"``: bf16 where the processor has bf16 matrix units.
         checkpoint: File that holds the state of an unfinished run; None for a run that cannot be resumed.
-        every: Steps between checkpoints.
+        every: Steps between checkpoints; if None one is due a minute after the last, or after the run began. The end of
+            a stage is always one.
         resume: Continue from ``checkpoint`` if it is there.
-        identity: What makes two runs the same (method, configuration, data); a checkpoint of another run is refused.
-        progress: Called as ``progress(stage, done, count, losses)`` now and then.
+        identity: What makes two runs the same (method, configuration, files and data, by what they hold, and Veil's
+            version); a checkpoint of another run is refused.
+        method: Whose run it is, for whoever finds the checkpoint.
+        progress: Called as ``progress(stage, done, count, losses)`` every 20 steps, or where these take longer every
+            five seconds.
 
     With several processes (``torchrun`` or ``accelerate launch``) every process draws the same global batch and works
     on its :meth:`share`; :meth:`update` averages gradients, so that N processes equal one up to rounding.
@@ -152,22 +190,24 @@ class Run:
         seed: int,
         precision: Precision = "auto",
         checkpoint: Path | None = None,
-        every: int = 200,
+        every: int | None = None,
         resume: bool = False,
         identity: str = "",
+        method: str = "",
         progress: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
         device: str | None = None,
     ) -> None:
-        self.seed = seed
-        # Without cpu=True, accelerate ignores torchrun on a machine that has no accelerator: N runs instead of one.
-        # What a process's first run says here holds for all that follow, so it is not the place for its own device.
-        self.state = PartialState(cpu=not torch.accelerator.is_available())
+        self.seed = checked_seed(seed)
+        self.state = _state()
+        self.state.wait_for_everyone()  # so that none writes what another has yet to find free
         self.device = torch.device(device) if device else self.state.device
         self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
         self.players: list[Player] = []
         self.curves: list[tuple[int, str, str, float]] = []
         self._checkpoint = checkpoint
         self._every = every
+        self._method = method
+        self._written = self._flushed = time.monotonic()
         self._identity = f"{identity} {'bf16' if self.bf16 else 'fp32'}"  # half of each would be neither
         self._progress = progress
         self._done: dict[str, int] = {}
@@ -199,10 +239,38 @@ class Run:
     def share(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """This process's consecutive part of a global batch."""
         world, rank = self.state.num_processes, self.state.process_index
-        if len(rows) % world:
-            raise InputError(f"batch: must be divisible by the number of processes ({world}), got {len(rows)}")
+        assert len(rows) % world == 0, f"{len(rows)} rows for {world} processes"
         part = len(rows) // world
         return rows[rank * part : (rank + 1) * part]
+
+    def check_batch(self, batch: int, *, each: int = 1) -> None:
+        """Refuse a setting ``batch`` whose units of ``each`` rows the processes cannot share equally.
+
+        Raises:
+            InputError: Naming the nearest that they can.
+        """
+        world = self.state.num_processes
+        if world > 1 and batch % (each * world):
+            below = batch // (each * world) * each * world
+            near = " and ".join(str(size) for size in (below, below + each * world) if size)
+            raise InputError(
+                f"batch: must be a multiple of {each * world} where {world} processes share it, got {batch}; near are "
+                f"{near}"
+            )
+
+    def batch(self, size: int, rows: int | None = None) -> int:
+        """A size of batches that processes can share equally: ``size``, rounded up, or of fewer ``rows`` the most.
+
+        Raises:
+            InputError: If there are fewer rows than processes.
+        """
+        world: int = self.state.num_processes
+        size = -(-size // world) * world
+        if rows is None or size <= rows:
+            return size
+        if rows < world:
+            raise InputError(f"rows: {world} processes need at least as many to learn from, got {rows}")
+        return rows - rows % world
 
     def gather(self, x: Tensor) -> Tensor:
         """All processes' rows of ``x`` in rank order, differentiable (for losses over all pairs of a batch).
@@ -263,7 +331,8 @@ class Run:
     def stage(self, name: str, count: int) -> Iterator[Step]:
         """The steps of one stage that are still to be done; checkpoints, progress and divergence in between."""
         self._stage = name
-        with kept_memory():
+        self._latest.clear()  # losses of the stage before would look like those of this one
+        with _kept_memory() if _keeping else nullcontext():
             for number in range(self._done.get(name, 0), count):
                 self._number = number
                 seed = step_seed(self.seed, name, number)
@@ -272,15 +341,23 @@ class Run:
                 yield Step(number, count, np.random.default_rng(seed), torch_rng, rank, world)
                 self._done[name] = number + 1
                 last = number + 1 == count
-                due = self._checkpoint is not None and (number + 1) % self._every == 0
-                if last or due or (number + 1) % _FLUSH_EVERY == 0:
+                due = self._checkpoint is not None and self._due(number + 1)
+                slow = time.monotonic() - self._flushed >= _FLUSH_SECONDS
+                if last or due or slow or (number + 1) % _FLUSH_EVERY == 0:
                     self._flush(count)
                 if last or due:
                     self._check_weights()
                 if self._checkpoint is not None and (due or last):
                     self._write_checkpoint()
 
+    def _due(self, done: int) -> bool:
+        """Whether a checkpoint is, after that many steps of a stage."""
+        if self._every is None:
+            return time.monotonic() - self._written >= _CHECKPOINT_SECONDS
+        return done % self._every == 0
+
     def _flush(self, count: int) -> None:
+        self._flushed = time.monotonic()
         if self._pending:
             values = torch.stack([v.float() for _, _, v in self._pending]).tolist()
             for (number, name, _), value in zip(self._pending, values, strict=True):
@@ -308,10 +385,12 @@ class Run:
 
     def _write_checkpoint(self) -> None:
         assert self._checkpoint is not None
+        self._written = time.monotonic()
         if not self.state.is_main_process:
             return
         state = {
             "identity": self._identity,
+            "method": self._method,
             "done": self._done,
             "curves": self.curves,
             "players": {p.name: p.state_dict() for p in self.players},
@@ -340,15 +419,43 @@ class Run:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # any damage to the file ends here, in one line
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
+        if isinstance(state, dict) and self._method and state.get("method", self._method) != self._method:
+            raise InputError(
+                f"{self._checkpoint}: is of an interrupted fit of {state['method']!r}, not of {self._method!r}; finish "
+                "that one, or remove the file"
+            )
         if not isinstance(state, dict) or state.get("identity") != self._identity:
             raise InputError(
-                f"{self._checkpoint}: belongs to a run with other settings, precision or data; remove it to restart"
+                f"{self._checkpoint}: belongs to a run with other settings, files, precision or data, or of another "
+                "version of Veil; remove it to restart"
             )
         return state
 
 
+_keeping = False
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
+    """Stages of runs inside keep the memory that they free; for a program whose process is its own.
+
+    It changes how the C library serves the whole process, and cannot put back what its host had set there.
+    """
+    global _keeping
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping = False
+
+
+def keeps_memory() -> bool:
+    """Whether :func:`kept_memory` holds, for processes of our own that work for this one."""
+    return _keeping
+
+
+@contextmanager
+def _kept_memory() -> Iterator[None]:
     """Freed tensors stay with the process inside, for the next step to use; nothing where the C library is not glibc.
 
     By default glibc hands a large block back to the system when it is freed and gets it anew, zeroed page by page, a
@@ -369,10 +476,31 @@ def kept_memory() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
+_SEEDING = threading.RLock()
+
+
+def left_by(checkpoint: Path) -> str:
+    """The method whose run left a checkpoint, and how far it had come, in words; "" for a file that is none.
+
+    Nothing in the file is run, and of its weights nothing is read.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        method, done = str(state["method"]), {str(name): int(steps) for name, steps in state["done"].items()}
+    except Exception:  # whatever the file is, it is no checkpoint
+        return ""
+    steps = ", ".join(f"{name} {count}" for name, count in done.items())
+    words = f"{method or 'a method'} ({steps or 'no'} steps)"
+    return "".join(letter for letter in words if letter.isprintable())  # whoever made the file chose its words
+
+
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Initial weights drawn inside follow the parts alone; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Initial weights drawn inside follow the parts alone; torch's global generator is left as it was.
+
+    One thread at a time: two fits at once would draw from each other's seeds, and leave the generator at one of them.
+    """
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(*parts))
         yield
 

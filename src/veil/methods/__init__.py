@@ -42,12 +42,14 @@ METHODS: dict[str, Method] = {
         build_classifier=inversion.build_classifier,
         references=frozenset({"unprotected"}),
         hides=False,
+        files=frozenset({"weights", "perceptual_weights"}),
     ),
     "san": Method(
         config=san.Config,
         presets=san.PRESETS,
         fit=san.fit,
         build=san.build,
+        files=frozenset({"matcher"}),
     ),
     "leace": Method(
         config=baselines.LeaceConfig,

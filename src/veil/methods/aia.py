@@ -42,9 +42,10 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.data.sampling import Couples
+from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step
 from veil.engine.augment import augment
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import (
     balanced_weights,
@@ -56,7 +57,7 @@ from veil.losses import (
 from veil.methods import template
 from veil.methods.protocol import refuse_people, require_classes, too_small
 from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
-from veil.release import Contract, Release, new_key, normalised_noise
+from veil.release import Contract, Release, new_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -577,6 +578,7 @@ def fit(
     pack.require(private=list(private), utility=utility, among=["protect"])
     contract = _contract(config, pack, private)
     run = run or Run(seed=seed)
+    run.check_batch(config.batch, each=2)
     data = _Data(config, pack, private, utility, contract, run)
     trainer = _Deep(config, data, run) if config.encoder == "deep" else _Paper(config, data, run)
     trainer.train()
@@ -590,7 +592,7 @@ def fit(
         encoder=run.collect(trainer.encoder),
         decoder=run.collect(trainer.decoder),
         made=made,
-        key=(key or new_key()) if contract.keyed else None,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 
@@ -600,7 +602,7 @@ def _contract(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
     k = config.features * config.networks
     classes = {name: tuple(pack.classes[name]) for name in private} if deep and config.beta else {}
     if pack.kind == "vectors":
-        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes)
+        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes, **pack.framing)
     multiple = ResidualEncoder.multiple if deep else 4
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.errors import InputError
+from veil.engine.run import by_first
+from veil.errors import InputError, checked_seed
+from veil.fitted import underneath
 from veil.methods.protocol import require_classes
 from veil.nets import map_shape
-from veil.release import Contract, Release, new_key
+from veil.release import Contract, Release, check_unit_range, new_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,14 @@ def fit_leace(
         config=asdict(config),
         contract=_guessing(base.contract),
         encoder=encoder.eval(),
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": checked_seed(seed),
+            "data": pack.fingerprint,
+            **underneath(base),
+        },
+        fitted=base.fitted,
         decoder=base.decoder,
     )
 
@@ -162,20 +171,29 @@ def fit_random(
     """Nothing is learned: the base's release with a keyed draw over part of its values.
 
     Raises:
-        InputError: If the base's values do not lie in [0, 1].
+        InputError: If the base's values of any row of the pack do not lie in [0, 1], as those must that replace them;
+            ``transform`` refuses other rows that do not.
     """
     base = base or input_release(pack)
     _plain(base)
-    sample = base.transform(pack.x[pack.rows("protect")[:256]])
-    if sample.min() < 0 or sample.max() > 1:
-        raise InputError(f"random: values must lie in [0, 1], got {sample.min():.3g} to {sample.max():.3g}")
+    row = 0
+    for values in base.stream(pack.x[i : i + 1024] for i in range(0, len(pack), 1024)):
+        check_unit_range(values, row)
+        row += len(values)
     return Release(
         method="random",
         config=asdict(replace(config, base=_described(base))),
         contract=replace(_guessing(base.contract), replace=config.share),
         encoder=base.encoder,
-        made={"private": list(private), "utility": utility, "seed": seed, "data": pack.fingerprint},
-        key=key or new_key(),
+        made={
+            "private": list(private),
+            "utility": utility,
+            "seed": checked_seed(seed),
+            "data": pack.fingerprint,
+            **underneath(base),
+        },
+        fitted=base.fitted,
+        key=key or by_first(new_key),
         decoder=base.decoder,
     )
 

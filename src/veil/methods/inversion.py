@@ -46,15 +46,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
+from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step, perceptual
 from veil.engine.augment import relight, warp
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
+from veil.fitted import underneath
 from veil.losses import cross_entropy, perceptual_distance, pixel_error
 from veil.methods.protocol import listed, not_among, too_small
 from veil.methods.template import people
 from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, map_shape, to_input
-from veil.release import WEIGHTS, Contract, Release, new_key, normalised_noise
+from veil.release import WEIGHTS, Contract, Release, new_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,9 +251,11 @@ class Training:
             self.classifier = Classifier(config, self.shape, sum(self.sizes))
             decoder = nn.Sequential(Unflatten(self.shape, unit=config.capacity > 0), MirrorDecoder(self.shape, *image))
             discriminator = ImageDiscriminator(*image)
-        self.made: dict[str, str] = {}
+        self.made: dict[str, Any] = {}
+        self.before: Release | None = None
         if config.weights and Path(config.weights).is_dir():
-            self.made["weights"] = begin(config, self.encoder, self.classifier, keeps)
+            self.before = begin(config, self.encoder, self.classifier, keeps)
+            self.made["weights"] = hashlib.sha256((Path(config.weights) / WEIGHTS).read_bytes()).hexdigest()
         elif config.weights:
             for half in (self.encoder.network, self.classifier.network):
                 self.made["weights"] = load_torchvision(half, Path(config.weights), spared=("fc.",))
@@ -426,11 +430,13 @@ def fit(
     kept = list(dict.fromkeys([utility, *listed(config.labels)]))
     if "identity" in kept:
         raise InputError(
-            "utility: this method keeps labels, got 'identity'; name a label (more with labels=...), or use method aia"
+            "utility: this method keeps labels, got 'identity'; name a label (--utility LABEL; more with labels=...), "
+            "or use method aia"
         )
     for name in kept:
-        pack.require(private=[], utility=name, among=["protect"])
+        pack.require(private=private, utility=name, among=["protect"])
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
     keeps = {name: tuple(pack.classes[name]) for name in kept}
     training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], keeps)
@@ -459,8 +465,10 @@ def fit(
             "seed": run.seed,
             "data": pack.fingerprint,
             **training.made,
+            **({} if training.before is None else underneath(training.before)),
         },
-        key=(key or new_key()) if contract.keyed else None,
+        fitted=None if training.before is None else training.before.fitted,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 
@@ -499,7 +507,7 @@ def whole(release: Release) -> dict[str, Tensor]:
     return {**release.encoder.state_dict(), **release.classifier.state_dict()}
 
 
-def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mapping[str, Sequence[str]]) -> str:
+def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mapping[str, Sequence[str]]) -> Release:
     """Take over the network of a release, to protect what is there already.
 
     Args:
@@ -509,7 +517,7 @@ def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mappi
         keeps: Name and classes of each label that the classifier tells, in its order.
 
     Returns:
-        SHA-256 of the release's weights.
+        That release.
 
     Raises:
         InputError: If it is of another method, keeps other labels or in another order, adds noise, or is another
@@ -536,7 +544,7 @@ def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mappi
                 got = tuple(weights[name].shape) if name in weights else "none"
                 raise InputError(f"weights: {name} of {path} must have shape {tuple(value.shape)}, got {got}")
         half.load_state_dict({name: weights[name] for name in needed}, strict=False)
-    return hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+    return release
 
 
 def _as_map(shape: Sequence[int]) -> tuple[int, int, int] | None:

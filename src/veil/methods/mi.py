@@ -435,7 +435,7 @@ def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, ru
         raise InputError("mi: private must name at least one label, got none")
     if pack.kind != "images":
         raise InputError("mi: needs a pack of images, got vectors; method template protects vectors")
-    pack.require(private=list(private), utility=utility, among=["protect"])
+    pack.require(private=list(private), utility=pack.known_use(utility), among=["protect"])
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)
     real = np.arange(len(rows))
@@ -490,6 +490,7 @@ def fit(
     if base is not None:
         raise InputError(f"mi: reads the input itself and takes no base, got a release of {base.method!r}")
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     training = prepare(config, pack, private, utility, run)
     run.enter(*training.players)
     for _ in training.train():

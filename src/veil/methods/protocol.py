@@ -54,6 +54,8 @@ class Method:
         hides: Whether it needs labels to hide; a method that hides the picture itself needs none.
         references: Presets that protect nothing, or only in part, for comparison: reports call them baselines.
         strength: The setting that weighs hiding, where fitting is quick enough to try several under a budget.
+        files: Settings that name a file, or the folder of a release, to learn from: what they hold counts, not where
+            they lie.
     """
 
     config: type[Any]
@@ -65,6 +67,7 @@ class Method:
     hides: bool = True
     references: frozenset[str] = frozenset()
     strength: str | None = None
+    files: frozenset[str] = frozenset()
 
     def role(self, preset: str) -> Literal["baseline", "method"]:
         """What reports call a release of this preset."""

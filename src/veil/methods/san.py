@@ -493,17 +493,18 @@ class Training:
         who: ``(n,)`` person of each.
         protector: What will ship.
         teacher: What the matcher learns to follow; without one it learns to tell people apart.
+        alone: Whether it will do that nobody has two images: views of one then tell it from the others.
     """
 
     def __init__(
         self, config: Config, run: Run, x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.int64],
-        who: NDArray[np.int64], protector: Protector, teacher: OnnxNetwork | None = None,
+        who: NDArray[np.int64], protector: Protector, teacher: OnnxNetwork | None = None, *, alone: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.run, self.x, self.rows, self.who = config, run, x, rows, who
         self.teacher = teacher
         self.joint, self.protector = run.tensor(joint), protector
         self.nothing = torch.stack([partners("neutral", some) for some in protector.changes]).to(run.device)
-        self.couples = Couples(np.arange(len(rows)), who, joint)
+        self.couples = Couples(np.arange(len(rows)), who, joint, alone=alone)
         channels, height, width = averaged(protector.prototypes).shape[1:]
         multiple = ResidualEncoder.multiple
         self.padding = (-height % multiple, -width % multiple)
@@ -676,7 +677,8 @@ def fit(
 
     Args:
         config: Settings; see :data:`PRESETS`.
-        pack: Aligned faces, grey or RGB, sides divisible by 4; ``identity`` known.
+        pack: Aligned faces, grey or RGB, sides divisible by 4. Where it does not say who is seen, each image counts as
+            a person, and views of it teach the matcher to tell it from others.
         private: Labels of two classes each.
         utility: ``"identity"``: matching is what this method keeps.
         seed: Seeds weights, batches and views; ignored where ``run`` is given.
@@ -692,6 +694,7 @@ def fit(
         raise InputError(f"san: reads the input itself and takes no base, got a release of {base.method!r}")
     _check(config, pack, private, utility)
     run = run or Run(seed=seed)
+    run.check_batch(config.batch, each=2)
     teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)
@@ -718,7 +721,8 @@ def fit(
     if protector.transport is not None:
         alike = partners("neutral", protector.changes[0]).numpy() > 0
         protector.transport.learn(means, joint[some], alike, run.seed)
-    training = Training(config, run, pack.x, rows, joint, people(pack, rows), protector, teacher)
+    who = people(pack, rows)
+    training = Training(config, run, pack.x, rows, joint, who, protector, teacher, alone=not pack.knows_people)
     run.enter(*training.players)
     training.train()
     return Release(
@@ -742,7 +746,7 @@ def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> 
     refuse_people("san", private)
     if pack.kind != "images":
         raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
-    pack.require(private=list(private), utility="identity", among=["protect"])
+    pack.require(private=list(private), utility=pack.known_use("identity"), among=["protect"])
     refuse_many("san", pack, private)
     problems = [
         f"label {name!r}: the opposite needs two classes, got {len(pack.classes[name])}"

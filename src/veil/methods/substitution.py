@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from veil.data.pack import Pack, flat
 from veil.engine import Player, Run, Step
 from veil.engine.augment import relight, warp
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import cross_entropy
 from veil.methods.protocol import too_small
@@ -344,7 +344,7 @@ class Training:
     def step(self, step: Step, inputs: Callable[[NDArray[np.int64]], Tensor], deviation: Tensor | None) -> None:
         """One batch of two views; ``inputs`` gives those of some of the n rows."""
         config = self.config
-        everyone = step.rng.permutation(len(self.half))[: config.batch]
+        everyone = step.rng.permutation(len(self.half))[: self.run.batch(config.batch, len(self.half))]
         mine, rows = self.run.tensor(self.run.share(everyone)), self.run.tensor(everyone)
         x = inputs(self.run.share(everyone))
         views = torch.cat([view(x, config, step, deviation) for _ in range(2)])
@@ -430,6 +430,7 @@ def fit(
         )
     pack.require(private=list(private), utility=utility if guided else (), among=["protect"])
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     rows = pack.rows("protect")
     who = _people(config, pack, rows)
     candidates, needed = _candidates(config, pack, private[0], rows, who)  # before training: it may refuse
@@ -489,7 +490,7 @@ def fit(
             "bits": float(-(share * np.log2(share)).sum()),
             "leak_bits": leak,
         },
-        key=(key or new_key()) if contract.keyed else None,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 
@@ -525,7 +526,7 @@ def _people(config: Config, pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.i
         there = ", ".join(sorted(pack.labels)) or "no labels"
         raise InputError(
             f"person: averages need the label that says who is seen, and {config.person!r} is none; the pack has "
-            f"{there}"
+            f"{there}; name it (person=LABEL), or release codes (substitutes=code)"
         )
     return np.unique(people(pack, rows, config.person), return_inverse=True)[1]
 

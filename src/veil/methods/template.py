@@ -1,14 +1,16 @@
 """Template protection: ours. Vectors that users already store, a face template of any matcher say, in; vectors out.
 
-    erase     e = normalise(B (x - origin)), B the directions that are left after rounds of: train classifiers of the
-              private class on what is left, and drop the directions that tell most of it for what they are worth
+    centre    c = normalise(x / |x| - origin), origin the mean direction of the private classes: angles around it tell
+              people apart, of vectors that are compared by cosine and of those that lie far from 0, all on one side
+    erase     e = normalise(B c), B the directions that are left after rounds of: train classifiers of the private
+              class on what is left, and drop the directions that tell most of it for what they are worth
     guess     p(c | e), the private class of e: a classifier trained with mixup; or told at release time
     align     a = normalise(sum_c p_c T_c(e)), T_c the optimal-transport map from class c's Gaussian to the barycentre
               of the classes' Gaussians: means no longer tell the classes apart, nor covariances as far as their
               shrinkage lets them
     guard     g = normalise(a + guard(a, p)) minimises   L_Keep + hide * L_Confusion   on noisy releases, while several
               adversaries, replaced by fresh ones in turn, keep learning
-    release   r = normalise(g + noise * n / sqrt(k)), n from a keyed hash of the input: one input has one release
+    release   r = normalise(g + noise * n / sqrt(k)), n a secret smooth field of g: see :mod:`veil.draws`
 
 The default preset aligns, guards and adds noise. ``erased`` erases and adds noise: a release is one linear map for
 everybody, to fewer dimensions, which guesses nothing and ships no classifier. On faces both reach about the same; a
@@ -50,13 +52,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
+from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step
-from veil.engine.run import one_cycle, seeded
+from veil.engine.run import by_first, one_cycle, seeded
 from veil.errors import InputError
 from veil.losses import confusion, cross_entropy, gram_change
 from veil.methods.protocol import refuse_many, refuse_people, require_classes, too_small
 from veil.nets import mlp
-from veil.release import Contract, Release, new_key, normalised_noise
+from veil.release import Contract, Release, new_key
 from veil.transport import choose_shrinkage, power, transport_maps
 
 
@@ -64,7 +67,7 @@ from veil.transport import choose_shrinkage, power, transport_maps
 class Config:
     """Settings of template protection."""
 
-    noise: float = 0.5
+    noise: float = 0.6
     """Norm of the keyed noise of a release, relative to the unit vector, >= 0."""
     keep: float = 1.0
     """Share of the vectors' dimensions that erasure leaves, in (0, 1]; 1 erases nothing."""
@@ -120,7 +123,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "erased": Config(noise=0.3, keep=0.28, align=False, hide=0.0),
+    "erased": Config(noise=0.35, keep=0.28, align=False, hide=0.0),
     "aligned": Config(hide=0.0, noise=0.0),
     "noise": Config(align=False, hide=0.0, noise=1.2),
 }
@@ -137,7 +140,7 @@ _MOST = 500_000  # vectors to learn from; more would only cost memory
 
 
 class TemplateEncoder(nn.Module):
-    """Erasure, guess, alignment and guard of unit vectors ``(B, k)``. A new one changes nothing but the width.
+    """Centre, erasure, guess, alignment and guard of vectors ``(B, k)``. A new one changes but their length and width.
 
     Args:
         k: Width of the vectors.
@@ -155,9 +158,9 @@ class TemplateEncoder(nn.Module):
 
     def __init__(self, k: int, kept: int, classes: int, guess: int | None) -> None:
         super().__init__()
+        self.register_buffer("origin", torch.zeros(k))
         self.erases = kept < k
         if self.erases:
-            self.register_buffer("origin", torch.zeros(k))
             self.register_buffer("basis", torch.eye(kept, k))
         self.guess: nn.Module | None = None
         if guess is None:
@@ -172,8 +175,9 @@ class TemplateEncoder(nn.Module):
         nn.init.zeros_(self.guard[-1].bias)  # type: ignore[arg-type]
 
     def erased(self, x: Tensor) -> Tensor:
-        """normalise(B (x - origin)) ``(B, kept)`` of unit vectors; they themselves where nothing is erased."""
-        return x if not self.erases else F.normalize((x - self.origin) @ self.basis.T, dim=1)
+        """normalise(B (x - origin)) ``(B, kept)`` of unit vectors; without B where nothing is erased."""
+        centred = x - self.origin
+        return F.normalize(centred @ self.basis.T if self.erases else centred, dim=1)
 
     def probabilities(self, e: Tensor, allowed: Tensor | None = None) -> Tensor:
         """p(c | e) ``(B, Z)``; of the allowed classes alone where a mask ``(B, Z)`` tells some that were learned."""
@@ -372,25 +376,24 @@ class Training:
     def train(self, x: Tensor) -> TemplateEncoder:
         """All stages on unit vectors ``(n, k)``; the finished encoder."""
         assert isinstance(self.encoder, TemplateEncoder)
+        origin = torch.stack([x[self.run.tensor(rows)].mean(0) for rows in self.members]).mean(0)
+        self.encoder.origin.copy_(origin)
         if self.kept < x.shape[1]:
-            self.erase(x)
+            self.erase(F.normalize(x - origin, dim=1))
         if self.guessing:
             with torch.no_grad():
                 e = self.encoder.erased(x)
             self.protect(e)
         return self.encoder
 
-    def erase(self, x: Tensor) -> None:
+    def erase(self, centred: Tensor) -> None:
         """Rounds of readers and of dropped directions; what is left, in principal axes, becomes the encoder's basis."""
         assert isinstance(self.encoder, TemplateEncoder)
-        origin = torch.stack([x[self.run.tensor(rows)].mean(0) for rows in self.members]).mean(0)
-        centred = x - origin
-        worth = (centred.T.double() @ centred.double() / len(x)).cpu().numpy()
+        worth = (centred.T.double() @ centred.double() / len(centred)).cpu().numpy()
         for step in self.run.stage("erase", (len(self.widths) - 1) * self.config.steps_erase):
             self.erase_step(step, centred, worth)
         basis = self._left(len(self.widths) - 1).double().cpu().numpy()
         basis = np.linalg.eigh(basis @ worth @ basis.T)[1][:, ::-1].T @ basis
-        self.encoder.origin.copy_(origin)
         self.encoder.basis.copy_(torch.from_numpy(basis))
 
     def erase_step(self, step: Step, centred: Tensor, worth: NDArray[Any]) -> None:
@@ -441,7 +444,7 @@ class Training:
         self, player: Player, vectors: Callable[[Tensor], Tensor], members: Sequence[NDArray[np.int64]], step: Step
     ) -> None:
         """A classifier of the joint class learns from a balanced batch of its own, mixed up (Zhang et al. 2018)."""
-        chosen = self._balanced(_GUESS_BATCH, step, members)
+        chosen = self._balanced(self.run.batch(_GUESS_BATCH), step, members)
         partner = step.rng.permutation(chosen)
         weight = float(step.rng.beta(_MIXUP, _MIXUP))
         mine, other = self.run.share(chosen), self.run.share(partner)
@@ -558,10 +561,11 @@ def fit(
         refuse_people("template", private)
     if pack.kind != "vectors":
         raise InputError("template: needs a pack of vectors, got images; method aia makes vectors of images")
-    pack.require(private=list(private), utility=utility, among=["protect"])
+    pack.require(private=list(private), utility=pack.known_use(utility), among=["protect"])
     if config.moves:
         refuse_many("template", pack, private)
     run = run or Run(seed=seed)
+    run.check_batch(config.batch)
     rows = pack.rows("protect", known=tuple(private))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(run.seed).choice(rows, _MOST, replace=False))
@@ -586,6 +590,7 @@ def fit(
         k=training.kept,
         noise=config.noise,
         direction=True,
+        columns=pack.framing["columns"],
         classes={name: tuple(pack.classes[name]) for name in private} if training.guessing else {},
         asks=training.guessing,
     )
@@ -601,7 +606,7 @@ def fit(
             "data": pack.fingerprint,
             **training.made,
         },
-        key=(key or new_key()) if contract.keyed else None,
+        key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 

@@ -6,20 +6,30 @@ named and written. ``plots`` draws, ``html`` lays out. Needs neither data nor mo
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from veil.errors import InputError
+from veil.audit import findings as files
+from veil.audit.findings import Finding
 
-SCHEMA = 1
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
 POOLED = "attribute.pooled_balanced_accuracy"
+REPEATED = "attribute.repeated_balanced_accuracy"
+SEEN = "training.seen"
+"""The control that says how much of what a release is measured on it was fitted on."""
 TRANSFER = "attribute.transfer_balanced_accuracy"
+AREAS = {
+    ATTACK: "attribute.auc",
+    POOLED: "attribute.pooled_auc",
+    REPEATED: "attribute.repeated_auc",
+    TRANSFER: "attribute.transfer_auc",
+    "utility.balanced_accuracy": "utility.auc",
+}
+"""What speaks for the picked attacker, or probe, whose decision has no figure, for it names one class for everybody."""
 LINKAGE = (
     "linkability.auc",
     "linkability.rank1",
@@ -30,12 +40,6 @@ LINKAGE = (
 INVERSION = ("inversion.face_similarity", "inversion.similarity", "inversion.ssim")
 """Figures that speak for an attack by inversion, best first: the first one measured is taken."""
 CERTIFICATE = "certificate.balanced_accuracy"
-NO_BETTER = "not clearly better than without a release"
-"""How the note of a figure of inversion begins whose gain over no release may be luck."""
-RELEASE_ROLES = ("input", "baseline", "method")
-FINDING_ROLES = ("attack", "utility", "control", "bound")
-STATUSES = ("ok", "not_applicable", "did_not_converge")
-
 _NBSP = "\u00a0"
 _EN_DASH = "\u2013"
 _MINUS = "\u2212"
@@ -63,8 +67,11 @@ METRICS: Mapping[str, Metric] = {
     "attribute.auc": Metric(title="AUC", short="AUC", style="fraction"),
     GAIN: Metric(title="normalised gain", short="Normalised gain", style="percent"),
     TRANSFER: Metric(title="balanced accuracy", short="Knows only originals", style="percent"),
+    "attribute.transfer_auc": Metric(title="AUC", short="Knows only originals, AUC", style="fraction"),
     POOLED: Metric(title="balanced accuracy", short="Mean of several releases", style="percent"),
     "attribute.pooled_auc": Metric(title="AUC", short="Mean of several releases, AUC", style="fraction"),
+    REPEATED: Metric(title="balanced accuracy", short="Mean over near-duplicates", style="percent"),
+    "attribute.repeated_auc": Metric(title="AUC", short="Mean over near-duplicates, AUC", style="fraction"),
     "verification.auc": Metric(title="AUC", short="AUC", style="fraction"),
     "verification.eer": Metric(title="EER", short="EER", style="percent", low_is_good=True),
     "verification.tar_at_far_0.01": Metric(title="TAR at FAR 1 %", short="TAR at FAR 1 %", style="percent"),
@@ -99,11 +106,12 @@ METRICS: Mapping[str, Metric] = {
         title="feature similarity", short="Feature similarity, straight from the release", style="fraction"
     ),
     "inversion.lda": Metric(title="LDA score", short="LDA score", style="plain"),
+    SEEN: Metric(title="share", short="Seen in training", style="percent"),
     "utility.bits": Metric(title="bits", short="Bits of its codes", style="plain"),
     CERTIFICATE: Metric(title="balanced accuracy", short="Certified bound", style="percent"),
     "certificate.accuracy": Metric(title="accuracy", short="Certified bound on plain accuracy", style="percent"),
 }
-"""The figures that the report knows by name, in the order in which tables show them."""
+"""All kinds of figures, in the order in which tables show them."""
 
 # The figure that speaks for a use, best first: the first one measured is taken.
 _PRIMARY_USES = (
@@ -117,8 +125,8 @@ _PRIMARY_USES = (
 
 
 def metric(code: str) -> Metric:
-    """How figures of ``code`` are written; a code that is not known by name is shown as it is."""
-    return METRICS.get(code, Metric(title=code, short=code, style="plain"))
+    """How figures of ``code`` are written."""
+    return METRICS[code]
 
 
 def use_name(target: str) -> str:
@@ -165,42 +173,28 @@ def _digits(code: str, value: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One figure of an audit; the fields are those of ``findings.json``."""
-
-    code: str
-    release: str
-    target: str
-    attacker: str
-    role: str
-    value: float | None
-    low: float | None
-    high: float | None
-    level: float
-    n: int | None
-    chance: float | None
-    worst: bool
-    status: str
-    note: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a figure."""
-        return self.status == "ok" and self.value is not None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Release:
-    """One audited release: its name, how it was made, and whether it is the input, a baseline or a method."""
+    """One audited release: its name, how it was made, and whether it is the input, a baseline or a method.
+
+    ``named`` says whether somebody asked for it; the audit adds controls of its own. ``data`` is the fingerprint of
+    what it was fitted on; None where that is not known.
+    """
 
     name: str
-    method: str
-    preset: str
-    k: int | None
-    seed: int | None
     role: str
-    config: Mapping[str, object]
-    note: str
+    named: bool | None = None
+    method: str = ""
+    preset: str = ""
+    k: int | None = None
+    seed: int | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    data: str | None = None
+    note: str = ""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the verdict is about it: what somebody asked for, or, where that is not said, what protects."""
+        return self.role != "input" and (self.role == "method" if self.named is None else self.named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,18 +209,19 @@ class Label:
 class Data:
     """What was audited: the pack's layout, size, splits and labels, and the names declared private and of use."""
 
-    layout: str
-    kind: str
-    shape: tuple[int, ...]
-    n: int | None
-    identities: int | None
-    fingerprint: str
-    splits: Mapping[str, Mapping[str, int]]
-    labels: Mapping[str, Label]
-    private: tuple[str, ...]
-    utility: tuple[str, ...]
-    skipped: int | None
-    attack_on: tuple[str, ...]
+    layout: str = ""
+    kind: str = ""
+    shape: tuple[int, ...] = ()
+    n: int | None = None
+    identities: int | None = None
+    fingerprint: str = ""
+    splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    private: tuple[str, ...] = ()
+    utility: tuple[str, ...] = ()
+    skipped: int | None = None
+    notes: tuple[str, ...] = ()
+    attack_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +229,8 @@ class Picture:
     """A PNG beside ``findings.json``, with its words."""
 
     file: str
-    title: str
-    caption: str
+    title: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +285,11 @@ class Document:
         return next((r for r in self.releases if r.role == "input"), None)
 
     def attack(self, release: str, target: str, code: str = ATTACK) -> Finding | None:
-        """The worst attack on ``target``: the attacker picked on validation data, else the strongest that is there."""
-        return self._speaker(self.select(role="attack", release=release, target=target, code=code), release, target)
+        """The worst attack on ``target``: the attacker picked on validation data, else the strongest that is there.
+
+        Where its decision has no figure, its AUC (:data:`AREAS`).
+        """
+        return self._speaker("attack", release, target, code)
 
     def inversion(self, release: str) -> Finding | None:
         """What speaks for the worst attack by inversion on a release; None where none gave a figure."""
@@ -299,11 +297,12 @@ class Document:
         return next((f for f in found if f is not None), None)
 
     def use(self, release: str, target: str, code: str | None = None) -> Finding | None:
-        """The figure for a use by the matcher or probe picked on validation data; ``code`` None: the primary one."""
+        """The figure for a use by the matcher or probe picked on validation data; ``code`` None: the primary one.
+
+        Where its decision has no figure, its AUC (:data:`AREAS`).
+        """
         code = code or self.primary_use(target)
-        if code is None:
-            return None
-        return self._speaker(self.select(role="utility", release=release, target=target, code=code), release, target)
+        return None if code is None else self._speaker("utility", release, target, code)
 
     def bound(self, release: str, target: str) -> Finding | None:
         """The certificate, whose value no attacker's balanced accuracy exceeds; None where there is none."""
@@ -315,11 +314,14 @@ class Document:
         there = {f.code for f in self.select(role="utility", target=target)}
         return next((code for code in _PRIMARY_USES if code in there), None)
 
-    def _speaker(self, found: Sequence[Finding], release: str, target: str) -> Finding | None:
-        usable = [f for f in found if f.ok]
-        flagged = [f for f in usable if f.worst]
+    def _speaker(self, role: str, release: str, target: str, code: str) -> Finding | None:
+        found = self.select(role=role, release=release, target=target, code=code)
+        flagged = [f for f in found if f.worst]
+        if flagged and not flagged[0].ok:  # another's figure must not speak for it
+            return self._speaker(role, release, target, AREAS[code]) if code in AREAS else None
         if flagged:
             return flagged[0]
+        usable = [f for f in found if f.ok]
         # A figure of an attacker that was picked by another code belongs to that attacker.
         picked = {f.attacker for f in self.findings if f.worst and (f.release, f.target) == (release, target)}
         usable = [f for f in usable if f.attacker in picked] or usable
@@ -330,241 +332,31 @@ class Document:
 
 
 def read(out: Path) -> Document:
-    """Read and check ``out/findings.json``.
-
-    Raises InputError, in one line, for a missing or broken file, an unknown schema, and the first field that is
-    missing or of the wrong type. Fields that are not known are passed over.
-    """
-    path = out / "findings.json"
-    try:
-        raw: object = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; an audit writes it") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise InputError(f"{path}: must be whole JSON, broken at {where} ({error.msg})") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: must be JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from None
-    return _document(_Table(raw, "the top level", path))
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-class _Table:
-    """A JSON object under checking: each getter names file, place, rule and value when it refuses."""
-
-    def __init__(self, raw: object, where: str, path: Path) -> None:
-        self.where, self.path = where, path
-        if not isinstance(raw, dict):
-            self.refuse(where, "an object", raw)
-        assert isinstance(raw, dict)
-        self.raw = raw
-
-    def refuse(self, where: str, rule: str, value: object) -> None:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InputError(f"{self.path}: {where} must be {rule}, got {shown}")
-
-    def place(self, key: str) -> str:
-        return key if self.where == "the top level" else f"{self.where}.{key}"
-
-    def _get(self, key: str, required: bool) -> object:
-        if required and key not in self.raw:
-            raise InputError(f"{self.path}: {self.place(key)} is missing")
-        return self.raw.get(key)
-
-    def text(self, key: str, *, required: bool = False, of: Sequence[str] = ()) -> str:
-        value = self._get(key, required)
-        if value is None and not required:
-            return ""
-        if not isinstance(value, str):
-            self.refuse(self.place(key), "a text", value)
-        elif of and value not in of:
-            self.refuse(self.place(key), "one of " + ", ".join(of), value)
-        return str(value)
-
-    def real(self, key: str) -> float | None:
-        value = self._get(key, False)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-            self.refuse(self.place(key), "a finite number or null", value)
-        assert isinstance(value, int | float)
-        return float(value)
-
-    def whole(self, key: str) -> int | None:
-        value = self._get(key, False)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            self.refuse(self.place(key), "a whole number or null", value)
-        return value if isinstance(value, int) else None
-
-    def flag(self, key: str) -> bool:
-        value = self._get(key, False)
-        if not isinstance(value, bool | None):
-            self.refuse(self.place(key), "true or false", value)
-        return bool(value)
-
-    def table(self, key: str, *, required: bool = False) -> _Table:
-        value = self._get(key, required)
-        return _Table({} if value is None and not required else value, self.place(key), self.path)
-
-    def items(self, key: str, *, required: bool = False) -> list[object]:
-        value = self._get(key, required)
-        if value is None and not required:
-            return []
-        if not isinstance(value, list):
-            self.refuse(self.place(key), "a list", value)
-        assert isinstance(value, list)
-        return value
-
-    def tables(self, key: str, *, required: bool = False) -> list[_Table]:
-        place = self.place(key)
-        return [_Table(raw, f"{place}[{i}]", self.path) for i, raw in enumerate(self.items(key, required=required))]
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self.items(key)
-        if not all(isinstance(value, str) for value in values):
-            self.refuse(self.place(key), "a list of texts", values)
-        return tuple(str(value) for value in values)
-
-    def reals(self, key: str) -> tuple[float, ...]:
-        values = self.items(key)
-        if any(isinstance(v, bool) or not isinstance(v, int | float) or not _finite(v) for v in values):
-            self.refuse(self.place(key), "a list of finite numbers", values)
-        return tuple(float(value) for value in values if isinstance(value, int | float))
-
-    def wholes(self, key: str) -> tuple[int, ...]:
-        values = self.items(key)
-        if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
-            self.refuse(self.place(key), "a list of whole numbers", values)
-        return tuple(value for value in values if isinstance(value, int))
-
-
-def _finite(value: int | float) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
-def _document(top: _Table) -> Document:
-    if "schema" not in top.raw:
-        raise InputError(f"{top.path}: schema is missing")
-    if top.whole("schema") != SCHEMA:
-        raise InputError(f"{top.path}: schema must be {SCHEMA}, got {top.raw['schema']!r}; another Veil wrote it")
-    releases = tuple(_release(table) for table in top.tables("releases", required=True))
-    names = [release.name for release in releases]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            top.refuse(f"releases[{i}].name", "unique", name)
-    findings = tuple(_finding(table, names) for table in top.tables("findings", required=True))
+    """``out/findings.json`` as :func:`veil.audit.findings.read` gives it, which says what is wrong with it."""
+    found = files.read(out)
     return Document(
-        veil=top.text("veil"),
-        seed=top.whole("seed"),
-        created=top.text("created"),
-        command=top.text("command"),
-        data=_data(top.table("data", required=True), findings),
-        releases=releases,
-        findings=findings,
-        pictures=tuple(
-            Picture(file=t.text("file", required=True), title=t.text("title"), caption=t.text("caption"))
-            for t in top.tables("pictures")
-        ),
-        curves=tuple(
-            Curves(file=t.text("file", required=True), release=t.text("release", required=True))
-            for t in top.tables("curves")
-        ),
-        maps=tuple(_map(table) for table in top.tables("maps")),
+        **{key: found[key] for key in ("veil", "seed", "created", "command")},
+        data=_data(found["data"]),
+        releases=tuple(Release(**entry) for entry in found["releases"]),
+        findings=tuple(Finding(**entry) for entry in found["findings"]),
+        pictures=tuple(Picture(**entry) for entry in found["pictures"]),
+        curves=tuple(Curves(**entry) for entry in found["curves"]),
+        maps=tuple(Map(**_tuples(entry)) for entry in found.get("maps", [])),
     )
 
 
-def _map(table: _Table) -> Map:
-    found = Map(
-        release=table.text("release", required=True), x=table.reals("x"), y=table.reals("y"),
-        person=table.wholes("person"),
-    )  # fmt: skip
-    if not len(found.x) == len(found.y) == len(found.person):
-        rule = f"as many as x ({len(found.x)}) and y ({len(found.y)})"
-        table.refuse(table.place("person"), rule, len(found.person))
-    return found
+def _data(raw: Mapping[str, Any]) -> Data:
+    splits = {
+        name: {key: size for key, size in sizes.items() if size is not None}
+        for name, sizes in raw.get("splits", {}).items()
+    }
+    labels = {
+        name: Label(classes=tuple(label["classes"]), counts=_tuples(label["counts"]))
+        for name, label in raw.get("labels", {}).items()
+    }
+    return Data(**_tuples(raw) | {"splits": splits, "labels": labels})
 
 
-def _release(table: _Table) -> Release:
-    return Release(
-        name=table.text("name", required=True),
-        method=table.text("method"),
-        preset=table.text("preset"),
-        k=table.whole("k"),
-        seed=table.whole("seed"),
-        role=table.text("role", required=True, of=RELEASE_ROLES),
-        config=table.table("config").raw,
-        note=table.text("note"),
-    )
-
-
-def _finding(table: _Table, releases: Sequence[str]) -> Finding:
-    role = table.text("role", required=True, of=FINDING_ROLES)
-    status = table.text("status", required=True, of=STATUSES)
-    # A control such as the majority class may belong to the data and to no release.
-    release = table.text("release", required=role != "control")
-    if release not in releases and (role != "control" or release):
-        table.refuse(table.place("release"), "the name of a release in releases", release)
-    value = table.real("value")
-    if status == "ok" and value is None:
-        table.refuse(table.place("value"), "a number where status is ok", value)
-    level = table.real("level")
-    return Finding(
-        code=table.text("code", required=True),
-        release=release,
-        target=table.text("target", required=True),
-        attacker=table.text("attacker"),
-        role=role,
-        value=value,
-        low=table.real("low"),
-        high=table.real("high"),
-        level=0.95 if level is None else level,
-        n=table.whole("n"),
-        chance=table.real("chance"),
-        worst=table.flag("worst"),
-        status=status,
-        note=table.text("note"),
-    )
-
-
-def _data(table: _Table, findings: Sequence[Finding]) -> Data:
-    splits = table.table("splits")
-    labels = table.table("labels")
-    return Data(
-        layout=table.text("layout"),
-        kind=table.text("kind"),
-        shape=table.wholes("shape"),
-        n=table.whole("n"),
-        identities=table.whole("identities"),
-        fingerprint=table.text("fingerprint"),
-        splits={name: _sizes(splits.table(name)) for name in splits.raw},
-        labels={name: _label(labels.table(name)) for name in labels.raw},
-        private=table.texts("private") if "private" in table.raw else _targets(findings, "attack", ("attribute.",)),
-        utility=table.texts("utility") if "utility" in table.raw else _targets(findings, "utility", _PRIMARY_USES),
-        skipped=table.whole("skipped"),
-        attack_on=table.texts("attack_on"),
-    )
-
-
-def _sizes(table: _Table) -> dict[str, int]:
-    found = {key: table.whole(key) for key in table.raw}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _label(table: _Table) -> Label:
-    classes, counts = table.texts("classes"), table.table("counts")
-    return Label(classes=classes, counts={split: counts.wholes(split) for split in counts.raw})
-
-
-def _targets(findings: Sequence[Finding], role: str, codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Where the file names no labels: those of findings of codes that begin so."""
-    named = (f.target for f in findings if f.role == role and f.code.startswith(codes) and "|" not in f.target)
-    return tuple(dict.fromkeys(named))
+def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of the file, its lists as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}

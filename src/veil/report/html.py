@@ -20,18 +20,20 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
+from veil.audit.findings import NO_BETTER, Finding
 from veil.errors import InputError
 from veil.report import (
+    AREAS,
     ATTACK,
     CERTIFICATE,
     GAIN,
     LINKAGE,
     METRICS,
-    NO_BETTER,
     POOLED,
+    REPEATED,
+    SEEN,
     TRANSFER,
     Document,
-    Finding,
     Release,
     certified,
     interval,
@@ -92,6 +94,8 @@ def render(document: Document, out: Path) -> str:
         "checks": checks,
         "failed": [check for check in checks if check.outcome == "failed"],
         "missing": [check for check in checks if check.outcome == "missing"],
+        "lost": [finding for finding in document.findings if finding.status == "did_not_converge"],
+        "doubted": _doubted,
         "lucky": _share_of_luck(document, checks),
         "verdicts": verdicts(document, checks),
         "planes": _planes(document, figures),
@@ -187,8 +191,10 @@ class Table:
 
 
 def controls(document: Document) -> list[Check]:
-    """Whether the audit can be trusted: attacks must work on the input and must fail on shuffled labels."""
-    checks = [_input_check(document, target, private=True) for target in document.data.private]
+    """Whether the audit can be trusted: releases must not have been fitted on the people that they are measured on, and
+    attacks must work on the input and fail on shuffled labels."""
+    checks = [_training_check(document, f) for f in document.select(role="control", code=SEEN)]
+    checks += [_input_check(document, target, private=True) for target in document.data.private]
     checks += [_input_check(document, target, private=False) for target in document.data.utility]
     for private in document.data.private:
         if not any(_is_shuffled(f) for f in document.select(role="control", target=private)):
@@ -203,9 +209,34 @@ def controls(document: Document) -> list[Check]:
                     meaning=f"No attack on shuffled labels of {private} was measured.",
                 )
             )
-    found = [f for f in document.select(role="control") if not _is_inversion(f)]
+    found = [f for f in document.select(role="control") if f.code != SEEN and not _is_inversion(f)]
     checks += [_shuffled_check(f) for f in found if _is_shuffled(f)] + _references(found)
     return checks + [check for release in document.releases for check in _inversion_checks(document, release)]
+
+
+def _training_check(document: Document, finding: Finding) -> Check:
+    """Nothing that a release is measured on may have been in its training; of vectors from outside nobody can know."""
+    outcome, meaning = "passed", ""
+    if not finding.ok:
+        made_here = any(release.name == finding.release and release.method for release in document.releases)
+        outcome = "missing" if made_here else "reference"
+        meaning = f"{finding.release}: {finding.note}."
+    elif finding.value:
+        outcome = "failed"
+        meaning = f"{finding.release} is measured on people, or rows, that it was fitted on: {finding.note}."
+    return Check(
+        name="Training data", release=finding.release, target="any", finding=finding, expected="none seen",
+        outcome=outcome, meaning=meaning,
+    )  # fmt: skip
+
+
+def _is_training(check: Check) -> bool:
+    return check.finding is not None and check.finding.code == SEEN
+
+
+def _doubted(checks: Sequence[Check]) -> str:
+    """Whose figures rest on these checks."""
+    return ", ".join(dict.fromkeys(f"the release {c.release}" if _is_training(c) else c.target for c in checks))
 
 
 def _is_inversion(finding: Finding) -> bool:
@@ -265,11 +296,7 @@ def _input_check(document: Document, target: str, *, private: bool) -> Check:
         outcome, meaning = "missing", f"The unprotected input was not audited, so nothing shows that {what} can work."
     elif found is None:
         outcome, meaning = "missing", f"On the unprotected input {what} has no figure."
-    elif found.chance is None or found.low is None:
-        outcome, meaning = "missing", f"On the unprotected input {what} has no interval or no chance rate."
-        if found.chance is not None and found.value is not None and found.value <= found.chance:
-            outcome, meaning = "failed", f"On the unprotected input {what} is not above chance ({_figure(found)})."
-    elif found.low > found.chance:
+    elif (found.low or 0.0) > (found.chance or 0.0):
         outcome, meaning = "passed", ""
     else:
         outcome, meaning = "failed", f"On the unprotected input {what} is not above chance ({_figure(found)})."
@@ -286,9 +313,9 @@ def _input_check(document: Document, target: str, *, private: bool) -> Check:
 
 def _shuffled_check(finding: Finding) -> Check:
     where = f"The {finding.attacker} control for {finding.target}" + (f" on {finding.release}" * bool(finding.release))
-    if not finding.ok or finding.low is None or finding.high is None or finding.chance is None:
-        outcome, meaning = "missing", f"{where} has no interval or no chance rate."
-    elif finding.low <= finding.chance <= finding.high:
+    if not finding.ok:
+        outcome, meaning = "missing", f"{where} has no figure ({finding.note})."
+    elif (finding.low or 0.0) <= (finding.chance or 0.0) <= (finding.high or 0.0):
         outcome, meaning = "passed", ""
     else:
         outcome, meaning = "failed", f"{where} is off chance ({_figure(finding)}), though nothing is there to learn."
@@ -318,27 +345,40 @@ def _share_of_luck(document: Document, checks: Sequence[Check]) -> str:
 
 
 def verdicts(document: Document, checks: Sequence[Check]) -> list[tuple[Release, list[Markup]]]:
-    """For each protected release its sentences: one per private attribute, then one per use."""
+    """For each release that was asked for its sentences: one per private attribute, then one per use."""
     failed = [check for check in checks if check.outcome == "failed"]
-    broken = {check.target for check in failed}
+    broken = {check.target for check in failed if not _is_training(check)}
+    knows = {check.release: check for check in checks if _is_training(check) and check.outcome in ("failed", "missing")}
     cheated = {check.release for check in failed if check.finding is not None and _is_inversion(check.finding)}
     found = []
     for release in document.releases:
-        if release.role == "method":
-            sentences = [
-                _attack_sentence(document, release, private, private in broken) for private in document.data.private
+        if release.judged:
+            known = knows.get(release.name)
+            seen = known is not None and known.outcome == "failed"
+            sentences = [] if known is None else [_training_sentence(known)]
+            sentences += [
+                _attack_sentence(document, release, private, seen or private in broken)
+                for private in document.data.private
             ]
-            redrawn = _inversion_sentence(document, release, release.name in cheated)
+            redrawn = _inversion_sentence(document, release, seen or release.name in cheated)
             sentences += [redrawn] if redrawn is not None else []
-            sentences += [_use_sentence(document, release, use, use in broken) for use in document.data.utility]
+            sentences += [_use_sentence(document, release, use, seen or use in broken) for use in document.data.utility]
             found.append((release, sentences))
     return found
 
 
-def _limit(bound: Finding) -> float | None:
-    """What a certificate certifies: the upper end where it has an interval."""
-    limit = bound.value if bound.high is None else bound.high
-    return None if limit is None else certified(limit)
+def _training_sentence(check: Check) -> Markup:
+    """What a release knows of those that it is measured on, where that is something, or not known."""
+    assert check.finding is not None
+    note = check.finding.note
+    if check.outcome == "failed":
+        return Markup('<em class="distrust">{}.</em>').format(note)
+    return Markup("{}.").format(note)
+
+
+def _limit(bound: Finding) -> float:
+    """What a certificate certifies: the upper end of its interval."""
+    return certified(bound.high or 0.0)
 
 
 def _attack_sentence(document: Document, release: Release, private: str, broken: bool) -> Markup:
@@ -347,22 +387,31 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
     if worst is None:
         why = "every attacker failed to converge or does not apply" if tried else "no attacker was tried"
         return Markup("no attack on {} gave a figure ({}), so nothing is known.").format(private, why)
-    sentence = Markup("the worst tested attack on {} ({}) reaches <strong>{}</strong> {} {}").format(
-        private, worst.attacker, number(worst.code, worst.value), metric(worst.code).title, _qualified(worst, True)
+    sentence = Markup("the worst tested attack on {} ({}) reaches {} {}").format(
+        private, worst.attacker, _amount(worst), _qualified(document, worst, True)
     )
     source = document.input
-    before = None if source is None else document.attack(source.name, private)
+    before = None if source is None else document.attack(source.name, private, worst.code)
     if before is not None:
         who = "it" if before.attacker == worst.attacker else f"the worst ({before.attacker})"
-        sentence += Markup("; on the unprotected input {} reaches {}").format(who, number(before.code, before.value))
+        unit = "" if before.code == worst.code else f" {metric(before.code).title}"
+        sentence += Markup("; on the unprotected input {} reaches {}{}").format(
+            who, number(before.code, before.value), unit
+        )
     sentence += Markup(".")
+    if worst.code != ATTACK:
+        sentence += Markup(
+            " At its threshold it names one class for everybody: a balanced accuracy would tell nothing of what it "
+            "knows."
+        )
     bound = document.bound(release.name, private)
     if bound is not None:
         sentence += Markup(
             " Certified: from one release of a person, no attacker of any kind exceeds <strong>{}</strong> on fresh "
             "data of the same population ({} confidence)."
         ).format(number(ATTACK, _limit(bound)), share(bound.level))
-    higher = [f for f in tried if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
+    alike = document.select(role="attack", release=release.name, target=private, code=worst.code)
+    higher = [f for f in alike if f.ok and (f.value or 0.0) > (worst.value or 0.0)]
     if higher:
         top = max(higher, key=lambda f: f.value or 0.0)
         sentence += Markup(" On the test data another attacker measures higher still ({}, {}).").format(
@@ -373,12 +422,31 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
         sentence += Markup(" {} did not converge: what they would find is not known.").format(
             _listed([f.attacker for f in lost])
         )
-    pooled = document.attack(release.name, private, POOLED)
-    if pooled is not None and (pooled.value or 0.0) > (worst.value or 0.0):
-        sentence += Markup(" From the mean of several releases of one person an attack ({}) reaches {} {}.").format(
-            pooled.attacker, number(pooled.code, pooled.value), _qualified(pooled, True)
-        )
+    for code, of in _MEANS.items():
+        figure, single = document.attack(release.name, private, code), worst
+        if figure is not None and (figure.code, worst.code) != (code, ATTACK):  # like is compared with like
+            figure = document.attack(release.name, private, AREAS[code])
+            single = document.attack(release.name, private, AREAS[ATTACK]) or worst
+        if figure is not None and (figure.value or 0.0) > (single.value or 0.0):
+            amount = _amount(figure) if figure.code != code else number(figure.code, figure.value)
+            sentence += Markup(" From the mean {} an attack ({}) reaches {} {}.").format(
+                of, figure.attacker, amount, _qualified(document, figure, True)
+            )
     return sentence + _distrust(broken)
+
+
+def _amount(finding: Finding) -> Markup:
+    """A figure with its unit, in words that follow a verb: "61.2 % balanced accuracy", "an AUC of .914"."""
+    names = metric(finding.code)
+    value = Markup("<strong>{}</strong>").format(number(finding.code, finding.value))
+    return (Markup("{} {}") if names.style == "percent" else Markup("an {1} of {0}")).format(value, names.title)
+
+
+_MEANS = {
+    POOLED: "of several releases of one person",
+    REPEATED: "of the releases of 32 near-duplicates of one input",
+}
+"""Attacks on means of releases, and what those are of."""
 
 
 def _inversion_sentence(document: Document, release: Release, broken: bool) -> Markup | None:
@@ -396,7 +464,7 @@ def _inversion_sentence(document: Document, release: Release, broken: bool) -> M
     found = document.attack(release.name, "identity", "inversion.rank1")
     if found is not None:
         sentence += Markup("; from that picture the person is found first in {} {}").format(
-            number(found.code, found.value), _qualified(found, True)
+            number(found.code, found.value), _qualified(document, found, True)
         )
     return sentence + Markup(".") + _distrust(broken)
 
@@ -405,10 +473,7 @@ def _use_sentence(document: Document, release: Release, use: str, broken: bool) 
     kept = document.use(release.name, use)
     if kept is None:
         return Markup("{} has no figure.").format(use_name(use))
-    names = metric(kept.code)
-    value = Markup("<strong>{}</strong>").format(number(kept.code, kept.value))
-    amount = (Markup("{} {}") if names.style == "percent" else Markup("an {1} of {0}")).format(value, names.title)
-    sentence = Markup("{} keeps {} {}").format(use_name(use), amount, _qualified(kept, False))
+    sentence = Markup("{} keeps {} {}").format(use_name(use), _amount(kept), _qualified(document, kept, False))
     source = document.input
     before = None if source is None else document.use(source.name, use, kept.code)
     if before is not None:
@@ -420,12 +485,13 @@ def _distrust(broken: bool) -> Markup:
     return Markup(' <em class="distrust">A control failed: this figure means nothing.</em>') if broken else Markup("")
 
 
-def _qualified(finding: Finding, with_chance: bool) -> Markup:
+def _qualified(document: Document, finding: Finding, with_chance: bool) -> Markup:
     both = interval(finding.code, finding.low, finding.high)
     # A line must not break inside a range: half of it would read as another figure.
     words = Markup('{} interval <span class="range">{}</span>').format(share(finding.level), both)
-    chance = f"; chance {_chance(finding)}" if with_chance and finding.chance is not None else ""
-    return Markup("({}{})").format(words if both else "no interval", chance)
+    rows = ", each row a person" if document.data.identities is None else ""
+    chance = f"; chance {_chance(finding)}" if with_chance else ""
+    return Markup("({}{}{})").format(words, rows, chance)
 
 
 def _chance(finding: Finding) -> str:
@@ -437,17 +503,17 @@ def _chance(finding: Finding) -> str:
 
 def _figure(finding: Finding) -> str:
     both = interval(finding.code, finding.low, finding.high)
-    chance = "" if finding.chance is None else f", chance {_chance(finding)}"
-    return number(finding.code, finding.value) + (f", interval {both}" if both else "") + chance
+    return f"{number(finding.code, finding.value)}, interval {both}, chance {_chance(finding)}"
 
 
 def _title(document: Document) -> str:
-    methods = sum(release.role == "method" for release in document.releases)
+    judged = [release for release in document.releases if release.judged]
     redrawn = any(_is_inversion(f) for f in document.findings)
     names = _listed(document.data.private) or ("the picture itself" if redrawn else "no private attribute")
-    if not methods:
+    if not judged:
         return f"Audit of unprotected data: what it tells of {names}"
-    return f"Audit of {methods} protected release{'s' * (methods != 1)}: hiding {names}"
+    protected = "" if any(release.role == "baseline" for release in judged) else "protected "
+    return f"Audit of {len(judged)} {protected}release{'s' * (len(judged) != 1)}: hiding {names}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -457,15 +523,24 @@ def _listed(names: Sequence[str]) -> str:
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def _value(finding: Finding | None, absent: str = "not measured") -> Cell:
+def _value(finding: Finding | None, absent: str = "not measured", code: str = "") -> Cell:
+    """The figure; in a column of another ``code`` with its name."""
     if finding is None:
         return Cell(text=absent, words=True)
-    return Cell(text=number(finding.code, finding.value), small=interval(finding.code, finding.low, finding.high))
+    both = "" if finding.low == finding.high else interval(finding.code, finding.low, finding.high)  # a count has none
+    return Cell(text=_named(finding, finding.value, code), small=both)
+
+
+def _named(finding: Finding, value: float | None, code: str) -> str:
+    """A value of a finding, with its name where it stands in a column of another ``code``."""
+    name = f" {metric(finding.code).title}" if code and finding.code != code else ""
+    return number(finding.code, value) + name
 
 
 def _use_cell(document: Document, release: Release, target: str, code: str) -> Cell:
     tried = document.select(role="utility", release=release.name, target=target, code=code)
-    return _value(document.use(release.name, target, code), _why_absent(tried))
+    found = document.use(release.name, target, code)
+    return _value(None if found is None or found.code != code else found, _why_absent(tried))
 
 
 def _why_absent(tried: Sequence[Finding]) -> str:
@@ -495,10 +570,10 @@ def _release_table(document: Document) -> Table:
             cells.append(
                 Cell(text="no figure", words=True)
                 if worst is None
-                else Cell(text=number(worst.code, worst.value), small=worst.attacker, heat=heat)
+                else Cell(text=_named(worst, worst.value, ATTACK), small=worst.attacker, heat=heat)
             )
-            high = None if worst is None else worst.high
-            cells.append(Cell(text=number(ATTACK, high), words=high is None))
+            high = "not measured" if worst is None else _named(worst, worst.high, ATTACK)
+            cells.append(Cell(text=high, words=worst is None))
             if release.role == "input":
                 cells.append(Cell(text="reference", words=True))
             else:
@@ -507,7 +582,8 @@ def _release_table(document: Document) -> Table:
                 cells.append(_value(gain, _why_absent(tried)))
             if private in certified:
                 bound = document.bound(release.name, private)
-                cells.append(Cell(text="none" if bound is None else number(ATTACK, _limit(bound)), words=bound is None))
+                limit = "none" if bound is None else number(ATTACK, _limit(bound))
+                cells.append(Cell(text=limit, words=bound is None))
         for use, codes in use_codes.items():
             cells += [_use_cell(document, release, use, code) for code in codes]
         rows.append((release, cells))
@@ -534,11 +610,15 @@ def _within_table(document: Document) -> Table | None:
 
 
 def _together_table(document: Document) -> Table | None:
-    """What a release gives away together with others of the same person, or with the originals."""
-    found = document.select(role="attack")
-    pooled = [p for p in document.data.private if any((f.code, f.target) == (POOLED, p) for f in found)]
+    """What a release gives away together with others of the same person, or with the originals.
+
+    What does not apply to any release has no column: it is among the further figures, with the reason.
+    """
+    found = [f for f in document.select(role="attack") if f.status != "not_applicable"]
+    means = {p: [c for c in _MEANS if any((f.code, f.target) == (c, p) for f in found)] for p in document.data.private}
     codes = [code for code in LINKAGE if any(f.code == code for f in found)]
-    columns = [(POOLED, target) for target in pooled] + [(code, "identity") for code in codes]
+    columns = [(code, target) for target, tried in means.items() for code in tried]
+    columns += [(code, "identity") for code in codes]
     if not columns:
         return None
     rows = []
@@ -548,10 +628,11 @@ def _together_table(document: Document) -> Table | None:
             figure = document.attack(release.name, target, code)
             tried = document.select(role="attack", release=release.name, target=target, code=code)
             itself = release.role == "input" and code in LINKAGE and not tried
-            cell = _value(figure, "the originals" if itself else _why_absent(tried))
+            cell = _value(figure, "the originals" if itself else _why_absent(tried), code)
             cells.append(replace(cell, heat=None if figure is None else _heat(figure)))
         rows.append((release, cells))
-    groups = [(f"Attack on {target}", 1) for target in pooled] + [("People and records found again", len(codes))]
+    groups = [(f"Attack on {target}", len(tried)) for target, tried in means.items()]
+    groups += [("People and records found again", len(codes))]
     return Table(
         title="", groups=[g for g in groups if g[1]], columns=[metric(code).short for code, _ in columns], rows=rows
     )
@@ -575,7 +656,8 @@ def _transfer_tables(document: Document) -> tuple[Table, list[Table]] | None:
         for target in private:
             for code in (TRANSFER, ATTACK):
                 worst = document.attack(release.name, target, code)
-                cell = _value(worst)
+                tried = document.select(role="attack", release=release.name, target=target, code=code)
+                cell = _value(worst, _why_absent(tried), code)
                 cells.append(cell if worst is None else replace(cell, small=worst.attacker))
         for code in codes:
             tried = [f for f in own if f.code == code]
@@ -588,12 +670,16 @@ def _transfer_tables(document: Document) -> tuple[Table, list[Table]] | None:
     groups += [(f"Matching by {', '.join(names) or 'no matcher'}", matching), ("Looks", len(codes) - matching)]
     heads = ["Knows only originals", "Trained on releases"] * len(private) + [metric(code).short for code in codes]
     summary = Table(title="", groups=[g for g in groups if g[1]], columns=heads, rows=rows)
-    every = [(TRANSFER, target, f"Reading {target}: balanced accuracy") for target in private]
+    every = [
+        (code, target, f"Reading {target}: {metric(code).title}")
+        for target in private
+        for code in (TRANSFER, AREAS[TRANSFER])
+    ]
     every += [(code, "identity", f"Matching: {metric(code).short}") for code in codes[:matching]]
     tables = []
     for code, target, title in every:
         found = [f for f in document.findings if (f.code, f.target) == (code, target)]
-        table = _by_attacker(document, found, heat=code == TRANSFER)
+        table = _by_attacker(document, found, heat=code in (TRANSFER, AREAS[TRANSFER]))
         if table is not None and len(table.columns) > 1:
             shown = {f.release for f in found}
             tables.append(replace(table, title=title, rows=[row for row in table.rows if row[0].name in shown]))
@@ -643,7 +729,7 @@ def _attacker_tables(document: Document, code: str) -> list[Table]:
     for private in document.data.private:
         table = _by_attacker(document, document.select(role="attack", target=private, code=code), heat=True)
         if table is not None:
-            sizes = {f.n for f in document.select(role="attack", target=private, code=code) if f.n is not None}
+            sizes = {f.n for f in document.select(role="attack", target=private, code=code) if f.ok}
             # Releases may differ in size where a stranger's files leave rows out: then no one number is true.
             n = f" (n = {sizes.pop():,})" if len(sizes) == 1 else ""
             found.append(replace(table, title=f"Attacks on {private}: {metric(code).title}{n}"))
@@ -686,14 +772,15 @@ def _attack_cell(finding: Finding | None, worst: Finding | None, heat: bool, not
         if finding.note not in notes:
             notes.append(finding.note)
         note = notes.index(finding.note) + 1
+    mark = ("worst" if heat else "picked") if finding is worst or (finding.worst and not finding.ok) else ""
     if not finding.ok:
-        return Cell(text=_STATUS_WORDS[finding.status], words=True, note=note)
+        return Cell(text=_STATUS_WORDS[finding.status], words=True, note=note, mark=mark)
     return Cell(
         text=number(finding.code, finding.value),
         small=interval(finding.code, finding.low, finding.high),
         heat=_heat(finding) if heat else None,
         note=note,
-        mark=("worst" if heat else "picked") if finding is worst else "",
+        mark=mark,
     )
 
 
@@ -709,18 +796,16 @@ def _heat(finding: Finding) -> float | None:
 
 def _others(document: Document) -> list[tuple[Finding, Cell]]:
     """The findings that no other table shows, so that no figure is lost."""
-    shown = {ATTACK, GAIN, "attribute.auc"}
+    shown = {ATTACK, GAIN, AREAS[ATTACK], TRANSFER, AREAS[TRANSFER]}
 
     def elsewhere(f: Finding) -> bool:
         if f.role == "attack":
             # Pools have an attacker or two, of which the picked one is shown.
-            if (f.code in shown and f.target in document.data.private) or (_is_inversion(f) and f.code in METRICS):
-                return True
-            if f.code == TRANSFER:
+            if f.code in shown:
                 return f.target in document.data.private
-            return f.worst and f.code in (POOLED, *LINKAGE)
+            return _is_inversion(f) or (f.ok and f.worst and f.code in (*_MEANS, *LINKAGE))
         if f.role == "utility":
-            return f.code in _LOOKS or (f.code in METRICS and (f.target in document.data.utility or "|" in f.target))
+            return f.code in _LOOKS or f.target in document.data.utility or "|" in f.target
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)
 
     return [
@@ -728,7 +813,7 @@ def _others(document: Document) -> list[tuple[Finding, Cell]]:
             f,
             Cell(text=number(f.code, f.value), small=interval(f.code, f.low, f.high))
             if f.ok
-            else Cell(text=_STATUS_WORDS.get(f.status, f.status), words=True),
+            else Cell(text=_STATUS_WORDS[f.status], words=True),
         )
         for f in document.findings
         if not elsewhere(f)

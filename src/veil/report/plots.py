@@ -16,7 +16,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from veil.report import ATTACK, Document, Finding, interval, metric, number, share, use_name
+from veil.audit.findings import Finding
+from veil.report import ATTACK, Document, interval, metric, number, share, use_name
 
 INK, MUTED, RULE, PAPER = "#1b2026", "#59636f", "#dfe3e8", "#ffffff"
 METHOD, BASELINE, INPUT = "#1d5fa6", "#7d7265", "#1b2027"
@@ -263,9 +264,10 @@ class _Point:
 
 def _points(document: Document, private: str, utility: str) -> list[_Point]:
     points = []
+    codes = ATTACK, document.primary_use(utility)
     for release in document.releases:
         attack, use = document.attack(release.name, private), document.use(release.name, utility)
-        if attack is not None and use is not None:
+        if attack is not None and use is not None and (attack.code, use.code) == codes:  # others have other axes
             points.append(
                 _Point(
                     name=release.name,

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veil.data.decode import Box
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, Options, check_options, clean
+from veil.data.layouts.folder import holds_images, walk
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only
 from veil.errors import InputError
 
 CROP: Box = (29 / 178, 61 / 218, 149 / 178, 181 / 218)
@@ -32,8 +32,8 @@ def read(source: Path, options: Options) -> Listing:
     """Lists CelebA's images; raises InputError where a part is missing or malformed."""
     check_options("celeba", options, {}, labels=False)
     images = _images(source)
-    found, others = walk(images)
-    notes = [f"{others} files are no images by their name's ending and were left aside."] if others else []
+    found, aside = walk(images)
+    remarks = Remarks(notes=aside.notes())
     path = _annotation(source, "list_attr_celeba")
     if path is None:
         raise InputError(f"{source}: holds no list_attr_celeba.txt, at the top or one folder down")
@@ -42,7 +42,7 @@ def read(source: Path, options: Options) -> Listing:
     partition = _words(_annotation(source, "list_eval_partition"))
     for words, what in ((identity, "identity_CelebA.txt"), (partition, "list_eval_partition.txt")):
         if not words:
-            notes.append(f"{what} is not there, and so is its label.")
+            remarks.notes.append(f"{what} is not there, and so is its label.")
     for name, word in partition.items():
         if word not in PARTITIONS:
             raise InputError(f"{source}: partition of {name} is {word!r}; must be 0, 1 or 2")
@@ -51,10 +51,9 @@ def read(source: Path, options: Options) -> Listing:
     if not files & attributes.row.keys():
         raise InputError(f"{path}: names none of the images in {images}")
     without, spare = len(files - attributes.row.keys()), len(attributes.row.keys() - files)
-    if without:
-        notes.append(f"{without} images have no row in {path.name}; their attributes are unknown.")
-    if spare:
-        notes.append(f"{spare} rows of {path.name} name no image.")
+    remarks.lost(f"{without} images have no row in {path.name}; their attributes are unknown.", without, len(files))
+    if spare:  # whoever takes a part of the set keeps its lists
+        remarks.notes.append(f"{spare} rows of {path.name} name no image.")
 
     def items() -> Iterator[Item]:
         for (raw, problem), name in zip(found, names, strict=True):
@@ -67,7 +66,10 @@ def read(source: Path, options: Options) -> Listing:
             yield Item(name, images / raw, labels, None, problem)
 
     labels = [*(["identity"] if identity else []), *attributes.labels, *(["partition"] if partition else [])]
-    return Listing(items=items(), count=len(found), attributes=tuple(labels), crop=CROP, notes=tuple(notes))
+    return Listing(
+        items=items(), count=len(found), attributes=tuple(labels), crop=CROP, notes=remarks.notes,
+        warnings=remarks.warnings,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ def _images(source: Path) -> Path:
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
     name = "img_align_celeba"
-    for folder in (source / name / name, source / name, source / "Img" / name / name, source / "Img" / name):
-        if folder.is_dir():
-            return folder
+    folders = (source / name / name, source / name, source / "Img" / name / name, source / "Img" / name)
+    there = [folder for folder in folders if folder.is_dir()]
+    if there:
+        return only(source, [folder for folder in there if holds_images(folder)] or there[:1])
     packed = next((p for p in (source / f"{name}.zip", source / "Img" / f"{name}.zip") if p.is_file()), None)
     more = f"; unpack {packed.name} first" if packed is not None else ""
     raise InputError(f"{source}: holds no folder {name}{more}")
@@ -109,11 +112,10 @@ def _images(source: Path) -> Path:
 
 def _annotation(source: Path, name: str) -> Path | None:
     """An annotation file, wherever the usual archives put it."""
-    for folder in (source, source / "Anno", source / "Eval"):
-        for ending in (".txt", ".csv"):
-            if (folder / f"{name}{ending}").is_file():
-                return folder / f"{name}{ending}"
-    return None
+    folders = (source, source / "Anno", source / "Eval")
+    files = [folder / f"{name}{ending}" for folder in folders for ending in (".txt", ".csv")]
+    there = [path for path in files if path.is_file()]
+    return only(source, there) if there else None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -1,7 +1,9 @@
-"""The layout ``embeddings``: vectors that someone else's model made, in a Parquet, npz or npy file, with labels.
+"""The layout ``embeddings``: vectors that someone else's model made, in a Parquet, npz, npy or CSV file, with labels.
 
 Where the vectors are in a file, and which column names its rows, ``veil.data.vectors`` says; the setting ``column``
-names another column or array. ``split`` prescribes the splits; all other columns, or arrays with one axis, are labels.
+names another column or array, or several columns, and ``names=numbers`` names rows by their numbers. ``split``
+prescribes the splits; all other columns, or arrays with one axis, are labels, but for those whose type is none of a
+label's.
 
 A separate file of labels (CSV or Parquet) is joined on the rows' names, as in the layout ``folder``, or row by row
 where neither it nor the vectors name their rows; another pack may stand in its place, for its labels, splits and pairs,
@@ -16,25 +18,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from veil.data.columns import KEYS
 from veil.data.layouts import table as tables
-from veil.data.layouts.listing import Item, Listing, Options, Pair, check_options
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options
 from veil.data.pack import few
-from veil.data.vectors import KEYS, open_vectors
+from veil.data.vectors import open_vectors
 from veil.errors import InputError
 
 
 def read(source: Path, options: Options) -> Listing:
     """Lists the vectors of a file; raises InputError where it holds none or labels do not fit."""
-    check_options("embeddings", options, {"column": None}, labels=True)
-    file = open_vectors(source, options.settings.get("column"))
+    check_options("embeddings", options, {"column": None, "names": ("numbers",)}, labels=True)
+    file = open_vectors(source, options.settings.get("column"), named="names" not in options.settings)
     n = file.n
-    own = tables.build(source, file.columns([*([file.key] if file.key else []), *file.others]), KEYS)
+    own = tables.build(source, file.columns([*([file.key] if file.key else []), *file.others]), KEYS, file.aside)
     names = own.names if own.key else [str(i) for i in range(n)]
-    notes = list(own.notes)
+    remarks = Remarks(notes=[*([file.note] if file.note else []), *own.notes])
     if not own.key:
-        notes.append(f"{source.name} does not name its rows; their numbers do.")
+        remarks.notes.append(f"{source.name} does not name its rows; their numbers do.")
     other, rows, pairs = None, np.full(n, -1, np.int64), None
     if options.labels is not None:
         other = tables.read(options.labels, KEYS, rows=None if own.key else n)
@@ -45,12 +47,13 @@ def read(source: Path, options: Options) -> Listing:
                 f"0 to {n - 1}, got {few(sorted(odd), 2)}"
             )
         rows = tables.join(other, names)
-        notes += [*other.notes, *tables.join_notes(other, names, rows, "vectors")]
+        remarks.notes.extend(other.notes)
+        tables.tell_join(remarks, other, names, rows, "vectors")
         both = sorted(own.codes.keys() & other.codes.keys())
         both += ["split"] if own.split is not None and other.split is not None else []
         if both:
             raise InputError(f"{options.labels}: has a column {both[0]}, and so has {source}; keep one of them")
-        pairs = _translate(other, names, rows)
+        pairs = other.pairs_of(names, rows)
 
     def items() -> Iterator[Item]:
         for block in file.blocks(named=False):
@@ -64,12 +67,7 @@ def read(source: Path, options: Options) -> Listing:
                 yield Item(names[i], vector, labels, split, block.problems.get(place, missing))
 
     attributes = (*own.codes, *(other.codes if other is not None else ()))
-    return Listing(items=items(), count=n, attributes=attributes, kind="vectors", pairs=pairs, notes=tuple(notes))
-
-
-def _translate(table: tables.Table, names: list[str], rows: NDArray[np.int64]) -> list[Pair] | None:
-    """A table's pairs by the names that the vectors have."""
-    if table.pairs is None:
-        return None
-    name = {table.names[row]: names[i] for i, row in enumerate(rows.tolist()) if row >= 0}
-    return [(name.get(a, a), name.get(b, b), same, fold) for a, b, same, fold in table.pairs]
+    return Listing(
+        items=items(), count=n, attributes=attributes, kind="vectors", pairs=pairs, notes=remarks.notes,
+        warnings=remarks.warnings, columns=file.dimensions,
+    )  # fmt: skip

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, Options, check_options, clean
+from veil.data.layouts.folder import inner_folders, systems_in, walk
+from veil.data.layouts.listing import Item, Listing, Options, check_options, clean, only
 from veil.errors import InputError
 
 EXPRESSIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -26,8 +26,8 @@ def read(source: Path, options: Options) -> Listing:
     """Lists the images of the characters' folders; raises InputError where there is none."""
     check_options("ferg", options, {}, labels=False)
     root = _root(source)
-    found, others = walk(root)
-    notes = [f"{others} files are no images by their name's ending and were left aside."] if others else []
+    found, aside = walk(root)
+    aside = aside if root == source else systems_in(source) + aside
     if not any(_labels(clean(name)) for name, _ in found):
         raise InputError(f"{source}: holds no image in a folder <character>/<character>_<expression>/")
 
@@ -37,7 +37,7 @@ def read(source: Path, options: Options) -> Listing:
             lost = "" if labels else "not in a folder <character>/<character>_<expression>/ of a known expression"
             yield Item(clean(name), root / name, labels, None, problem or lost)
 
-    return Listing(items=items(), count=len(found), attributes=("character", "expression"), notes=tuple(notes))
+    return Listing(items=items(), count=len(found), attributes=("character", "expression"), notes=aside.notes())
 
 
 def _labels(name: str) -> dict[str, str | None]:
@@ -52,10 +52,16 @@ def _labels(name: str) -> dict[str, str | None]:
 
 
 def _root(source: Path) -> Path:
-    """The folder of the characters' folders: the source, or the one folder in it."""
+    """The folder of the characters' folders: the source, or a folder in it; where neither is one, the source."""
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
-    inner = [p for p in source.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))]
-    if len(inner) == 1 and not any("_" in p.name for p in inner[0].iterdir() if p.is_dir()):
-        return inner[0]
-    return source
+    there = [folder for folder in (source, *inner_folders(source)) if _holds_characters(folder)]
+    return only(source, there) if there else source
+
+
+def _holds_characters(folder: Path) -> bool:
+    return any(
+        _labels(f"{character.name}/{expression.name}/")
+        for character in inner_folders(folder)
+        for expression in inner_folders(character)
+    )

@@ -1,28 +1,68 @@
 """The layout ``folder``: any tree of images, with a CSV or Parquet file of labels or without one.
 
-The file of labels has a column ``source``, ``file``, ``filename``, ``path`` or ``image`` that names the image: its path
-inside the folder (or inside the folder that the file lies in), or the file's name alone where that is unique. A column
-``split`` prescribes the splits; every other column is a label, ``identity`` the one that says who is seen; an empty
-cell, ``NA`` or ``NaN`` in CSV, null or NaN in Parquet, is unknown. Another pack may stand in its place, for its labels
-and splits. Where no file is named, ``labels.csv`` or ``labels.parquet`` at the top of the folder is taken if there is
-one.
+The file of labels has a column ``source``, ``file``, ``filename``, ``path``, ``image`` or ``image_id`` (see
+:data:`veil.data.columns.IMAGE_KEYS`) that names the image: its path inside the folder (or inside the folder that the
+file lies in), or the file's name alone where that is unique. A column ``split`` prescribes the splits; every other
+column is a label, ``identity`` the one that says who is seen; an empty cell or a word for nothing (``NA``, ``NULL``),
+in Parquet also null or NaN, is unknown. Another pack may stand in its place, for its labels and splits. Where no file
+is named, ``labels.csv`` or ``labels.parquet`` at the top of the folder is taken if there is one.
 
 Images without a row stay, with unknown labels, unless the file prescribes splits. The setting ``identity=folder`` makes
 the name of the folder that an image lies in its ``identity``.
 
-Links to files are followed only to places inside the folder, links to folders never; both end up in ``skipped.csv``.
+Links to files are followed only to places inside the folder, links to folders never; both end up in ``skipped.csv``,
+and so do images of kinds that are not read. What systems and tools put there for themselves is left aside.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from veil.data.decode import SUFFIXES
+from veil.data import decode
 from veil.data.layouts import table as tables
-from veil.data.layouts.listing import Item, Listing, Options, check_options, clean
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean
+from veil.data.pack import few
 from veil.errors import InputError
+
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "__pycache__",
+     "node_modules", "lost+found", "$recycle.bin", "recycler", "recycled", "system volume information",
+     "network trash folder", "temporary items")
+)  # fmt: skip
+"""Names, in small letters, of folders that systems and tools keep for themselves, beside all that begin with a dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What lies in a folder and is no concern of a data set.
+
+    Attributes:
+        others: Number of files that are no images.
+        hidden: Number of files whose names begin with a dot.
+        folders: Paths of folders of systems and tools.
+    """
+
+    others: int = 0
+    hidden: int = 0
+    folders: tuple[str, ...] = ()
+
+    def __add__(self, more: Aside) -> Aside:
+        return Aside(self.others + more.others, self.hidden + more.hidden, self.folders + more.folders)
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind."""
+        notes = []
+        if self.others:
+            notes.append(f"{self.others} files are no images by their name's ending and were left aside.")
+        if self.hidden:
+            notes.append(f"{self.hidden} files are hidden (their names begin with a dot) and were left aside.")
+        if self.folders:
+            shown = few([clean(name) for name in self.folders], 3)
+            notes.append(f"{len(self.folders)} folders are of systems or tools and were left aside: {shown}.")
+        return notes
 
 
 def read(source: Path, options: Options) -> Listing:
@@ -30,20 +70,22 @@ def read(source: Path, options: Options) -> Listing:
     check_options("folder", options, {"identity": ("folder",)}, labels=True)
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
-    found, others = walk(source)
-    notes = [f"{others} files are no images by their name's ending and were left aside."] if others else []
+    found, aside = walk(source)
+    remarks = Remarks(notes=aside.notes())
     names = [clean(name) for name, _ in found]
     path = options.labels or _labels_file(source)
-    table = None
+    table, pairs = None, None
     if path is not None:
         table = tables.read(path)
         rows = tables.join(table, names, _prefix(source, path))
-        notes += [f"Labels were read from {path.name}.", *table.notes, *tables.join_notes(table, names, rows, "images")]
+        remarks.notes.extend([f"Labels were read from {path.name}.", *table.notes])
+        tables.tell_join(remarks, table, names, rows, "images")
+        pairs = table.pairs_of(names, rows)
     by_folder = options.settings.get("identity") == "folder"
     if by_folder and table is not None and "identity" in table.codes:
         raise InputError(f"{table.path}: has a column identity already; leave out the setting identity=folder")
     if table is None and not by_folder:
-        notes.append("There is no file of labels: all images are without labels.")
+        remarks.warnings.append("There is no file of labels: all images are without labels.")
 
     def items() -> Iterator[Item]:
         for i, (name, problem) in enumerate(found):
@@ -53,20 +95,26 @@ def read(source: Path, options: Options) -> Listing:
                 labels["identity"] = names[i].rpartition("/")[0].rpartition("/")[2] or None
             yield Item(names[i], source / name, labels, split, problem or missing)
 
-    attributes = (*(table.codes if table is not None else ()), *(("identity",) if by_folder else ()))
-    pairs = table.pairs if table is not None else None
-    return Listing(items=items(), count=len(found), attributes=attributes, pairs=pairs, notes=tuple(notes))
+    return Listing(
+        items=items(),
+        count=len(found),
+        attributes=(*(table.codes if table is not None else ()), *(("identity",) if by_folder else ())),
+        pairs=pairs,
+        notes=remarks.notes,
+        warnings=remarks.warnings,
+    )
 
 
-def walk(source: Path) -> tuple[list[tuple[str, str]], int]:
-    """The images below a folder, in the order of their names, and how many other files there are.
+def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:
+    """The images below a folder, in the order of their names, and what lies there beside them.
 
     Returns:
-        Path inside the folder (with ``/``) and "", or why the file or folder is not read; the number of other files.
+        Path inside the folder (with ``/``) and "", or why the file or folder is not read; what was left aside.
     """
     root = source.resolve()
     found: list[tuple[str, str]] = []
-    others = 0
+    others = hidden = 0
+    systems: list[str] = []
     waiting = [""]
     while waiting:
         inside = waiting.pop()
@@ -80,24 +128,68 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], int]:
         for entry in listed:
             name = f"{inside}/{entry.name}" if inside else entry.name
             try:
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir() and is_system(entry.name):
+                    systems.append(name)
+                elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif entry.is_symlink() and entry.is_dir():
+                elif entry.is_dir():
                     found.append((name, "a link to a folder; links to folders are not followed"))
-                elif not entry.name.lower().endswith(SUFFIXES):
+                elif entry.name.startswith("."):
+                    hidden += 1
+                elif (problem := _file_problem(entry, root)) is None:
                     others += 1
-                elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                    found.append((name, "a link that leads out of the folder"))
-                elif not entry.is_file():
-                    found.append((name, "not a regular file"))
                 else:
-                    found.append((name, ""))
+                    found.append((name, problem))
             except OSError as error:  # links that lead to themselves, say
                 found.append((name, f"cannot be read ({error.strerror or error})"))
             except RuntimeError:  # what resolve() raises of them before Python 3.13
                 found.append((name, "cannot be read (a loop of links)"))
         waiting += reversed(folders)
-    return found, others
+    return found, Aside(others, hidden, tuple(systems))
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether an image that is read lies right in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.name.startswith(".") and decode.kind_of(entry.name) == "" for entry in entries)
+    except OSError:
+        return False
+
+
+def inner_folders(folder: Path) -> list[Path]:
+    """The folders right in a folder, by their names; links to folders, and those of systems and tools, are none."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not is_system(p.name))
+    except OSError:
+        return []
+
+
+def systems_in(folder: Path) -> Aside:
+    """The folders of systems and tools right in a folder."""
+    try:
+        return Aside(folders=tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and is_system(p.name))))
+    except OSError:
+        return Aside()
+
+
+def is_system(name: str) -> bool:
+    """Whether a folder of this name is one that a system or a tool keeps for itself."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
+
+
+def _file_problem(entry: os.DirEntry[str], root: Path) -> str | None:
+    """Why a file is not read, or "" for an image that is; None for what is no image."""
+    kind = decode.kind_of(entry.name)
+    if kind is None and entry.is_file(follow_symlinks=False) and decode.begins_as_image(Path(entry.path)):
+        return "an image by its first bytes, but not by its name's ending"
+    if kind is None:
+        return None
+    if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+        return "a link that leads out of the folder"
+    if not entry.is_file():
+        return "not a regular file"
+    return kind
 
 
 def _labels_file(source: Path) -> Path | None:

@@ -18,28 +18,36 @@ from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from veil.data.decode import MAX_BYTES, SUFFIXES, Box
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, Options, Pair, check_options, clean
+from veil.data.columns import nfc
+from veil.data.decode import MAX_BYTES, Box, kind_of
+from veil.data.layouts.folder import holds_images, inner_folders, is_system, systems_in, walk
+from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, only
 from veil.errors import InputError
 
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
 ARCHIVES = (".tar", ".tgz", ".tar.gz")
 STANDARD_COUNT = 13_233
+LISTS = ("male_names.txt", "female_names.txt", "smile_labels.txt", "pairs.txt")
 
 
 def read(source: Path, options: Options) -> Listing:
     """Lists LFW's images; raises InputError where there are none or a list is malformed."""
     check_options("lfw", options, {}, labels=False)
-    folder = source.parent if source.is_file() else source
-    if not folder.is_dir():
+    if not (source.is_dir() or source.is_file()):
         raise InputError(f"{source}: no such folder")
-    notes: list[str] = []
+    remarks = Remarks()
+    notes = remarks.notes
     place, archived = _find(source, notes)
+    folder = _folder_of_lists(source, place)
     labels, attributes = _labels(folder, notes)
-    files = _listed(place) if archived else [name for name, _ in walk(place)[0]]
+    if archived:
+        files = _listed(place)
+    else:
+        found, aside = walk(place)
+        files = [name for name, _ in found]
+        notes += (aside if place == source else systems_in(source) + aside).notes()
     if files is not None:
-        notes += _compare({PurePosixPath(name).name for name in files}, labels)
+        _compare(remarks, {nfc(PurePosixPath(name).name) for name in files}, labels)
     items = _from_archive(place) if archived else _from_tree(place)
     return Listing(
         items=(_labelled(item, labels) for item in items),
@@ -47,7 +55,8 @@ def read(source: Path, options: Options) -> Listing:
         attributes=("identity", *attributes),
         crop=CROP,
         pairs=_pairs(folder / "pairs.txt", notes),
-        notes=tuple(notes),
+        notes=notes,
+        warnings=remarks.warnings,
     )
 
 
@@ -58,15 +67,32 @@ def _find(source: Path, notes: list[str]) -> tuple[Path, bool]:
     archives = sorted(p for p in source.glob("lfw*") if p.name.lower().endswith(ARCHIVES) and p.is_file())
     if len(archives) > 1:
         raise InputError(f"{source}: holds several archives ({', '.join(p.name for p in archives)}); name one of them")
-    bases = [source, *sorted(p for p in source.iterdir() if p.is_dir() and not p.is_symlink())]
-    tree = next((base for base in bases if next(base.glob("*/*.jpg"), None) is not None), None)
+    trees = [base for base in (source, *inner_folders(source)) if any(map(holds_images, inner_folders(base)))]
+    if len(trees) > 1:  # images named after their folders tell the tree from folders of other images
+        trees = [tree for tree in trees if _is_tree(tree)] or trees
     if archives:
-        if tree is not None:
+        if trees:
             notes.append(f"{archives[0].name} was read; the extracted images beside it were not.")
         return archives[0], True
-    if tree is None:
+    if not trees:
         raise InputError(f"{source}: holds neither lfw-deepfunneled.tar (.tgz) nor its tree NAME/NAME_0001.jpg")
-    return tree, False
+    return only(source, trees), False
+
+
+def _is_tree(base: Path) -> bool:
+    """Whether a folder holds ``NAME/NAME_0001.jpg``, of any name."""
+    return any(
+        file.name.startswith(f"{person.name}_") and kind_of(file.name) == ""
+        for person in inner_folders(base)
+        for file in person.iterdir()
+    )
+
+
+def _folder_of_lists(source: Path, place: Path) -> Path:
+    """Where the lists lie: in the source; or beside it, where it is the archive or the tree itself."""
+    if source.is_dir() and (source != place or any((source / name).is_file() for name in LISTS)):
+        return source
+    return source.absolute().parent
 
 
 def _listed(archive: Path) -> list[str] | None:
@@ -107,8 +133,10 @@ def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
         return source, "an absolute path or one with .."
     if not member.isreg():
         return source, "a link, device or other special file"
-    if not path.name.lower().endswith(SUFFIXES):
-        return source, "no image by its name's ending"
+    if path.name.startswith(".") or any(map(is_system, path.parts[:-1])):
+        return source, "hidden, or in a folder of a system or tool"
+    if (kind := kind_of(path.name)) is None or kind:
+        return source, kind or "no image by its name's ending"
     if len(path.parts) < 2:
         return source, "not in a person's folder"
     if member.size > MAX_BYTES:
@@ -136,7 +164,7 @@ _Labels = dict[str, dict[str, str | None]]
 
 def _labelled(item: Item, labels: _Labels) -> Item:
     person, _, file = item.source.rpartition("/")
-    words: dict[str, str | None] = {name: table.get(file) for name, table in labels.items()}
+    words: dict[str, str | None] = {name: table.get(nfc(file)) for name, table in labels.items()}
     return Item(item.source, item.data, {"identity": person, **words}, None, item.problem)
 
 
@@ -147,7 +175,7 @@ def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
     if len(missing) == 1:
         raise InputError(f"{folder}: holds one list of gender without the other; {missing[0]} is missing")
     if not missing:
-        names = {gender: {PurePosixPath(line).name for line in _lines(path)} for gender, path in lists.items()}
+        names = {gender: {nfc(PurePosixPath(line).name) for line in _lines(path)} for gender, path in lists.items()}
         both = names["female"] & names["male"]
         labels["gender"] = {name: None if name in both else gender for gender in names for name in names[gender]}
         if both:
@@ -159,27 +187,24 @@ def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
             name, _, value = line.rpartition(" ")
             if value not in ("0", "1") or not name:
                 raise InputError(f"{path}: line {number} is {line!r}; must be an image and 0 or 1")
-            labels["smile"][PurePosixPath(name.strip()).name] = "yes" if value == "1" else "no"
+            labels["smile"][nfc(PurePosixPath(name.strip()).name)] = "yes" if value == "1" else "no"
     for name, files in (("gender", "male_names.txt with female_names.txt"), ("smile", "smile_labels.txt")):
         if name not in labels:
             notes.append(f"There is no label {name}: {files} is not there.")
     return labels, list(labels)
 
 
-def _compare(files: set[str], labels: _Labels) -> list[str]:
-    """What the lists say of no image, and the images that no list of gender speaks of."""
-    notes = []
+def _compare(remarks: Remarks, files: set[str], labels: _Labels) -> None:
+    """Says what the lists say of no image, and how many images no list of gender speaks of."""
     if len(files) != STANDARD_COUNT:
-        notes.append(f"The standard set has {STANDARD_COUNT} images; here are {len(files)}.")
+        remarks.notes.append(f"The standard set has {STANDARD_COUNT} images; here are {len(files)}.")
     for name, table in labels.items():
         spare = len(table.keys() - files)
-        if spare:
-            notes.append(f"{spare} entries of the lists of {name} name no image.")
+        if spare:  # whoever takes a part of the set keeps its lists
+            remarks.notes.append(f"{spare} entries of the lists of {name} name no image.")
     if "gender" in labels:
         neither = len(files - labels["gender"].keys())
-        if neither:
-            notes.append(f"{neither} images stand in neither list of gender; their gender is unknown.")
-    return notes
+        remarks.lost(f"{neither} images stand in neither list of gender; their gender is unknown.", neither, len(files))
 
 
 def _pairs(path: Path, notes: list[str]) -> list[Pair] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,28 @@ from veil.errors import InputError
 
 Pair = tuple[str, str, bool, int]
 """Source a, source b, whether both show the same person, fold (from 0)."""
+
+
+LOSS = 0.05
+"""The share of rows, labels or pairs from which on a loss of them is a warning; below it is a note."""
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What the user should know of a data set, one sentence each; what is lost stands out.
+
+    Attributes:
+        notes: How the data set was read, defects handled, small losses.
+        warnings: Losses that change what the data say.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def lost(self, sentence: str, part: int, whole: int) -> None:
+        """Says that ``part`` of ``whole`` is lost, where it is: as a warning or, below :data:`LOSS`, as a note."""
+        if part:
+            (self.warnings if part >= LOSS * whole else self.notes).append(sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,7 @@ class Item:
         problem: Why this item cannot be packed; it is then listed in ``skipped.csv`` and counted.
         crop: This encoded image's own crop; it takes the place of the listing's, but not of the user's.
         eyes: Where this encoded image's eyes are, where the user gives them; it is then aligned in place of cropped.
+        upright: Width and height of the picture that was decoded, where all are cut in the same way.
     """
 
     source: str
@@ -39,6 +62,7 @@ class Item:
     problem: str = ""
     crop: Pixels | None = None
     eyes: Eyes | None = None
+    upright: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +96,8 @@ class Listing:
         crop: The crop to use when the user names none; None for the largest centred square.
         pairs: The data set's own protocol of pairs, by source names.
         notes: What the user should know: defects handled, rows without labels and the like. One sentence each.
+        warnings: What is lost, in the same way.
+        columns: Names of the columns that the vectors' values stood in, where each stood in its own.
     """
 
     items: Iterator[Item]
@@ -80,7 +106,9 @@ class Listing:
     kind: Literal["images", "vectors"] = "images"
     crop: Box | None = None
     pairs: list[Pair] | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    columns: tuple[str, ...] = ()
 
 
 def check_options(layout: str, options: Options, settings: Mapping[str, tuple[str, ...] | None], labels: bool) -> None:
@@ -100,6 +128,14 @@ def check_options(layout: str, options: Options, settings: Mapping[str, tuple[st
             raise InputError(f"{layout}: setting {name} is {value!r}; must be one of {', '.join(values)}")
     if options.labels is not None and not labels:
         raise InputError(f"{layout}: brings its own labels and takes no file of them ({options.labels})")
+
+
+def only(source: Path, there: Sequence[Path]) -> Path:
+    """The one of several places that could be meant; raises InputError, with their names, where they are several."""
+    if len(there) > 1:
+        named = ", ".join(clean(str(path)) for path in there)
+        raise InputError(f"{clean(str(source))}: any of {named} could be meant; name one, or move the others away")
+    return there[0]
 
 
 def clean(name: str) -> str:

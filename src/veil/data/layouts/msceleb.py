@@ -20,8 +20,10 @@ import binascii
 from collections.abc import Iterator
 from pathlib import Path
 
+from veil.data.columns import IMAGE_KEYS, plain
 from veil.data.decode import MAX_BYTES
 from veil.data.layouts import table as tables
+from veil.data.layouts.folder import Aside
 from veil.data.layouts.listing import Item, Listing, Options, check_options
 from veil.errors import InputError
 
@@ -32,12 +34,13 @@ MAX_LINE = MAX_BYTES // 3 * 4 + 2**16  # the largest image in base64, and room f
 def read(source: Path, options: Options) -> Listing:
     """Lists the faces of the files; raises InputError where one has no usable line, or labels do not fit."""
     check_options("msceleb", options, {}, labels=True)
-    files = _files(source)
+    files, hidden = _files(source)
     for path in files:
         _check(path)
-    table = None if options.labels is None else tables.read(options.labels, (*tables.KEYS, "identity"))
+    table = None if options.labels is None else tables.read(options.labels, (*IMAGE_KEYS, "identity"))
     others = () if table is None else tuple(name for name in table.codes if name != "identity")
-    notes = () if table is None else (f"Labels were read from {table.path.name}.", *table.notes)
+    notes = [] if table is None else [f"Labels were read from {table.path.name}.", *table.notes]
+    notes += Aside(hidden=hidden).notes()
     return Listing(
         items=_items(files, table),
         count=None,
@@ -48,7 +51,7 @@ def read(source: Path, options: Options) -> Listing:
 
 
 def _items(files: list[Path], table: tables.Table | None) -> Iterator[Item]:
-    row = {} if table is None else {name: i for i, name in enumerate(table.names)}
+    row = {} if table is None else {plain(name): i for i, name in enumerate(table.names)}
     person, seen, joined = "", set[str](), False
     for path in files:
         for number, line in _lines(path):
@@ -66,7 +69,7 @@ def _items(files: list[Path], table: tables.Table | None) -> Iterator[Item]:
             labels: dict[str, str | None] = {}
             split, missing = None, ""
             if table is not None:
-                i = row.get(source, row.get(mid, -1))
+                i = row.get(plain(source), row.get(plain(mid), -1))
                 joined = joined or i >= 0
                 labels, (split, missing) = table.row(i), table.split_of(i)
             labels["identity"] = mid
@@ -128,13 +131,14 @@ def _check(path: Path) -> None:
     )
 
 
-def _files(source: Path) -> list[Path]:
-    """The source itself, or the files of a folder in the order of their names."""
+def _files(source: Path) -> tuple[list[Path], int]:
+    """The source itself, or the files of a folder in the order of their names, and how many of them are hidden."""
     if source.is_file():
-        return [source]
+        return [source], 0
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
     files = sorted(path for path in source.iterdir() if path.suffix.lower() == ".tsv" and path.is_file())
-    if not files:
+    shown = [path for path in files if not path.name.startswith(".")]
+    if not shown:
         raise InputError(f"{source}: holds no file *.tsv")
-    return files
+    return shown, len(files) - len(shown)

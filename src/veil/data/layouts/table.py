@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from veil.data.layouts.listing import Pair, clean
-from veil.data.pack import SPLITS, Pack, class_name, few
+from veil.data import columns as kinds
+from veil.data.columns import IMAGE_KEYS, MOST_LETTERS, key_columns, nfc, plain
+from veil.data.csvfile import open_csv
+from veil.data.decode import kind_of
+from veil.data.layouts.listing import Pair, Remarks, clean
+from veil.data.pack import SPLITS, Pack, column_classes, few, nothing_note
 from veil.errors import InputError
 
-KEYS = ("source", "file", "filename", "path", "image")
-"""Columns that may name the image, the first that is there wins."""
+_ROWS = 1 << 16  # of a CSV file that are held as lists at a time
 
-UNKNOWN = ["", "NA", "NaN", "nan"]
-"""Cells of a CSV file that mean that a label is unknown."""
+Columns = Mapping[str, pa.ChunkedArray | pa.Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,27 +65,38 @@ class Table:
         split = self.split[i]
         return split, "" if split else f"no split in {name}, which prescribes the splits"
 
+    def pairs_of(self, names: Sequence[str], rows: NDArray[np.int64]) -> list[Pair] | None:
+        """The pairs by the names of the sources that :func:`join` gave these rows."""
+        if self.pairs is None:
+            return None
+        name = {self.names[row]: names[i] for i, row in enumerate(rows.tolist()) if row >= 0}
+        return [(name.get(a, a), name.get(b, b), same, fold) for a, b, same, fold in self.pairs]
 
-def read(path: Path, keys: Sequence[str] = KEYS, *, rows: int | None = None) -> Table:
+
+def read(path: Path, keys: Sequence[str] = IMAGE_KEYS, *, rows: int | None = None) -> Table:
     """Reads a CSV or Parquet file, or takes the labels, splits and pairs of another pack.
 
     Args:
         path: The file, or the pack's folder.
-        keys: Columns that may name the rows' sources.
+        keys: Columns that may name the rows' sources, as :func:`veil.data.columns.key_columns` reads them.
         rows: How many rows a file without a key column must have to be taken row by row; None to refuse such a file.
 
     Raises:
-        InputError: The file cannot be read, has no key column, names one source twice, or a split that is none.
+        InputError: The file cannot be read, has no key column or one that cannot name rows, names one source twice, or
+            a split that is none.
     """
     if path.is_dir():
         return _of_pack(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of labels")
-    try:
-        columns = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    table = build(path, columns, keys)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        try:
+            columns, aside = _parquet(path, keys)
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    else:
+        columns, aside = _csv(path, keys, rows), []
+    table = build(path, columns, keys, aside)
     if not table.key and rows is None:
         raise InputError(f"{path}: no column names the image ({', '.join(keys)}); it has {few(list(columns), 8)}")
     if not table.key and len(table.names) != rows:
@@ -94,23 +104,40 @@ def read(path: Path, keys: Sequence[str] = KEYS, *, rows: int | None = None) -> 
     return table
 
 
-def build(path: Path, columns: Mapping[str, pa.ChunkedArray | pa.Array], keys: Sequence[str]) -> Table:
-    """A table out of columns; the first key column names the rows, ``split`` prescribes, the others are labels."""
-    present = [key for key in keys if key in columns]
+def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tuple[str, kinds.Kind]] = ()) -> Table:
+    """A table out of columns; the first key column names the rows, ``split`` prescribes, the others are labels.
+
+    Args:
+        path: Where they come from.
+        columns: Of types that :mod:`veil.data.columns` takes for names or labels.
+        keys: Columns that may name the rows.
+        aside: Other columns that were left aside, and their types.
+    """
+    present = key_columns(columns, keys)
     key = present[0] if present else ""
     n = len(next(iter(columns.values()))) if columns else 0
     names = [str(i) for i in range(n)]
     if key:
         names = _names(path, key, columns[key])
     notes = [f"Column {column} of {path.name} is not used as a label." for column in present[1:]]
-    codes, classes = {}, {}
-    for name, column in columns.items():
-        if name in present:
+    aside = list(aside)
+    codes: dict[str, NDArray[np.int32]] = {}
+    classes: dict[str, list[str]] = {}
+    for column, values in columns.items():
+        name = nfc(column).strip()
+        if column in present:
             continue
         if not name:
             notes.append(f"A column of {path.name} has no name and is not used.")
             continue
-        codes[name], classes[name] = _encode(path, name, column)
+        if name in codes:
+            raise InputError(f"{path}: column {name!r} stands there more than once")
+        found, words, nothing = _encode(values)
+        if max(map(len, words), default=0) > MOST_LETTERS:
+            aside.append((column, f"text of more than {MOST_LETTERS:,} letters"))
+            continue
+        codes[name], classes[name] = found, words
+        notes += [nothing_note(name, nothing)] if nothing else []
     split = None
     if "split" in codes:
         words, which = classes.pop("split"), codes.pop("split")
@@ -118,6 +145,7 @@ def build(path: Path, columns: Mapping[str, pa.ChunkedArray | pa.Array], keys: S
             if word not in SPLITS:
                 raise InputError(f"{path}: split {word!r} must be one of {', '.join(SPLITS)}")
         split = [words[c] if c >= 0 else None for c in which.tolist()]
+    notes += [kinds.aside(path, aside)] if aside else []
     return Table(path=path, key=key, names=names, codes=codes, classes=classes, split=split, notes=tuple(notes))
 
 
@@ -125,47 +153,61 @@ def join(table: Table, names: Sequence[str], prefix: str = "") -> NDArray[np.int
     """For each of the sources the row of the table that speaks of it, -1 where none does.
 
     A row speaks of a source if its key is the source's name, or ``prefix/`` and that name; else, if one of the two has
-    no folder, by the file's name alone, provided that this is unique among what is left on both sides.
+    no folder, by the file's name alone, provided that this is unique among what is left on both sides. Where no row
+    speaks of any source so, names are taken without their endings, which identifiers of images often lack. Names are
+    compared as :func:`veil.data.columns.plain` writes them.
     """
-    index = {_plain(name): row for row, name in enumerate(table.names)}
-    found = np.full(len(names), -1, np.int64)
-    for i, name in enumerate(names):
+    rows, wanted = [plain(name) for name in table.names], [plain(name) for name in names]
+    found = _joined(rows, wanted, nfc(prefix))
+    if np.any(found >= 0) or not any(map(_is_file, wanted)) or any(map(_is_file, rows)):
+        return found
+    stems = [name.rpartition(".")[0] if _is_file(name) else name for name in wanted]
+    return found if len(set(stems)) < len(stems) else _joined(rows, stems, nfc(prefix))
+
+
+def _is_file(name: str) -> bool:
+    return kind_of(name) is not None
+
+
+def _joined(rows: Sequence[str], wanted: Sequence[str], prefix: str) -> NDArray[np.int64]:
+    """For each name that is wanted its row, -1 where it has none."""
+    index = {name: row for row, name in enumerate(rows)}
+    found = np.full(len(wanted), -1, np.int64)
+    for i, name in enumerate(wanted):
         row = index.get(name, -1)
         found[i] = index.get(f"{prefix}/{name}", -1) if row < 0 and prefix else row
-    left = _unique_by_file((i, names[i]) for i in np.flatnonzero(found < 0).tolist())
+    left = _unique_by_file((i, wanted[i]) for i in np.flatnonzero(found < 0).tolist())
     used = set(found.tolist())
     unused = _unique_by_file((row, name) for name, row in index.items() if row not in used)
     for file, row in unused.items():
         i = left.get(file, -1)
-        if row >= 0 and i >= 0 and ("/" not in names[i] or "/" not in _plain(table.names[row])):
+        if row >= 0 and i >= 0 and ("/" not in wanted[i] or "/" not in rows[row]):
             found[i] = row
     return found
 
 
-def join_notes(table: Table, names: Sequence[str], found: NDArray[np.int64], what: str) -> list[str]:
-    """What the join left over on both sides; raises InputError where nothing was joined."""
+def tell_join(remarks: Remarks, table: Table, names: Sequence[str], found: NDArray[np.int64], what: str) -> None:
+    """Says what the join left over on both sides; raises InputError where nothing was joined."""
     if len(names) and len(table.names) and not np.any(found >= 0):
         raise InputError(
             f"{table.path}: none of its rows names one of the {what} (its column {table.key} holds "
             f"{table.names[0]!r}; the first of the {what} is {names[0]!r})"
         )
-    notes = []
     without = np.flatnonzero(found < 0)
     if len(without):
-        notes.append(f"{len(without)} of the {what} have no row in {table.path.name} (the first: {names[without[0]]}).")
+        remarks.lost(
+            f"{len(without)} of the {what} have no row in {table.path.name} (the first: {names[without[0]]}).",
+            len(without),
+            len(names),
+        )
     spare = np.setdiff1d(np.arange(len(table.names)), found)
     if len(spare):
-        notes.append(
+        remarks.notes.append(
             f"{len(spare)} rows of {table.path.name} name none of the {what} (the first: {table.names[spare[0]]})."
         )
-    return notes
 
 
-def _plain(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
-
-
-def _unique_by_file(entries: Any) -> dict[str, int]:
+def _unique_by_file(entries: Iterable[tuple[int, str]]) -> dict[str, int]:
     """File name to number, or to -1 where several share the file name."""
     out: dict[str, int] = {}
     for number, name in entries:
@@ -174,96 +216,70 @@ def _unique_by_file(entries: Any) -> dict[str, int]:
     return out
 
 
-MOST_LETTERS = 1024
-"""Of a name: arrays of names take as much for each as for the longest."""
-
-
 def _names(path: Path, key: str, column: pa.ChunkedArray | pa.Array) -> list[str]:
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise InputError(f"{path}: row {row + 1} names no {key}")
-    names = [str(name) for name in column.to_pylist()]
-    if (longest := max(map(len, names), default=0)) > MOST_LETTERS:
-        row = next(row for row, name in enumerate(names) if len(name) == longest)
-        raise InputError(f"{path}: {key} of row {row} has {longest:,} characters; names have at most {MOST_LETTERS:,}")
+    names: list[str] = kinds.names(column, key, path).to_pylist()
     seen: set[str] = set()
     for name in names:
-        if _plain(name) in seen:
+        short = plain(name)
+        if short in seen:
             raise InputError(f"{path}: {name!r} stands in column {key} more than once")
-        seen.add(_plain(name))
+        seen.add(short)
     return names
 
 
-def _encode(path: Path, name: str, column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list[str]]:
-    """Codes and class names of a column of strings, numbers or booleans."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        column = column.cast(kind)
-    if pa.types.is_float16(kind):
+def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list[str], int]:
+    """Codes and class names of a column that can be a label, and how many of its rows hold words for nothing."""
+    column = kinds.usual(column)
+    if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
-    plain = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
-    if pa.types.is_null(kind):
-        return np.full(len(column), -1, np.int32), []
-    if not pa.types.is_boolean(kind) and not any(test(kind) for test in plain):
-        raise InputError(f"{path}: column {name} is {kind}; labels are strings, numbers or booleans")
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_null(column.type):
+        return np.full(len(column), -1, np.int32), [], 0
     encoded = column.dictionary_encode()
-    words = [class_name(value) for value in encoded.dictionary.to_pylist()]
+    values = encoded.dictionary.to_pylist()
+    class_of = column_classes(value for value in values if value == value)  # a NaN is unequal to itself
+    words = [class_of.get(value) for value in values]
     classes = sorted({word for word in words if word is not None})
     code = {word: i for i, word in enumerate(classes)}
     table = np.array([*(-1 if word is None else code[word] for word in words), -1], np.int32)
-    return table[encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)], classes
+    places = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    void = np.array([isinstance(v, str) and bool(v.strip()) and w is None for v, w in zip(values, words, strict=True)])
+    nothing = int(np.append(void, False)[places].sum())
+    return table[places], classes, nothing
 
 
-def _parquet(path: Path) -> dict[str, pa.ChunkedArray]:
+def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray], list[tuple[str, kinds.Kind]]]:
+    """The columns that are names or labels; the others are not read, and told with their types."""
     # ParquetFile rather than read_table: names of folders above the file (such as a=b) are no columns of it.
     with path.open("rb") as file:  # pyarrow itself opens no path that is not UTF-8
-        table = pq.ParquetFile(file).read()
-    return _columns(path, table.column_names, table)
+        parquet = pq.ParquetFile(file)
+        schema = parquet.schema_arrow
+        names = [name.strip() for name in schema.names]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
+        key, others, aside = kinds.sorted_out(path, {field.name: field.type for field in schema}, keys)
+        taken = [*([key] if key else []), *others]
+        table = parquet.read(columns=[kinds.leaf(schema, name) for name in taken])
+    return {name: table.column(name) for name in taken}, aside
 
 
-def _csv(path: Path) -> dict[str, pa.ChunkedArray]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        delimiter = max(",;\t", key=first.count)
-        file.seek(0)
-        header = next(csv.reader(file, delimiter=delimiter), [])
-    if not header:
-        raise InputError(f"{path}: empty")
-    _check_unique(path, header)
-    with path.open("rb") as data:
-        table = pacsv.read_csv(
-            data,
-            read_options=pacsv.ReadOptions(use_threads=False),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(column_types={name: pa.string() for name in header}),
-        )
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if (place := pc.index(pc.match_substring(column, "\n"), True).as_py()) >= 0:
-            raise InputError(
-                f"{path}: column {name} of row {place} holds a line break: a quote may have been left open"
-            )
-    table = pa.table([_known(column) for column in table.columns], names=table.column_names)
-    return _columns(path, header, table)
-
-
-def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of strings, null where they mean unknown, with spaces around them or without."""
-    unknown = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(UNKNOWN))
-    return pc.if_else(unknown, pa.scalar(None, pa.string()), column)
-
-
-def _columns(path: Path, header: Sequence[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    _check_unique(path, header)
-    return {name.strip(): table.column(i) for i, name in enumerate(header)}
-
-
-def _check_unique(path: Path, header: Sequence[str]) -> None:
-    names = [name.strip() for name in header]
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
+def _csv(path: Path, keys: Sequence[str], rows: int | None) -> dict[str, pa.ChunkedArray]:
+    """All columns as text. Blank lines of a file with one column are rows, but for those beyond the number of rows."""
+    file = open_csv(path)
+    keyed = bool(key_columns(file.header, keys))
+    lines = file.records(keyed)
+    chunks: list[list[pa.Array]] = []
+    count = 0
+    while some := list(islice(lines, _ROWS)):
+        columns = zip(file.header, zip(*some, strict=True), strict=True)
+        chunks.append([file.column(name, cells, count) for name, cells in columns])
+        count += len(some)
+    table = {name: pa.chunked_array([chunk[i] for chunk in chunks], pa.string()) for i, name in enumerate(file.header)}
+    if rows is not None and len(table) == 1 and not keyed:
+        ((name, column),) = table.items()
+        while len(column) > rows and column[-1].as_py() == "":
+            column = column.slice(0, len(column) - 1)
+        table[name] = column
+    return table
 
 
 def _of_pack(path: Path) -> Table:

@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.data.decode import SUFFIXES, Box, Pixels
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, Listing, Options, check_options, clean
+from veil.data.decode import Box, Pixels, kind_of
+from veil.data.layouts.folder import Aside, is_system, walk
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only
 from veil.errors import InputError
 
 CROP: Box = (0.25, 0.25, 0.75, 0.75)
@@ -52,12 +52,12 @@ def read(source: Path, options: Options) -> Listing:
     lists = {name: _annotation(source, f"bb_landmark/loose_bb_{name}.csv") for name in partitions}
     boxes = {name: _boxes(path) for name, path in lists.items()}
     count = images = boxed = 0
-    others = sum(partition.others for partition in partitions.values())
+    aside = sum((partition.aside for partition in partitions.values()), Aside())
     for name, partition in partitions.items():
         count += len(partition.strays)
         for person in partition.folders:
             found, left = walk(root / name / person)
-            count, others = count + len(found), others + left
+            count, aside = count + len(found), aside + left
             if _CLASS.fullmatch(person):
                 files = [file for file, problem in found if not problem]
                 images += len(files)
@@ -65,8 +65,9 @@ def read(source: Path, options: Options) -> Listing:
     if not images:
         raise InputError(f"{source}: holds no image in a folder train/n000002/ or test/n000001/, one per person")
     people = {person for partition in partitions.values() for person in partition.folders if _CLASS.fullmatch(person)}
-    notes = [f"{others} files are no images by their name's ending and were left aside."] if others else []
-    notes += _compare(people, meta, genders)
+    remarks = Remarks(notes=aside.notes())
+    notes = remarks.notes
+    _compare(remarks, people, meta, genders)
     notes += [f"loose_bb_{name}.csv is not there." for name, path in lists.items() if path is None]
     if boxed:
         notes.append(f"{boxed} images are cropped to the boxes of their faces, where no crop is named.")
@@ -89,16 +90,16 @@ def read(source: Path, options: Options) -> Listing:
                     yield Item(clean(f"{name}/{path}"), root / name / path, labels, None, problem or lost, box)
 
     attributes = ("identity", *(("gender",) if genders else ()), "partition")
-    return Listing(items=items(), count=count, attributes=attributes, crop=CROP, notes=tuple(notes))
+    return Listing(items=items(), count=count, attributes=attributes, crop=CROP, notes=notes, warnings=remarks.warnings)
 
 
 @dataclass(frozen=True)
 class _Partition:
-    """What ``train`` or ``test`` holds: its folders, images beside them and why they are not read, other files."""
+    """What ``train`` or ``test`` holds: its folders, images beside them and why they are not read, what is aside."""
 
     folders: list[str]
     strays: list[tuple[str, str]]
-    others: int
+    aside: Aside
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def _root(source: Path) -> Path:
     """The folder that holds ``train`` or ``test``."""
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
-    for folder in (source, source / "data"):
-        if any((folder / name).is_dir() for name in PARTITIONS):
-            return folder
+    there = [f for f in (source, source / "data") if any((f / name).is_dir() for name in PARTITIONS)]
+    if there:
+        return only(source, there)
     archives = (base / f"vggface2_{name}.tar.gz" for base in (source, source / "data") for name in PARTITIONS)
     packed = next((path.name for path in archives if path.is_file()), None)
     raise InputError(f"{source}: holds no folder train or test{'' if packed is None else f'; unpack {packed} first'}")
@@ -139,7 +140,8 @@ def _root(source: Path) -> Path:
 def _partition(path: Path) -> _Partition:
     folders: list[str] = []
     strays: list[tuple[str, str]] = []
-    others = 0
+    others = hidden = 0
+    systems: list[str] = []
     try:
         with os.scandir(path) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -147,33 +149,40 @@ def _partition(path: Path) -> _Partition:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     for entry in listed:
         try:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir() and is_system(entry.name):
+                systems.append(f"{path.name}/{entry.name}")
+            elif entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             elif entry.is_dir():
                 strays.append((entry.name, "a link to a folder; links to folders are not followed"))
-            elif entry.name.lower().endswith(SUFFIXES):
+            elif entry.name.startswith("."):
+                hidden += 1
+            elif kind_of(entry.name) is not None:
                 strays.append((entry.name, "not in a person's folder nXXXXXX"))
             else:
                 others += 1
         except OSError as error:  # links that lead to themselves, say
             strays.append((entry.name, f"cannot be read ({error.strerror or error})"))
-    return _Partition(folders, strays, others)
+    return _Partition(folders, strays, Aside(others, hidden, tuple(systems)))
 
 
 def _annotation(source: Path, name: str) -> Path | None:
     """A list, wherever the published archives put it."""
-    return next((path for path in (source / name, source / "meta" / name) if path.is_file()), None)
+    there = [path for path in (source / name, source / "meta" / name) if path.is_file()]
+    return only(source, there) if there else None
 
 
-def _compare(people: set[str], meta: Path | None, genders: dict[str, str]) -> list[str]:
-    """What the list of people leaves open; raises InputError where it speaks of none of them."""
+def _compare(remarks: Remarks, people: set[str], meta: Path | None, genders: dict[str, str]) -> None:
+    """Says what the list of people leaves open; raises InputError where it speaks of none of them."""
     if meta is None:
-        return ["There is no label gender: identity_meta.csv is not there."]
+        remarks.notes.append("There is no label gender: identity_meta.csv is not there.")
+        return
     if not people & genders.keys():
         raise InputError(f"{meta}: names none of the people whose folders are there (the first: {min(people)})")
     without, spare = len(people - genders.keys()), len(genders.keys() - people)
-    notes = [f"{without} people have no row in {meta.name}; their gender is unknown."] if without else []
-    return [*notes, f"{spare} rows of {meta.name} name people without a folder."] if spare else notes
+    remarks.lost(f"{without} people have no row in {meta.name}; their gender is unknown.", without, len(people))
+    if spare:  # whoever takes a part of the people keeps the list of all
+        remarks.notes.append(f"{spare} rows of {meta.name} name people without a folder.")
 
 
 def _lines(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:

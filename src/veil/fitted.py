@@ -1,0 +1,188 @@
+"""What a release was fitted on: hashes of rows and of people, in a file *beside* the release, like its key.
+
+Figures of a release are worth nothing where it has seen the people that they are measured on. So an audit of other
+data than those of the fit must know what these were. ``NAME.fitted`` holds two lists of salted hashes of 8 bytes, as
+safetensors. They are no names and no pictures, but whoever has a guess of either can try it: the file stays apart from
+the release, and may be withheld; an audit then says that nothing can be known.
+
+A row's hash is of its content: an image's pixels; a vector's values, or, where only its direction counts, the direction
+to about a sixty-fourth of its largest value, so that copies of another length are the same row. The same picture
+decoded, cropped or compressed anew is another row. A person's hash is of the class name of ``identity`` (in Unicode's
+form NFC), so the same person under another name is another person, and another person of the same name is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from veil.data.pack import Pack
+
+if TYPE_CHECKING:
+    from veil.release import Release
+
+Hashes = NDArray[np.uint64]
+
+SUFFIX = ".fitted"
+UNDERNEATH = "underneath"
+"""What ``made`` calls the fingerprints of the data that releases underneath were fitted on."""
+_SCHEMA = "1"
+_SALT = 16
+_MOST = 1 << 31  # bytes of a file: 2^28 rows
+_CHUNK = 1024
+_FEWEST = 4  # values of a vector whose direction says which one it is
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """Hashes of what a release, and whatever is underneath it, was fitted on.
+
+    Attributes:
+        salt: 16 random bytes that take part in every hash.
+        direction: Whether vectors that differ in their length alone are one row.
+        rows: ``(n,)`` of rows, sorted, each once.
+        people: ``(m,)`` of people, sorted, each once; none where nobody was known.
+        problem: Why the hashes are not known; "" where they are.
+    """
+
+    salt: bytes = b""
+    direction: bool = False
+    rows: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    people: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    problem: str = ""
+
+    def has_rows(self, x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some ``rows`` ``(n,)`` of ``x`` ``(N, ...)`` are among those fitted on, by content ``(n,)``."""
+        return np.isin(_of_rows(x, rows, self.salt, self.direction), self.rows)
+
+    def has_people(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of some people are among those fitted on, by name ``(n,)``."""
+        return np.isin(_of_people(names, self.salt), self.people)
+
+
+def recorded(release: Release, pack: Pack, *, splits: Sequence[str] = ("protect",), people: bool = True) -> Release:
+    """A release that knows what it was fitted on: some splits of a pack, and what it knows already, of the releases
+    underneath.
+
+    Args:
+        release: Just fitted on the pack.
+        pack: With the rows.
+        splits: Those that were looked at.
+        people: Whether the label ``identity``, where there is one, tells people.
+    """
+    before = release.fitted
+    others = set(release.made.get(UNDERNEATH, ())) - {pack.fingerprint}
+    if others and (before is None or before.problem):
+        return replace(release, fitted=Fitted(problem="nothing says what the release underneath was fitted on"))
+    known = before is not None and not before.problem
+    salt = before.salt if known and before is not None else secrets.token_bytes(_SALT)
+    rows = pack.rows(*splits)
+    names: list[str] = []
+    if people and "identity" in pack.labels:
+        codes = np.unique(pack.labels["identity"][rows])
+        names = [pack.classes["identity"][code] for code in codes[codes >= 0]]
+    made = Fitted(
+        salt=salt,
+        direction=release.contract.direction,
+        rows=np.unique(_of_rows(pack.x, rows, salt, release.contract.direction)),
+        people=np.unique(_of_people(names, salt)),
+    )
+    if known and before is not None:
+        made = replace(made, rows=np.union1d(made.rows, before.rows), people=np.union1d(made.people, before.people))
+    return replace(release, fitted=made)
+
+
+def underneath(base: Release) -> dict[str, Any]:
+    """What ``made`` says of a release that a new one is built upon: the fingerprints of all that was fitted before."""
+    if base.method == "input":  # which learned nothing
+        return {}
+    return {UNDERNEATH: [*base.made.get(UNDERNEATH, ()), str(base.made.get("data", ""))]}
+
+
+def _of_rows(x: NDArray[Any], rows: NDArray[np.int64], salt: bytes, direction: bool) -> Hashes:
+    """A hash of each of some rows; some at a time, as ``x`` may be mapped."""
+    digests = []
+    for start in range(0, len(rows), _CHUNK):
+        values = np.ascontiguousarray(_canonical(np.asarray(x[rows[start : start + _CHUNK]]), direction))
+        digests += [hashlib.blake2b(row.data, digest_size=8, key=salt, person=b"row").digest() for row in values]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def _of_people(names: Sequence[str], salt: bytes) -> Hashes:
+    texts = (unicodedata.normalize("NFC", name).encode() for name in names)
+    digests = [hashlib.blake2b(text, digest_size=8, key=salt, person=b"person").digest() for text in texts]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def _canonical(x: NDArray[Any], direction: bool) -> NDArray[Any]:
+    """What of rows ``(n, ...)`` is hashed: images and vectors as they are, directions as whole numbers."""
+    if x.dtype != np.float32:
+        return x
+    if not direction or x.shape[1] < _FEWEST:
+        return x + np.float32(0)  # -0.0 is 0.0
+    # Few values need finer steps to tell vectors apart; the finer the steps, the more copies fall on their borders.
+    steps = 2.0 ** min(max(96 // x.shape[1], 6), 16)
+    largest = np.abs(x).max(1, keepdims=True).astype(np.float64)
+    whole: NDArray[np.int32] = np.round(x / np.where(largest > 0, largest, 1) * steps).astype(np.int32)
+    return whole
+
+
+# -- on disk ----------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, fitted: Fitted, card: str) -> None:
+    """Write a new file that only its owner can read.
+
+    Args:
+        path: The file; it must not exist.
+        fitted: What it holds.
+        card: SHA-256 of the release's ``release.json``, by which a reader knows whose it is.
+    """
+    about = {
+        "schema": _SCHEMA, "release": card, "salt": fitted.salt.hex(), "direction": "yes" if fitted.direction else "no",
+    }  # fmt: skip
+    data = to_bytes({"rows": fitted.rows, "people": fitted.people}, metadata=about)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+
+
+def read(path: Path, card: str) -> Fitted | None:
+    """What :func:`write` wrote; None where there is no file, and the problem where it is no use. Nothing is unpickled.
+
+    Args:
+        path: The file.
+        card: SHA-256 of the ``release.json`` that it must belong to.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        if (size := path.stat().st_size) > _MOST:
+            raise ValueError(f"must have {_MOST} bytes at most, got {size}")
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            if about.get("schema") != _SCHEMA:
+                raise ValueError(f"schema must be {_SCHEMA}, got {about.get('schema')!r}")
+            if about.get("release") != card:
+                return Fitted(problem=f"{path.name} is another release's")
+            salt = bytes.fromhex(about["salt"])
+            rows, people = (file.get_tensor(name) for name in ("rows", "people"))
+        for name, values in (("rows", rows), ("people", people)):
+            if values.dtype != np.uint64 or values.ndim != 1 or not (values[1:] > values[:-1]).all():
+                raise ValueError(f"{name} must be sorted hashes, got {values.dtype} {values.shape}")
+        if len(salt) != _SALT:
+            raise ValueError(f"the salt must have {_SALT} bytes, got {len(salt)}")
+        return Fitted(salt=salt, direction=about.get("direction") == "yes", rows=rows, people=people)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        return Fitted(problem=f"{path.name} cannot be read ({reason})")
