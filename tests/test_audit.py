@@ -236,6 +236,22 @@ def test_the_order_of_subjects_and_the_number_of_processes_change_nothing(monkey
     assert [one[0].release, two[0].release] == ["Input", "own"]
 
 
+@pytest.mark.parametrize("release", ["nothing", "everything"])
+def test_no_finding_has_an_interval_without_width(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("RBF SVM", "logistic regression"))
+    pack, _, _ = _population()
+    told = np.stack([pack.label(name) for name in ("gender", "identity")], 1).astype(np.float32)
+    x = told if release == "everything" else np.zeros_like(told)
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name=release, x=x, role="method")]
+    found = audit(subjects, pack, private=["gender"], utility=["identity", "smile"], effort="quick", jobs=1)
+    estimated = [f for f in _pick(found, release=release, status="ok") if f.attacker != "majority"]
+    assert {f.code.split(".")[0] for f in estimated} >= {"attribute", "verification", "utility", "linkability"}
+    for f in estimated:
+        assert f.low is not None
+        assert f.high is not None
+        assert f.high - f.low > 0.005, f
+
+
 def test_the_seed_changes_networks_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_QUICK", ("RBF SVM",))
     monkeypatch.setattr(run, "MATCHERS", {})
