@@ -49,6 +49,7 @@ def _population() -> tuple[Pack, NDArray[np.float32], NDArray[np.float32]]:
         "identity": [f"p{i:03d}" for i in who],
         "gender": np.array(["female", "male"])[gender[who]],
         "age": np.array(["old", "young"])[age[who]],
+        "years": np.array(["many", "few"])[age[who]],  # the same, for a use: no label is private and a use
         "smile": np.array(["no", "yes"])[smile],
     }
     return Pack.from_arrays(x, labels), x[:, 4:].copy(), rng.normal(size=(len(who), 6)).astype(np.float32)
@@ -70,7 +71,7 @@ def _everything() -> tuple[tuple[Finding, ...], tuple[tuple[int, int, str], ...]
             ],
             pack,
             private=["gender", "age"],
-            utility=["identity", "age"],
+            utility=["identity", "years"],
             effort="quick",
             jobs=1,
             progress=lambda *message: told.append(message),
@@ -197,7 +198,7 @@ def test_vectors_of_identity_match_and_noise_does_not() -> None:
 
 
 def test_a_label_to_keep_is_measured() -> None:
-    kwargs = {"target": "age", "role": "utility"}
+    kwargs = {"target": "years", "role": "utility"}
     assert _worst("Input", code="utility.balanced_accuracy", **kwargs).value > 0.9  # Bayes: Phi(2) = .977
     assert _worst("Input", code="utility.mcc", **kwargs).value > 0.8
     assert _worst("Input", code="utility.auc", **kwargs).value > 0.95

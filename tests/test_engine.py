@@ -321,7 +321,9 @@ def fitted(
     **options,
 ) -> Fitted:
     run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
-    use = "smile" if isinstance(config, inversion.Config) else "identity"
+    use = "identity"
+    if isinstance(config, inversion.Config):
+        use, private = "smile", tuple(name for name in private if name != config.labels)  # which it keeps
     return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, utility=use, run=run))
 
 
@@ -834,7 +836,7 @@ def test_of_two_processes_one_measures_the_frontier_and_writes_the_release(tmp_p
     build.pack("embeddings", tmp_path / "vectors.parquet", tmp_path / "pack", seed=0)
     finished(launched(f"import test_engine; test_engine.rank_with_a_frontier({str(tmp_path)!r})", 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "measured-0", "pack", "r", "r.curves.parquet", "r.key", "vectors.parquet",
+        "measured-0", "pack", "r", "r.curves.parquet", "r.fitted", "r.key", "vectors.parquet",
     ]  # fmt: skip
     release = Release.load(tmp_path / "r")
     assert [point["noise"] for point in release.made["frontier"]] == [0.5]

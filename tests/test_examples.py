@@ -227,7 +227,9 @@ def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     rows = [line.split(" | ") for line in page.read_text().splitlines() if " | 0 | " in line]
     assert [row[0] for row in rows] == ["| Input", "| default", "| hardened"]
-    assert all("(" in value for row in rows[1:] for value in row[3:])
+    # A dash where an attacker that learned for so short a time names one class for everybody.
+    assert all("(" in value or "-" in value for row in rows[1:] for value in row[3:])
+    assert all(any("(" in value for value in row[3:]) for row in rows[1:])
     with Image.open(tmp_path / "out" / "32x32-1" / "seed-0" / "hardened.png") as sheet:
         assert sheet.size == (2 * (12 * 36 + 4), 2 * (4 * 36 + 4))
     with Image.open(figure) as sheet:

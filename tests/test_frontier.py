@@ -101,6 +101,7 @@ def test_attackers_never_see_the_test_split():
     np.testing.assert_array_equal(seen.x, pack.x[[int(name.split(".")[0]) for name in seen.sources]])
 
 
+KEY = bytes(range(32))
 NOISE_ALONE = {"keep": 1.0, "align": False, "hide": 0.0, "steps_guess": 1, "guess": 8, "noise": 1.0}
 
 
@@ -111,7 +112,7 @@ def test_frontier_falls_with_the_noise_and_stops_at_the_budget():
     best attack without noise has accuracy Phi(0.99 / sqrt(1.09)) = 0.83, up to what normalising changes.
     """
     pack = population(1)
-    release, _ = pipeline.fit("template", pack, private=["gender"], settings=NOISE_ALONE, seed=0)
+    release, _ = pipeline.fit("template", pack, private=["gender"], settings=NOISE_ALONE, seed=0, key=KEY)
     points = frontier.measure(
         release, pack, private=["gender"], utility="identity", noises=[0.0, 2.0], budget={"gender": 0.75}, jobs=1
     )
@@ -128,7 +129,7 @@ def test_budget_chooses_the_release_and_is_written_into_it(tmp_path):
     pack = population(2)
     settings = {**NOISE_ALONE}
     release, _ = pipeline.fit_measured(
-        "template", pack, private=["gender"], settings=settings, seed=0, budget={"gender": 0.8}, jobs=1
+        "template", pack, private=["gender"], settings=settings, seed=0, budget={"gender": 0.8}, jobs=1, key=KEY
     )
     chosen = [p for p in release.made["frontier"] if p["noise"] == release.contract.noise]
     assert len(chosen) == 1

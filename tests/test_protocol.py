@@ -100,7 +100,9 @@ def test_the_target_must_be_among_the_rows_that_know_all_labels():
     """Of people, not every class need be there."""
     made = of("mi", gender=without(GENDER, WHO == 0))
     with pytest.raises(InputError, match="target: identity '0' has no row in split protect that knows all of identity"):
-        pipeline.fit("mi", made, private=["identity", "gender"], settings={**BRIEF["mi"], "target": "0"})
+        pipeline.fit(
+            "mi", made, private=["identity", "gender"], utility="glasses", settings={**BRIEF["mi"], "target": "0"}
+        )
 
 
 def test_leace_erases_each_label_by_the_rows_that_know_it():
@@ -126,7 +128,7 @@ def test_a_label_named_twice_is_hidden_once(method, tmp_path):
 )
 def test_people_are_no_classes_of_which_something_ships(method, preset):
     with pytest.raises(InputError, match=f"^{method}: private must not be identity") as caught:
-        pipeline.fit(method, of(method), private=["identity"], preset=preset)
+        pipeline.fit(method, of(method), private=["identity"], utility="gender", preset=preset)
     assert "\n" not in str(caught.value)
 
 

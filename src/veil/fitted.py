@@ -5,9 +5,9 @@ data than those of the fit must know what these were. ``NAME.fitted`` holds two 
 safetensors. They are no names and no pictures, but whoever has a guess of either can try it: the file stays apart from
 the release, and may be withheld; an audit then says that nothing can be known.
 
-A row's hash is of its content: an image's pixels; a vector's values, or, where only its direction counts, the direction
-to about a sixty-fourth of its largest value, so that copies of another length are the same row. The same picture
-decoded, cropped or compressed anew is another row. A person's hash is of the class name of ``identity`` (in Unicode's
+A row's hash is of its content: an image's pixels; a vector's values, or, where only its direction counts, their shares
+of the largest, to three digits or so, so that copies of another length are the same row. The same picture decoded,
+cropped or compressed anew is another row. A person's hash is of the class name of ``identity`` (in Unicode's
 form NFC), so the same person under another name is another person, and another person of the same name is not.
 """
 
@@ -126,16 +126,21 @@ def _of_people(names: Sequence[str], salt: bytes) -> Hashes:
 
 
 def _canonical(x: NDArray[Any], direction: bool) -> NDArray[Any]:
-    """What of rows ``(n, ...)`` is hashed: images and vectors as they are, directions as whole numbers."""
+    """What of rows ``(n, ...)`` is hashed: images and vectors as they are, directions as rounded values.
+
+    Another length changes each value by a rounding error of itself: the more bits are kept of each, the more
+    rows fall on another side of a border. So many are kept that one row in a hundred or so does (measured); values of
+    whatever size tell rows apart.
+    """
     if x.dtype != np.float32:
         return x
     if not direction or x.shape[1] < _FEWEST:
         return x + np.float32(0)  # -0.0 is 0.0
-    # Few values need finer steps to tell vectors apart; the finer the steps, the more copies fall on their borders.
-    steps = 2.0 ** min(max(96 // x.shape[1], 6), 16)
+    bits = min(max(19 - int(x.shape[1]).bit_length(), 7), 15)
     largest = np.abs(x).max(1, keepdims=True).astype(np.float64)
-    whole: NDArray[np.int32] = np.round(x / np.where(largest > 0, largest, 1) * steps).astype(np.int32)
-    return whole
+    mantissa, exponent = np.frexp(x / np.where(largest > 0, largest, 1))
+    rounded: NDArray[np.float64] = np.ldexp(np.round(mantissa * 2.0**bits), exponent - bits) + 0.0
+    return rounded
 
 
 # -- on disk ----------------------------------------------------------------------------------------------------------
