@@ -1,10 +1,10 @@
 """Whether 95 % intervals cover: draw after draw of people from worlds whose true figures are known.
 
-    python benchmarks/coverage.py [--draws 2000] [--pair-draws 1000] [--results docs/results/coverage.md]
+    python benchmarks/coverage.py [--draws 10000] [--pair-draws 2000] [--results docs/results/coverage.md]
 
 A world gives people four images each, correlated within a person or not; the audit's own functions give intervals. Each
 cell of the tables says how many of the draws' intervals held the truth, and how many lay above or below it. Figures of
-pairs, of which there are many, are drawn less often. Some twenty minutes on one processor.
+pairs, of which there are many, are drawn less often. Some forty minutes on one processor.
 """
 
 from __future__ import annotations
@@ -431,8 +431,8 @@ def page(people: Sequence[int], draws: int, pair_draws: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--pair-draws", type=int, default=1000, help="draws of figures of pairs")
+    parser.add_argument("--draws", type=int, default=10000)
+    parser.add_argument("--pair-draws", type=int, default=2000, help="draws of figures of pairs")
     parser.add_argument("--people", type=int, nargs="+", default=list(PEOPLE))
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
     arguments = parser.parse_args()
