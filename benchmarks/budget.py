@@ -112,7 +112,7 @@ def page(outcomes: list[Outcome], limit: float) -> str:
         f"factor of {FACTOR:g} and narrows the others, so the best attack on a vector, before it is scaled, is right",
         f"{bayes():.1%} of the time. `fit --budget gender={limit:g}` of `template` with {settings}",
         "chose strength and noise on `attack` and `calibrate`; the worst of fresh attackers (effort quick, learned on",
-        "`attack`) was then measured on `test`, whose people nobody had seen. 95 % intervals by bootstrap of people.",
+        "`attack`) was then measured on `test`, whose people nobody had seen. 95 % intervals clustered by person.",
         "",
         f"    {COMMAND} --seeds {len(outcomes)} --budget {limit:g}",
         "",

@@ -191,7 +191,7 @@ def _levels(axes: Axes, measured: dict[str, Measured]) -> None:
 
 
 def _bars(measured: Sequence[Measured]) -> list[list[float]]:
-    """Lengths below and above; a percentile interval may leave its estimate outside, but no bar is negative."""
+    """Lengths below and above; no bar is negative, however figures were rounded."""
     return [[max(m.value - m.low, 0) for m in measured], [max(m.high - m.value, 0) for m in measured]]
 
 
@@ -332,7 +332,7 @@ def page(a: argparse.Namespace, results: Results, shown: Pictures) -> list[str]:
         f"Private: gender. Kept use: 1-to-1 matching. {a.people:,} people, {a.images} images of each at "
         f"{a.size}x{a.size} grey, people disjoint between the splits. Preset `paper` with steps_alone={a.steps_alone}, "
         f"steps_joint={a.steps_joint}, batch={a.batch}. AUC of the fresh attacker, or matcher, that is best on "
-        f"`calibrate`, measured on `test`; effort quick; 95 % intervals by bootstrap of people{means}."
+        f"`calibrate`, measured on `test`; effort quick; 95 % intervals clustered by person{means}."
     )
     made = (
         f"Seed{'s' * (len(a.seeds) > 1)} {', '.join(map(str, a.seeds))}; {datetime.datetime.now(datetime.UTC).date()}; "

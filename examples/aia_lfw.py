@@ -130,7 +130,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "Private: gender. Kept use: 1-to-1 matching. 13,233 images of 5,749 people at 64x64 grey (deep-funneled,",
         f"columns and rows 65 to 185), split by people into protect {FRACTIONS[0]:.0%}, attack {FRACTIONS[1]:.0%},",
         f"calibrate {FRACTIONS[2]:.0%} and test {FRACTIONS[3]:.0%}, anew for each seed.",
-        "Figures are means over the seeds, with the mean limits of the seeds' 95 % intervals (bootstrap of people) in",
+        "Figures are means over the seeds, with the mean limits of the seeds' 95 % intervals (clustered by person) in",
         "brackets. Gender: balanced accuracy of the worst fresh attacker, picked on `calibrate`, measured on `test`;",
         "chance is .500. Matching: the best of cosine, Euclidean distance and fresh matchers, picked on `calibrate`.",
         "The settings of `deep` were chosen on `attack` and `calibrate` people of seed 0 and of another split.",

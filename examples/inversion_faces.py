@@ -127,7 +127,7 @@ def one_seed(
             people = len(np.unique(pack.label("identity")[pack.rows("test")]))
             document |= {"judges": judges.about, "people": people, "findings": [asdict(f) for f in found]}
         scores = release.predict(x[pack.rows("test")])
-        document["mcc"] = {label: kept(pack, label, scores[label], seed) for label in row.labels}
+        document["mcc"] = {label: kept(pack, label, scores[label]) for label in row.labels}
         document["seconds"] = time.perf_counter() - start
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document) + "\n")
@@ -156,15 +156,14 @@ def fitted_as(row: Row, pack: Pack, out: Path, seed: int, steps: Mapping[str, in
     return fit(row.preset, {"cut": row.cut, "weights": str(plain), **row.settings})
 
 
-def kept(pack: Pack, label: str, p: Any, seed: int) -> tuple[float, float, float]:
+def kept(pack: Pack, label: str, p: Any) -> tuple[float, float, float]:
     """Matthews' correlation of the server's own classifier on test people, with its interval."""
     test = pack.rows("test")
     y = pack.label(label)[test]
     known = y >= 0
     return mcc_interval(
-        y[known], p[known].argmax(1), pack.label("identity")[test][known], classes=len(pack.classes[label]), seed=seed,
-        replicates=300,
-    )  # fmt: skip
+        y[known], p[known].argmax(1), pack.label("identity")[test][known], classes=len(pack.classes[label])
+    )
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         f"Method `inversion`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
         f"{platform.machine()}; {'quick' if options.quick else options.effort} decoders. Figures are means over the",
         "seeds of test people that neither protector nor attackers saw, with the mean limits of their 95 % intervals",
-        "(bootstrap of people). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
+        "(clustered by person). MCC is of the release's own classifier. Unless a decoder is named, the one with the",
         "highest face similarity on `calibrate` is shown. Mean image and shuffled pairs: what is got without",
         f"releases. Protected networks begin with the unprotected one and learn on: by {steps['adversarial']} steps",
         f"(`adversarial`) or {steps['default']} (`default`; at layer1 of stylised faces {steps['longer']:,}). Rows",

@@ -165,7 +165,7 @@ def write_results(path: Path, rows: Path, seeds: Sequence[int]) -> None:
         "on, 1,000 to validate (`calibrate`) and 1,000 to test, as in the paper. Private: the writer (chance .033).",
         "Use: the digit, which no method sees. Figures are balanced accuracies of fresh attackers that learn from the",
         "releases of the 5,494, means over the seeds that were run, with the mean limits of their 95 % intervals",
-        "(bootstrap of images). Settings were chosen with figures of seed 0 in view, `test` among them: of that seed",
+        "(each digit a unit). Settings were chosen with figures of seed 0 in view, `test` among them: of that seed",
         "the figures may flatter.",
         "",
         f"    {COMMAND} --seeds {' '.join(map(str, seeds))}",

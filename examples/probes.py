@@ -14,7 +14,7 @@ from veil.data.pack import Pack
 from veil.metrics import balanced_accuracy
 
 Figure = dict[str, Any]
-"""``value``, ``low``, ``high`` (95 %, bootstrap of images, or of people where they are known), ``attacker``, ``n``."""
+"""``value``, ``low``, ``high`` (95 %, clustered by person where people are known), ``attacker``, ``n``."""
 
 
 def read(
@@ -36,7 +36,7 @@ def read(
         attackers: Names in ``veil.audit.attackers.ATTACKERS``.
         learn: Splits that attackers learn from.
         effort: Theirs.
-        seed: Theirs, and the bootstrap's.
+        seed: Theirs.
     """
     y, classes = pack.label(label), len(pack.classes[label])
     train, validation, test = (pack.rows(*s, known=(label,)) for s in (tuple(learn), ("calibrate",), ("test",)))
@@ -51,9 +51,7 @@ def read(
 
     best = max(attackers, key=quality)
     people = pack.labels["identity"][test] if "identity" in pack.labels and label != "identity" else None
-    value, low, high = balanced_accuracy_interval(
-        y[test], scores[best](x[test]).argmax(1), people, classes=classes, seed=seed
-    )
+    value, low, high = balanced_accuracy_interval(y[test], scores[best](x[test]).argmax(1), people, classes=classes)
     return {"value": value, "low": low, "high": high, "attacker": best, "n": len(test)}
 
 

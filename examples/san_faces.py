@@ -109,7 +109,7 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
         "",
         f"Method `san`; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__}, "
         f"{platform.machine()}. People disjoint;",
-        "figures are of the `test` split, with 95 % intervals (bootstrap of people) in brackets.",
+        "figures are of the `test` split, with 95 % intervals (clustered by person) in brackets.",
         "Gender (balanced accuracy, chance .5): classifiers that learned from originals alone, each (below .5 the",
         "opposite of what they say is right more often); then the worst attacker that learned from releases, picked on",
         "`calibrate`. Matching: AUC of a matcher that learned from originals, release with release and release with",

@@ -123,7 +123,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "Grey images, 50x50, split at random: 50 % to protect, 20 % to attack, 15 % to calibrate, 15 % to test.",
         "Private: who it is. Use: one of seven expressions (chance .143). Every release is one of a few images of the",
         "target. Attackers, a table and a network (plain CNN), learn on protect and attack; shown is the one picked on",
-        "calibrate. One seed for each target; bootstrap of images. Certificate: on every attacker, 95 %. Preset",
+        "calibrate. One seed for each target; images are the units. Certificate: on every attacker, 95 %. Preset",
         "`default`; for 60 characters with hide=2 and keep=1, which were compared with it on another population.",
         "",
         "| characters | target | codes | who it is | chance | certificate | expression |",

@@ -126,7 +126,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "MobileFaceNet (128 values, compared by cosine) and dlib (128 values, far from 0, compared by distance); split",
         f"by people into protect {FRACTIONS[0]:.0%}, attack {FRACTIONS[1]:.0%}, calibrate {FRACTIONS[2]:.0%} and test",
         f"{FRACTIONS[3]:.0%}, anew for each seed.",
-        "Figures are means over the seeds, with the mean limits of the seeds' 95 % intervals (resamples of people) in",
+        "Figures are means over the seeds, with the mean limits of the seeds' 95 % intervals (clustered by person) in",
         "brackets. Gender: balanced accuracy of the worst fresh attacker, picked on `calibrate`, measured on `test`;",
         "chance is .500. Matching: the best of cosine, Euclidean distance and fresh matchers,",
         "picked on `calibrate`.",

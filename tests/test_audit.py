@@ -237,7 +237,23 @@ def test_the_order_of_subjects_and_the_number_of_processes_change_nothing(monkey
     assert [one[0].release, two[0].release] == ["Input", "own"]
 
 
-def test_the_seed_changes_networks_pairs_and_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("release", ["nothing", "everything"])
+def test_no_finding_has_an_interval_without_width(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("RBF SVM", "logistic regression"))
+    pack, _, _ = _population()
+    told = np.stack([pack.label(name) for name in ("gender", "identity")], 1).astype(np.float32)
+    x = told if release == "everything" else np.zeros_like(told)
+    subjects = [Subject(name="Input", x=pack.x, role="input"), Subject(name=release, x=x, role="method")]
+    found = audit(subjects, pack, private=["gender"], utility=["identity", "smile"], effort="quick", jobs=1)
+    estimated = [f for f in _pick(found, release=release, status="ok") if f.attacker != "majority"]
+    assert {f.code.split(".")[0] for f in estimated} >= {"attribute", "verification", "utility", "linkability"}
+    for f in estimated:
+        assert f.low is not None
+        assert f.high is not None
+        assert f.high - f.low > 0.005, f
+
+
+def test_the_seed_changes_networks_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_QUICK", ("RBF SVM",))
     monkeypatch.setattr(run, "MATCHERS", {})
     pack, own, _ = _population()
@@ -888,12 +904,12 @@ def test_values_whose_squares_overflow_are_refused() -> None:
         audit([Subject(name="r", x=x, role="method")], pack, private=["gender"], utility=[], jobs=1)
 
 
-def test_bits_draw_people_and_stay_within_what_codes_can_say() -> None:
+def test_bits_count_people_and_stay_within_what_codes_can_say() -> None:
     who = np.repeat(np.arange(100), 20)
     codes = np.random.default_rng(0).integers(8, size=100)[who]  # each person's images have one code
     pack = Pack.from_arrays(codes[:, None].astype(np.float32), {"identity": who}, split=["test"] * len(who))
-    by_person = run._bits("r", codes, pack, 0, 0.95)
+    by_person = run._bits("r", codes, pack, 0.95)
     alone = Pack.from_arrays(pack.x, {"identity": np.arange(len(who))}, split=["test"] * len(who))
-    by_row = run._bits("r", codes, alone, 0, 0.95)
+    by_row = run._bits("r", codes, alone, 0.95)
     assert by_person.high - by_person.low > 2 * (by_row.high - by_row.low)
     assert by_person.low < by_person.value <= by_person.high <= 3

@@ -26,6 +26,26 @@ def step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("aia_step")
 
 
+def test_coverage_counts_what_intervals_held_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    coverage = importlib.import_module("coverage")
+    monkeypatch.setattr(coverage, "POPULATION", 60)
+    page = tmp_path / "results" / "coverage.md"
+    arguments = ["--draws", "3", "--pair-draws", "2", "--people", "30"]
+    monkeypatch.setattr("sys.argv", ["x", *arguments, "--results", str(page)])
+
+    coverage.main()
+
+    text = page.read_text()
+    assert f"python benchmarks/coverage.py {' '.join(arguments)}" in text
+    assert text.count("| AUC | 0") == text.count("| TAR at FAR 1 % | 0") == 6
+    assert text.count("| verification.eer, vectors") == 3
+    tally = coverage.Tally(truth=0.5)
+    for low, high in ((0.4, 0.6), (0.5, 0.6), (0.51, 0.6), (0.3, 0.4)):
+        tally.add(coverage.Interval(0.5, low, high))
+    assert tally.cell() == "**50.0** (25.0 / 25.0) 0.12"
+
+
 def test_benchmark_compares_times_and_writes(step: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "results" / "step.md"
     arguments = ["--size", "16", "--batch", "8", "--people", "40", "--rounds", "2", "--steps", "1", "--checked", "2"]

@@ -276,3 +276,29 @@ def test_scatter_by_hand_and_of_a_known_population():
     twice = metrics.People.of(vectors[rows], np.repeat(np.arange(len(copies)), 3)).scatter()
     weighted = metrics.People.of(vectors, np.repeat(np.arange(4000), 3)).scatter(weights)
     assert (weighted.within, weighted.between) == pytest.approx((twice.within, twice.between))
+
+
+def test_placements_average_to_the_auc_on_either_side() -> None:
+    r = np.random.default_rng(0)
+    same = r.random(60) < 0.4
+    scores = np.round(r.normal(size=60) + same, 1)  # with ties
+    placed = metrics.rank(scores, same).placements()
+    for row in range(60):
+        others = scores[same != same[row]]
+        above = np.mean((scores[row] > others) + (scores[row] == others) / 2)
+        assert placed[row] == pytest.approx(above if same[row] else 1 - above, abs=1e-12)
+    for side in (same, ~same):
+        assert placed[side].mean() == pytest.approx(metrics.auc(scores, same), abs=1e-12)
+
+
+def test_the_influence_on_the_lda_score_is_its_slope() -> None:
+    r = np.random.default_rng(0)
+    who = r.integers(0, 15, 60)
+    people = metrics.People.of(r.normal(size=(60, 5)) + r.normal(size=(15, 5))[who], who)
+    once = people.scatter().lda
+    slopes = np.array(
+        [(people.scatter(np.ones(15) + 1e-6 * (np.arange(15) == i)).lda - once) / 1e-6 for i in range(15)]
+    )
+    # Less the mean: twice as many people of each kind tell the same score.
+    np.testing.assert_allclose(people.lda_influence(), slopes - slopes.mean(), atol=1e-6 * abs(slopes).max() + 1e-7)
+    assert abs(people.lda_influence().sum()) < 1e-12

@@ -81,7 +81,7 @@ def measure(
         utility: ``"identity"``, or a label to read. Identity is not measured where the pack does not say who is seen.
         noises: Norms to measure, >= 0; :data:`NOISES` if None, :data:`STEPS` under a budget.
         budget: Stop at the first noise that meets it; then also measure half-way to the one before.
-        seed: Seeds attackers, pairs and bootstrap.
+        seed: Seeds attackers and pairs.
         jobs: Processes; the number of processors if None.
         looks: Points among which a choice will be made by their upper limits. Each limit then holds with a miss rate
             so many times smaller (Bonferroni): the least noise that seems to do was looked for, and luck found it.

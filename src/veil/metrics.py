@@ -1,4 +1,4 @@
-"""Figures of merit, all of which take sample weights, so that a bootstrap is a change of weights.
+"""Figures of merit, all of which take sample weights.
 
 A row of integer weight w counts exactly as w copies of it would. Where a figure is undefined (no weight on one of the
 two sides of a ROC curve, say) it is NaN; the callers turn that into "not applicable".
@@ -189,6 +189,18 @@ class Ranking:
         far = self._shares(weights * self.impostor)
         return Roc(thresholds=self.thresholds, far=far, tar=tar)
 
+    def placements(self) -> Floats:
+        """For each row ``(n,)``, in the rows' order, the share of the other side that it is in order with, ties half.
+
+        Genuine rows should lie above impostors. The mean over either side is the AUC; NaN where a side is empty.
+        """
+        roc = self.roc_ordered(np.ones(len(self.order)))
+        level = np.arange(len(self.order)) if self.ends is None else np.searchsorted(self.ends, range(len(self.order)))
+        far, tar = ((shares[1:] + shares[:-1]) / 2 for shares in (roc.far, roc.tar))
+        placed = np.empty(len(self.order))
+        placed[self.order] = np.where(self.genuine > 0, 1 - far[level], tar[level])
+        return placed
+
     def _shares(self, weights: Floats) -> Floats:
         sums = np.empty(len(weights) + 1)
         sums[0] = 0
@@ -372,7 +384,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class People:
-    """What the scatter of vectors by people is made of, summed once for the weightings of a bootstrap.
+    """What the scatter of vectors by people is made of, summed once.
 
     Attributes:
         count: ``(P,)`` vectors of each person.
@@ -408,3 +420,17 @@ class People:
         # Means spread less around their own mean than around that of all people, by 1 - 1 / P.
         spread = float(share @ self.gram.diagonal() - share @ self.gram @ share) / (1 - 1 / float(w.sum()))
         return Scatter(within, max(spread - within * float(share @ (1 / self.count)), 0.0))
+
+    def lda_influence(self) -> Floats:
+        """By how much the LDA score moves with each person's weight ``(P,)``; where it is 0, that of what was cut."""
+        people = len(self.count)
+        free, once = self.count.sum() - people, (1 / self.count).mean()
+        within = self.squares.sum() / free
+        spread = self.gram.diagonal().mean()
+        ratio = spread / (1 - 1 / people) / within - once
+        moved = (self.squares - within * (self.count - 1)) / free
+        between = (
+            (self.gram.diagonal() - spread) / (people - 1) - moved * once - within * (1 / self.count - once) / people
+        )
+        influence: Floats = (between - ratio * moved) / within
+        return influence

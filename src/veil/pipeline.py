@@ -345,7 +345,7 @@ def audit_pack(
         utility: ``"identity"``, or labels to read.
         baselines: Methods of :data:`veil.methods.METHODS` to put on the unprotected input as controls; if None LEACE
             where a label is private.
-        seed: Seeds attackers, pairs and bootstrap.
+        seed: Seeds attackers and pairs.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         jobs: Processes; one for each processor if None.
         attack_on: Splits that attackers train on.

@@ -236,8 +236,8 @@ def decision(scores: NDArray[Any], y: NDArray[np.int64], classes: int) -> Callab
 def undecided(predicted: NDArray[Any], y: NDArray[Any]) -> str:
     """Why decisions ``(n,)`` have no figure, or "": all are one class, and ``y`` ``(n,)`` has several.
 
-    Such a decision is right as often as a coin, and in every resample: "50 %, from 50 to 50 %" would claim to know what
-    only the threshold is to blame for.
+    Such a decision is right as often as a coin, whoever the people are: a figure would claim to know what only the
+    threshold is to blame for.
     """
     if len(np.unique(y)) > 1 and (predicted == predicted[0]).all():
         return "names one class for everybody, so that its decision tells nothing of what it knows: see its AUC"

@@ -46,7 +46,7 @@ from veil.audit.attackers import (
     train,
 )
 from veil.audit.findings import NO_BETTER, Finding
-from veil.audit.intervals import cluster_bootstrap, rate_interval
+from veil.audit.intervals import Persons, positive, rate_interval
 from veil.audit.linkage import firsts
 from veil.data.pack import Pack, flat
 from veil.engine import Player, Run, perceptual
@@ -58,6 +58,14 @@ from veil.nets import ImageDiscriminator, MirrorDecoder, map_shape, mlp, to_inpu
 Redraw = Callable[[NDArray[Any]], NDArray[Any]]
 Values = dict[str, NDArray[np.float64]]  # for each figure its value of every image, (n,)
 
+WITHIN: Mapping[str, tuple[float, float]] = {
+    "ssim": (-1.0, 1.0),
+    "psnr": (0.0, metrics.PSNR_MOST),
+    "perceptual": (0.0, 4.0),
+    "face_similarity": (-1.0, 1.0),
+    "similarity": (-1.0, 1.0),
+}
+"""Least and largest value of each figure of an image."""
 _MEASURED = 2000  # images of the test split that are redrawn and judged
 _LINEAR = (1500, 4000, 4000)  # rows that the linear decoder learns from, for each effort
 _BATCH = 64
@@ -450,7 +458,7 @@ def invert(
         feature_map: ``(C, H, W)`` where releases are flattened maps.
         attack_on: Splits that decoders train on.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
-        seed: Seeds decoders, draws and bootstrap.
+        seed: Seeds decoders and draws.
         level: Coverage of the intervals.
         pictures: Folder for what the worst decoder redraws of :func:`shown` images.
         decoders: Which of :data:`DECODERS`; without the weak one the control of shuffled pairs, another, is left out.
@@ -466,9 +474,9 @@ def invert(
         return np.broadcast_to(average, (len(rows), *average.shape))
 
     figures: Callable[..., tuple[list[Finding], Values]] = partial(
-        _figures, pack=pack, test=test, judges=judges, seed=seed, **common
+        _figures, pack=pack, test=test, judges=judges, **common
     )
-    lda = _lda(x, pack, test, seed=seed, **common)
+    lda = _lda(x, pack, test, **common)
     controls, without = figures(nothing(test.rows), attacker=MEAN, role="control", without={})
     if role == "input":
         itself = np.asarray(pack.x[test.rows])
@@ -572,7 +580,7 @@ def _mean(pack: Pack, attack_on: Sequence[str]) -> NDArray[Any]:
 
 def _figures(
     drawn: NDArray[Any], *, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str,
-    without: Values, seed: int, level: float, release: str, worst: bool = False,
+    without: Values, level: float, release: str, worst: bool = False,
 ) -> tuple[list[Finding], Values]:  # fmt: skip
     """Findings of what was redrawn of the test images, and their values; ``without`` are those got without releases.
 
@@ -583,28 +591,29 @@ def _figures(
     features = flat(drawn) if not images else None if judges.matcher is None else judges.matcher(drawn)
     out, figures = [], alike(drawn, originals, judges, features)
     for name, values in figures.items():
-        value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
+        value, low, high = rate_interval(values, test.groups, level=level, within=WITHIN[name])
         known, note = value, judges.about
         if name in without:
             known = float(without[name].mean())
-            note = _said(_gain(name, values, without[name]), test, note, seed=seed, level=level)
+            note = _said(name, _gain(name, values, without[name]), test, note, level=level)
         out.append(
             Finding(code=f"inversion.{name}", release=release, target="image", attacker=attacker, role=role,
                     value=value, low=low, high=high, level=level, n=len(values), chance=known, worst=worst, note=note)
         )  # fmt: skip
-    out.append(_rank1(features, pack, test, judges, attacker, role, seed, level, release, worst))
+    out.append(_rank1(features, pack, test, judges, attacker, role, level, release, worst))
     return out, figures
 
 
-def _said(gain: NDArray[np.float64], test: _Test, note: str, *, seed: int, level: float) -> str:
+def _said(figure: str, gain: NDArray[np.float64], test: _Test, note: str, *, level: float) -> str:
     """The note of an attack, which begins with :data:`NO_BETTER` unless the gain ``(n,)`` has an interval above 0."""
-    _, least, _ = rate_interval(gain, test.groups, seed=seed, level=level)
+    most = WITHIN[figure][1] - WITHIN[figure][0]
+    _, least, _ = rate_interval(gain, test.groups, level=level, within=(-most, most))
     return note if least > 0 else "; ".join(filter(None, (NO_BETTER, note)))
 
 
 def _rank1(
-    features: Floats | None, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str, seed: int,
-    level: float, release: str, worst: bool,
+    features: Floats | None, pack: Pack, test: _Test, judges: Judges, attacker: str, role: str, level: float,
+    release: str, worst: bool,
 ) -> Finding:  # fmt: skip
     """How often a redrawn image's person comes first among another image of everybody."""
     common: dict[str, Any] = {
@@ -620,14 +629,14 @@ def _rank1(
     metric = verification.Metric(centre=judges.centre)
     hits = firsts(features[probes], gallery, test.own[probes], metric)
     assert test.groups is not None
-    value, low, high = rate_interval(hits, test.groups[probes], seed=seed, level=level)
+    value, low, high = rate_interval(hits, test.groups[probes], level=level)
     return Finding(
         value=value, low=low, high=high, n=len(probes), chance=1 / len(test.gallery), worst=worst,
         note=f"{len(probes):,} redrawn images among another image of {len(test.gallery):,} people", **common,
     )  # fmt: skip
 
 
-def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, seed: int, level: float) -> list[Finding]:
+def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, level: float) -> list[Finding]:
     """How far people stand apart in the releases: between / within their scatter."""
     known = np.flatnonzero(test.groups >= 0) if test.groups is not None else np.arange(0)
     common: dict[str, Any] = {
@@ -640,10 +649,10 @@ def _lda(x: NDArray[Any], pack: Pack, test: _Test, *, release: str, seed: int, l
     scatter = people.scatter()
     if not math.isfinite(scatter.lda):
         return [Finding(status="not_applicable", note="needs people of two images each, which differ", **common)]
-    value, low, high = cluster_bootstrap(
-        lambda w: people.scatter(w).lda, np.arange(len(people.count)), seed=seed, replicates=300, level=level
-    )
-    note = f"within {scatter.within:.6g}, between {scatter.between:.6g}, {len(people.count):,} people"
+    number = len(people.count)
+    spread = Persons.of(None, number).spread(people.lda_influence())
+    value, low, high = positive(scatter.lda, spread, number, level=level)
+    note = f"within {scatter.within:.6g}, between {scatter.between:.6g}, {number:,} people"
     return [Finding(value=value, low=low, high=high, chance=0.0, note=note, **common)]
 
 
@@ -715,10 +724,10 @@ def _features(
     chance = float(guess.mean())
     judged["mean feature"] = (guess, "control")
     for name, (values, role) in judged.items():
-        value, low, high = rate_interval(values, test.groups, seed=seed, level=level)
+        value, low, high = rate_interval(values, test.groups, level=level, within=WITHIN["similarity"])
         note = "cosine to the matcher's features of the original"
         if role == "attack":
-            note = _said(values - guess, test, note, seed=seed, level=level)
+            note = _said("similarity", values - guess, test, note, level=level)
         out.append(
             Finding(attacker=name, role=role, value=value, low=low, high=high, chance=chance, worst=name == worst,
                     note=note, **common)

@@ -214,8 +214,8 @@ def identification(
         among: What the records are.
         release: The release's name.
         attacker: Who compares.
-        seed: Draws the images that stand in the gallery, and the bootstrap.
-        level: Coverage of the interval. It draws people among the releases that are looked for; the gallery stays.
+        seed: Draws the images that stand in the gallery.
+        level: Coverage of the interval, whose people are those of the releases that are looked for; the gallery stays.
         metric: How two vectors are compared.
     """
     rng = np.random.default_rng(seed)
@@ -235,16 +235,16 @@ def identification(
     hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], metric)
     return _rank1(
         code, hits, identity[rows[looked_for]], len(kept), f"{among} of {len(kept):,} people", release=release,
-        attacker=attacker, seed=seed, level=level,
+        attacker=attacker, level=level,
     )  # fmt: skip
 
 
 def _rank1(
     code: str, hits: NDArray[np.float64], people: NDArray[np.int64], records: int, among: str, *, release: str,
-    attacker: str, seed: int, level: float,
+    attacker: str, level: float,
 ) -> Finding:  # fmt: skip
     """The share of hits ``(P,)`` of releases of ``people`` ``(P,)`` that were looked for among so many records."""
-    value, low, high = rate_interval(hits, people, seed=seed, level=level)
+    value, low, high = rate_interval(hits, people, level=level)
     return Finding(
         code=code, release=release, target="identity", attacker=attacker, role="attack", value=value, low=low,
         high=high, level=level, n=len(hits), chance=1 / records, worst=True,
@@ -277,7 +277,7 @@ def linkage(
         calibrate: Rows that choose between linkers.
         test: Rows that are measured.
         release: Its name.
-        seed: Seeds linkers, draws and bootstrap.
+        seed: Seeds linkers and draws.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         level: Coverage of the intervals.
     """
@@ -349,16 +349,8 @@ def _linkability(
     b = np.concatenate([np.arange(len(probes)), other.ravel()[strangers]])
     own = np.arange(len(a)) < len(probes)
     pairs = verification.Pairs(a=a, b=b + len(probes), same=own, group_a=identity[rows[a]], group_b=identity[rows[b]])
-    figures = verification.verify(
-        verification.scores(both, pairs, kind=metric.kind),
-        pairs,
-        None,
-        None,
-        seed=seed,
-        level=level,
-        replicates=100,
-        fars=(),
-    )
+    alike = verification.scores(both, pairs, kind=metric.kind)
+    figures = verification.verify(alike, pairs, None, None, level=level, fars=())
     auc = next(f for f in figures if f.code == "verification.auc")
     hits = firsts(probes, gallery, np.arange(len(probes)), metric)
     return [
@@ -366,7 +358,7 @@ def _linkability(
         .finding(release=release, attacker=attacker, role="attack", worst=auc.status == "ok"),
         _rank1(
             "linkability.rank1", hits, identity[rows[: len(probes)]], n, f"{n:,} originals", release=release,
-            attacker=attacker, seed=seed, level=level,
+            attacker=attacker, level=level,
         ),
     ]  # fmt: skip
 

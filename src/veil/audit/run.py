@@ -181,7 +181,7 @@ def audit(
         pack: Labels and splits; its ``x`` is read for inversion alone.
         private: Labels to attack.
         utility: ``"identity"`` for verification, or labels to read.
-        seed: Seeds attackers, pairs and bootstrap.
+        seed: Seeds attackers and pairs.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
         jobs: Processes; the number of processors if None. 1 runs everything in this process.
         attack_on: Splits that attackers and matchers train on. ``("protect", "attack")`` gives them the protector's own
@@ -267,7 +267,7 @@ def audit(
             call = delayed(_transfer)(reference, shown, pack, name, tuple(attack_on), effort, seed, level, files)
             add(call, "transfer", *(kept if name == "identity" else read), list(shown))
         alike = [name for name in shown if name != reference.name]
-        call = delayed(_likeness)(reference, shown, pack, seed, level)
+        call = delayed(_likeness)(reference, shown, pack, level)
         add(call, "likeness", "utility.ssim", "image", "utility", alike)
     tasks += [
         _Task(call=delayed(_attack)(job), failed=_failed(job))
@@ -305,7 +305,7 @@ def audit(
         findings += _mean_mcc(subject.name, labels, [f for f in findings if f.release == subject.name], level)
         findings += [f for kind in _KINDS_ABOUT for f in about[subject.name].get(kind, [])]
         if subject.codes is not None:
-            findings.append(_bits(subject.name, subject.codes, pack, seed, level))
+            findings.append(_bits(subject.name, subject.codes, pack, level))
     return findings + _gains(findings, subjects, private)
 
 
@@ -477,28 +477,26 @@ def _attack(job: _Job) -> _Outcome:
 
     if job.role == "control":
         # Its scores, not its decision: a threshold set on shuffled labels may give away nothing of a leak.
-        interval = auc_interval(y, test, groups, classes=job.classes, seed=job.seed, replicates=300)
-        people = intervals.trials_of(y, intervals.drawn_units(groups, len(y)))
-        interval = intervals.widened(interval, people, level=0.95, to=job.level)
+        interval = auc_interval(y, test, groups, classes=job.classes, level=job.level)
         return _Outcome(**_names(job), validation=-1.0, findings=(finding("auc", interval, 0.5),))
 
     # A table's own decision is Bayes' rule already.
     decide = largest if job.attacker in FINITE else decision(seen, problem.y_validation, job.classes)
     predicted = decide(test)
-    kwargs: dict[str, Any] = {"classes": job.classes, "seed": job.seed, "level": job.level}
+    kwargs: dict[str, Any] = {"classes": job.classes, "level": job.level}
     why = undecided(predicted, y)
 
-    def decided(figure: str, interval: Callable[..., Interval], chance: float, **options: Any) -> Finding:
+    def decided(figure: str, interval: Callable[..., Interval], chance: float) -> Finding:
         if why:
             return Finding(code=_code(job, figure), chance=chance, status="not_applicable", note=why, **_common(job))
-        return finding(figure, interval(y, predicted, groups, **options, **kwargs), chance)
+        return finding(figure, interval(y, predicted, groups, **kwargs), chance)
 
     found = [
         decided("balanced_accuracy", balanced_accuracy_interval, _chance(job)),
-        finding("auc", auc_interval(y, test, groups, replicates=300, **kwargs), 0.5),
+        finding("auc", auc_interval(y, test, groups, **kwargs), 0.5),
     ]
     if job.role == "utility":
-        found.append(decided("mcc", mcc_interval, 0.0, replicates=300))
+        found.append(decided("mcc", mcc_interval, 0.0))
     validation = quality(seen, problem.y_validation, job.classes)
     return _Outcome(**_names(job), validation=validation, findings=tuple(found))
 
@@ -600,24 +598,16 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
     return found
 
 
-def _bits(name: str, codes: NDArray[np.int64], pack: Pack, seed: int, level: float) -> Finding:
+def _bits(name: str, codes: NDArray[np.int64], pack: Pack, level: float) -> Finding:
     """What a finite release says at all: the entropy of its codes on ``test``, in bits."""
-    most = float(np.log2(len(np.unique(codes))))
     rows = pack.rows("test")
-    _, code = np.unique(codes[rows], return_inverse=True)
-    people = pack.label("identity")[rows] if "identity" in pack.labels else np.arange(len(rows))
-
-    def entropy(weights: NDArray[np.float64]) -> float:
-        p = np.bincount(code, weights=weights)
-        p = p[p > 0] / p.sum()
-        return float(-(p @ np.log2(p)))
-
-    # Percentiles of a bootstrap lie below the figure, for resamples lack rare codes: they are reflected about it.
-    value, low, high = intervals.cluster_bootstrap(entropy, people, seed=seed, replicates=300, level=level)
+    groups = pack.label("identity")[rows] if "identity" in pack.labels else None
+    most = float(np.log2(max(len(np.unique(codes)), 2)))  # a code that was never seen may be there, too
+    used = np.unique(codes[rows])
+    value, low, high = intervals.entropy_interval(codes[rows], groups, most=most, level=level)
     return Finding(
-        code="utility.bits", release=name, target="any", attacker="counts", role="utility", value=value,
-        low=max(0.0, min(value, 2 * value - high)), high=max(value, min(most, 2 * value - low)), level=level,
-        n=len(rows), chance=0.0, note=f"{code.max() + 1} codes in use",
+        code="utility.bits", release=name, target="any", attacker="counts", role="utility", value=value, low=low,
+        high=high, level=level, n=len(rows), chance=0.0, note=f"{len(used)} codes in use",
     )  # fmt: skip
 
 
@@ -727,9 +717,7 @@ def _match(
             pairs["test"],
             found["calibrate"],
             pairs["calibrate"],
-            seed=seed,
             level=level,
-            replicates=200 if name == best else 50,
         )
         findings += [f.finding(release=subject.name, attacker=name, worst=name == best) for f in figures]
     for attribute in private:
@@ -741,9 +729,7 @@ def _match(
             pairs["test"].where(masks["test"]),
             scores[best]["calibrate"][masks["calibrate"]],
             pairs["calibrate"].where(masks["calibrate"]),
-            seed=seed,
             level=level,
-            replicates=200,
         )
         target = f"identity|same {attribute}"
         findings += [f.finding(release=subject.name, attacker=best, target=target, worst=True) for f in figures]
@@ -830,12 +816,10 @@ def _transfer(
     return [(name, "transfer", figures) for name, figures in found.items()]
 
 
-def _likeness(
-    reference: Subject, releases: Mapping[str, NDArray[Any]], pack: Pack, seed: int, level: float
-) -> list[_About]:
+def _likeness(reference: Subject, releases: Mapping[str, NDArray[Any]], pack: Pack, level: float) -> list[_About]:
     """How alike releases and originals look."""
     return [
-        (name, "likeness", transfer.likeness(reference.x, x, pack, release=name, seed=seed, level=level))
+        (name, "likeness", transfer.likeness(reference.x, x, pack, release=name, level=level))
         for name, x in releases.items()
         if name != reference.name
     ]

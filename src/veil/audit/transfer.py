@@ -156,7 +156,7 @@ def classified(
         target: The label.
         attack_on: Splits whose originals they learn from.
         effort: ``"quick"``, ``"standard"`` or ``"strong"``.
-        seed: Seeds classifiers and bootstrap.
+        seed: Seeds classifiers.
         level: Coverage of the intervals.
         files: The user's own.
     """
@@ -182,7 +182,7 @@ def classified(
     best = max(reads, key=lambda name: reads[name], default=None)
     chance = 1 / len(np.unique(y[test]))
     common: dict[str, Any] = {"target": target, "role": "attack", "level": level, "n": len(test)}
-    options: dict[str, Any] = {"classes": classes, "seed": seed, "level": level}
+    options: dict[str, Any] = {"classes": classes, "level": level}
     found: dict[str, list[Finding]] = {}
     for release in releases:
         figures = []
@@ -204,7 +204,7 @@ def classified(
             else:
                 below = ["below chance" + ": its opposite is right more often" * (classes == 2)] * (high < chance)
                 figures.append(Finding(value=value, low=low, high=high, note="; ".join(below + notes), **of_decision))
-            value, low, high = auc_interval(y[test], scores, people, replicates=300, **options)
+            value, low, high = auc_interval(y[test], scores, people, **options)
             note = "; ".join(notes[:1])
             figures.append(Finding(code=_READ[1], value=value, low=low, high=high, chance=0.5, note=note, **share))
         figures += [
@@ -261,9 +261,9 @@ def matched(
                 for code, other in zip(_MATCHED, (drawn, real), strict=True):
                     both = np.concatenate([drawn, other])
                     alike = verification.scores(both, moved, kind=metric.kind, centre=metric.centre)
-                    figure = verification.verify(
-                        alike, moved, None, None, seed=seed, level=level, replicates=100, fars=()
-                    )[0].finding(release=release, attacker=name)
+                    figure = verification.verify(alike, moved, None, None, level=level, fars=())[0].finding(
+                        release=release, attacker=name
+                    )
                     notes = [figure.note] * bool(figure.note) + [f"by {by}"] + [_THEIRS] * (embed is file)
                     found[name].append(replace(figure, code=code, note="; ".join(notes)))
             reads[name] = serves
@@ -301,16 +301,18 @@ def _compared(
     return verification.serving(known, candidates, identity[check], seed=seed + 1)
 
 
-def likeness(
-    originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, seed: int, level: float
-) -> list[Finding]:
+def likeness(originals: NDArray[Any], x: NDArray[Any], pack: Pack, *, release: str, level: float) -> list[Finding]:
     """SSIM and PSNR of releases ``x`` to their originals, on ``test``."""
     rows = pack.rows("test")
     people = pack.label("identity")[rows] if "identity" in pack.labels else None
     a, b = x[rows], np.asarray(originals[rows])
     out = []
-    for code, values in (("utility.ssim", metrics.ssim(a, b)), ("utility.psnr", metrics.psnr(a, b))):
-        value, low, high = rate_interval(values, people, seed=seed, level=level)
+    ssim, psnr = (
+        ("utility.ssim", metrics.ssim(a, b), (-1.0, 1.0)),
+        ("utility.psnr", metrics.psnr(a, b), (0.0, metrics.PSNR_MOST)),
+    )
+    for code, values, within in (ssim, psnr):
+        value, low, high = rate_interval(values, people, level=level, within=within)
         out.append(
             Finding(code=code, release=release, target="image", attacker="pixels", role="utility", value=value,
                     low=low, high=high, level=level, n=len(rows), chance=0.0, worst=True)

@@ -1,19 +1,18 @@
 """Verification: how well releases tell whether two images show the same person.
 
 Pairs of images are scored, higher meaning more alike, and the scores of genuine (same person) and impostor pairs give
-ROC figures. Intervals draw persons with replacement: a person drawn w times gives each of their genuine pairs the
-weight w, and an impostor pair of persons i and j has the weight w_i w_j. This is the bootstrap of subjects of
-Bolle, Ratha & Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap", CVIU 93, 2004, and
-Poh, Martin & Bengio, IEEE TPAMI 29(3), 2007, with an impostor pair resampled through both of its persons, as Snijders
-& Borgatti, Connections 22(2), 1999, resample a network's vertices. Of the variance from single impostor pairs, as
-opposed to their persons, the product of weights counts up to three times as much as there is (Owen, "The pigeonhole
-bootstrap", Ann. Appl. Stat. 1(2), 2007): the intervals err towards too wide.
+ROC figures. Each pair has an influence on a figure (see :mod:`veil.audit.intervals`). Pairs that share a person are not
+independent, so the variance is the sum over all two pairs with a person in common of the product of their influences
+(Fafchamps & Gubert, "The formation of risk sharing networks", J. Dev. Econ. 83, 2007): squares of the persons' sums,
+less those of the impostor pairs of the same two persons, which both of them hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from veil import metrics
 from veil.audit import intervals
 from veil.audit.findings import Finding
-from veil.audit.intervals import UNDEFINED, Interval
+from veil.audit.intervals import UNDEFINED, Interval, Spread
 from veil.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -109,9 +108,64 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.a)
 
+    @cached_property
+    def shared(self) -> Shared:
+        """Who is in them: once for the figures of all releases and matchers."""
+        return Shared.of(self)
+
     def where(self, mask: NDArray[np.bool_]) -> Pairs:
         """The pairs at which ``mask`` ``(P,)`` is true."""
         return Pairs(self.a[mask], self.b[mask], self.same[mask], self.group_a[mask], self.group_b[mask])
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Who is in pairs, for the spread of figures.
+
+    Attributes:
+        first: ``(P,)`` one person of each pair, 0..U - 1.
+        second: ``(P,)`` the other; U where there is none, in genuine pairs.
+        couple: ``(P,)`` codes of the two persons of an impostor pair, 0..C - 1; C in genuine pairs.
+        people: U.
+    """
+
+    first: Indices
+    second: Indices
+    couple: Indices
+    people: int
+
+    @staticmethod
+    def of(pairs: Pairs) -> Shared:
+        unit = intervals.units(np.concatenate([pairs.group_a, pairs.group_b]), 2 * len(pairs))
+        first, second, people = unit[: len(pairs)], unit[len(pairs) :], int(unit.max(initial=-1)) + 1
+        both = np.where(pairs.same, people**2, np.minimum(first, second) * people + np.maximum(first, second))
+        couple = np.unique(both, return_inverse=True)[1].reshape(len(pairs))
+        return Shared(first, np.where(pairs.same, people, second), couple, people)
+
+    def spread(self, influence: Floats, *, twice: bool = False) -> Spread:
+        """The spread of a figure with influence values ``(P,)`` of the pairs.
+
+        A person's impostor pairs are with U - 1 others, whose mean is estimated: (U - 1) / (U - 2). What is left when
+        the couples' squares are taken off may be too little by luck. It is at least what independent couples would
+        have, and at most the squares of persons alone.
+
+        Args:
+            influence: Adds up to 0 over genuine and over impostor pairs.
+            twice: Leave the couples' squares in: too wide by at most their part, which is small where impostor pairs
+                are many, and right in the tails of a figure that few people's pairs decide.
+        """
+        scaled = np.where(self.second < self.people, influence * (self.people - 1) / (self.people - 2), influence)
+        sums = np.bincount(self.first, scaled, self.people)
+        sums += np.bincount(self.second, scaled, self.people + 1)[: self.people]
+        bessel = self.people / (self.people - 1)
+        spread = intervals.spread_of(math.sqrt(bessel) * sums, self.people - 1)
+        if twice or not spread.variance:
+            return spread
+        genuine = self.second == self.people
+        alone = np.square(np.bincount(self.first[genuine], scaled[genuine], self.people)).sum()
+        couples = np.square(np.bincount(self.couple[~genuine], scaled[~genuine])).sum()
+        independent = min(bessel * float(alone + couples), spread.variance)
+        return spread._replace(variance=max(spread.variance - bessel * float(couples), independent))
 
 
 def _choose(total: int, size: int, rng: np.random.Generator) -> Indices:
@@ -264,7 +318,9 @@ class Figure:
         level: Coverage of the interval.
         status: ``"ok"`` or ``"not_applicable"``.
         note: How many pairs of each kind and persons, or why there is no figure.
-        replicates: ``(R,)`` the resampled figures, for differences between releases; empty where there are none.
+        influence: ``(P,)`` by how much the figure moves with each pair, for differences between releases; empty where
+            there is none.
+        shared: Who is in the pairs; None where there is no influence.
     """
 
     code: str
@@ -274,7 +330,8 @@ class Figure:
     level: float
     status: str = "ok"
     note: str = ""
-    replicates: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    influence: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    shared: Shared | None = field(default=None, repr=False, compare=False)
 
     def finding(
         self, *, release: str, attacker: str, role: str = "utility", target: str = "identity", worst: bool = False
@@ -289,8 +346,7 @@ class Figure:
 
 def _counts(pairs: Pairs) -> str:
     genuine = int(pairs.same.sum())
-    people = len(np.union1d(pairs.group_a, pairs.group_b))
-    return f"{genuine:,} genuine and {len(pairs) - genuine:,} impostor pairs of {people:,} people"
+    return f"{genuine:,} genuine and {len(pairs) - genuine:,} impostor pairs of {pairs.shared.people:,} people"
 
 
 def verify(
@@ -299,25 +355,21 @@ def verify(
     calibrate_scores: NDArray[Any] | None,
     calibrate_pairs: Pairs | None,
     *,
-    seed: int,
     level: float = 0.95,
-    replicates: int = 300,
     fars: Sequence[float] = FARS,
 ) -> list[Figure]:
-    """AUC, EER, TAR at each FAR and accuracy of scored pairs, with intervals that resample persons.
+    """AUC, EER, TAR at each FAR and accuracy of scored pairs, with intervals clustered by person.
 
-    The values are exact, and so is each replicate: the scores are sorted once, a replicate is one pass over the pairs'
-    weights. The same seed and pairs give the same replicates for every release, so :func:`difference` is paired.
-    The accuracy's threshold is chosen on the calibrate pairs and held fixed.
+    The accuracy's threshold is chosen on the calibrate pairs and held fixed; those of EER and TAR move with the people
+    of the test pairs, which their intervals hold. Figures of different releases on the same pairs are paired by
+    :func:`difference`.
 
     Args:
         scores: ``(P,)``, higher meaning more alike.
         pairs: The P pairs, of the test split.
         calibrate_scores: ``(Q,)`` scores of the calibrate split's pairs; None leaves accuracy not applicable.
         calibrate_pairs: The Q pairs.
-        seed: For the bootstrap.
         level: Coverage of the intervals.
-        replicates: Number of resamples.
         fars: False-accept rates; one with fewer than :data:`IMPOSTORS_AT_FAR` / rate impostor pairs is not applicable.
     """
     impostors = int((~pairs.same).sum())
@@ -333,33 +385,19 @@ def verify(
         threshold = metrics.best_threshold(calibrate_scores, calibrate_pairs.same)
     if np.isnan(threshold):
         missing["verification.accuracy"] = "no genuine and impostor pairs of the calibrate split to set a threshold"
-    if len(np.union1d(pairs.group_a, pairs.group_b)) == 2:
-        missing = dict.fromkeys(chances, f"needs three people, two cannot be resampled; there are {_counts(pairs)}")
+    if pairs.shared.people == 2:
+        why = f"needs three people, two cannot tell how people vary; there are {_counts(pairs)}"
+        missing = dict.fromkeys(chances, why)
     if impostors in (0, len(pairs)):
         missing = dict.fromkeys(chances, f"needs both kinds of pairs, there are {_counts(pairs)}")
 
-    ranking = metrics.rank(scores, pairs.same)
-    accepted = int(np.searchsorted(-ranking.thresholds, -threshold, side="right")) - 1
-
-    def figures(roc: metrics.Roc) -> dict[str, float]:
-        found = {"verification.auc": roc.auc(), "verification.eer": roc.eer()}
-        found |= {f"verification.tar_at_far_{far:g}": roc.tar_at_far(far) for far in fars}
-        found["verification.accuracy"] = float(roc.tar[accepted] + 1 - roc.far[accepted]) / 2
-        return found
-
-    values = dict.fromkeys(chances, float("nan"))
-    resampled: list[dict[str, float]] = []
-    people = 0
+    figures: dict[str, Callable[[], tuple[Interval, Floats]]] = {}
+    curve: _Curve | None = None
     if len(missing) < len(chances):
-        values = figures(ranking.roc_ordered(np.ones(len(pairs))))
-        unit = intervals.units(np.concatenate([pairs.group_a, pairs.group_b]), 2 * len(pairs))
-        people = int(unit.max()) + 1
-        # In the order of the scores; a genuine pair's second side points at an extra entry, which weighs 1.
-        first = unit[: len(pairs)][ranking.order]
-        second = np.where(pairs.same, people, unit[len(pairs) :])[ranking.order]
-        for block in intervals.draws(people, seed=seed, replicates=intervals.enough(replicates, level)):
-            for drawn in np.pad(block, ((0, 0), (0, 1)), constant_values=1.0):
-                resampled.append(figures(ranking.roc_ordered(drawn[first] * drawn[second])))
+        curve = _Curve.of(scores, pairs, level)
+        figures = {"verification.auc": curve.auc, "verification.eer": curve.eer}
+        figures |= {f"verification.tar_at_far_{far:g}": partial(curve.tar_at_far, far) for far in fars}
+        figures["verification.accuracy"] = partial(curve.accuracy, threshold)
 
     found = []
     for code, chance in chances.items():
@@ -369,29 +407,132 @@ def verify(
                        status="not_applicable", note=missing[code])
             )  # fmt: skip
             continue
-        drawn = np.array([replicate[code] for replicate in resampled])
-        interval = intervals.percentile(values[code], drawn, level=level, trials=people)
+        interval, influence = figures[code]()
         found.append(
             Figure(code=code, interval=interval, n=len(pairs), chance=chance, level=level, note=_counts(pairs),
-                   replicates=drawn)
+                   influence=influence, shared=curve.shared if curve else None)
         )  # fmt: skip
     return found
 
 
-def difference(figure: Figure, reference: Figure) -> Interval:
-    """The interval of ``figure - reference``, paired replicate by replicate: what a release costs or gains.
+@dataclass(frozen=True)
+class _Curve:
+    """The ROC curve of scored pairs: its figures, each with its interval and the pairs' influence ``(P,)`` on it."""
 
-    Both must come from :func:`verify` with the same code, pairs, seed and number of replicates. Undefined where one is
-    not applicable. Raises ValueError for figures that cannot be paired.
+    scores: Floats
+    same: NDArray[np.bool_]
+    ranking: metrics.Ranking
+    roc: metrics.Roc
+    shared: Shared
+    level: float
+
+    @staticmethod
+    def of(scores: NDArray[Any], pairs: Pairs, level: float) -> _Curve:
+        scores = np.asarray(scores, np.float64)
+        ranking = metrics.rank(scores, pairs.same)
+        return _Curve(scores, pairs.same, ranking, ranking.roc(), pairs.shared, level)
+
+    @property
+    def genuine(self) -> int:
+        return int(self.same.sum())
+
+    @property
+    def impostors(self) -> int:
+        return len(self.same) - self.genuine
+
+    def auc(self) -> tuple[Interval, Floats]:
+        """Pairs are no more than independent: near 1, where a few decide, the variance seen may be too small."""
+        value = self.roc.auc()
+        influence = intervals.auc_influence(self.ranking)
+        spread = self.shared.spread(influence, twice=True)
+        least = intervals.auc_variance(value) / min(self.genuine, self.impostors)
+        if spread.variance:
+            spread = spread._replace(variance=max(spread.variance, least))
+        return intervals.auc_limits(value, spread, self.shared.people, level=self.level), influence
+
+    def eer(self) -> tuple[Interval, Floats]:
+        """(dFRR + s dFAR) / (1 + s), s the slope of TAR over FAR: where a weight moves a rate the threshold moves."""
+        value = self.roc.eer()
+        at = int(np.argmax(self.roc.far + self.roc.tar >= 1))
+        accepted, slope = self.scores >= self.roc.thresholds[at], self._slope(value)
+        false, missed = slope * self._far(accepted) / (1 + slope), -self._tar(accepted) / (1 + slope)
+        part = value / (1 + slope)
+        doubted = self._doubted(false, slope * part) + self._doubted(missed, part)
+        return self._bounded(value, doubted, twice=True), false + missed
+
+    def tar_at_far(self, far: float) -> tuple[Interval, Floats]:
+        """dTAR - s dFAR: what a weight adds to the impostors that are accepted the threshold makes up for."""
+        value = self.roc.tar_at_far(far)
+        at = int(np.searchsorted(self.roc.far, far, side="right")) - 1
+        accepted, slope = self.scores >= self.roc.thresholds[at], self._slope(far)
+        true, false = self._tar(accepted), slope * self._far(accepted)
+        return self._bounded(value, true - self._doubted(false, slope * far)), true - false
+
+    def accuracy(self, threshold: float) -> tuple[Interval, Floats]:
+        """At a threshold held fixed: the mean of two rates, that of genuine and that of impostor pairs."""
+        accepted = self.scores >= threshold
+        rates = np.array([accepted[self.same].mean(), 1 - accepted[~self.same].mean()])
+        influence = (self._tar(accepted) - self._far(accepted)) / 2
+        # Everybody is in pairs of both kinds: together they are worth as many trials as there are people.
+        rows, people = np.array([self.genuine, self.impostors]), np.full(2, self.shared.people / 2)
+        spread = self.shared.spread(influence)
+        return intervals.mean_of_rates(float(rates.mean()), rates, rows, people, spread, level=self.level), influence
+
+    def _bounded(self, value: float, influence: Floats, *, twice: bool = False) -> Interval:
+        spread = self.shared.spread(influence, twice=twice)
+        return intervals.bounded(value, spread, self.shared.people, level=self.level)
+
+    def _doubted(self, influence: Floats, rate: float) -> Floats:
+        """The influence on a small rate that a threshold hangs on, enlarged where people are too few to know the rate.
+
+        A rate of relative variance r moves the threshold by more than the linear part that influence tells, the more so
+        as r is known little better than the rate. With 1 + r in the variance intervals of 30 people cover
+        (docs/results/coverage.md).
+        """
+        relative = self.shared.spread(influence).variance / rate**2 if rate > 0 else 0.0
+        return influence * math.sqrt(1 + relative)
+
+    def _tar(self, accepted: NDArray[np.bool_]) -> Floats:
+        """The pairs' influence on the share of genuine pairs accepted."""
+        return np.where(self.same, (accepted - accepted[self.same].mean()) / self.genuine, 0.0)
+
+    def _far(self, accepted: NDArray[np.bool_]) -> Floats:
+        """The pairs' influence on the share of impostor pairs accepted."""
+        return np.where(self.same, 0.0, (accepted - accepted[~self.same].mean()) / self.impostors)
+
+    def _slope(self, far: float) -> float:
+        """By how much TAR rises with FAR there: between half and twice its odds, where enough impostors lie."""
+        if not 0 < far < 1:
+            return 0.0
+        below, above = far / (2 - far), 2 * far / (1 + far)
+        low, high = np.interp([below, above], self.roc.far, self.roc.tar)
+        return float(high - low) / (math.log(4) * far * (1 - far))
+
+
+def difference(figure: Figure, reference: Figure) -> Interval:
+    """The interval of ``figure - reference``, paired pair by pair: what a release costs or gains.
+
+    Both must come from :func:`verify` with the same code and pairs. Where no pair tells them apart, up to as many
+    people may as could be missed with luck among those that there are. Undefined where one is not applicable. Raises
+    ValueError for figures that cannot be paired.
     """
     if figure.code != reference.code:
         raise ValueError(f"a difference needs two figures of one code, got {figure.code} and {reference.code}")
     if "not_applicable" in (figure.status, reference.status):
         return UNDEFINED
-    if figure.n != reference.n or len(figure.replicates) != len(reference.replicates):
-        raise ValueError(f"the figures of {figure.code} are not of the same pairs and replicates")
+    shared, other = figure.shared, reference.shared
+    if (
+        shared is None
+        or other is None
+        or not (np.array_equal(shared.first, other.first) and np.array_equal(shared.second, other.second))
+    ):
+        raise ValueError(f"the figures of {figure.code} are not of the same pairs")
     value = figure.interval.value - reference.interval.value
-    return intervals.percentile(value, figure.replicates - reference.replicates, level=figure.level)
+    spread = shared.spread(figure.influence - reference.influence, twice=figure.code == "verification.auc")
+    if not spread.variance:
+        unseen = intervals.wilson(0, shared.people, figure.level).high
+        return Interval(value, max(value - unseen, -1.0), min(value + unseen, 1.0))
+    return intervals.bounded(value, spread, shared.people, level=figure.level, within=(-1.0, 1.0))
 
 
 def ten_fold(scores: NDArray[Any], same: NDArray[Any], fold: NDArray[Any], *, level: float = 0.95) -> Figure:
@@ -399,7 +540,7 @@ def ten_fold(scores: NDArray[Any], same: NDArray[Any], fold: NDArray[Any], *, le
 
     A fold's accuracy is the mean of its true-accept and true-reject rate, which is the protocol's plain accuracy where
     a fold has as many genuine as impostor pairs; folds restricted to the people of one split are uneven. The interval
-    is Student's over the ten folds, whose people are disjoint, cut to [0, 1]; where all folds are without an error,
+    is Student's over the ten folds, whose people are disjoint, cut to [0, 1]; where all folds are equally good,
     Wilson's for as many trials as there are pairs of the rarer kind. Not applicable where a fold lacks genuine or
     impostor pairs. Huang et al., "Labeled Faces in the Wild", tech. rep. 07-49, 2007.
 
@@ -431,9 +572,9 @@ def ten_fold(scores: NDArray[Any], same: NDArray[Any], fold: NDArray[Any], *, le
         inside = fold == name
         threshold = metrics.best_threshold(scores[~inside], same[~inside])
         accuracies.append(metrics.accuracy_at(scores[inside], same[inside], threshold))
-    value = float(np.mean(accuracies))
-    if value == 1:
+    value, deviation = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
+    if deviation <= 1e-12:
         rarer = min(genuine, len(same) - genuine)
-        return figure(intervals.wilson(rarer, rarer, level), "ok", note)
-    half = intervals.student_quantile(level, FOLDS - 1) * float(np.std(accuracies, ddof=1)) / np.sqrt(FOLDS)
+        return figure(intervals.wilson(value * rarer, rarer, level), "ok", note)
+    half = intervals.student_quantile(level, FOLDS - 1) * deviation / np.sqrt(FOLDS)
     return figure(Interval(value, max(0.0, value - half), min(1.0, value + half)), "ok", note)

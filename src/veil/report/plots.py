@@ -289,7 +289,8 @@ def _points(document: Document, private: str, utility: str) -> list[_Point]:
 def _span(finding: Finding) -> tuple[float, ...]:
     """Low, value and high as the axes show them; the value itself stands for an end that is missing.
 
-    A percentile interval may leave its estimate outside: the ends returned never do, so that no bar points backwards.
+    Limits in a file of anybody's may leave their estimate outside: the ends returned never do, so that no bar points
+    backwards.
     """
     value = finding.value or 0.0
     low, high = (value if end is None else end for end in (finding.low, finding.high))
