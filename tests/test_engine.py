@@ -371,20 +371,27 @@ def python(code: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("name", KILLED)
-def test_killed_run_resumes_bit_equal(tmp_path, name):
-    file = tmp_path / "run.ckpt"
-    child = python(f"import test_engine; test_engine.killed_child({name!r}, {str(file)!r})")
+def resuming_child(name: str, checkpoint: str) -> None:
+    """Resumes where another was killed; equal to a run in one go, of this process, which has run nothing else."""
     config, pack, done = KILLED[name]
-    whole = fitted(config, pack())
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == -signal.SIGKILL, errors.decode()
+    file = Path(checkpoint)
     assert torch.load(file, weights_only=True)["done"] == done
-    resumed = fitted(config, pack(), checkpoint=file, every=3, resume=True)
+    whole, resumed = fitted(config, pack()), fitted(config, pack(), checkpoint=file, every=3, resume=True)
     assert_bit_equal(whole, resumed)
     players = ("guard", "encoder", "auto-encoder", "protector")
     steps = [step for step, stage, player, _ in resumed.run.curves if stage in LAST and player in players]
     assert steps == [*range(8)]
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_killed_run_resumes_bit_equal(tmp_path, name):
+    file = str(tmp_path / "run.ckpt")
+    child = python(f"import test_engine; test_engine.killed_child({name!r}, {file!r})")
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL, errors.decode()
+    child = python(f"import test_engine; test_engine.resuming_child({name!r}, {file!r})")
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 0, errors.decode()
 
 
 def test_interrupted_paper_run_resumes_bit_equal(tmp_path, faces):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import faces_pack, vectors_pack
+from veil.audit import run
 from veil.audit.repeats import COUNT, Repeats, chosen_rows, moved_images, moved_vectors, released_means
 from veil.audit.run import Subject, audit
 from veil.data.pack import Pack
@@ -99,7 +100,9 @@ def test_a_mean_tells_what_noise_of_its_own_for_each_hid() -> None:
     assert [(f.release, f.status, f.note) for f in rest] == [("strangers", "not_applicable", "they gave vectors alone")]
 
 
-def test_releases_with_a_key_are_asked_for_near_duplicates(tmp_path) -> None:
+def test_releases_with_a_key_are_asked_for_near_duplicates(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))  # who attacks does not matter here
+    monkeypatch.setattr(run, "MATCHERS", {})
     pack, images = vectors_pack(), faces_pack()
     noisy = fit("template", pack, private=["gender"], settings={"batch": 16, "steps": 2, "steps_guess": 2})[0]
     entries = [

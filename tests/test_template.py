@@ -142,11 +142,13 @@ def test_erasure_finds_what_no_linear_classifier_reads():
     assert np.linalg.norm(r, axis=1) == pytest.approx(np.ones(3000), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("k", "keep", "kept"), [(128, 0.25, 32), (128, 1.0, 128), (8, 0.1, 2), (2, 0.5, 2), (3, 0.5, 2)]
-)
-def test_erasure_leaves_its_share_but_no_fewer_than_two_dimensions(k, keep, kept):
-    assert template.kept_dimensions(k, keep) == kept
+@pytest.mark.parametrize(("k", "keep", "kept"), [(128, 0.25, 32), (8, 0.1, 2), (2, 0.5, 2), (3, 0.5, 2)])
+@pytest.mark.parametrize("empty", [0, 60])
+def test_erasure_leaves_its_share_but_no_fewer_than_two_dimensions(k, keep, kept, empty):
+    """Of the dimensions that hold variance: matchers may leave some without any."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(4000, k)), 1e-3 * rng.normal(size=(4000, empty))], axis=1)
+    assert template.kept_dimensions(x @ np.linalg.qr(rng.normal(size=(k + empty,) * 2))[0], keep) == kept
 
 
 def test_rounds_drop_equal_shares_and_readers_start_afresh():
@@ -365,7 +367,8 @@ def training(config: template.Config, n: int = 240, k: int = 8) -> tuple[templat
     codes = [np.repeat(rng.permutation(n // 3) % z, 3) for z in (2, 3)]
     x = template.unit_rows(rng.normal(size=(n, k)).astype(np.float32), np.arange(n))
     run = Run(seed=0, precision="fp32")
-    made = template.Training(config, run, k=k, codes=codes, sizes=[2, 3], people=people)
+    kept = template.kept_dimensions(x, config.keep) if config.keep < 1 else None
+    made = template.Training(config, run, k=k, kept=kept, codes=codes, sizes=[2, 3], people=people)
     run.enter(*made.players)
     return made, run.tensor(x)
 
