@@ -896,8 +896,7 @@ def test_a_run_that_was_killed_before_it_said_what_it_was_is_in_nobodys_way(
 ) -> None:
     source = put(tmp_path / "in.npy", vectors(5))
     (tmp_path / "out.npy.partial").mkdir()
-    for name in ("lock", ".run.json.01234567"):
-        (tmp_path / "out.npy.partial" / name).touch()
+    (tmp_path / "out.npy.partial" / ".run.json.0123456789abcdef.part").touch()
     assert apply(vectors_release(), source, tmp_path / "out.npy", **options) == (5, 0)
     assert _left(tmp_path) == ["in.npy", "out.npy"]
 

@@ -191,7 +191,7 @@ def apply(
     try:
         with (
             Parts(
-                out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images,
+                out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, images=images,
                 unchanged=partial(_unchanged, rows, source if images else None, progress),
             ) as parts,
             warnings.catch_warnings(),
