@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import filecmp
 import hashlib
 import logging
 import os
@@ -39,7 +40,9 @@ _HERE = -100  # AT_FDCWD
 
 
 @contextmanager
-def written(path: Path, *, secret: bool = False, lasting: bool = True, sweeping: bool = True) -> Iterator[IO[bytes]]:
+def written(
+    path: Path, *, secret: bool = False, lasting: bool = True, sweeping: bool = True, same: bool = False
+) -> Iterator[IO[bytes]]:
     """A file to write; it takes its name when the block ends, unless it ends in an exception.
 
     Args:
@@ -47,8 +50,10 @@ def written(path: Path, *, secret: bool = False, lasting: bool = True, sweeping:
         secret: Only its owner may read it, whatever stood there before.
         lasting: Wait for the disk.
         sweeping: Remove first what killed processes left of it; not where :func:`sweep_folder` has, and files are many.
+        same: A file that is there must hold what is written, and stays.
 
     Raises:
+        FileExistsError: If ``same``, and it does not.
         OSError: If it cannot be written; what stood there before is as it was.
     """
     if sweeping:
@@ -60,6 +65,10 @@ def written(path: Path, *, secret: bool = False, lasting: bool = True, sweeping:
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
+            if same and os.path.lexists(path):
+                if not filecmp.cmp(hidden, path, shallow=False):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+                return
             hidden.replace(path)  # while it is locked
         if lasting:
             _sync(path.parent)

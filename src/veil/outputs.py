@@ -274,13 +274,20 @@ def _lists(values: NDArray[np.float32]) -> pa.Array:
 # -- targets ----------------------------------------------------------------------------------------------------------
 
 
-def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
+OTHER = "{}: already exists, and is not what this run gives; choose another name or force"
+
+
+def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) -> None:
     """Make the target of its parts, and ``OUT.skipped.csv`` where rows were left out.
 
     Args:
         parts: All written.
         out: ``NAME.parquet``, ``NAME.npz`` or ``NAME.npy``.
         columns: Give every value of a release its own Parquet column.
+        same: A target that is there must hold what it would be made to hold.
+
+    Raises:
+        InputError: If it does not.
     """
     n, skipped = parts.totals()
     k = parts.k
@@ -291,8 +298,11 @@ def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
     }
     if skipped:
         list_skipped(parts, out)
-    with written(out) as file:
-        writers[out.suffix](file)
+    try:
+        with written(out, same=same) as file:
+            writers[out.suffix](file)
+    except FileExistsError:
+        raise InputError(OTHER.format(out)) from None
     if not skipped:
         list_skipped(parts, out)
 
@@ -330,11 +340,18 @@ def encode(pixels: NDArray[np.uint8], form: str, size: tuple[int, int]) -> bytes
     return file.getvalue()
 
 
-def place(path: Path, data: bytes) -> None:
-    """Write a file, whole, and the folders that it lies in where they are missing; what lies there has been swept."""
+def place(path: Path, data: bytes, *, same: bool = False) -> None:
+    """Write a file, whole, and the folders that it lies in where they are missing; what lies there has been swept.
+
+    Raises:
+        InputError: If ``same``, and a file is there that holds something else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written(path, lasting=False, sweeping=False) as file:
-        file.write(data)
+    try:
+        with written(path, lasting=False, sweeping=False, same=same) as file:
+            file.write(data)
+    except FileExistsError:
+        raise InputError(OTHER.format(path)) from None
 
 
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:

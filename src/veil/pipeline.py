@@ -168,6 +168,18 @@ def fit(
     return recorded(replace(release, made=made), pack), run.curves
 
 
+def asked(
+    method: str, pack: Pack, *, preset: str | None, settings: Mapping[str, Any], base: Release | None, **options: Any
+) -> str:
+    """What tells fits apart that give different releases: all that is asked for but the key, and Veil's version."""
+    chosen = METHODS[method].configured(preset, settings)
+    below = None if base is None else [base.method, base.made, repr(base.contract)]
+    return run_identity(
+        veil=__version__, method=method, config=_contents(METHODS[method], chosen), data=pack.fingerprint, base=below,
+        **options,
+    )  # fmt: skip
+
+
 def _contents(method: Method, config: Any) -> dict[str, Any]:
     """A configuration by what its files hold; those that are not there are for the method to refuse."""
     values = dict(vars(config))

@@ -7,7 +7,10 @@ is measured on ``test``, which neither the protector nor an attacker has seen.
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -873,12 +876,26 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
             n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
             pre_dispatch=_AHEAD * jobs,
         )  # fmt: skip
-        own = keeps_memory()
-        yield from parallel(delayed(_numbered)(number, call, own) for number, call in calls.items())
+        own, here = keeps_memory(), os.getpid()
+        yield from parallel(delayed(_numbered)(number, call, own, here) for number, call in calls.items())
 
 
-def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
+def _numbered(number: int, call: Any, own: bool, parent: int) -> tuple[int, Any]:
+    if os.getpid() != parent:
+        _end_with(parent)
     return number, _attempt(call, own)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Ends this process, at whatever it is, within a second after its parent, which may be killed without a word."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="ends with its parent").start()
 
 
 def _attempt(call: Any, own: bool = False) -> Any:
