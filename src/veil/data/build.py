@@ -93,6 +93,7 @@ def pack(
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
     seed = checked_seed(seed)
+    files.sweep(Path(out))
     _check_target(Path(out), force)
     options = Options(
         size=size,
@@ -144,7 +145,6 @@ def write(
         InputError: As for :func:`pack`.
     """
     out, seed = Path(out), checked_seed(seed)
-    files.sweep(out)
     _check_target(out, force)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs {jobs}: must be at least 1")
@@ -466,7 +466,7 @@ def _check_target(out: Path, force: bool) -> None:
     """Refuses a target that exists, unless it is a pack and ``force`` is given."""
     if out.is_symlink() or out.exists():
         if not force:
-            raise InputError(f"{out}: exists already; name another target, or force its replacement")
+            raise InputError(f"{out}: already exists; choose another name or force")
         if not (out.is_dir() and not out.is_symlink() and (out / "pack.json").is_file()):
             raise InputError(f"{out}: is not a pack, and only a pack is replaced by force")
         if strange := sorted({path.name for path in out.iterdir()} - _FILES):
