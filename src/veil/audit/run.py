@@ -7,10 +7,7 @@ is measured on ``test``, which neither the protector nor an attacker has seen.
 
 from __future__ import annotations
 
-import functools
 import os
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -47,6 +44,7 @@ from veil.audit.linkage import identification, linkage
 from veil.audit.pools import Pools, pool
 from veil.audit.repeats import Repeats
 from veil.audit.verification import COSINE, metrics_of
+from veil.audit.workers import end_with
 from veil.data.pack import SPLITS, Pack
 from veil.engine.run import keeps_memory, kept_memory
 from veil.errors import InputError, checked_seed
@@ -874,28 +872,14 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         parallel = Parallel(
             n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
-            pre_dispatch=_AHEAD * jobs,
+            pre_dispatch=_AHEAD * jobs, initializer=end_with, initargs=(os.getpid(),),
         )  # fmt: skip
-        own, here = keeps_memory(), os.getpid()
-        yield from parallel(delayed(_numbered)(number, call, own, here) for number, call in calls.items())
+        own = keeps_memory()
+        yield from parallel(delayed(_numbered)(number, call, own) for number, call in calls.items())
 
 
-def _numbered(number: int, call: Any, own: bool, parent: int) -> tuple[int, Any]:
-    if os.getpid() != parent:
-        _end_with(parent)
+def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
     return number, _attempt(call, own)
-
-
-@functools.cache
-def _end_with(parent: int) -> None:
-    """Ends this process, at whatever it is, within a second after its parent, which may be killed without a word."""
-
-    def wait() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True, name="ends with its parent").start()
 
 
 def _attempt(call: Any, own: bool = False) -> Any:
