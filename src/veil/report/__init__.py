@@ -7,8 +7,9 @@ named and written. ``plots`` draws, ``html`` lays out. Needs neither data nor mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -272,12 +273,22 @@ class Document:
         """The findings of ``role``, narrowed by what is given, in their order."""
         return [
             f
-            for f in self.findings
+            for f in (self.findings if release is None else self.of(release))
             if f.role == role
-            and (release is None or f.release == release)
             and (target is None or f.target == target)
             and (code is None or f.code == code)
         ]
+
+    def of(self, release: str) -> Sequence[Finding]:
+        """The findings about a release, in their order."""
+        return self._by_release.get(release, ())
+
+    @cached_property
+    def _by_release(self) -> Mapping[str, Sequence[Finding]]:
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.release, []).append(finding)
+        return found
 
     @property
     def input(self) -> Release | None:
@@ -323,7 +334,7 @@ class Document:
             return flagged[0]
         usable = [f for f in found if f.ok]
         # A figure of an attacker that was picked by another code belongs to that attacker.
-        picked = {f.attacker for f in self.findings if f.worst and (f.release, f.target) == (release, target)}
+        picked = {f.attacker for f in self.of(release) if f.worst and f.target == target}
         usable = [f for f in usable if f.attacker in picked] or usable
         if not usable:
             return None

@@ -650,7 +650,7 @@ def _transfer_tables(document: Document) -> tuple[Table, list[Table]] | None:
         return None
     rows = []
     for release in document.releases:
-        own = [f for f in document.findings if f.release == release.name and f.code in (TRANSFER, *_LOOKS)]
+        own = [f for f in document.of(release.name) if f.code in (TRANSFER, *_LOOKS)]
         if not own:
             continue
         cells = []
@@ -755,8 +755,11 @@ def _by_attacker(document: Document, findings: Sequence[Finding], *, heat: bool)
         return None
     notes: list[str] = []
     rows = []
+    by_release: dict[str, dict[str, Finding]] = {}
+    for f in findings:
+        by_release.setdefault(f.release, {})[f.attacker] = f
     for release in document.releases:
-        own = {f.attacker: f for f in findings if f.release == release.name}
+        own = by_release.get(release.name, {})
         worst = None
         if own:
             first = next(iter(own.values()))
