@@ -607,8 +607,8 @@ def _strip(message: Any) -> None:
     for name in ("metadata_props", "doc_string"):
         if name in message.DESCRIPTOR.fields_by_name:
             message.ClearField(name)
-    for field, value in message.ListFields():
-        if field.message_type is not None:
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:  # one message, or several
                 _strip(part)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from veil.audit import findings as files
 from veil.audit.findings import Finding
+from veil.errors import printable
 
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
@@ -274,9 +275,7 @@ class Document:
         return [
             f
             for f in (self.findings if release is None else self.of(release))
-            if f.role == role
-            and (target is None or f.target == target)
-            and (code is None or f.code == code)
+            if f.role == role and (target is None or f.target == target) and (code is None or f.code == code)
         ]
 
     def of(self, release: str) -> Sequence[Finding]:
@@ -344,7 +343,7 @@ class Document:
 
 def read(out: Path) -> Document:
     """``out/findings.json`` as :func:`veil.audit.findings.read` gives it, which says what is wrong with it."""
-    found = files.read(out)
+    found = _shown(files.read(out))
     return Document(
         **{key: found[key] for key in ("veil", "seed", "created", "command")},
         data=_data(found["data"]),
@@ -354,6 +353,15 @@ def read(out: Path) -> Document:
         curves=tuple(Curves(**entry) for entry in found["curves"]),
         maps=tuple(Map(**_tuples(entry)) for entry in found.get("maps", [])),
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value of the file, its texts as they can be shown; but for names of files, which are read by them."""
+    if isinstance(value, dict):
+        return {printable(key): each if key == "file" else _shown(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _data(raw: Mapping[str, Any]) -> Data:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from veil.audit.findings import NO_BETTER, Finding
-from veil.errors import InputError
+from veil.errors import InputError, printable
 from veil.report import (
     AREAS,
     ATTACK,
@@ -883,7 +883,7 @@ def _curves(document: Document, out: Path, figures: dict[str, Figure]) -> list[d
         try:
             read_back.append((entry.release, _read_curves(_inside(out, entry.file)), ""))
         except InputError as error:
-            read_back.append((entry.release, {}, f"{entry.file}: {error}"))
+            read_back.append((entry.release, {}, printable(f"{entry.file}: {error}")))
     players = [line.player for _, stages, _ in read_back for lines in stages.values() for line in lines]
     colours = plots.player_colours(players)
     found: list[dict[str, object]] = []
@@ -915,7 +915,8 @@ def _maps(document: Document, figures: dict[str, Figure]) -> list[dict[str, str]
 def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
     """Training losses by stage, thinned; stages and players in the order in which they first appear."""
     try:
-        table = pq.read_table(path, columns=["step", "stage", "player", "loss"])
+        with path.open("rb") as file:  # of a path pyarrow's messages would name all folders
+            table = pq.read_table(file, columns=["step", "stage", "player", "loss"])
         steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         stages, players = (
@@ -948,9 +949,10 @@ def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object
             raise InputError("is not a PNG picture")
         width, height = struct.unpack(">II", data[16:24])
     except FileNotFoundError:
-        view["fault"] = f"{file}: there is no such file"
+        view["fault"] = printable(f"{file}: there is no such file")
     except (InputError, OSError, struct.error) as error:
-        view["fault"] = f"{file}: {error.strerror if isinstance(error, OSError) else _one_line(error)}"
+        why = error.strerror if isinstance(error, OSError) else _one_line(error)
+        view["fault"] = printable(f"{file}: {why}")
     else:
         zoom = 2 if width <= 280 else 1  # a strip of thumbnails is too small to judge at its own size
         uri = "data:image/png;base64," + base64.b64encode(data).decode()
