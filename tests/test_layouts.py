@@ -251,8 +251,8 @@ def test_folder_leaves_what_systems_and_tools_put_there(faces):
     assert pack.meta["notes"] == [
         "1 files are no images by their name's ending and were left aside.",
         "2 files are hidden (their names begin with a dot) and were left aside.",
-        "8 folders are of systems or tools and were left aside: '$RECYCLE.BIN', '.thumbnails', 'System Volume Information' "
-        "and 5 more.",
+        "8 folders are of systems or tools and were left aside: '$RECYCLE.BIN', '.thumbnails', "
+        "'System Volume Information' and 5 more.",
     ]
     only = faces / ".thumbnails"
     put(faces.parent / "none" / ".cache" / "x.png", picture())

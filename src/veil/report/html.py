@@ -920,7 +920,8 @@ def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
         steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         stages, players = (
-            np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=object) for name in ("stage", "player")
+            np.asarray([printable(text or "") for text in table[name].cast(pa.string()).to_pylist()], dtype=object)
+            for name in ("stage", "player")
         )
     except FileNotFoundError:
         raise InputError("there is no such file") from None

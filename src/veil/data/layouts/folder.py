@@ -11,7 +11,8 @@ Images without a row stay, with unknown labels, unless the file prescribes split
 the name of the folder that an image lies in its ``identity``.
 
 Links to files are followed only to places inside the folder, links to folders never; both end up in ``skipped.csv``,
-and so do images of kinds that are not read. A file of labels that is such a link is refused, unless it is named. What systems and tools put there for themselves is left aside.
+and so do images of kinds that are not read. A file of labels that is such a link is refused, unless it is named. What
+systems and tools put there for themselves is left aside.
 """
 
 from __future__ import annotations

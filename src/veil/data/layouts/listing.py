@@ -146,7 +146,9 @@ def own(path: Path, source: Path) -> Path:
     and in messages.
     """
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source)):  # which raises nothing for loops
-        raise InputError(f"{clean(str(path))}: is a link that leads out of its folder, and is not followed; copy the file")
+        raise InputError(
+            f"{clean(str(path))}: is a link that leads out of its folder, and is not followed; copy the file"
+        )
     return path
 
 
