@@ -1190,12 +1190,16 @@ def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
                      value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
     with pytest.raises(typer.Exit):
-        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True))
+        cli._print_summary(
+            [failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True, command=str)
+        )
     told = json.loads(capsys.readouterr().out)
     assert (told["rows"][0]["attack"]["value"], told["rows"][0]["utility"]) == (None, None)
     assert [f["note"] for f in told["broke_off"]] == ["why"]
     with pytest.raises(typer.Exit):
-        cli._print_summary([failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False))
+        cli._print_summary(
+            [failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False, command=str)
+        )
     assert "│ -" in capsys.readouterr().out
 
 
