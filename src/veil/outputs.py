@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from veil.data.csvfile import cell
 from veil.errors import InputError
 
 try:
@@ -392,5 +393,5 @@ def _write_skipped(file: IO[bytes], parts: Parts) -> None:
     writer = csv.writer(text)
     writer.writerow(["source", "reason"])
     for part in parts:
-        writer.writerows(part.skipped)
+        writer.writerows([cell(name), cell(reason)] for name, reason in part.skipped)
     text.detach()

@@ -531,6 +531,7 @@ class Release:
     def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
+        The file holds what is computed and no more: PyTorch's notes of how it was traced name folders of this machine.
         The secret of keyed noise is no part of the file: the arrays of its :class:`veil.draws.Field` are further inputs
         of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the key,
         where the key is there. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``.
@@ -579,17 +580,18 @@ class Release:
             # Deprecations inside torch, and what it could export besides, are not the caller's concern.
             with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
                 warnings.simplefilter("ignore")
-                torch.onnx.export(
+                program: Any = torch.onnx.export(
                     module.eval(),
                     arguments,
-                    str(temporary),
                     input_names=names,
                     output_names=["release"],
                     dynamic_shapes=shapes,
                     dynamo=True,
-                    external_data=False,
                     verbose=False,
                 )
+            network = program.model_proto
+            _strip(network)
+            temporary.write_bytes(network.SerializeToString())
             if secret is not None:  # first, as a network without it is of no use
                 file = io.BytesIO()
                 arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
@@ -598,6 +600,17 @@ class Release:
             return temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _strip(message: Any) -> None:
+    """Takes the notes of whoever made it out of a message of ONNX, and out of all that it holds."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:  # one message, or several
+                _strip(part)
 
 
 @contextmanager
