@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", default=[*range(len(DATA))], help="data sets by number")
     parser.add_argument("--own", type=float, nargs="+", default=[0.5], help="norms of noise drawn for each input")
-    parser.add_argument("--fields", type=float, nargs="+", default=[0.5, 0.7], help="norms of the field")
+    parser.add_argument("--fields", type=float, nargs="+", default=[], help="norms of the field; the release's if none")
     parser.add_argument("--effort", default="quick")
     parser.add_argument("--jobs", type=int, default=2, help="processes of the audit")
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
@@ -166,7 +166,7 @@ def main() -> None:
         if kept.exists():
             continue
         pack, release = list(DATA.values())[number](arguments.lfw, arguments.out, arguments.seed)
-        transforms = ways(release, arguments.own, arguments.fields)
+        transforms = ways(release, arguments.own, arguments.fields or [release.contract.noise])
         document = measured(pack, transforms, arguments.seed, arguments.effort, attack_on, arguments.jobs)
         n = [f["n"] for f in document["findings"] if f["code"].endswith("repeated_auc")][:1]
         about = (

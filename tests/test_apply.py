@@ -193,7 +193,7 @@ def test_images_of_other_kinds_are_listed_and_what_is_none_is_left_aside(tmp_pat
         ("warning", f"3 of 5 were left out; {out.name}.skipped.csv says why."),
         ("note", "1 files are no images by their name's ending and were left aside."),
         ("note", "1 files are hidden (their names begin with a dot) and were left aside."),
-        ("note", "2 folders are of systems or tools and were left aside: .thumbnails, b/@eaDir."),
+        ("note", "2 folders are of systems or tools and were left aside: '.thumbnails', 'b/@eaDir'."),
     ]
     if images:
         assert _tree(out) == ["a.png", "b/c.jfif"]
@@ -392,7 +392,7 @@ def test_columns_are_put_in_the_order_of_the_training_packs(tmp_path: Path) -> N
     for source in ("in.parquet", "pack"):
         apply(release, tmp_path / source, tmp_path / "out.npz", force=True, remark=lambda *m: remarks.append(m))
         np.testing.assert_array_equal(_read(tmp_path / "out.npz")[1], x[:, :K])
-    assert remarks == [("note", "Vectors are the 5 columns yaw, pitch, roll, iod, nose of in.parquet.")]
+    assert remarks == [("note", "Vectors are 5 columns of 'in.parquet': yaw, pitch, roll, iod, nose.")]
     missing = {name if name != "iod" else "age": column for name, column in shuffled.items()}
     pq.write_table(pa.table(missing), tmp_path / "age.parquet")
     assert "missing: iod; none of them: age" in _refused(release, tmp_path / "age.parquet", tmp_path / "age.npz")

@@ -85,7 +85,7 @@ def test_a_column_that_can_name_rows_is_taken_before_one_that_cannot(tmp_path: P
     path = table(tmp_path / "v.parquet", image=[PICTURE] * N, image_id=list(range(N)))
     pack = build.pack("embeddings", path, tmp_path / "pack")
     assert pack.sources.tolist() == [str(i) for i in range(N)]
-    assert pack.meta["notes"] == ["Left aside of v.parquet, as neither vectors, names nor labels: image (binary)."]
+    assert pack.meta["notes"] == ["Left aside of 'v.parquet', as neither vectors, names nor labels: image (binary)."]
 
 
 @pytest.mark.parametrize("array", [np.array([PICTURE[128:]] * N), np.zeros((N, 8, 8), np.uint8), np.ones(N)])

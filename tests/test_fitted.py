@@ -172,7 +172,7 @@ def test_a_file_of_another_release_or_damaged_says_nothing(tmp_path: Path) -> No
         return found.problem
 
     shutil.copy(tmp_path / "other.fitted", file)
-    assert problem() == "one.fitted is another release's"
+    assert problem() == "'one.fitted' is another release's"
     card = {"schema": "1", "release": "", "salt": "00" * 16, "direction": "no"}
     card["release"] = json.loads((tmp_path / "one" / "release.json").read_text())["card_sha256"]
     for data, words in (

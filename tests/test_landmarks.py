@@ -199,7 +199,7 @@ def test_images_without_usable_landmarks_are_skipped_and_named(album, tmp_path):
         width, height = image.size
     assert reasons[names[4]] == f"its right eye 5000, 10 lies outside of its {width} x {height} pixels"
     assert reasons[names[5]] == "its eyes are 0.3 pixels apart; a third of a pixel is the least"
-    assert "2 rows of e.csv name no image." in pack.meta["notes"]
+    assert "2 rows of 'e.csv' name no image." in pack.meta["notes"]
     other = table(tmp_path / "o.csv", {"in/p0/0.png": Eyes(1, 1, 9, 1)})
     with pytest.raises(InputError, match=r"nothing could be packed: 24 skipped, the first 'p0/0.png': no row in o.csv"):
         build.pack("folder", album / "in", tmp_path / "other", size=16, landmarks=other)

@@ -80,12 +80,12 @@ def test_folder_with_csv(faces):
     assert pack.classes == {"identity": ("ann", "bob"), "gender": ("f", "m"), "age": ("30", "41")}
     assert pack.meta["notes"] == [
         "1 files are no images by their name's ending and were left aside.",
-        "Labels were read from people.csv.",
+        "Labels were read from 'people.csv'.",
         "age: 1 values are words for nothing, such as NULL, and are taken as unknown.",
-        "1 rows of people.csv name none of the images (the first: zzz.png).",
+        "1 rows of 'people.csv' name none of the images (the first: 'zzz.png').",
     ]
     assert pack.meta["warnings"] == [
-        "1 of the images have no row in people.csv (the first: c.webp).",
+        "1 of the images have no row in 'people.csv' (the first: 'c.webp').",
         "identity is unknown in 2 of 5 rows.",
         "gender is unknown in 1 of 5 rows.",
         "age is unknown in 3 of 5 rows.",
@@ -221,7 +221,7 @@ def test_labels_and_packs_whose_names_are_not_utf8(faces, suffix):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     pack = packed("folder", faces, labels=labels)
-    assert f"Labels were read from caf\\xe9{suffix}." in pack.meta["notes"]
+    assert f"Labels were read from 'caf\\udce9{suffix}'." in pack.meta["notes"]
     assert skipped(pack)["c.webp"] == f"no row in caf\\xe9{suffix}, which prescribes the splits"
     with pytest.raises(InputError, match=r"caf\\xe9\.pack: the name of a pack must be UTF-8"):
         build.pack("folder", faces, labels.with_suffix(".pack"))
@@ -251,13 +251,13 @@ def test_folder_leaves_what_systems_and_tools_put_there(faces):
     assert pack.meta["notes"] == [
         "1 files are no images by their name's ending and were left aside.",
         "2 files are hidden (their names begin with a dot) and were left aside.",
-        "8 folders are of systems or tools and were left aside: $RECYCLE.BIN, .thumbnails, System Volume Information "
-        "and 5 more.",
+        "8 folders are of systems or tools and were left aside: '$RECYCLE.BIN', '.thumbnails', "
+        "'System Volume Information' and 5 more.",
     ]
     only = faces / ".thumbnails"
     put(faces.parent / "none" / ".cache" / "x.png", picture())
     with pytest.raises(
-        InputError, match=r"holds no images or vectors\. 1 folders are of systems or tools .* \.cache\."
+        InputError, match=r"holds no images or vectors\. 1 folders are of systems or tools .* '\.cache'\."
     ):
         packed("folder", faces.parent / "none")
     assert len(packed("folder", only, force=True)) == 1  # whoever names such a folder means it
@@ -338,12 +338,12 @@ def test_a_small_loss_is_a_note_and_a_large_one_a_warning(tmp_path):
     rows = [f"{i:02d}.png,f" for i in range(40)]
     put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[1:]))
     pack = packed("folder", source, labels=tmp_path / "l.csv")
-    assert "1 of the images have no row in l.csv (the first: 00.png)." in pack.meta["notes"]
+    assert "1 of the images have no row in 'l.csv' (the first: '00.png')." in pack.meta["notes"]
     assert pack.meta["warnings"] == []
     put(tmp_path / "l.csv", "file,gender\n" + "\n".join(rows[20:]))
     pack = packed("folder", source, labels=tmp_path / "l.csv", force=True)
     assert pack.meta["warnings"] == [
-        "20 of the images have no row in l.csv (the first: 00.png).",
+        "20 of the images have no row in 'l.csv' (the first: '00.png').",
         "gender is unknown in 20 of 40 rows.",
     ]
 
@@ -466,7 +466,7 @@ def test_lfw_reads_the_tree_and_not_a_cache(tmp_path):
     lists(source)
     pack = packed("lfw", source)
     check(pack)
-    assert "1 folders are of systems or tools and were left aside: .cache." in pack.meta["notes"]
+    assert "1 folders are of systems or tools and were left aside: '.cache'." in pack.meta["notes"]
     check(packed("lfw", source / "lfw"))  # the lists may lie beside the tree
 
 
@@ -812,7 +812,7 @@ def test_embeddings_with_labels_apart(tmp_path):
     put(tmp_path / "l.csv", "source,gender\na/2.jpg,f\na/1.jpg,m\nb/3.jpg,f\nb/4.jpg,m\n")
     pack = packed("embeddings", tmp_path / "v.npz", labels=tmp_path / "l.csv")
     assert words(pack, "gender") == {"1.jpg": "m", "2.jpg": "f", "3.jpg": "f", "9.jpg": None}
-    assert "1 of the vectors have no row in l.csv (the first: 9.jpg)." in pack.meta["warnings"]
+    assert "1 of the vectors have no row in 'l.csv' (the first: '9.jpg')." in pack.meta["warnings"]
     np.savez(tmp_path / "bare.npz", vectors(4))
     with pytest.raises(
         InputError, match=r"none of its rows names one of the vectors .*the first of the vectors is '0'"
@@ -948,7 +948,7 @@ def test_embeddings_leave_columns_aside_that_are_no_labels(tmp_path):
     pack = packed("embeddings", tmp_path / "v.parquet")
     assert pack.classes == {"gender": ("f", "m")}
     assert pack.meta["notes"] == [
-        "Left aside of v.parquet, as neither vectors, names nor labels: bbox (list<element: int64>), "
+        "Left aside of 'v.parquet', as neither vectors, names nor labels: bbox (list<element: int64>), "
         "kps (list<element: list<element: double>>), taken (timestamp[ms]), thumb (binary), "
         "meta (struct<a: int64>), __index_level_0__ (int64)."
     ]
@@ -957,7 +957,7 @@ def test_embeddings_leave_columns_aside_that_are_no_labels(tmp_path):
     )
     again = build.pack("embeddings", tmp_path / "v.parquet", tmp_path / "again", labels=tmp_path / "l.parquet")
     assert set(again.classes) == {"gender", "age"}
-    assert "Left aside of l.parquet" in again.meta["notes"][1]
+    assert "Left aside of 'l.parquet'" in again.meta["notes"][1]
 
 
 def test_embeddings_in_npz_of_any_machine_and_with_odd_arrays_beside_them(tmp_path):
@@ -993,7 +993,7 @@ def test_embeddings_say_which_columns_they_are(tmp_path):
     pq.write_table(pa.table({**table, "age": x[:, 3]}), tmp_path / "v.parquet")
     pack = packed("embeddings", tmp_path / "v.parquet")
     assert pack.framing["columns"] == ("yaw", "pitch", "iod", "age")
-    assert pack.meta["notes"] == ["Vectors are the 4 columns yaw, pitch, iod, age of v.parquet."]
+    assert pack.meta["notes"] == ["Vectors are 4 columns of 'v.parquet': yaw, pitch, iod, age."]
     chosen = packed("embeddings", tmp_path / "v.parquet", settings={"column": "iod, yaw"}, force=True)
     np.testing.assert_array_equal(chosen.x, x[:, [2, 0]])
     assert chosen.framing["columns"] == ("iod", "yaw")
@@ -1257,7 +1257,7 @@ def test_vggface2_leaves_systems_folders_aside(vggface2):
     assert skipped(pack) == {"train/n000003/0009_01.heic": "an image of a kind that is not read (.heic); convert it"}
     assert pack.meta["notes"][:2] == [
         "1 files are hidden (their names begin with a dot) and were left aside.",
-        "2 folders are of systems or tools and were left aside: train/@eaDir, .thumbnails.",
+        "2 folders are of systems or tools and were left aside: 'train/@eaDir', '.thumbnails'.",
     ]
 
 

@@ -254,7 +254,7 @@ def test_what_is_written_is_read(tmp_path):
     assert pack.pairs.tolist() == [[4, 5, 1, 0], [4, 8, 0, 1]]
     assert pack.meta["warnings"] == [
         "gender is unknown in 4 of 40 rows.",
-        "1 of 3 pairs name images that are not in the pack: gone.",
+        "1 of 3 pairs name images that are not in the pack: 'gone'.",
     ]
     assert calls == [(32, 40, 0), (40, 40, 0)]
     assert left_behind(tmp_path) == ["pack"]

@@ -26,15 +26,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TextIO, get_args
 
 import typer
 
 from veil._version import __version__
-from veil.errors import InputError
+from veil.errors import InputError, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
     from veil.pipeline import Entry
 
@@ -58,9 +59,10 @@ Jobs = Annotated[
 class Show:
     """How a command speaks: progress on stderr, its result on stdout, as words or as JSON."""
 
-    def __init__(self, quiet: bool, as_json: bool) -> None:
+    def __init__(self, quiet: bool, as_json: bool, command: Callable[[], str]) -> None:
         self.quiet = quiet or as_json
         self.as_json = as_json
+        self.command = command  # tells what was asked for, without paths
 
     def progress(self) -> AbstractContextManager[_Progress]:
         return _progress(self.quiet)
@@ -69,16 +71,21 @@ class Show:
         """What the user should know of the data, on stderr: first what is lost, which --quiet does not silence."""
         if not self.as_json:
             for warning in warnings:
-                print(f"warning: {warning}", file=sys.stderr)
+                _say(f"warning: {warning}", sys.stderr)
         if not self.quiet:
             for note in notes:
-                print(f"  note: {note}", file=sys.stderr)
+                _say(f"  note: {note}", sys.stderr)
 
     def result(self, value: Mapping[str, Any], *lines: str) -> None:
         if self.as_json:
             print(json.dumps(value, allow_nan=False))
         for line in () if self.as_json else lines:
-            print(line)
+            _say(line)
+
+
+def _say(line: str, file: TextIO | None = None) -> None:
+    """Prints one line, whatever the names of files and labels in it."""
+    print(printable(line), file=file)
 
 
 @contextmanager
@@ -100,7 +107,8 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(run)
     def shown(*, quiet: bool, as_json: bool, **arguments: Any) -> None:
-        show = Show(quiet, as_json)
+        asked = functools.partial(_without_paths, run.__name__, parameters, arguments)
+        show = Show(quiet, as_json, asked)
         with _noted(show):
             run(show, **arguments)
 
@@ -155,7 +163,7 @@ def demo(
             out,
             seed=seed,
             jobs=jobs,
-            command=_command(),
+            command=show.command(),
             pack_progress=bars.rows("pack"),
             fit_progress=bars.fit,
             audit_progress=bars.count("audit"),
@@ -537,6 +545,14 @@ def audit(
     perceptual: Annotated[
         Path | None, typer.Option(help="File of torchvision's VGG-16 weights, for perceptual distances.")
     ] = None,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names",
+            help="Leave names of rows and files, and paths, in the notes and the command that findings.json and the "
+            "report hold; without it they hold none, but what releases and ONNX files are called.",
+        ),
+    ] = False,
     seed: Seed = 0,
     jobs: Jobs = None,
 ) -> None:
@@ -552,7 +568,7 @@ def audit(
     from veil.engine.run import kept_memory
     from veil.release import Release
 
-    private, utility = ([nfc(name) for name in names or []] for names in (private, utility))
+    private, utility = ([nfc(name) for name in each or []] for each in (private, utility))
     if not private and not utility and not invert:
         raise InputError(
             "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
@@ -571,8 +587,8 @@ def audit(
     releases = [_named(text) for text in release or []]
     keys = dict(_pairs("--key", "NAME=FILE", key, [name for name, _ in releases]))
     if strange := [name for name in keys if name not in dict(releases)]:
-        names = ", ".join(dict(releases)) or "there is none"
-        raise InputError(f"--key: must name a release ({names}), got {strange[0]!r}")
+        known = ", ".join(dict(releases)) or "there is none"
+        raise InputError(f"--key: must name a release ({known}), got {strange[0]!r}")
     if out is not None and folder is not None:
         raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     out = out or folder or Path("audit")
@@ -582,7 +598,7 @@ def audit(
         if data.is_file():
             show.remarks(pack.meta["warnings"], pack.meta["notes"])
             if pack.meta["skipped"] and not show.quiet:
-                print(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", file=sys.stderr)
+                _say(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", sys.stderr)
         entries = []
         for name, path in releases:
             curves = pipeline.read_curves(path.with_name(path.name + ".curves.parquet"))
@@ -594,7 +610,7 @@ def audit(
         uses = utility or [use for use in pack.known_use("identity") if use not in private]
         if not show.quiet and not pack.knows_people:
             least = "" if uses else ", and no use is measured, for --utility names none"
-            print(f"{data}: does not say who is seen: each row counts as a person{least}", file=sys.stderr)
+            _say(f"{data}: does not say who is seen: each row counts as a person{least}", sys.stderr)
         with show.progress() as bars, kept_memory():
             found = pipeline.audit_pack(
                 pack,
@@ -612,7 +628,8 @@ def audit(
                 invert=Options(perceptual=perceptual) if invert else None,
                 matcher=matcher,
                 classifiers=classifiers,
-                command=_command(),
+                command=_command() if names else show.command(),
+                names=names,
                 progress=bars.count("audit"),
             )
     _print_summary(found, list(dict.fromkeys(private)), uses[0] if uses else "", out / "findings.json", show)
@@ -706,7 +723,7 @@ def _internal(error: Exception) -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"veil: {' '.join(message.split())}", file=sys.stderr)
+    _say(f"veil: {' '.join(message.split())}", sys.stderr)
     sys.exit(status)
 
 
@@ -753,6 +770,34 @@ def _frontier_line(point: Mapping[str, Any]) -> str:
 
 def _command() -> str:
     return shlex.join(["veil", *sys.argv[1:]])
+
+
+_WORDS = frozenset({"private", "utility", "baseline", "effort", "attack_on"})
+"""Parameters whose texts are names of labels, or words of Veil; any other's text may be a path."""
+
+
+def _without_paths(command: str, parameters: Sequence[inspect.Parameter], arguments: Mapping[str, Any]) -> str:
+    """The command that was asked for, as far as it is not the default, with words such as PACK in place of paths."""
+    from veil.data.vectors import SUFFIXES
+
+    words = ["veil", command]
+    for parameter in parameters:
+        name, value = parameter.name, arguments.get(parameter.name)
+        if value in (parameter.default, None, []):
+            continue
+        info = next(part for part in get_args(parameter.annotation) if hasattr(part, "param_decls"))
+        declared = [text for text in info.param_decls or () if text.startswith("--")]
+        option = [] if info.metavar else declared[:1] or [f"--{name.replace('_', '-')}"]
+        for each in value if isinstance(value, list) else [value]:
+            shown = str(each)
+            if name not in _WORDS and isinstance(each, str | Path):
+                shown = info.metavar or option[0].strip("-").upper()
+                if name in ("release", "vectors"):
+                    shown = f"{_named(str(each), SUFFIXES if name == 'vectors' else ())[0]}={shown}"
+                elif isinstance(each, str) and "=" in each:
+                    shown = f"{each.partition('=')[0]}={shown}"
+            words += option if each is True else [*option, shown]
+    return shlex.join(words)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float, float]:
@@ -828,7 +873,7 @@ def _outside(name: str, path: Path, pack: Any) -> Entry:
     from veil.pipeline import Entry
 
     note = open_vectors(path).note
-    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name}. {note}".strip(". "))
+    return Entry(name=name, vectors=read_vectors(path, pack), note=f"vectors from {path.name!r}. {note}".strip(". "))
 
 
 # -- showing progress and results -------------------------------------------------------------------------------------
@@ -863,8 +908,8 @@ class _Bars(_Progress):
 
     def show(self, name: str, done: int, total: int | None, text: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._display.add_task(name, total=total, text="")
-        self._display.update(self._tasks[name], completed=done, total=total, text=text)
+            self._tasks[name] = self._display.add_task(printable(name), total=total, text="")
+        self._display.update(self._tasks[name], completed=done, total=total, text=printable(text))
 
 
 class _Lines(_Progress):
@@ -897,7 +942,8 @@ class _Lines(_Progress):
             left = (now - since) * (total - done) / (done - first)
             words += f", about {_duration(left)} left"
         with suppress(OSError):  # nobody reads any more: no reason to stop
-            print(f"{words}; {text}" if text else words, file=sys.stderr, flush=True)
+            _say(f"{words}; {text}" if text else words, sys.stderr)
+            sys.stderr.flush()
 
 
 def _duration(seconds: float) -> str:
@@ -935,8 +981,9 @@ def _progress(quiet: bool) -> Iterator[_Progress]:
         def render(self, task: Task) -> Text:
             return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn(), Rest(table_column=Column(no_wrap=False)))  # fmt: skip
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16), MofNCompleteColumn(),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+               Rest(table_column=Column(no_wrap=False)))  # fmt: skip
     with Display(*columns, console=Console(stderr=True)) as display:
         yield _Bars(display)
 
@@ -966,23 +1013,23 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
     else:
         for name, f in training.items():
             if f.value:
-                print(f"{name}: CONTROL FAILED: {f.note}; its figures mean nothing")
+                _say(f"{name}: CONTROL FAILED: {f.note}; its figures mean nothing")
             elif f.status != "ok" and f.note != OUTSIDE:
-                print(f"{name}: {f.note}")
+                _say(f"{name}: {f.note}")
         for name in private:
             _print_attacks(name, rows[name], _use(utility))
         if utility and not private:
             _print_uses(rows[""], _use(utility))
         if pictures:
             _print_pictures(pictures)
-        print(path)
+        _say(str(path))
     if lost:
         from veil.data.pack import few
 
         who = [f"{f.release}: {f.attacker} on {f.target} ({f.note})" for f in lost]
         count = f"{len(lost)} attempt{'s' * (len(lost) > 1)} broke off"
         message = f"veil: {count}, and what would have been found is not known: {few(who)}"
-        print(" ".join(message.split()), file=sys.stderr)
+        _say(" ".join(message.split()), sys.stderr)
         raise typer.Exit(BROKE_OFF)
 
 
@@ -993,27 +1040,27 @@ def _use(utility: str) -> str:
 
 def _print_attacks(private: str, rows: Any, use: str) -> None:
     """The worst attacks on a label and the use that is left, a line for each release."""
-    from rich.console import Console
     from rich.table import Table
 
     shown = any(row.transfer is not None for row in rows)
     known = [f for row in rows for f in (row.attack, row.utility) if f is not None]
     level = f"{known[0].level:.3g}" if known else "0.95"
     table = Table(
-        title=f"Worst tested attack on {private} (balanced accuracy)"
-        + (f" and {use} that is left" if use else "")
+        title=printable(f"Worst tested attack on {private} (balanced accuracy)")
+        + printable(f" and {use} that is left" if use else "")
         + f"; {level} intervals"
         + ("; beside it, what is read by who knows only originals" if shown else "")
     )
     columns = ["release", f"{private} attack", "interval", "attacker"]
     columns += ["from originals", "by"] * shown + [use, "interval", "by"] * bool(use)
     for heading in columns:
-        table.add_column(heading, justify="left" if heading in ("release", "attacker", "by") else "right")
+        justify: Literal["left", "right"] = "left" if heading in ("release", "attacker", "by") else "right"
+        table.add_column(printable(heading), justify=justify)
     for row in rows:
         cells = [row.name, *_cells(row.attack, 3)]
         cells += _cells(row.transfer, 2) if shown else []
-        table.add_row(*cells, *(_cells(row.utility, 3) if use else []))
-    Console(width=None if sys.stdout.isatty() else 120 + 30 * shown).print(table)
+        table.add_row(*map(printable, [*cells, *(_cells(row.utility, 3) if use else [])]))
+    _print_table(table, 120 + 30 * shown)
 
 
 def _cells(finding: Any, count: int) -> list[str]:
@@ -1027,21 +1074,21 @@ def _cells(finding: Any, count: int) -> list[str]:
 
 def _print_uses(rows: Any, use: str) -> None:
     """The use that is left, a line for each release, where nothing was attacked."""
-    from rich.console import Console
     from rich.table import Table
 
     shown = [(row.name, row.utility) for row in rows if row.utility is not None and row.utility.value is not None]
-    table = Table(title=f"Use that is left: {use}" + (f"; {shown[0][1].level:.3g} intervals" if shown else ""))
-    for heading in ("release", use, "interval", "by"):
+    table = Table(
+        title=printable(f"Use that is left: {use}") + (f"; {shown[0][1].level:.3g} intervals" if shown else "")
+    )
+    for heading in ("release", printable(use), "interval", "by"):
         table.add_column(heading, justify="left" if heading in ("release", "by") else "right")
     for name, finding in shown:
-        table.add_row(name, *_cells(finding, 3))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        table.add_row(*map(printable, [name, *_cells(finding, 3)]))
+    _print_table(table)
 
 
 def _print_pictures(pictures: Any) -> None:
     """The worst attack by inversion, a line for each release."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Worst tested attack by inversion, and in brackets what is got without releases")
@@ -1051,5 +1098,13 @@ def _print_pictures(pictures: Any) -> None:
     for name, each in pictures.items():
         decoder = next(f.attacker for f in each.values())
         shown = [each.get(code) for code in codes]
-        table.add_row(name, decoder, *("-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        figures = ["-" if f is None else f"{f.value:.3f} ({f.chance:.3f})" for f in shown]
+        table.add_row(*map(printable, [name, decoder, *figures]))
+    _print_table(table)
+
+
+def _print_table(table: Table, width: int = 120) -> None:
+    """Prints a table as wide as the terminal, or so many columns; names are no mark-up and no emoji."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False).print(table)

@@ -1,9 +1,15 @@
-"""The one exception type that users of Veil are meant to see, and the rule for seeds, which all parts share."""
+"""What all parts share: the one exception type that users of Veil are meant to see, the rule for seeds, and how text
+that comes from files is shown.
+"""
 
 from __future__ import annotations
 
 import operator
+import re
 from typing import Any
+
+_UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Controls that JSON leaves as they are: those of terminals, and those that turn the direction of what follows."""
 
 
 class InputError(ValueError):
@@ -23,3 +29,16 @@ def checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not 0 <= value < 2**31:
         raise InputError(f"seed: must be a whole number in 0 .. 2**31 - 1, got {seed!r}")
     return value
+
+
+def printable(text: str) -> str:
+    """A line of text without characters that command a terminal or turn its direction: they are written as ``\\x1b``.
+
+    Names of files and labels may hold anything; shown as they are, they could clear a screen, or pass for other words.
+    """
+    return re.sub(rf"[\x00-\x1f{_UNSEEN}]", lambda found: ascii(found[0])[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    """JSON that means the same and holds no such character, but for line breaks between its values."""
+    return re.sub(f"[{_UNSEEN}]", lambda found: f"\\u{ord(found[0]):04x}", text)

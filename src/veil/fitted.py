@@ -179,7 +179,7 @@ def read(path: Path, card: str) -> Fitted | None:
             if about.get("schema") != _SCHEMA:
                 raise ValueError(f"schema must be {_SCHEMA}, got {about.get('schema')!r}")
             if about.get("release") != card:
-                return Fitted(problem=f"{path.name} is another release's")
+                return Fitted(problem=f"{path.name!r} is another release's")
             salt = bytes.fromhex(about["salt"])
             rows, people = (file.get_tensor(name) for name in ("rows", "people"))
         for name, values in (("rows", rows), ("people", people)):
@@ -190,4 +190,4 @@ def read(path: Path, card: str) -> Fitted | None:
         return Fitted(salt=salt, direction=about.get("direction") == "yes", rows=rows, people=people)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        return Fitted(problem=f"{path.name} cannot be read ({reason})")
+        return Fitted(problem=f"{path.name!r} cannot be read ({reason})")

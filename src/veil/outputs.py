@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil import files
+from veil.data.csvfile import cell
 from veil.errors import InputError
 from veil.files import written
 
@@ -391,5 +392,5 @@ def _write_skipped(file: IO[bytes], parts: Parts) -> None:
     writer = csv.writer(text)
     writer.writerow(["source", "reason"])
     for part in parts:
-        writer.writerows(part.skipped)
+        writer.writerows([cell(name), cell(reason)] for name, reason in part.skipped)
     text.detach()

@@ -32,7 +32,7 @@ from veil.audit.leakage import Overlap
 from veil.audit.repeats import Repeats, chosen_rows, released_means
 from veil.audit.run import Subject, audit, strangers, wrong_options
 from veil.data import build
-from veil.data.pack import SPLITS, Pack, flat, sha256
+from veil.data.pack import SPLITS, Pack, flat, nameless, sha256
 from veil.engine import Run
 from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError, checked_seed
@@ -346,6 +346,7 @@ def audit_pack(
     matcher: str | Path | None = None,
     classifiers: Mapping[str, Sequence[str | Path]] | None = None,
     command: str = "",
+    names: bool = False,
     progress: AuditProgress | None = None,
 ) -> list[Finding]:
     """Audit the unprotected input, baselines on it and the given releases; write ``findings.json`` with its pictures.
@@ -371,6 +372,8 @@ def audit_pack(
         classifiers: For private labels ONNX files of classifiers that releases that are images are shown to: images as
             for the matcher to a logit for each of the label's classes, in the order of ``pack.classes``.
         command: How to repeat this, for the report.
+        names: Leave names of rows and files, and paths, in the notes that are written: of those who get findings not
+            all may know who is in the data. Releases, and networks of files, are called by their names all the same.
         progress: Told jobs done, jobs in all and what was done last.
 
     Raises:
@@ -381,9 +384,9 @@ def audit_pack(
         private, utility, effort=effort, attack_on=attack_on, level=level, jobs=jobs, inverted=invert is not None
     ):
         raise InputError("; ".join(wrong))
-    names = [INPUT, *(e.name for e in entries)]
-    if len(set(names)) < len(names):
-        raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(names[1:])}")
+    called = [INPUT, *(e.name for e in entries)]
+    if len(set(called)) < len(called):
+        raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(called[1:])}")
     for entry in entries:
         if entry.release is not None:
             entry.release.contract.check_framing(pack, entry.name)
@@ -423,7 +426,7 @@ def audit_pack(
             (whole / folder).mkdir(parents=True)
         sheets: list[dict[str, str]] = []
         maps: list[dict[str, Any]] = []
-        notes = list(pack.meta.get("notes", []))
+        notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
         if invert is not None:
             sheets = _redrawn(pack, whole, [s.name for s in subjects], work)
             for s in subjects:
@@ -448,9 +451,19 @@ def audit_pack(
             curves=_curves(whole, entries),
             maps=maps,
         )
-        files.write(whole, document)
+        files.write(whole, document if names else _without_names(document))
         _publish(whole, out)
     return found
+
+
+def _without_names(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with no name of a row or file, nor a path, in a note."""
+
+    def bare(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{**entry, "note": nameless(entry["note"])} for entry in entries]
+
+    data = {**document["data"], "notes": [nameless(note) for note in document["data"]["notes"]]}
+    return {**document, "data": data, **{key: bare(document[key]) for key in ("releases", "findings")}}
 
 
 def _free_use(pack: Pack, private: Sequence[str]) -> str:
@@ -595,7 +608,6 @@ def _data(pack: Pack, private: Sequence[str], utility: Sequence[str], attack_on:
         "private": list(private),
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
-        "notes": [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())],
         "attack_on": list(attack_on),
     }
 

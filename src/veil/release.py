@@ -538,6 +538,7 @@ class Release:
     def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
 
+        The file holds what is computed and no more: PyTorch's notes of how it was traced name folders of this machine.
         The secret of keyed noise is no part of the file: the arrays of its :class:`veil.draws.Field` are further inputs
         of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the key,
         where the key is there. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``.
@@ -556,8 +557,11 @@ class Release:
         if path.suffix != ".onnx":
             raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
         secret = field_path(path) if self.contract.noise and self.key is not None else None
+        arrays = b"" if secret is None else self._field_file()
+        sweep(path)
         for target in filter(None, (path, secret)):
-            if target.exists() and not force:
+            # The arrays of this very field may be there: whoever writes both may be killed between.
+            if target.exists() and not force and (target == path or target.read_bytes() != arrays):
                 raise InputError(f"{target}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
@@ -581,29 +585,42 @@ class Release:
             stand_in = Field.draw(bytes(KEY_BYTES), self.contract.k).arrays()
             arguments, names = (example, *stand_in.values()), ["x", *stand_in]
             shapes = (*shapes, tuple({} for _ in stand_in))
-        sweep(path)
-        with staged(path) as hidden:
-            temporary = hidden / "network.onnx"
-            # Deprecations inside torch, and what it could export besides, are not the caller's concern.
-            with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    module.eval(),
-                    arguments,
-                    str(temporary),
-                    input_names=names,
-                    output_names=["release"],
-                    dynamic_shapes=shapes,
-                    dynamo=True,
-                    external_data=False,
-                    verbose=False,
-                )
-            if secret is not None:  # first, as a network without it is of no use
-                file = io.BytesIO()
-                arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
-                np.savez(file, **arrays)
-                _write_secret(secret, file.getvalue())
-            return temporary.replace(path)
+        # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+        with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                module.eval(),
+                arguments,
+                input_names=names,
+                output_names=["release"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+        network = program.model_proto
+        _strip(network)
+        if secret is not None:  # first, as a network without it is of no use
+            _write_secret(secret, arrays)
+        with written(path) as file:
+            file.write(network.SerializeToString())
+        return path
+
+    def _field_file(self) -> bytes:
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+
+def _strip(message: Any) -> None:
+    """Takes the notes of whoever made it out of a message of ONNX, and out of all that it holds."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:  # one message, or several
+                _strip(part)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from veil.errors import InputError
+from veil.errors import InputError, printable_json
 from veil.files import written
 
 SCHEMA = 1
@@ -397,7 +397,7 @@ def write(out: Path, document: Mapping[str, Any]) -> Path:
     _check(plain)
     order = [field.name for field in fields(Finding)]
     plain["findings"] = [{name: entry[name] for name in order} for entry in plain["findings"]]
-    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = printable_json(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / NAME

@@ -25,12 +25,13 @@ from veil import files
 from veil._version import __version__
 from veil.data import decode, framing, splits
 from veil.data.columns import plain
+from veil.data.csvfile import cell
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import LOSS, Item, Listing, Options, Pair, Remarks, check_utf8, clean
 from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
-from veil.errors import InputError, checked_seed
+from veil.errors import InputError, checked_seed, printable, printable_json
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -188,15 +189,16 @@ def write(
             meta["classes"] = _write_labels(folder, rows, split)
             _write_pairs(folder, rows, listing.pairs)
             if eyes is not None and len(used) < len(eyes.eyes):
-                rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name} name no image.")
-            meta["warnings"] = [clean(warning) for warning in (*listing.warnings, *rows.remarks.warnings)]
-            meta["notes"] = [clean(note) for note in (*listing.notes, *rows.remarks.notes)]
+                rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
+            meta["warnings"] = [printable(clean(warning)) for warning in (*listing.warnings, *rows.remarks.warnings)]
+            meta["notes"] = [printable(clean(note)) for note in (*listing.notes, *rows.remarks.notes)]
             names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
             seen = {
                 n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names
             }
             meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
-            (folder / "pack.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            text = printable_json(json.dumps(meta, indent=1, ensure_ascii=False))
+            (folder / "pack.json").write_text(text + "\n", "utf-8")
             write_checked(folder, seen)
             _check_target(out, force)  # again: what was made there meanwhile is somebody's
             files.publish(folder, out)
@@ -349,7 +351,7 @@ def _write_rows(
                 if data is None:
                     rows.skipped += 1
                     first, reason = first or item.source, reason or problem
-                    table.writerow([item.source, problem])
+                    table.writerow([cell(item.source), cell(problem)])
                 else:
                     if shape is None:
                         shape = data.shape
@@ -453,7 +455,7 @@ def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
     np.save(folder / "pairs.npy", np.array(table, np.int64).reshape(-1, 4))
     lost = len(pairs) - len(table)
     if lost:
-        missing = few(sorted(wanted - row.keys()), 3)
+        missing = few([repr(name) for name in sorted(wanted - row.keys())], 3)
         rows.remarks.lost(
             f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.", lost, len(pairs)
         )

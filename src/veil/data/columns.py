@@ -163,4 +163,4 @@ def leaf(schema: pa.Schema, name: str) -> str:
 def aside(path: Path, columns: Sequence[tuple[str, Kind]]) -> str:
     """A note of columns that are neither vector, name nor label."""
     shown = ", ".join(f"{name or 'one without a name'} ({kind})" for name, kind in columns)
-    return f"Left aside of {path.name}, as neither vectors, names nor labels: {shown}."
+    return f"Left aside of {path.name!r}, as neither vectors, names nor labels: {shown}."

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from veil.data.columns import nfc
-from veil.errors import InputError
+from veil.errors import InputError, printable
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t", "|")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their wide forms
 _SAMPLE = 50  # lines that show the dialect
 _MOST_LINES, _MOST_LETTERS = 10_000, 1 << 20  # of a cell that holds line breaks
 _MARKS = {
@@ -166,6 +167,14 @@ def open_csv(path: Path) -> CsvFile:
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
     return CsvFile(path=path, header=tuple(header), _encoding=encoding, _dialect=dialect, _below=below)
+
+
+def cell(text: str) -> str:
+    """Text for a cell that people open with a spreadsheet: none of it is taken for a formula, nor commands a terminal.
+
+    What begins as a formula has a ``'`` in front.
+    """
+    return printable(f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 @contextmanager

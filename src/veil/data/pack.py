@@ -324,6 +324,19 @@ def few(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def nameless(note: str) -> str:
+    """A note without names of rows and files, nor paths: an ellipsis stands in their places.
+
+    Names stand in notes as ``repr`` writes them, in quotes, by which they are told from the rest; so do those in errors
+    of the system. A word with a ``/`` or a ``\\`` is taken for a path.
+    """
+    return _PATH.sub("\N{HORIZONTAL ELLIPSIS}", _QUOTED.sub("\N{HORIZONTAL ELLIPSIS}", note))
+
+
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_PATH = re.compile(r"(?<![^\s(=])(?!\d+/\d+\b)[^\s(),;]*[/\\][^\s),;]*[^\s),;:.]")
+
+
 def class_name(value: Any) -> str | None:
     """The class that a label's value names, or None where it is unknown (None, "", NaN; pandas' NA and NaT).
 

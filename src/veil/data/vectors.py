@@ -112,7 +112,7 @@ class VectorFile:
         """Which columns the values stand in; "" where they are not columns of their own."""
         if not self.dimensions:
             return ""
-        return f"Vectors are the {self.width} columns {few(self.dimensions)} of {self.path.name}."
+        return f"Vectors are {self.width} columns of {self.path.name!r}: {few(self.dimensions)}."
 
     def blocks(
         self, start: int = 0, size: int = BATCH, *, named: bool = True, columns: Sequence[str] = ()

@@ -95,7 +95,7 @@ class Config:
     """Steps after which the next adversary in turn is replaced by a fresh one; 0 for never."""
     batch: int = 384
     """Vectors a step of the guard."""
-    steps: int = 1500
+    steps: int = 3000
     """Steps of the guard."""
     lr: float = 1e-3
     """Peak learning rate of the guard."""

@@ -7,13 +7,15 @@ named and written. ``plots`` draws, ``html`` lays out. Needs neither data nor mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from veil.audit import findings as files
 from veil.audit.findings import Finding
+from veil.errors import printable
 
 ATTACK = "attribute.balanced_accuracy"
 GAIN = "attribute.normalised_gain"
@@ -272,12 +274,20 @@ class Document:
         """The findings of ``role``, narrowed by what is given, in their order."""
         return [
             f
-            for f in self.findings
-            if f.role == role
-            and (release is None or f.release == release)
-            and (target is None or f.target == target)
-            and (code is None or f.code == code)
+            for f in (self.findings if release is None else self.of(release))
+            if f.role == role and (target is None or f.target == target) and (code is None or f.code == code)
         ]
+
+    def of(self, release: str) -> Sequence[Finding]:
+        """The findings about a release, in their order."""
+        return self._by_release.get(release, ())
+
+    @cached_property
+    def _by_release(self) -> Mapping[str, Sequence[Finding]]:
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.release, []).append(finding)
+        return found
 
     @property
     def input(self) -> Release | None:
@@ -323,7 +333,7 @@ class Document:
             return flagged[0]
         usable = [f for f in found if f.ok]
         # A figure of an attacker that was picked by another code belongs to that attacker.
-        picked = {f.attacker for f in self.findings if f.worst and (f.release, f.target) == (release, target)}
+        picked = {f.attacker for f in self.of(release) if f.worst and f.target == target}
         usable = [f for f in usable if f.attacker in picked] or usable
         if not usable:
             return None
@@ -333,7 +343,7 @@ class Document:
 
 def read(out: Path) -> Document:
     """``out/findings.json`` as :func:`veil.audit.findings.read` gives it, which says what is wrong with it."""
-    found = files.read(out)
+    found = _shown(files.read(out))
     return Document(
         **{key: found[key] for key in ("veil", "seed", "created", "command")},
         data=_data(found["data"]),
@@ -343,6 +353,15 @@ def read(out: Path) -> Document:
         curves=tuple(Curves(**entry) for entry in found["curves"]),
         maps=tuple(Map(**_tuples(entry)) for entry in found.get("maps", [])),
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value of the file, its texts as they can be shown; but for names of files, which are read by them."""
+    if isinstance(value, dict):
+        return {printable(key): each if key == "file" else _shown(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _data(raw: Mapping[str, Any]) -> Data:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from veil.audit.findings import NO_BETTER, Finding
-from veil.errors import InputError
+from veil.errors import InputError, printable
 from veil.files import written
 from veil.report import (
     AREAS,
@@ -641,7 +641,7 @@ def _transfer_tables(document: Document) -> tuple[Table, list[Table]] | None:
         return None
     rows = []
     for release in document.releases:
-        own = [f for f in document.findings if f.release == release.name and f.code in (TRANSFER, *_LOOKS)]
+        own = [f for f in document.of(release.name) if f.code in (TRANSFER, *_LOOKS)]
         if not own:
             continue
         cells = []
@@ -746,8 +746,11 @@ def _by_attacker(document: Document, findings: Sequence[Finding], *, heat: bool)
         return None
     notes: list[str] = []
     rows = []
+    by_release: dict[str, dict[str, Finding]] = {}
+    for f in findings:
+        by_release.setdefault(f.release, {})[f.attacker] = f
     for release in document.releases:
-        own = {f.attacker: f for f in findings if f.release == release.name}
+        own = by_release.get(release.name, {})
         worst = None
         if own:
             first = next(iter(own.values()))
@@ -871,7 +874,7 @@ def _curves(document: Document, out: Path, figures: dict[str, Figure]) -> list[d
         try:
             read_back.append((entry.release, _read_curves(_inside(out, entry.file)), ""))
         except InputError as error:
-            read_back.append((entry.release, {}, f"{entry.file}: {error}"))
+            read_back.append((entry.release, {}, printable(f"{entry.file}: {error}")))
     players = [line.player for _, stages, _ in read_back for lines in stages.values() for line in lines]
     colours = plots.player_colours(players)
     found: list[dict[str, object]] = []
@@ -903,11 +906,13 @@ def _maps(document: Document, figures: dict[str, Figure]) -> list[dict[str, str]
 def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
     """Training losses by stage, thinned; stages and players in the order in which they first appear."""
     try:
-        table = pq.read_table(path, columns=["step", "stage", "player", "loss"])
+        with path.open("rb") as file:  # of a path pyarrow's messages would name all folders
+            table = pq.read_table(file, columns=["step", "stage", "player", "loss"])
         steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
         stages, players = (
-            np.asarray(table[name].cast(pa.string()).to_pylist(), dtype=object) for name in ("stage", "player")
+            np.asarray([printable(text or "") for text in table[name].cast(pa.string()).to_pylist()], dtype=object)
+            for name in ("stage", "player")
         )
     except FileNotFoundError:
         raise InputError("there is no such file") from None
@@ -936,9 +941,10 @@ def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object
             raise InputError("is not a PNG picture")
         width, height = struct.unpack(">II", data[16:24])
     except FileNotFoundError:
-        view["fault"] = f"{file}: there is no such file"
+        view["fault"] = printable(f"{file}: there is no such file")
     except (InputError, OSError, struct.error) as error:
-        view["fault"] = f"{file}: {error.strerror if isinstance(error, OSError) else _one_line(error)}"
+        why = error.strerror if isinstance(error, OSError) else _one_line(error)
+        view["fault"] = printable(f"{file}: {why}")
     else:
         zoom = 2 if width <= 280 else 1  # a strip of thumbnails is too small to judge at its own size
         uri = "data:image/png;base64," + base64.b64encode(data).decode()

@@ -57,16 +57,6 @@ class Box:
     right: float
     bottom: float
 
-    def overlap(self, other: Box) -> float:
-        """The shared area, in square pixels."""
-        across = min(self.right, other.right) - max(self.left, other.left)
-        down = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(across, 0.0) * max(down, 0.0)
-
-    def outside(self, area: Box) -> float:
-        """The part of this box that lies outside ``area``, in square pixels."""
-        return (self.right - self.left) * (self.bottom - self.top) - self.overlap(area)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -104,26 +94,27 @@ def plane(document: Document, private: str, utility: str, *, width: int = 680) -
 
     code = points[0].use.code if points else ""
     figure = go.Figure()
+    notes = _names(points, across, upwards, chance, area, narrow)
     if chance is not None:
         figure.add_trace(_dashes((100 * chance, 100 * chance), upwards))
-        figure.add_annotation(
-            x=100 * chance,
-            y=1,
-            yref="paper",
-            text=f"chance {share(chance)}",
-            showarrow=False,
-            xanchor="left",
-            yanchor="bottom",
-            font={"color": MUTED, "size": 11},
-            xshift=-8,
-        )
+        words: dict[str, object] = {
+            "x": 100 * chance,
+            "y": 1,
+            "yref": "paper",
+            "text": f"chance {share(chance)}",
+            "showarrow": False,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"color": MUTED, "size": 11},
+            "xshift": -8,
+        }
+        notes = [words, *notes]
     if y_chance is not None and upwards[0] < _shown(code, y_chance) < upwards[1]:
         figure.add_trace(_dashes(across, (_shown(code, y_chance), _shown(code, y_chance))))
     figure.add_traces([_mark(point) for point in points])
-    for note in _names(points, across, upwards, chance, area, narrow):
-        figure.add_annotation(note)
     figure.update_layout(
         **_base(width, height),
+        annotations=notes,  # all at once: plotly checks those that are there again with each that is added
         margin={"l": left, "r": right, "t": top, "b": bottom},
         xaxis=_axis(
             across, f"Worst attack on {private}, {metric(ATTACK).title}", ticks=6 if narrow else 9, percent=True
@@ -457,30 +448,83 @@ def _placed(
     """A place for each label: near its point, inside ``area``, off the obstacles, off each other and their leaders.
 
     Coordinate descent: each label in turn takes the cheapest of its candidate places given the others, until none
-    moves. The cost is overlapped area plus a little for distance, so ties fall the same way each time.
+    moves. The cost is overlapped area plus a little for distance, so ties fall the same way each time. A label is
+    looked at again only where one within its reach has moved.
     """
-    options = [list(_candidates(centre, width)) for centre, width in zip(centres, widths, strict=True)]
-    fixed = [
-        [4 * box.outside(area) + sum(box.overlap(o) for o in obstacles) + price for box, _, price in each]
-        for each in options
-    ]
-    chosen = [int(np.argmin(costs)) for costs in fixed]
+    options = [_Places(centre, width) for centre, width in zip(centres, widths, strict=True)]
+    bounds, barred = _corners([area]), _corners(obstacles)
+    fixed = []
+    for each in options:
+        outside = each.areas - _overlaps(each.boxes, bounds)[:, 0]
+        fixed.append(4 * outside + _overlaps(each.boxes, barred).sum(1) + each.prices)
+    chosen = [_cheapest(costs) for costs in fixed]
+    extents = np.array([each.extent for each in options]).reshape(-1, 4)
+    near = [np.flatnonzero(row) for row in (_overlaps(extents, extents) > 0) & ~np.eye(len(options), dtype=bool)]
+    due = set(range(len(options)))
     for _ in range(12):
-        moved = False
         for i, each in enumerate(options):
-            others = [options[j][chosen[j]] for j in range(len(options)) if j != i]
-            costs = [
-                fixed[i][c]
-                + 6 * sum(box.overlap(other) for other, _, _ in others)
-                + 8 * sum(box.overlap(bit) for _, bits, _ in others for bit in bits)
-                + 8 * sum(bit.overlap(other) for other, _, _ in others for bit in leader)
-                for c, (box, leader, _) in enumerate(each)
-            ]
-            best = int(np.argmin(costs))
-            moved, chosen[i] = moved or best != chosen[i], best
-        if not moved:
+            if i not in due:
+                continue
+            due.discard(i)
+            boxes = np.array([options[j].boxes[chosen[j]] for j in near[i]]).reshape(-1, 4)
+            bits = np.concatenate([_corners([]), *(options[j].leader(chosen[j]) for j in near[i])])
+            crossed = np.bincount(each.owner, _overlaps(each.leaders, boxes).sum(1), minlength=len(each.boxes))
+            costs = fixed[i] + 6 * _overlaps(each.boxes, boxes).sum(1)
+            best = _cheapest(costs + 8 * _overlaps(each.boxes, bits).sum(1) + 8 * crossed)
+            if best != chosen[i]:
+                chosen[i] = best
+                due.update(near[i].tolist())
+        if not due:
             break
-    return [options[i][chosen[i]][0] for i in range(len(options))]
+    return [Box(**dict(zip(("left", "top", "right", "bottom"), options[i].boxes[chosen[i]].tolist(), strict=True)))
+            for i in range(len(options))]  # fmt: skip
+
+
+class _Places:
+    """Where a label may stand.
+
+    Attributes:
+        boxes: Corners ``(C, 4)`` of the candidates.
+        prices: ``(C,)`` of their distances.
+        areas: ``(C,)`` in square pixels.
+        leaders: Corners ``(L, 4)`` of the bits of all candidates' leaders.
+        owner: ``(L,)`` whose each is, rising.
+        extent: Corners ``(4,)`` of what holds all of them.
+    """
+
+    def __init__(self, centre: tuple[float, float], width: float) -> None:
+        found = list(_candidates(centre, width))
+        self.boxes = _corners([box for box, _, _ in found])
+        self.prices = np.array([price for _, _, price in found])
+        self.areas = (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+        self.leaders = _corners([bit for _, bits, _ in found for bit in bits])
+        self.owner = np.repeat(np.arange(len(found)), [len(bits) for _, bits, _ in found])
+        every = np.concatenate([self.boxes, self.leaders])
+        self.extent = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
+
+    def leader(self, candidate: int) -> NDArray[np.float64]:
+        """The bits ``(b, 4)`` of one candidate's leader."""
+        first, last = np.searchsorted(self.owner, [candidate, candidate + 1])
+        return self.leaders[first:last]
+
+
+def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
+    """``(n, 4)``: left, top, right and bottom of each."""
+    return np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.float64).reshape(-1, 4)
+
+
+def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The area ``(n, m)`` in square pixels that each of some boxes ``(n, 4)`` shares with each of others ``(m, 4)``."""
+    across, down = (
+        np.minimum(a[:, None, side + 2], b[:, side + 2]) - np.maximum(a[:, None, side], b[:, side]) for side in (0, 1)
+    )
+    shared: NDArray[np.float64] = across.clip(min=0) * down.clip(min=0)
+    return shared
+
+
+def _cheapest(costs: NDArray[np.float64]) -> int:
+    """The first of the lowest costs; what differs by rounding alone is the same everywhere."""
+    return int(np.argmin(costs.round(6)))
 
 
 def _candidates(centre: tuple[float, float], width: float) -> Iterable[tuple[Box, list[Box], float]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from veil.data.decode import Box
 from veil.data.layouts.folder import holds_images, walk
-from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only, own
 from veil.errors import InputError
 
 CROP: Box = (29 / 178, 61 / 218, 149 / 178, 181 / 218)
@@ -115,7 +115,7 @@ def _annotation(source: Path, name: str) -> Path | None:
     folders = (source, source / "Anno", source / "Eval")
     files = [folder / f"{name}{ending}" for folder in folders for ending in (".txt", ".csv")]
     there = [path for path in files if path.is_file()]
-    return only(source, there) if there else None
+    return own(only(source, there), source) if there else None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -36,7 +36,7 @@ def read(source: Path, options: Options) -> Listing:
     names = own.names if own.key else [str(i) for i in range(n)]
     remarks = Remarks(notes=[*([file.note] if file.note else []), *own.notes])
     if not own.key:
-        remarks.notes.append(f"{source.name} does not name its rows; their numbers do.")
+        remarks.notes.append(f"{source.name!r} does not name its rows; their numbers do.")
     other, rows, pairs = None, np.full(n, -1, np.int64), None
     if options.labels is not None:
         other = tables.read(options.labels, KEYS, rows=None if own.key else n)

@@ -11,7 +11,8 @@ Images without a row stay, with unknown labels, unless the file prescribes split
 the name of the folder that an image lies in its ``identity``.
 
 Links to files are followed only to places inside the folder, links to folders never; both end up in ``skipped.csv``,
-and so do images of kinds that are not read. What systems and tools put there for themselves is left aside.
+and so do images of kinds that are not read. A file of labels that is such a link is refused, unless it is named. What
+systems and tools put there for themselves is left aside.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from veil.data import decode
 from veil.data.layouts import table as tables
-from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, own
 from veil.data.pack import few
 from veil.errors import InputError
 
@@ -60,7 +61,7 @@ class Aside:
         if self.hidden:
             notes.append(f"{self.hidden} files are hidden (their names begin with a dot) and were left aside.")
         if self.folders:
-            shown = few([clean(name) for name in self.folders], 3)
+            shown = few([repr(clean(name)) for name in self.folders], 3)
             notes.append(f"{len(self.folders)} folders are of systems or tools and were left aside: {shown}.")
         return notes
 
@@ -78,7 +79,7 @@ def read(source: Path, options: Options) -> Listing:
     if path is not None:
         table = tables.read(path)
         rows = tables.join(table, names, _prefix(source, path))
-        remarks.notes.extend([f"Labels were read from {path.name}.", *table.notes])
+        remarks.notes.extend([f"Labels were read from {path.name!r}.", *table.notes])
         tables.tell_join(remarks, table, names, rows, "images")
         pairs = table.pairs_of(names, rows)
     by_folder = options.settings.get("identity") == "folder"
@@ -196,7 +197,7 @@ def _labels_file(source: Path) -> Path | None:
     there = [source / name for name in ("labels.csv", "labels.parquet") if (source / name).is_file()]
     if len(there) > 1:
         raise InputError(f"{source}: holds labels.csv and labels.parquet; name the file of labels to use")
-    return there[0] if there else None
+    return own(there[0], source) if there else None
 
 
 def _prefix(source: Path, labels: Path) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from veil.data.columns import nfc
 from veil.data.decode import MAX_BYTES, Box, kind_of
 from veil.data.layouts.folder import holds_images, inner_folders, is_system, systems_in, walk
-from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, only
+from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, only, own
 from veil.errors import InputError
 
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
@@ -39,6 +39,8 @@ def read(source: Path, options: Options) -> Listing:
     notes = remarks.notes
     place, archived = _find(source, notes)
     folder = _folder_of_lists(source, place)
+    for path in (folder / name for name in LISTS):
+        own(path, folder)
     labels, attributes = _labels(folder, notes)
     if archived:
         files = _listed(place)
@@ -72,7 +74,7 @@ def _find(source: Path, notes: list[str]) -> tuple[Path, bool]:
         trees = [tree for tree in trees if _is_tree(tree)] or trees
     if archives:
         if trees:
-            notes.append(f"{archives[0].name} was read; the extracted images beside it were not.")
+            notes.append(f"{archives[0].name!r} was read; the extracted images beside it were not.")
         return archives[0], True
     if not trees:
         raise InputError(f"{source}: holds neither lfw-deepfunneled.tar (.tgz) nor its tree NAME/NAME_0001.jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,19 @@ def only(source: Path, there: Sequence[Path]) -> Path:
         named = ", ".join(clean(str(path)) for path in there)
         raise InputError(f"{clean(str(source))}: any of {named} could be meant; name one, or move the others away")
     return there[0]
+
+
+def own(path: Path, source: Path) -> Path:
+    """A file of text that lies in a data set; raises InputError for a link that leads out of it.
+
+    Whoever made the data set could name any file of the reader's by such a link, whose lines then come back as labels
+    and in messages.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source)):  # which raises nothing for loops
+        raise InputError(
+            f"{clean(str(path))}: is a link that leads out of its folder, and is not followed; copy the file"
+        )
+    return path
 
 
 def clean(name: str) -> str:

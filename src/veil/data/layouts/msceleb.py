@@ -24,7 +24,7 @@ from veil.data.columns import IMAGE_KEYS, plain
 from veil.data.decode import MAX_BYTES
 from veil.data.layouts import table as tables
 from veil.data.layouts.folder import Aside
-from veil.data.layouts.listing import Item, Listing, Options, check_options
+from veil.data.layouts.listing import Item, Listing, Options, check_options, own
 from veil.errors import InputError
 
 COLUMNS = ("Freebase MID", "ImageSearchRank", "ImageURL", "PageURL", "FaceID", "FaceRectangle", "FaceData")
@@ -39,7 +39,7 @@ def read(source: Path, options: Options) -> Listing:
         _check(path)
     table = None if options.labels is None else tables.read(options.labels, (*IMAGE_KEYS, "identity"))
     others = () if table is None else tuple(name for name in table.codes if name != "identity")
-    notes = [] if table is None else [f"Labels were read from {table.path.name}.", *table.notes]
+    notes = [] if table is None else [f"Labels were read from {table.path.name!r}.", *table.notes]
     notes += Aside(hidden=hidden).notes()
     return Listing(
         items=_items(files, table),
@@ -141,4 +141,4 @@ def _files(source: Path) -> tuple[list[Path], int]:
     shown = [path for path in files if not path.name.startswith(".")]
     if not shown:
         raise InputError(f"{source}: holds no file *.tsv")
-    return shown, len(files) - len(shown)
+    return [own(path, source) for path in shown], len(files) - len(shown)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from veil.data.layouts.listing import Item, Listing, Options, check_options
+from veil.data.layouts.listing import Item, Listing, Options, check_options, own
 from veil.errors import InputError
 
 FILES = {"train": ("pendigits-orig.tra", 0), "test": ("pendigits-orig.tes", 30)}
@@ -64,7 +64,7 @@ def read(source: Path, options: Options) -> Listing:
     there = {name: source / file for name, (file, _) in wanted.items() if (source / file).is_file()}
     if not there or (part != "both" and part not in there):
         raise InputError(f"{source}: holds no {' and no '.join(file for file, _ in wanted.values())}")
-    texts = {name: _text(path) for name, path in there.items()}
+    texts = {name: _text(own(path, source)) for name, path in there.items()}
     notes = [f"{FILES[name][0]} is not there." for name in wanted if name not in there]
 
     def items() -> Iterator[Item]:

@@ -119,7 +119,7 @@ def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tup
     names = [str(i) for i in range(n)]
     if key:
         names = _names(path, key, columns[key])
-    notes = [f"Column {column} of {path.name} is not used as a label." for column in present[1:]]
+    notes = [f"Column {column!r} of {path.name!r} is not used as a label." for column in present[1:]]
     aside = list(aside)
     codes: dict[str, NDArray[np.int32]] = {}
     classes: dict[str, list[str]] = {}
@@ -128,7 +128,7 @@ def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tup
         if column in present:
             continue
         if not name:
-            notes.append(f"A column of {path.name} has no name and is not used.")
+            notes.append(f"A column of {path.name!r} has no name and is not used.")
             continue
         if name in codes:
             raise InputError(f"{path}: column {name!r} stands there more than once")
@@ -196,14 +196,14 @@ def tell_join(remarks: Remarks, table: Table, names: Sequence[str], found: NDArr
     without = np.flatnonzero(found < 0)
     if len(without):
         remarks.lost(
-            f"{len(without)} of the {what} have no row in {table.path.name} (the first: {names[without[0]]}).",
+            f"{len(without)} of the {what} have no row in {table.path.name!r} (the first: {names[without[0]]!r}).",
             len(without),
             len(names),
         )
     spare = np.setdiff1d(np.arange(len(table.names)), found)
     if len(spare):
         remarks.notes.append(
-            f"{len(spare)} rows of {table.path.name} name none of the {what} (the first: {table.names[spare[0]]})."
+            f"{len(spare)} rows of {table.path.name!r} name none of the {what} (the first: {table.names[spare[0]]!r})."
         )
 
 

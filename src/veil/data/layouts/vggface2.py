@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from veil.data.decode import Box, Pixels, kind_of
 from veil.data.layouts.folder import Aside, is_system, walk
-from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only, own
 from veil.errors import InputError
 
 CROP: Box = (0.25, 0.25, 0.75, 0.75)
@@ -169,7 +169,7 @@ def _partition(path: Path) -> _Partition:
 def _annotation(source: Path, name: str) -> Path | None:
     """A list, wherever the published archives put it."""
     there = [path for path in (source / name, source / "meta" / name) if path.is_file()]
-    return only(source, there) if there else None
+    return own(only(source, there), source) if there else None
 
 
 def _compare(remarks: Remarks, people: set[str], meta: Path | None, genders: dict[str, str]) -> None:
