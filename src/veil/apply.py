@@ -190,7 +190,9 @@ def apply(
     if images:
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
         begun = (outputs.partial_folder(out) / outputs.RUN).exists()
-        _check_files(out, rows.found, replace=force or begun or resume)
+        there = any((out / name).exists() for name, problem in rows.found if not problem)
+        same = resume and there and not (force or begun)  # of a run that is done, perhaps
+        _check_files(out, rows.found, replace=force or begun or same)
         for folder in {(out / name).parent for name, problem in rows.found if not problem}:
             files.sweep_folder(folder)
     try:
@@ -204,7 +206,6 @@ def apply(
             # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             if images:
-                same = resume and not (force or begun)
                 _write_images(release, source, rows, out, parts, eyes, choices, progress, same=same)
             else:
                 _write_parts(partial(_released, release, choices), rows, parts, progress)
@@ -481,7 +482,7 @@ def _write_images(
 ) -> None:
     """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes.
 
-    ``same``: files that are there must hold what they would be made to hold.
+    ``same``: nothing is written, as the files must be there, and hold what they would be made to hold.
     """
     each = parts.each
 
@@ -492,7 +493,12 @@ def _write_images(
         return all(_size(path) == sizes[name] for name, path in named if name in sizes)
 
     parts.done = next((i for i in range(parts.done) if not whole(i)), parts.done)
-    _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices, same), rows, parts, progress)
+    try:
+        _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices, same), rows, parts, progress)
+    except InputError:
+        if same:
+            parts.done = 0  # of which nothing is to be kept
+        raise
 
 
 def _size(path: Path) -> np.float32:
@@ -527,8 +533,12 @@ def _redrawn(
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))
             continue
-        parts.keep = True
-        outputs.place(out / path, data, same=same)
+        if same and not outputs.holds(out / path, data):
+            raise InputError(f"{out / path}: is not what this run gives, and stands there or is missing; force, or "
+                             "choose another folder")  # fmt: skip
+        if not same:
+            parts.keep = True
+            outputs.place(out / path, data)
         names.append(name)
         sizes.append(len(data))
     return Part(

@@ -341,18 +341,16 @@ def encode(pixels: NDArray[np.uint8], form: str, size: tuple[int, int]) -> bytes
     return file.getvalue()
 
 
-def place(path: Path, data: bytes, *, same: bool = False) -> None:
-    """Write a file, whole, and the folders that it lies in where they are missing; what lies there has been swept.
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a file is there that holds some bytes and no others."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
-    Raises:
-        InputError: If ``same``, and a file is there that holds something else.
-    """
+
+def place(path: Path, data: bytes) -> None:
+    """Write a file, whole, and the folders that it lies in where they are missing; what lies there has been swept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with written(path, lasting=False, sweeping=False, same=same) as file:
-            file.write(data)
-    except FileExistsError:
-        raise InputError(OTHER.format(path)) from None
+    with written(path, lasting=False, sweeping=False) as file:
+        file.write(data)
 
 
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:

@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -459,25 +459,27 @@ class Release:
         The key goes first: beside that of the release that stands there, as long as that stands there.
         """
         beside, record = key_path(path), fitted_path(path)
-        before = beside.read_bytes() if self.key is not None and beside.exists() else None
-        if self.key is not None:
-            both = self.key + (before or b"") * path.exists()
-            _write_secret(beside, self.key if before == self.key else both)
+        before = {file: file.read_bytes() if file.exists() else None for file in (beside, record)}
+        there = _standing_key(path) if self.key is not None else b""
         try:
+            if self.key is not None:
+                _write_secret(beside, self.key + there.replace(self.key, b""))
+            if self.fitted is not None and not self.fitted.problem:
+                _write_secret(record, fitted.serialised(self.fitted, card["card_sha256"]))
+            else:
+                record.unlink(missing_ok=True)  # of the release that was there
             publish(folder, path)
         except BaseException:
-            if before is not None:
-                _write_secret(beside, before)
-            elif self.key is not None:
-                beside.unlink(missing_ok=True)
+            for file, data in before.items():
+                with suppress(OSError):  # of two keys one is the old one's
+                    if data is None:
+                        file.unlink(missing_ok=True)
+                    else:
+                        _write_secret(file, data)
             raise
-        if self.key is not None and before is not None:
-            _write_secret(beside, self.key)
-        if self.fitted is not None and not self.fitted.problem:
-            with written(record, secret=True) as file:
-                file.write(fitted.serialised(self.fitted, card["card_sha256"]))
-        else:
-            record.unlink(missing_ok=True)  # of the release that was there
+        if there and self.key is not None:
+            with suppress(OSError):  # two keys do as well
+                _write_secret(beside, self.key)
 
     @staticmethod
     def load(path: str | Path, *, key: str | Path | None = None) -> Release:
@@ -704,6 +706,15 @@ def read_key_file(path: Path) -> bytes:
     Of a release that was about to take another's place when it was killed the file holds both keys, the new one first.
     """
     return _keys(path)[0]
+
+
+def _standing_key(path: Path) -> bytes:
+    """The key of the release that stands somewhere; nothing where there is none, or none that is its."""
+    try:
+        check = _read_card(path)["key_check"]
+        return next((key for key in _keys(key_path(path)) if _key_check(key) == check), b"")
+    except InputError:
+        return b""
 
 
 def _keys(path: Path) -> list[bytes]:
