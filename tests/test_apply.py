@@ -896,8 +896,7 @@ def test_a_run_that_was_killed_before_it_said_what_it_was_is_in_nobodys_way(
 ) -> None:
     source = put(tmp_path / "in.npy", vectors(5))
     (tmp_path / "out.npy.partial").mkdir()
-    for name in ("lock", ".run.json.01234567"):
-        (tmp_path / "out.npy.partial" / name).touch()
+    (tmp_path / "out.npy.partial" / ".run.json.0123456789abcdef.part").touch()
     assert apply(vectors_release(), source, tmp_path / "out.npy", **options) == (5, 0)
     assert _left(tmp_path) == ["in.npy", "out.npy"]
 
@@ -1258,17 +1257,22 @@ def test_what_stands_in_the_way_of_image_files_is_kept_unless_forced(holiday: Pa
     (out / "b" / "grey.png").write_text("mine")
     (out / "mine.txt").write_text("mine")
     before = _bytes(tmp_path)
-    for options in ({}, {"resume": True}):  # nothing was begun that could be resumed
-        message = _refused(release, holiday, out, images=True, **options)
-        assert message == f"{out / 'b' / 'grey.png'}: already exists; choose another folder or force"
-        assert _bytes(tmp_path) == before
+    message = _refused(release, holiday, out, images=True)
+    assert message == f"{out / 'b' / 'grey.png'}: already exists; choose another folder or force"
+    assert _bytes(tmp_path) == before
+    assert "is not what this run gives" in _refused(release, holiday, out, images=True, resume=True)
+    assert _bytes(tmp_path) == before
     assert apply(release, holiday, out, images=True, force=True) == (10, 1)
     assert _tree(out) == sorted([*PICTURES, "mine.txt"])
     assert (out / "mine.txt").read_text() == "mine"
     done = _bytes(tmp_path)
     assert done["out/b/grey.png"] != b"mine"
     assert "already exists" in _refused(release, holiday, out, images=True)
-    assert "already exists" in _refused(release, holiday, out, images=True, resume=True)  # a run that is done
+    assert apply(release, holiday, out, images=True, resume=True) == (10, 1)  # a run that is done
+    assert _bytes(tmp_path) == done
+    (out / "b" / "grey.png").write_text("mine")
+    assert "b/grey.png: is not what this run gives" in _refused(release, holiday, out, images=True, resume=True)
+    assert (out / "b" / "grey.png").read_text() == "mine"
     assert apply(release, holiday, out, images=True, force=True) == (10, 1)
     assert _bytes(tmp_path) == done
     # The list of another source's skipped files is not replaced either.
@@ -1419,17 +1423,15 @@ def test_image_files_that_were_damaged_since_are_made_again(many: Path, tmp_path
 def test_image_files_written_before_the_disk_was_full_are_known(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, write, calls = tmp_path / "out", outputs._write, []
+    out, place = tmp_path / "out", outputs.place
 
-    def full(path: Path, write_it: Callable[..., Any], **options: Any) -> None:
-        calls.append(path)
+    def full(path: Path, data: bytes) -> None:
         if path.name == "21.png":
-            temporary = options["temporary"]
-            temporary.write_bytes(b"half a file that a kill has left")
+            path.with_name(".21.png.0123456789abcdef.part").write_bytes(b"half a file that a kill has left")
             raise OSError(28, "No space left on device")
-        write(path, write_it, **options)
+        place(path, data)
 
-    monkeypatch.setattr(outputs, "_write", full)
+    monkeypatch.setattr(outputs, "place", full)
     message = _refused(picture_release(), many, out, images=True)
     assert "cannot be written (No space left on device); what was done waits in out.partial to be resumed" in message
     assert len(_tree(out)) == 6 + 1  # no batch was whole, but these files are there, and the half of one

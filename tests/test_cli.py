@@ -10,9 +10,11 @@ import logging
 import math
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,13 +79,17 @@ class Veil:
         return done.err
 
 
+STOPS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 @pytest.fixture
 def veil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Veil]:
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     monkeypatch.setattr(cli._Lines, "FIRST", math.inf)  # no progress, however slow the machine
     monkeypatch.setattr(template, "ENOUGH", 0)  # nor a warning of the few people of these tests
     yield Veil(capsys, monkeypatch)
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -234,6 +240,32 @@ def test_an_interrupted_fit_says_whose_it_is_and_what_to_do(veil: Veil, tmp_path
     assert "of an interrupted fit of 'template', not of 'leace'" in veil.refuses(*other, "--resume")
     assert veil(*fit, "--resume").status == 0
     assert not (tmp_path / "r.checkpoint").exists()
+
+
+def test_a_fit_that_is_done_is_done_again_at_once(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been killed after the last thing it did, or before: then what is left is done."""
+    fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT)
+    veil.json(*fit)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        _untrained(patched)
+        assert veil.json(*fit, "--resume")["key"] == str(tmp_path / "r.key")
+        another = veil.refuses(*fit, "--set", "align=false", "--resume")
+        assert (
+            another == f"veil: {tmp_path / 'r'}: already exists, and is of another fit; choose another name or force\n"
+        )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    with monkeypatch.context() as patched:  # killed just before the checkpoint goes
+        patched.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        veil.json(*fit, "--force")
+    assert (tmp_path / "r.checkpoint").exists()
+    (tmp_path / "r.curves.parquet").unlink()
+    veil.json(*fit, "--resume")
+    assert not (tmp_path / "r.checkpoint").exists()
+    kept = {path: data for path, data in files.items() if path.suffix != ".fitted"}  # whose salt is drawn anew
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1243,3 +1275,47 @@ def test_a_terminated_run_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "veil: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that have a word in their environment."""
+    marked = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, state = (folder / "environ").read_bytes(), (folder / "stat").read_text().rsplit(")", 1)[1]
+        except OSError:  # it has ended, or is another user's
+            continue
+        if mark.encode() in environment and not state.startswith(" Z"):
+            marked.append(int(folder.name))
+    return marked
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are counted as Linux tells them")
+def test_an_audit_that_is_killed_takes_its_workers_with_it(tmp_path: Path, people: Path) -> None:
+    mark = f"VEIL_TEST={secrets.token_hex(8)}"
+    name, _, value = mark.partition("=")
+    audit = ("audit", people, tmp_path / "a", "--private", "gender", "--effort", "quick", "--jobs", "2", "--quiet")
+    code = [sys.executable, "-c", "from veil.cli import main; main()", *map(str, audit)]
+    with subprocess.Popen(code, env={**os.environ, name: value}) as parent:
+        until = time.monotonic() + 120
+        while len(_marked(mark)) < 4 and time.monotonic() < until:  # itself, two workers and who looks after them
+            time.sleep(0.2)
+        time.sleep(3)  # so that the workers are at work
+        assert len(_marked(mark)) >= 4
+        parent.kill()
+    until = time.monotonic() + 5
+    while _marked(mark) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert _marked(mark) == []
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_whatever_stops_a_command_is_an_interruption(number: signal.Signals, tmp_path: Path, people: Path) -> None:
+    """Also where a library wraps what stopped it in an error of its own, as torch's export does."""
+    code = "import os, sys\nfrom veil import cli\nfrom veil.data.pack import Pack\n" \
+           f"def stop(path):\n    try:\n        os.kill(os.getpid(), {int(number)})\n" \
+           "    except BaseException as error:\n        raise RuntimeError('wrapped') from error\n" \
+           "Pack.open = stop\ncli.main()"  # fmt: skip
+    fit = ["fit", "leace", str(people), str(tmp_path / "r"), "--private", "gender"]
+    done = subprocess.run([sys.executable, "-c", code, *fit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "veil: interrupted\n")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from veil import report
+from veil import files, report
 from veil.audit import findings
 from veil.audit.findings import Finding
 from veil.errors import InputError
@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def no_space(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(findings.os, "fsync", no_space)
+    monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         findings.write(tmp_path, document(finding(), seed=1))
     assert path.read_bytes() == before

@@ -352,7 +352,7 @@ def test_options_that_do_not_fit(tmp_path, options, words):
 
 def test_an_existing_target_is_kept(tmp_path):
     write(tmp_path / "pack")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write(tmp_path / "pack", n=20)
     assert len(Pack.open(tmp_path / "pack")) == 40
     assert len(write(tmp_path / "pack", n=20, force=True)) == 20
@@ -397,7 +397,7 @@ def test_what_is_made_meanwhile_is_kept(tmp_path):
         out.mkdir(exist_ok=True)
         (out / "thesis.txt").write_text("mine")
 
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         build.pack("stylised", "identities=4,images=2", out, size=16, progress=meanwhile)
     assert told
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from conftest import faces_pack, vectors_pack
+from veil import files
 from veil import release as release_module
 from veil.data.pack import Pack, flat
 from veil.draws import keyed_uniform
@@ -38,6 +39,7 @@ from veil.release import (
     field_path,
     key_path,
     new_key,
+    read_key_file,
 )
 
 KEY = bytes(range(32))
@@ -225,6 +227,7 @@ def test_a_replacement_that_fails_leaves_the_old_release_and_its_key(tmp_path, m
             raise error
         return replace_file(self, target)
 
+    monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", renamed)
     monkeypatch.setattr(Path, "replace", replaced)
     other = replace(noisy(), key=b"k" * 32, made={"other": True})
@@ -237,6 +240,23 @@ def test_a_replacement_that_fails_leaves_the_old_release_and_its_key(tmp_path, m
     other.save(path, force=True)
     assert Release.load(path).key == b"k" * 32
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.key"]
+
+
+def test_a_release_that_takes_anothers_place_is_never_without_its_key(tmp_path, monkeypatch):
+    """Whoever is killed before, in or after the exchange leaves a release that loads with the key that is there."""
+    path = noisy().save(tmp_path / "r")
+    publish, loaded = release_module.publish, []
+
+    def published(folder, target):
+        loaded.append(Release.load(path).key)
+        publish(folder, target)
+        loaded.append(Release.load(path).key)
+        assert read_key_file(tmp_path / "r.key") == b"k" * 32  # the new one's first
+
+    monkeypatch.setattr(release_module, "publish", published)
+    replace(noisy(), key=b"k" * 32).save(path, force=True)
+    assert loaded == [KEY, b"k" * 32]
+    assert (tmp_path / "r.key").read_bytes() == b"k" * 32
 
 
 def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
@@ -708,6 +728,10 @@ def test_onnx_holds_no_secret(tmp_path):
         assert np.array_equal(np.load(secret)[name], array.numpy())
         assert array.numpy().tobytes()[:64] not in network
     path.unlink()
+    release.export_onnx(path)  # as after a kill between the two
+    assert path.read_bytes() == network
+    path.unlink()
+    secret.write_bytes(b"another's")
     with pytest.raises(InputError, match="already exists") as caught:
         release.export_onnx(path)
     one_line(caught, str(secret))

@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.torch import save as to_bytes
 
-from veil import outputs
+from veil import files, outputs
 from veil._version import __version__
 from veil.data import build, decode, framing, sidecar
 from veil.data import columns as kinds
@@ -134,7 +134,8 @@ def apply(
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into the folder ``out``, which may exist and hold others.
         resume: Go on with a run of the same release, source and target that was killed. Where files of the source have
-            other times, rows that are done are read again and compared.
+            other times, rows that are done are read again and compared. Where the target is there already, it must be
+            what the run gives.
         force: Whether to replace ``out``, or image files in it, and the parts of a run that is not resumed.
         progress: Told after every batch.
         remark: Told, at the end, what was left aside, what is lost, and what may be wrong: pictures of other shapes or
@@ -157,7 +158,8 @@ def apply(
     if images:
         _check_images(release, source, out, pack, row_numbers)
     else:
-        _check_target(source, out, pack, force)
+        files.sweep(out)
+        _check_target(source, out, pack, force or resume)
         if outputs.skipped_file(out).exists() and not (force or resume):
             raise InputError(f"{outputs.skipped_file(out)}: already exists; choose another name or force")
     _check_told(release, source, pack, told)
@@ -187,11 +189,16 @@ def apply(
     }
     if images:
         # An unfinished run's files may stand there: whether it may go on is for its parts to say.
-        _check_files(out, rows.found, replace=force or (outputs.partial_folder(out) / outputs.RUN).exists())
+        begun = (outputs.partial_folder(out) / outputs.RUN).exists()
+        there = any((out / name).exists() for name, problem in rows.found if not problem)
+        same = resume and there and not (force or begun)  # of a run that is done, perhaps
+        _check_files(out, rows.found, replace=force or begun or same)
+        for folder in {(out / name).parent for name, problem in rows.found if not problem}:
+            files.sweep_folder(folder)
     try:
         with (
             Parts(
-                out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, files=images,
+                out, rows=rows.count, k=k, run=run, resume=resume, force=force, each=each, images=images,
                 unchanged=partial(_unchanged, rows, source if images else None, progress),
             ) as parts,
             warnings.catch_warnings(),
@@ -199,7 +206,7 @@ def apply(
             # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             if images:
-                _write_images(release, source, rows, out, parts, eyes, choices, progress)
+                _write_images(release, source, rows, out, parts, eyes, choices, progress, same=same)
             else:
                 _write_parts(partial(_released, release, choices), rows, parts, progress)
             n, skipped = parts.totals()
@@ -209,9 +216,12 @@ def apply(
             if images:
                 outputs.list_skipped(parts, out)
             elif pack is not None and not out.suffix:
-                _write_pack(pack, parts, out, image=release.contract.image, row_numbers=row_numbers, force=force)
+                same = resume and not force and out.exists()
+                _write_pack(
+                    pack, parts, out, image=release.contract.image, row_numbers=row_numbers, force=force, same=same
+                )
             else:
-                join(parts, out, columns=rows.columns)
+                join(parts, out, columns=rows.columns, same=resume and not force)
     except OSError as error:
         left = outputs.partial_folder(out)
         rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
@@ -467,8 +477,13 @@ def _write_images(
     landmarks: Landmarks | None,
     choices: Choices | None,
     progress: Progress | None,
+    *,
+    same: bool,
 ) -> None:
-    """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes."""
+    """Writes the image files that are missing, and parts that say which are whole, by their sizes in bytes.
+
+    ``same``: nothing is written, as the files must be there, and hold what they would be made to hold.
+    """
     each = parts.each
 
     def whole(number: int) -> bool:
@@ -478,7 +493,12 @@ def _write_images(
         return all(_size(path) == sizes[name] for name, path in named if name in sizes)
 
     parts.done = next((i for i in range(parts.done) if not whole(i)), parts.done)
-    _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices), rows, parts, progress)
+    try:
+        _write_parts(partial(_redrawn, release, source, out, parts, landmarks, choices, same), rows, parts, progress)
+    except InputError:
+        if same:
+            parts.done = 0  # of which nothing is to be kept
+        raise
 
 
 def _size(path: Path) -> np.float32:
@@ -496,6 +516,7 @@ def _redrawn(
     parts: Parts,
     landmarks: Landmarks | None,
     choices: Choices | None,
+    same: bool,
     batch: _Batch,
 ) -> Part:
     """Writes the image files of a batch; the part's values are their sizes."""
@@ -512,8 +533,12 @@ def _redrawn(
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))
             continue
-        parts.keep = True
-        outputs.place(out / path, data)
+        if same and not outputs.holds(out / path, data):
+            raise InputError(f"{out / path}: is not what this run gives, and stands there or is missing; force, or "
+                             "choose another folder")  # fmt: skip
+        if not same:
+            parts.keep = True
+            outputs.place(out / path, data)
         names.append(name)
         sizes.append(len(data))
     return Part(
@@ -702,9 +727,19 @@ def _check_shape(release: Release, source: Path, shape: tuple[int, ...]) -> None
 
 
 def _write_pack(
-    pack: Pack, parts: Parts, out: Path, *, image: tuple[int, ...] | None, row_numbers: bool, force: bool
+    pack: Pack,
+    parts: Parts,
+    out: Path,
+    *,
+    image: tuple[int, ...] | None,
+    row_numbers: bool,
+    force: bool,
+    same: bool,
 ) -> None:
-    """The pack with its releases in place of the inputs, images where they are; labels, splits and pairs stay."""
+    """The pack with its releases in place of the inputs, images where they are; labels, splits and pairs stay.
+
+    ``same``: a pack that is there must be the same.
+    """
 
     def named(row: int) -> str:
         return str(row) if row_numbers else str(pack.sources[row])
@@ -727,11 +762,17 @@ def _write_pack(
         items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
         pairs=pairs, notes=notes, warnings=lost,
     )  # fmt: skip
-    build.write(
-        listing, out, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)), force=force,
+    write = partial(
+        build.write, listing, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)),
         size=image[0] if image else 0, channels=3 if image and len(image) == 3 else 1,
         disjoint=pack.meta.get("disjoint_by") is not None,
     )  # fmt: skip
+    if not same:
+        write(out, force=force)
+        return
+    with files.staged(out) as hidden:
+        if write(hidden / "pack").fingerprint != Pack.open(out).fingerprint:
+            raise InputError(outputs.OTHER.format(out))
 
 
 # -- strangers' vectors -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import functools
 import inspect
 import io
 import json
+import logging
 import math
 import os
 import shlex
@@ -23,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TextIO, get_args
 
@@ -86,13 +88,29 @@ def _say(line: str, file: TextIO | None = None) -> None:
     print(printable(line), file=file)
 
 
+@contextmanager
+def _noted(show: Show) -> Iterator[None]:
+    """What Veil logs inside, of what killed runs had left, is a note."""
+    handler = logging.Handler()
+    handler.emit = lambda record: show.remarks((), [record.getMessage()])  # type: ignore[method-assign]
+    logger = logging.getLogger("veil.files")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def command(run: Callable[..., None]) -> Callable[..., None]:
     """Registers a command; ``--quiet`` and ``--json``, which all commands take, make up its first argument."""
 
     @functools.wraps(run)
     def shown(*, quiet: bool, as_json: bool, **arguments: Any) -> None:
         asked = functools.partial(_without_paths, run.__name__, parameters, arguments)
-        run(Show(quiet, as_json, asked), **arguments)
+        show = Show(quiet, as_json, asked)
+        with _noted(show):
+            run(show, **arguments)
 
     def told(
         *,
@@ -290,15 +308,18 @@ def fit(
     from veil.release import Release, check_target, fitted_path, key_path, named, read_key_file
 
     out = named(out)
-    check_target(out, force)
+    _sweep(out, key_path(out), fitted_path(out))
+    standing = resume and not force and (out / "release.json").exists()  # of this fit, perhaps, which was killed then
+    check_target(out, force or standing)
     private, utility = [nfc(name) for name in private or []], nfc(utility)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
+    _sweep(losses, checkpoint)
     if not (force or resume):
         _check_beside(method, losses, checkpoint)
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
     secret = read_key_file(kept) if kept is not None else None
-    check_target(out, force, key=secret)
+    check_target(out, force or standing, key=secret)
     chosen, limits = _settings(settings), dict(parse_budget(text) for text in budget or [])
     silent = False  # whether a frontier that is due is left out, as there is nothing to measure
     if frontier is None:
@@ -319,6 +340,16 @@ def fit(
         "resume": resume,
     }
     pack = Pack.open(source)
+    asked = pipeline.asked(
+        method, pack, budget=limits, frontier=frontier, decoder=keep_decoder,
+        **{n: options[n] for n in ("private", "utility", "preset", "settings", "seed", "base", "precision")},
+    )  # fmt: skip
+    release = Release.load(out) if standing else None
+    if release is not None and release.made.get("asked") != asked:
+        raise InputError(f"{out}: already exists, and is of another fit; choose another name or force")
+    if release is not None and not checkpoint.exists():  # which goes last
+        _show_fit(show, release, out, losses, silent=silent, key=key)
+        return
     with show.progress() as bars, kept_memory():
         options["progress"] = bars.fit(method)
         if limits or frontier:
@@ -329,16 +360,25 @@ def fit(
             release, curves = pipeline.fit(method, pack, **options)
     if not is_main_process():  # of several, which all have the release, one writes it
         return
-    release.save(out, force=force, with_decoder=keep_decoder)
-    written = {"release": str(out)}
-    if fitted_path(out).exists():
-        written["fitted"] = str(fitted_path(out))
+    release = replace(release, made={**release.made, "asked": asked})
+    release.save(out, force=force or standing, with_decoder=keep_decoder)
     if curves:
-        written["curves"] = str(pipeline.write_curves(losses, curves))
+        pipeline.write_curves(losses, curves)
     else:
         losses.unlink(missing_ok=True)  # those of a release that this one replaces
     checkpoint.unlink(missing_ok=True)
-    lines = [f"{out}: {method} release of {release.contract.k} values"]
+    _show_fit(show, release, out, losses, silent=silent, key=key)
+
+
+def _show_fit(show: Show, release: Any, out: Path, losses: Path, *, silent: bool, key: Path | None) -> None:
+    from veil.release import fitted_path, key_path
+
+    written = {"release": str(out)}
+    if fitted_path(out).exists():
+        written["fitted"] = str(fitted_path(out))
+    if losses.exists():
+        written["curves"] = str(losses)
+    lines = [f"{out}: {release.method} release of {release.contract.k} values"]
     lines += ["  no frontier, as there is no noise to measure"] * silent
     lines += [_frontier_line(point) for point in release.made.get("frontier", [])]
     if "fitted" in written:
@@ -623,7 +663,9 @@ def export(
 
 def main() -> None:
     """Entry point: runs a command and turns every outcome into an exit status."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no second
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminated)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged metadata, which nobody asked for
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no such letters must not fail the command
@@ -649,6 +691,8 @@ def main() -> None:
             _internal(error)
         _fail(f"{error.filename or 'writing'}: {error.strerror}", 2)
     except Exception as error:
+        if _stopped:  # torch, for one, wraps what stops it
+            _fail("interrupted", 130)
         _internal(error)
     if status == 130:  # typer's word for an interruption, in some of its versions
         _fail("interrupted", 130)
@@ -665,7 +709,12 @@ def _asked() -> str:
     return " ".join(["veil", *(word for word in sys.argv[1:2] if word in known)])
 
 
+_stopped: list[int] = []
+"""Signals that asked the process to stop."""
+
+
 def _terminated(number: int, frame: object) -> NoReturn:
+    _stopped.append(number)
     raise KeyboardInterrupt  # so that half-written files are removed
 
 
@@ -676,6 +725,14 @@ def _internal(error: Exception) -> NoReturn:
 def _fail(message: str, status: int) -> NoReturn:
     _say(f"veil: {' '.join(message.split())}", sys.stderr)
     sys.exit(status)
+
+
+def _sweep(*targets: Path) -> None:
+    """Removes what runs left of targets that were killed while they wrote them."""
+    from veil import files
+
+    for target in targets:
+        files.sweep(target)
 
 
 def _check_beside(method: str, losses: Path, checkpoint: Path) -> None:

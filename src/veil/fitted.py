@@ -146,24 +146,24 @@ def _canonical(x: NDArray[Any], direction: bool) -> NDArray[Any]:
 # -- on disk ----------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, fitted: Fitted, card: str) -> None:
-    """Write a new file that only its owner can read.
+def serialised(fitted: Fitted, card: str) -> bytes:
+    """What a file holds that only its owner should read.
 
     Args:
-        path: The file; it must not exist.
-        fitted: What it holds.
+        fitted: What it says.
         card: SHA-256 of the release's ``release.json``, by which a reader knows whose it is.
     """
     about = {
         "schema": _SCHEMA, "release": card, "salt": fitted.salt.hex(), "direction": "yes" if fitted.direction else "no",
     }  # fmt: skip
-    data = to_bytes({"rows": fitted.rows, "people": fitted.people}, metadata=about)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
+    data: bytes = to_bytes({"rows": fitted.rows, "people": fitted.people}, metadata=about)
+    return data
 
 
 def read(path: Path, card: str) -> Fitted | None:
-    """What :func:`write` wrote; None where there is no file, and the problem where it is no use. Nothing is unpickled.
+    """What a release was fitted on; None where there is no file, and the problem where it is no use.
+
+    Nothing is unpickled.
 
     Args:
         path: The file.

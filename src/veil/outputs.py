@@ -5,7 +5,7 @@ of a fixed range of the source's rows. A part file gets its name when it is whol
 behind the last of them. Then the parts are joined into a file beside ``OUT`` that takes its name. Memory holds a few
 parts at a time. Parts hold a checksum in place of waiting for the disk: most are gone before it would have them; and a
 hash of the rows that they were made of, which decides where only the times of the source's files have changed. The
-run holds a lock on a file among them, which goes with its process: two runs would mix their parts.
+run holds a lock on their folder, which goes with its process: two runs would mix their parts.
 
 Image files are written where they belong at once, each whole or not at all. Of them a part holds the sizes alone.
 """
@@ -13,16 +13,12 @@ Image files are written where they belong at once, each whole or not at all. Of 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
-import secrets
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,8 +30,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from veil import files
 from veil.data.csvfile import cell
 from veil.errors import InputError
+from veil.files import written
 
 try:
     import fcntl
@@ -46,7 +44,7 @@ PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
 _GROUP = 4
 """Part files in a row group of Parquet."""
-RUN, _LOCK = "run.json", "lock"
+RUN = "run.json"
 TIMES = "times of the source"
 """What of a run may have changed if the rows have not."""
 
@@ -91,7 +89,7 @@ class Parts:
         resume: Keep the parts of an earlier run.
         force: Replace the parts of an earlier run.
         each: Rows of the source in a part; :data:`PART` if None.
-        files: Whether the parts only tell which files are whole that lie elsewhere. What is known of these must not be
+        images: Whether the parts only tell which files are whole that lie elsewhere. What is known of these must not be
             lost, even where no part is done: then nobody could tell whose they are.
         unchanged: Where of ``run`` nothing but :data:`TIMES` has changed, whether the parts that are done are of the
             source's rows as they are now.
@@ -115,7 +113,7 @@ class Parts:
         resume: bool = False,
         force: bool = False,
         each: int | None = None,
-        files: bool = False,
+        images: bool = False,
         unchanged: Callable[[Parts], bool] = lambda parts: False,
     ) -> None:
         self.folder = partial_folder(out)
@@ -123,25 +121,26 @@ class Parts:
         self.count = -(-rows // self.each)
         self.k = k
         self._rows = rows
-        if self.folder.exists() and not _is_runs(self.folder):
+        if os.path.lexists(self.folder) and not _is_runs(self.folder):
             raise InputError(f"{self.folder}: parts are written there, and it is not an earlier run's; move it away")
         self.done, self.keep = 0, False
+        files.sweep(self.folder)
         self._lock = _locked(self.folder)
         try:
+            files.sweep_folder(self.folder)
             begun = (self.folder / RUN).is_file()
-            self.keep = files and resume and begun
+            self.keep = images and resume and begun
             if resume and begun:
                 self.done = next((i for i in range(self.count) if not self._whole(i)), self.count)
                 self._check_run(run, unchanged)
-            elif not force and ((files and begun) or any(self._path(i).exists() for i in range(self.count))):
+            elif not force and ((images and begun) or any(self._path(i).exists() for i in range(self.count))):
                 raise InputError(
                     f"{self.folder}: an unfinished run left it; resume to go on with it, or force to start anew"
                 )
-            else:
-                for path in self.folder.iterdir():
-                    if path.name != _LOCK:
-                        path.unlink()
-            _write(self.folder / RUN, lambda file: file.write(json.dumps(run, indent=1).encode()))
+            elif any(self.folder.iterdir()):
+                self._remove()
+                self._lock = _locked(self.folder)
+            place(self.folder / RUN, json.dumps(run, indent=1).encode())
         except OSError:
             self.__exit__(OSError)
             raise
@@ -155,12 +154,18 @@ class Parts:
     def __exit__(self, failed: type[BaseException] | None, *rest: object) -> None:
         """Parts outlive a failure, unless no row has been released; those of a run that is done are removed."""
         if failed is None or not (self.keep or self.totals()[0]):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
+        else:
+            self._unlock()
+
+    def _remove(self) -> None:
+        files.remove(self.folder)
         self._unlock()
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
+            self._lock = None
 
     def _check_run(self, run: Mapping[str, str], unchanged: Callable[[Parts], bool]) -> None:
         path = self.folder / RUN
@@ -183,11 +188,11 @@ class Parts:
         schema = pa.schema(fields, metadata=about)
         batch = pa.record_batch([part.names, _lists(part.values)], schema=schema)
 
-        def write(file: IO[bytes]) -> None:
-            with pa.ipc.new_file(file, schema) as writer:
-                writer.write_batch(batch)
-
-        _write(self._path(number), write)
+        with (
+            written(self._path(number), lasting=False, sweeping=False) as file,
+            pa.ipc.new_file(file, schema) as writer,
+        ):
+            writer.write_batch(batch)
         self.done = number + 1
 
     def read(self, number: int, *, verify: bool = False) -> Part:
@@ -225,13 +230,13 @@ class Parts:
 
 def _is_runs(folder: Path) -> bool:
     """Whether a run left this folder, be it that it was killed before it said what it was."""
-    if (folder / RUN).is_file():
-        return True
-    return folder.is_dir() and all(path.name.startswith((_LOCK, f".{RUN}.")) for path in folder.iterdir())
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return (folder / RUN).is_file() or all(files.is_hidden(path.name) for path in folder.iterdir())
 
 
-def _locked(folder: Path) -> IO[bytes] | None:
-    """Makes the folder, and holds it until the file that is returned is closed; None where files cannot be locked.
+def _locked(folder: Path) -> int | None:
+    """Makes the folder, and holds it until the handle that is returned is closed; None where nothing can be locked.
 
     Raises:
         InputError: If another run holds it.
@@ -239,23 +244,17 @@ def _locked(folder: Path) -> IO[bytes] | None:
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         return None
-    path = folder / _LOCK
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        file = path.open("wb")
-    except OSError:
-        with suppress(OSError):  # it may hold parts
-            folder.rmdir()
-        raise
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(handle)
         raise InputError(f"{folder}: another run is writing there now; wait for it, or name another target") from None
     except OSError:  # a file system without locks
-        return file
-    if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-        return file
-    file.close()  # the run that held it has just removed it
+        return handle
+    if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+        return handle
+    os.close(handle)  # the run that held it has just removed it
     return _locked(folder)
 
 
@@ -269,23 +268,6 @@ def skipped_file(out: Path) -> Path:
     return out.with_name(out.name + ".skipped.csv")
 
 
-def _write(
-    path: Path, write: Callable[[IO[bytes]], object], *, lasting: bool = False, temporary: Path | None = None
-) -> None:
-    """Writes a file beside its target; it takes its name when it is whole, and on the disk if it is ``lasting``."""
-    temporary = temporary or path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # that nothing could be written must not be hidden by what follows from it
-            temporary.unlink(missing_ok=True)
-
-
 def _lists(values: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
 
@@ -293,13 +275,20 @@ def _lists(values: NDArray[np.float32]) -> pa.Array:
 # -- targets ----------------------------------------------------------------------------------------------------------
 
 
-def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
+OTHER = "{}: already exists, and is not what this run gives; choose another name or force"
+
+
+def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) -> None:
     """Make the target of its parts, and ``OUT.skipped.csv`` where rows were left out.
 
     Args:
         parts: All written.
         out: ``NAME.parquet``, ``NAME.npz`` or ``NAME.npy``.
         columns: Give every value of a release its own Parquet column.
+        same: A target that is there must hold what it would be made to hold.
+
+    Raises:
+        InputError: If it does not.
     """
     n, skipped = parts.totals()
     k = parts.k
@@ -310,7 +299,11 @@ def join(parts: Parts, out: Path, *, columns: bool = False) -> None:
     }
     if skipped:
         list_skipped(parts, out)
-    _write(out, writers[out.suffix], lasting=True)
+    try:
+        with written(out, same=same) as file:
+            writers[out.suffix](file)
+    except FileExistsError:
+        raise InputError(OTHER.format(out)) from None
     if not skipped:
         list_skipped(parts, out)
 
@@ -319,7 +312,8 @@ def list_skipped(parts: Parts, out: Path) -> None:
     """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
     listed = skipped_file(out)
     if parts.totals()[1]:
-        _write(listed, lambda file: _write_skipped(file, parts), lasting=True)
+        with written(listed) as file:
+            _write_skipped(file, parts)
     else:
         listed.unlink(missing_ok=True)  # it would speak of rows that are there now
 
@@ -347,13 +341,16 @@ def encode(pixels: NDArray[np.uint8], form: str, size: tuple[int, int]) -> bytes
     return file.getvalue()
 
 
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a file is there that holds some bytes and no others."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+
+
 def place(path: Path, data: bytes) -> None:
-    """Write a file, whole, and the folders that it lies in where they are missing."""
+    """Write a file, whole, and the folders that it lies in where they are missing; what lies there has been swept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Its name while it is written follows from its own: what a killed run left is taken up when the file is made again.
-    # It is short, because names may be as long as the system allows.
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    _write(path, lambda file: file.write(data), temporary=path.with_name(f".{short}.part"))
+    with written(path, lasting=False, sweeping=False) as file:
+        file.write(data)
 
 
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:

@@ -36,6 +36,7 @@ from veil.data.pack import SPLITS, Pack, flat, nameless, sha256
 from veil.engine import Run
 from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError, checked_seed
+from veil.files import staged, written
 from veil.fitted import recorded
 from veil.methods import METHODS, Method
 from veil.release import WEIGHTS, Release
@@ -167,6 +168,18 @@ def fit(
     return recorded(replace(release, made=made), pack), run.curves
 
 
+def asked(
+    method: str, pack: Pack, *, preset: str | None, settings: Mapping[str, Any], base: Release | None, **options: Any
+) -> str:
+    """What tells fits apart that give different releases: all that is asked for but the key, and Veil's version."""
+    chosen = METHODS[method].configured(preset, settings)
+    below = None if base is None else [base.method, base.made, repr(base.contract)]
+    return run_identity(
+        veil=__version__, method=method, config=_contents(METHODS[method], chosen), data=pack.fingerprint, base=below,
+        **options,
+    )  # fmt: skip
+
+
 def _contents(method: Method, config: Any) -> dict[str, Any]:
     """A configuration by what its files hold; those that are not there are for the method to refuse."""
     values = dict(vars(config))
@@ -271,9 +284,9 @@ def write_curves(path: Path, curves: Curves) -> Path:
     columns = list(zip(*curves, strict=True)) or [()] * 4
     types = (pa.int64(), pa.string(), pa.string(), pa.float64())
     table = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=list(names))
-    temporary = path.with_name(f".{path.name}.part")
-    pq.write_table(table, temporary)
-    return temporary.replace(path)
+    with written(path) as file:
+        pq.write_table(table, file)
+    return path
 
 
 def read_curves(path: Path) -> Curves:
@@ -397,25 +410,25 @@ def audit_pack(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in [*controls, *entries]}
-    with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
+    with staged(out / files.NAME) as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
         for number, entry in enumerate([*controls, *entries]):
-            path, seen = Path(work) / f"{number}.npy", overlaps[entry.name].rows
+            path, seen = work / f"{number}.npy", overlaps[entry.name].rows
             subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
-            invert=None if invert is None else replace(invert, pictures=Path(work)), **networks,
+            invert=None if invert is None else replace(invert, pictures=work), **networks,
         )  # fmt: skip
         found += [each.finding(pack, name, level) for name, each in overlaps.items()]
-        staged = Path(work) / "out"
+        whole = work / "out"
         for folder in ("pictures", "curves"):
-            (staged / folder).mkdir(parents=True)
+            (whole / folder).mkdir(parents=True)
         sheets: list[dict[str, str]] = []
         maps: list[dict[str, Any]] = []
         notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
         if invert is not None:
-            sheets = _redrawn(pack, staged, [s.name for s in subjects], Path(work))
+            sheets = _redrawn(pack, whole, [s.name for s in subjects], work)
             for s in subjects:
                 try:
                     points = inversion.people_map(s.x, pack, seed=seed)
@@ -434,12 +447,12 @@ def audit_pack(
             data=_data(pack, private, utility, attack_on) | {"notes": notes},
             releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
             findings=found,
-            pictures=_pictures(pack, staged, entries) + sheets + _releases_shown(pack, staged, entries, private, found),
-            curves=_curves(staged, entries),
+            pictures=_pictures(pack, whole, entries) + sheets + _releases_shown(pack, whole, entries, private, found),
+            curves=_curves(whole, entries),
             maps=maps,
         )
-        files.write(staged, document if names else _without_names(document))
-        _publish(staged, out)
+        files.write(whole, document if names else _without_names(document))
+        _publish(whole, out)
     return found
 
 

@@ -17,8 +17,6 @@ import logging
 import math
 import os
 import secrets
-import shutil
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +37,7 @@ from veil._version import __version__
 from veil.data.pack import Pack, few
 from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, position
 from veil.errors import InputError
+from veil.files import publish, staged, sweep, written
 from veil.fitted import Fitted
 from veil.nets import to_input, to_pixels
 from veil.threads import SETTABLE, keep_to_one
@@ -416,61 +415,71 @@ class Release:
             InputError: If the folder, or in the places of key and hashes those of another release, exists and ``force``
                 is False; if the folder holds something else; or if it cannot be written.
         """
-        from safetensors.torch import save as to_bytes
-
         path = named(path)
-        beside, record = key_path(path), fitted_path(path)
+        sweep(path)
         check_target(path, force, key=self.key)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        new, old, hashes = temporary / "new", temporary / "old", temporary / "fitted"
         try:
-            new.mkdir(parents=True)
-            parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
-            parts |= {} if self.classifier is None else {"classifier": self.classifier}
-            weights = to_bytes(
-                {f"{p}.{k}": v.detach().cpu().contiguous() for p, m in parts.items() for k, v in m.state_dict().items()}
-            )
-            card: dict[str, Any] = {
-                "schema": SCHEMA,
-                "veil": __version__,
-                "method": self.method,
-                "config": dict(self.config),
-                "contract": asdict(self.contract),
-                "made": dict(self.made),
-                "weights_sha256": hashlib.sha256(weights).hexdigest(),
-                "key_check": None if self.key is None else _key_check(self.key),
-            }
-            card["card_sha256"] = _card_check(card)
-            (new / WEIGHTS).write_bytes(weights)
-            (new / _CARD).write_text(json.dumps(card, indent=2) + "\n")
-            if known := self.fitted is not None and not self.fitted.problem:
-                fitted.write(hashes, self.fitted, card["card_sha256"])
-            try:
-                if path.exists():
-                    path.rename(old)
-                new.rename(path)
-                if self.key is not None:  # last, because the key that is there belongs to the release that was there
-                    _write_secret(beside, self.key)
-                if known:
-                    hashes.replace(record)
-                else:
-                    record.unlink(missing_ok=True)  # of the release that was there
-            except BaseException:  # an interruption, too, must not take the old release away
-                if not new.exists():
-                    path.rename(new)
-                if os.path.lexists(old):
-                    old.rename(path)
-                raise
-            shutil.rmtree(temporary, ignore_errors=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with staged(path) as hidden:
+                new = hidden / "new"
+                new.mkdir()
+                card = self._write(new, with_decoder)
+                self._put(new, path, card)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); nothing was left behind") from error
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-            with suppress(OSError):
-                hashes.unlink(missing_ok=True)
-            with suppress(OSError):  # where it still holds the old release, which could not be put back
-                temporary.rmdir()
         return path
+
+    def _write(self, folder: Path, with_decoder: bool) -> dict[str, Any]:
+        """Writes weights and card into a folder; the card."""
+        from safetensors.torch import save as to_bytes
+
+        parts = {"encoder": self.encoder} | ({"decoder": self.decoder} if with_decoder and self.decoder else {})
+        parts |= {} if self.classifier is None else {"classifier": self.classifier}
+        weights = to_bytes(
+            {f"{p}.{k}": v.detach().cpu().contiguous() for p, m in parts.items() for k, v in m.state_dict().items()}
+        )
+        card: dict[str, Any] = {
+            "schema": SCHEMA,
+            "veil": __version__,
+            "method": self.method,
+            "config": dict(self.config),
+            "contract": asdict(self.contract),
+            "made": dict(self.made),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "key_check": None if self.key is None else _key_check(self.key),
+        }
+        card["card_sha256"] = _card_check(card)
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / _CARD).write_text(json.dumps(card, indent=2) + "\n")
+        return card
+
+    def _put(self, folder: Path, path: Path, card: Mapping[str, Any]) -> None:
+        """Gives a written folder its name, so that whoever is killed leaves no release without its key.
+
+        The key goes first: beside that of the release that stands there, as long as that stands there.
+        """
+        beside, record = key_path(path), fitted_path(path)
+        before = {file: file.read_bytes() if file.exists() else None for file in (beside, record)}
+        there = _standing_key(path) if self.key is not None else b""
+        try:
+            if self.key is not None:
+                _write_secret(beside, self.key + there.replace(self.key, b""))
+            if self.fitted is not None and not self.fitted.problem:
+                _write_secret(record, fitted.serialised(self.fitted, card["card_sha256"]))
+            else:
+                record.unlink(missing_ok=True)  # of the release that was there
+            publish(folder, path)
+        except BaseException:
+            for file, data in before.items():
+                with suppress(OSError):  # of two keys one is the old one's
+                    if data is None:
+                        file.unlink(missing_ok=True)
+                    else:
+                        _write_secret(file, data)
+            raise
+        if there and self.key is not None:
+            with suppress(OSError):  # two keys do as well
+                _write_secret(beside, self.key)
 
     @staticmethod
     def load(path: str | Path, *, key: str | Path | None = None) -> Release:
@@ -550,8 +559,11 @@ class Release:
         if path.suffix != ".onnx":
             raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
         secret = field_path(path) if self.contract.noise and self.key is not None else None
+        arrays = b"" if secret is None else self._field_file()
+        sweep(path)
         for target in filter(None, (path, secret)):
-            if target.exists() and not force:
+            # The arrays of this very field may be there: whoever writes both may be killed between.
+            if target.exists() and not force and (target == path or target.read_bytes() != arrays):
                 raise InputError(f"{target}: already exists; choose another name or force")
         if self.contract.replace:
             raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
@@ -575,31 +587,31 @@ class Release:
             stand_in = Field.draw(bytes(KEY_BYTES), self.contract.k).arrays()
             arguments, names = (example, *stand_in.values()), ["x", *stand_in]
             shapes = (*shapes, tuple({} for _ in stand_in))
-        temporary = path.with_name(path.name + ".part")
-        try:
-            # Deprecations inside torch, and what it could export besides, are not the caller's concern.
-            with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
-                warnings.simplefilter("ignore")
-                program: Any = torch.onnx.export(
-                    module.eval(),
-                    arguments,
-                    input_names=names,
-                    output_names=["release"],
-                    dynamic_shapes=shapes,
-                    dynamo=True,
-                    verbose=False,
-                )
-            network = program.model_proto
-            _strip(network)
-            temporary.write_bytes(network.SerializeToString())
-            if secret is not None:  # first, as a network without it is of no use
-                file = io.BytesIO()
-                arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
-                np.savez(file, **arrays)
-                _write_secret(secret, file.getvalue())
-            return temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+        with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                module.eval(),
+                arguments,
+                input_names=names,
+                output_names=["release"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+        network = program.model_proto
+        _strip(network)
+        if secret is not None:  # first, as a network without it is of no use
+            _write_secret(secret, arrays)
+        with written(path) as file:
+            file.write(network.SerializeToString())
+        return path
+
+    def _field_file(self) -> bytes:
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {name: array.numpy() for name, array in self.field.arrays().items()}
+        np.savez(file, **arrays)
+        return file.getvalue()
 
 
 def _strip(message: Any) -> None:
@@ -689,14 +701,32 @@ def new_key() -> bytes:
 
 
 def read_key_file(path: Path) -> bytes:
-    """The secret in a key file; raises InputError unless it holds 32 bytes."""
+    """The secret in a key file; raises InputError unless it holds 32 bytes.
+
+    Of a release that was about to take another's place when it was killed the file holds both keys, the new one first.
+    """
+    return _keys(path)[0]
+
+
+def _standing_key(path: Path) -> bytes:
+    """The key of the release that stands somewhere; nothing where there is none, or none that is its."""
     try:
-        key = path.read_bytes()
+        check = _read_card(path)["key_check"]
+        return next((key for key in _keys(key_path(path)) if _key_check(key) == check), b"")
+    except InputError:
+        return b""
+
+
+def _keys(path: Path) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(2 * KEY_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: the key cannot be read ({error.strerror})") from error
-    if len(key) != KEY_BYTES:
-        raise InputError(f"{path}: a key must have {KEY_BYTES} bytes, got {len(key)}")
-    return key
+    if len(data) not in (KEY_BYTES, 2 * KEY_BYTES):
+        size = len(data) if len(data) <= 2 * KEY_BYTES else path.stat().st_size
+        raise InputError(f"{path}: a key must have {KEY_BYTES} bytes, got {size}")
+    return [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
 
 
 def named(path: str | Path) -> Path:
@@ -774,13 +804,8 @@ def field_path(onnx: Path) -> Path:
 
 
 def _write_secret(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 600, whatever was there
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written(path, secret=True) as file:
+        file.write(data)
 
 
 def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
@@ -791,8 +816,8 @@ def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes 
     source = Path(given) if given is not None else key_path(path)
     if given is None and not source.exists():
         return None
-    key = read_key_file(source)
-    if _key_check(key) != check:
+    key = next((key for key in _keys(source) if _key_check(key) == check), None)
+    if key is None:
         raise InputError(f"{source}: is not the key of {path}")
     return key
 

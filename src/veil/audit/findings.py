@@ -9,8 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from veil.errors import InputError, printable_json
+from veil.files import written
 
 SCHEMA = 1
 NAME = "findings.json"
@@ -402,18 +401,8 @@ def write(out: Path, document: Mapping[str, Any]) -> Path:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / NAME
-    handle, name = tempfile.mkstemp(prefix=f".{NAME}.", dir=out)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide the file from the colleagues it is for
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with written(path) as file:
+        file.write(text.encode())
     return path
 
 

@@ -44,6 +44,7 @@ from veil.audit.linkage import identification, linkage
 from veil.audit.pools import Pools, pool
 from veil.audit.repeats import Repeats
 from veil.audit.verification import COSINE, metrics_of
+from veil.audit.workers import end_with
 from veil.data.pack import SPLITS, Pack
 from veil.engine.run import keeps_memory, kept_memory
 from veil.errors import InputError, checked_seed
@@ -871,7 +872,7 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         parallel = Parallel(
             n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
-            pre_dispatch=_AHEAD * jobs,
+            pre_dispatch=_AHEAD * jobs, initializer=end_with, initargs=(os.getpid(),),
         )  # fmt: skip
         own = keeps_memory()
         yield from parallel(delayed(_numbered)(number, call, own) for number, call in calls.items())

@@ -8,8 +8,6 @@ import errno
 import itertools
 import json
 import os
-import secrets
-import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from veil import files
 from veil._version import __version__
 from veil.data import decode, framing, splits
 from veil.data.columns import plain
@@ -95,6 +94,7 @@ def pack(
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
     seed = checked_seed(seed)
+    files.sweep(Path(out))
     _check_target(Path(out), force)
     options = Options(
         size=size,
@@ -160,50 +160,51 @@ def write(
     elif landmarks is not None:
         box, eyes = None, read_landmarks(landmarks)
         listing = replace(listing, items=_with_eyes(listing, eyes, used))
-    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        rows = _write_rows(listing, folder, size, channels, box, jobs, progress)
-        meta = {
-            "schema": SCHEMA,
-            "veil": __version__,
-            "layout": layout,
-            "kind": listing.kind,
-            "shape": list(rows.shape),
-            "size": size if listing.kind == "images" else None,
-            "channels": channels if listing.kind == "images" else None,
-            "crop": list(box) if box is not None and listing.kind == "images" else None,
-            "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
-            "aligned": None if eyes is None else [list(place) for place in decode.EYES],
-            "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
-            "seed": seed,
-            "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
-            "skipped": rows.skipped,
-            "columns": list(listing.columns),
-        }
-        split, prescribed = _split(rows, seed, fractions, disjoint)
-        meta["fractions"] = None if prescribed else list(fractions)
-        meta["splits"] = {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)}
-        meta["classes"] = _write_labels(folder, rows, split)
-        _write_pairs(folder, rows, listing.pairs)
-        if eyes is not None and len(used) < len(eyes.eyes):
-            rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
-        meta["warnings"] = [printable(clean(warning)) for warning in (*listing.warnings, *rows.remarks.warnings)]
-        meta["notes"] = [printable(clean(note)) for note in (*listing.notes, *rows.remarks.notes)]
-        names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
-        seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
-        meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
-        text = printable_json(json.dumps(meta, indent=1, ensure_ascii=False))
-        (folder / "pack.json").write_text(text + "\n", "utf-8")
-        write_checked(folder, seen)
-        _sync(folder)
-        _rename(folder, out, force)
+        with files.staged(out) as hidden:
+            folder = hidden / "new"
+            folder.mkdir()
+            rows = _write_rows(listing, folder, size, channels, box, jobs, progress)
+            meta = {
+                "schema": SCHEMA,
+                "veil": __version__,
+                "layout": layout,
+                "kind": listing.kind,
+                "shape": list(rows.shape),
+                "size": size if listing.kind == "images" else None,
+                "channels": channels if listing.kind == "images" else None,
+                "crop": list(box) if box is not None and listing.kind == "images" else None,
+                "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
+                "aligned": None if eyes is None else [list(place) for place in decode.EYES],
+                "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
+                "seed": seed,
+                "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
+                "skipped": rows.skipped,
+                "columns": list(listing.columns),
+            }
+            split, prescribed = _split(rows, seed, fractions, disjoint)
+            meta["fractions"] = None if prescribed else list(fractions)
+            meta["splits"] = {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)}
+            meta["classes"] = _write_labels(folder, rows, split)
+            _write_pairs(folder, rows, listing.pairs)
+            if eyes is not None and len(used) < len(eyes.eyes):
+                rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
+            meta["warnings"] = [printable(clean(warning)) for warning in (*listing.warnings, *rows.remarks.warnings)]
+            meta["notes"] = [printable(clean(note)) for note in (*listing.notes, *rows.remarks.notes)]
+            names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
+            seen = {
+                n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names
+            }
+            meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
+            text = printable_json(json.dumps(meta, indent=1, ensure_ascii=False))
+            (folder / "pack.json").write_text(text + "\n", "utf-8")
+            write_checked(folder, seen)
+            _check_target(out, force)  # again: what was made there meanwhile is somebody's
+            files.publish(folder, out)
     except OSError as error:
         words = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise InputError(f"{out}: the pack cannot be written: {words}; nothing was left behind") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Pack.open(out)
 
 
@@ -467,7 +468,7 @@ def _check_target(out: Path, force: bool) -> None:
     """Refuses a target that exists, unless it is a pack and ``force`` is given."""
     if out.is_symlink() or out.exists():
         if not force:
-            raise InputError(f"{out}: exists already; name another target, or force its replacement")
+            raise InputError(f"{out}: already exists; choose another name or force")
         if not (out.is_dir() and not out.is_symlink() and (out / "pack.json").is_file()):
             raise InputError(f"{out}: is not a pack, and only a pack is replaced by force")
         if strange := sorted({path.name for path in out.iterdir()} - _FILES):
@@ -477,29 +478,3 @@ def _check_target(out: Path, force: bool) -> None:
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
     check_utf8(out, "the name of a pack")
-
-
-def _sync(folder: Path) -> None:
-    """Puts a folder's files, and the folder, on the disk."""
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _rename(folder: Path, out: Path, force: bool) -> None:
-    """Gives the whole folder its name; a pack that it replaces is put aside first and removed last."""
-    _check_target(out, force)  # again: what was made there meanwhile is somebody's
-    if not out.exists():
-        folder.rename(out)
-        return
-    aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
-    out.rename(aside)
-    try:
-        folder.rename(out)
-    except BaseException:  # an interruption, too, must not leave the old pack under another name
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

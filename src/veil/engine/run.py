@@ -11,9 +11,7 @@ import ctypes
 import hashlib
 import json
 import math
-import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +28,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from veil.errors import InputError, checked_seed
+from veil.files import written
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -397,16 +396,8 @@ class Run:
         }
         try:
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._checkpoint.parent, prefix=self._checkpoint.name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    torch.save(state, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(self._checkpoint)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            with written(self._checkpoint, secret=True) as file:
+                torch.save(state, file)
         except (OSError, RuntimeError) as error:
             # What the system says of a full disk comes out of torch.save behind a RuntimeError of its own.
             cause = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from veil.audit.findings import NO_BETTER, Finding
 from veil.errors import InputError, printable
+from veil.files import written
 from veil.report import (
     AREAS,
     ATTACK,
@@ -62,18 +61,10 @@ def write(out: Path) -> Path:
     page = render(read(out), out)
     target = out / "report.html"
     try:
-        handle, name = tempfile.mkstemp(dir=out, prefix=".report-", suffix=".html")
+        with written(target) as file:
+            file.write(page.encode())
     except OSError as error:
-        raise InputError(f"{out}: the report cannot be written here ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        Path(name).chmod(0o644)  # mkstemp's files are for their owner alone, a report is to be handed on
-        Path(name).replace(target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror})") from None
-    finally:
-        Path(name).unlink(missing_ok=True)
+        raise InputError(f"{target}: the report cannot be written ({error.strerror})") from None
     return target
 
 

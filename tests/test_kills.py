@@ -1,0 +1,53 @@
+"""Commands that are killed, at some of their file-system events; `benchmarks/kills.py` does it at all of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from veil import files
+from veil.audit import run
+
+ROOT = Path(__file__).parents[1]
+EVERY = {"pack": 9, "export": 4, "audit": 15, "report": 3}
+NAMES = (
+    "pack", "pack --force", "fit", "fit --force", "apply", "apply --force", "apply, a pack", "apply --images", "audit",
+    "report", "export",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(files.fcntl is None or sys.platform == "win32", reason="needs fork and locks")
+
+
+@pytest.fixture(scope="module")
+def kills() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("kills")
+
+
+@pytest.fixture(scope="module")
+def harness(kills: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (
+            ("_QUICK", ("logistic regression",)),
+            ("_SHUFFLED", "logistic regression"),
+            ("MATCHERS", {}),
+        ):
+            patched.setattr(run, name, value)
+        yield kills.Harness(tmp_path_factory.mktemp("kills"))
+
+
+def test_every_case_is_tried(kills: ModuleType) -> None:
+    assert sorted(kills.CASES) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_that_is_killed_is_made_good(kills: ModuleType, harness: object, name: str) -> None:
+    count, problems = harness.kills(kills.CASES[name], every=EVERY.get(name, 12), first=3)  # type: ignore[attr-defined]
+    assert problems == []
+    assert count
