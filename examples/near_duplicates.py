@@ -132,6 +132,8 @@ def write_results(path: Path, out: Path, seed: int) -> None:
         "release, and from the mean over the releases of 32 near-duplicates",
         "([what they are](../audit.md#several-releases-and-originals)), by the worst of fresh attackers, picked on",
         "`calibrate` and measured on `test`; in brackets 95 % intervals; chance is .500. People are disjoint.",
+        "A mean over near-duplicates is a little easier to read where there is no noise at all; only what it gains",
+        "beyond that is noise that averaged out.",
         "",
         f"    {COMMAND}",
         "",

@@ -13,8 +13,8 @@
     release   r = normalise(g + noise * n / sqrt(k)), n a secret smooth field of g: see :mod:`veil.draws`
 
 The default preset aligns, guards and adds noise. ``erased`` erases and adds noise: a release is one linear map for
-everybody, to fewer dimensions, which guesses nothing and ships no classifier. On faces both reach about the same; a
-guard on top of erasure added nothing.
+everybody, to fewer dimensions, which guesses nothing and ships no classifier. It reaches about the same on vectors that
+spread in all dimensions, and less on others; a guard on top of erasure added nothing.
 
 Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
 product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
