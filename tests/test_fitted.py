@@ -215,7 +215,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fitted, "write", fails)
+    monkeypatch.setattr(fitted, "serialised", fails)
     with pytest.raises(InputError, match="cannot be written"):
         leace(split_anew()).save(tmp_path / "r", force=True)
     assert (tmp_path / "r.fitted").read_bytes() == before

@@ -126,9 +126,7 @@ def fit(
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
-    if method not in METHODS:
-        raise InputError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
-    if not private and METHODS[method].hides:
+    if _method(method).hides and not private:
         raise InputError("private: at least one label must be named, got none")
     if base is not None:
         base.contract.check_framing(pack, "base")
@@ -168,11 +166,17 @@ def fit(
     return recorded(replace(release, made=made), pack), run.curves
 
 
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise InputError(f"method: must be one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
+
+
 def asked(
     method: str, pack: Pack, *, preset: str | None, settings: Mapping[str, Any], base: Release | None, **options: Any
 ) -> str:
     """What tells fits apart that give different releases: all that is asked for but the key, and Veil's version."""
-    chosen = METHODS[method].configured(preset, settings)
+    chosen = _method(method).configured(preset, settings)
     below = None if base is None else [base.method, base.made, repr(base.contract)]
     return run_identity(
         veil=__version__, method=method, config=_contents(METHODS[method], chosen), data=pack.fingerprint, base=below,
