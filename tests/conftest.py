@@ -34,11 +34,13 @@ def faces_pack() -> Pack:
     """120 stylised people, 4 grey images of 32x32 each; gender, expression, smile and glasses."""
     faces = stylised.population(PEOPLE, IMAGES, seed=1)
     names = [faces.names(row) for row in range(len(faces))]
-    return Pack.from_arrays(
+    pack = Pack.from_arrays(
         stylised.render(faces, size=32, threads=1),
         {label: [n[label] for n in names] for label in names[0]},
         sources=[f"album/{n['identity']}/shot-{row}.png" for row, n in enumerate(names)],
     )
+    pack.x.setflags(write=False)  # all tests of a process share it
+    return pack
 
 
 @cache
@@ -60,7 +62,9 @@ def vectors_pack(people: int = 400, images: int = 3, d: int = 16, seed: int = 0)
         "gender": np.array(["female", "male"])[gender[who]],
         "age": np.array(["old", "young"])[age[who]],
     }
-    return Pack.from_arrays(x.astype(np.float32), labels)
+    pack = Pack.from_arrays(x.astype(np.float32), labels)
+    pack.x.setflags(write=False)  # all tests of a process share it
+    return pack
 
 
 def onnx_file(
