@@ -11,7 +11,7 @@ import pytest
 
 from veil import files
 
-pytestmark = pytest.mark.skipif(files.fcntl is None, reason="nothing tells here what a killed process left")
+pytestmark = pytest.mark.skipif(not files.LOCKS, reason="nothing tells here what a killed process left")
 HIDDEN = ".x.0123456789abcdef.part"
 
 

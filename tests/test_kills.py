@@ -20,7 +20,7 @@ NAMES = (
     "report", "export",
 )  # fmt: skip
 
-pytestmark = pytest.mark.skipif(files.fcntl is None or sys.platform == "win32", reason="needs fork and locks")
+pytestmark = pytest.mark.skipif(not files.LOCKS or sys.platform == "win32", reason="needs fork and locks")
 
 
 @pytest.fixture(scope="module")

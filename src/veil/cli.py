@@ -348,7 +348,8 @@ def fit(
     if release is not None and release.made.get("asked") != asked:
         raise InputError(f"{out}: already exists, and is of another fit; choose another name or force")
     if release is not None and not checkpoint.exists():  # which goes last
-        _show_fit(show, release, out, losses, silent=silent, key=key)
+        if is_main_process():
+            _show_fit(show, release, out, losses, silent=silent, key=key)
         return
     with show.progress() as bars, kept_memory():
         options["progress"] = bars.fit(method)

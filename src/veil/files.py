@@ -29,6 +29,8 @@ try:
 except ImportError:  # Windows: nothing tells there what a killed process left
     fcntl = None  # type: ignore[assignment]
 
+LOCKS = fcntl is not None
+"""Whether anything can be locked here."""
 _LOG = logging.getLogger(__name__)
 
 _LONGEST = 200
@@ -136,8 +138,31 @@ def sweep(target: Path) -> list[Path]:
 
 
 def sweep_folder(folder: Path) -> list[Path]:
-    """Remove what killed processes left of any target right inside a folder; what was removed."""
+    """Remove what killed processes left of files right inside a folder, whatever their names; what was removed.
+
+    Hidden folders stay: one may hold what was put aside, and of which target is not known here.
+    """
     return [path for path in _left(folder) if _swept(path, None)]
+
+
+def lock(handle: int, path: Path) -> bool:
+    """Lock what a handle has open, until it is closed; whether it still has its name. True where there are no locks.
+
+    Raises:
+        BlockingIOError: If somebody else holds it.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return True
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def is_hidden(name: str) -> bool:
@@ -166,25 +191,10 @@ def _new(target: Path, mode: int | None) -> tuple[Path, int]:
             handle = os.open(hidden, os.O_RDONLY | os.O_NOFOLLOW)
         else:
             handle = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        if _locked(handle, hidden):
-            return hidden, handle
+        with suppress(BlockingIOError):
+            if lock(handle, hidden):
+                return hidden, handle
         os.close(handle)  # somebody swept it away before it was locked
-
-
-def _locked(handle: int, path: Path) -> bool:
-    """Whether what a handle has open is now locked by it, and still has its name; true where there are no locks."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    try:
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _left(folder: Path) -> list[Path]:

@@ -35,11 +35,6 @@ from veil.data.csvfile import cell
 from veil.errors import InputError
 from veil.files import written
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps runs apart there
-    fcntl = None  # type: ignore[assignment]
-
 PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
 _GROUP = 4
@@ -242,18 +237,15 @@ def _locked(folder: Path) -> int | None:
         InputError: If another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    if not files.LOCKS:
         return None
     handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if files.lock(handle, folder):
+            return handle
     except BlockingIOError:
         os.close(handle)
         raise InputError(f"{folder}: another run is writing there now; wait for it, or name another target") from None
-    except OSError:  # a file system without locks
-        return handle
-    if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
-        return handle
     os.close(handle)  # the run that held it has just removed it
     return _locked(folder)
 
