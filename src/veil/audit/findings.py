@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,27 @@ import numpy as np
 
 from veil.errors import InputError, printable_json
 from veil.files import written
+from veil.foreign import (
+    ANYTHING,
+    FLAG,
+    LIST,
+    OBJECT,
+    REALS,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    WHOLES,
+    Rule,
+    among,
+    check_fields,
+    either,
+    is_finite,
+    is_number,
+    is_whole,
+    one_line,
+    read_json,
+    shown,
+)
 
 SCHEMA = 1
 NAME = "findings.json"
@@ -117,21 +138,21 @@ class Finding:
         what = f"finding {self.code!r} of {self.attacker!r} on {self.release!r}"
         for name in ("code", "release", "target", "attacker", "role", "status", "note"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{what}: {name} must be a text, got {_shown(getattr(self, name))}")
+                raise ValueError(f"{what}: {name} must be a text, got {shown(getattr(self, name))}")
         for name, known in (("code", tuple(CODES)), ("role", ROLES), ("status", STATUSES)):
             if getattr(self, name) not in known:
                 rule = "a code of a figure that is known" if name == "code" else f"one of {', '.join(known)}"
-                raise ValueError(f"{what}: {name} must be {rule}, got {_shown(getattr(self, name))}")
+                raise ValueError(f"{what}: {name} must be {rule}, got {shown(getattr(self, name))}")
         if self.status != "ok" and not self.note:
             raise ValueError(f"{what}: note must say why the status is {self.status!r}, got ''")
         if not isinstance(self.worst, bool | np.bool_):
-            raise ValueError(f"{what}: worst must be true or false, got {_shown(self.worst)}")
+            raise ValueError(f"{what}: worst must be true or false, got {shown(self.worst)}")
         object.__setattr__(self, "worst", bool(self.worst))
-        if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or self.n < 0:
-            raise ValueError(f"{what}: n must be a whole number of at least 0, got {_shown(self.n)}")
+        if not is_whole(self.n, 0):
+            raise ValueError(f"{what}: n must be a whole number of at least 0, got {shown(self.n)}")
         object.__setattr__(self, "n", int(self.n))
-        if not (_is_number(self.level) and 0 < self.level < 1):
-            raise ValueError(f"{what}: level must lie between 0 and 1, got {_shown(self.level)}")
+        if not (is_number(self.level) and 0 < self.level < 1):
+            raise ValueError(f"{what}: level must lie between 0 and 1, got {shown(self.level)}")
         object.__setattr__(self, "level", float(self.level))
         for name in ("value", "low", "high", "chance"):
             object.__setattr__(self, name, self._number(what, name))
@@ -157,31 +178,13 @@ class Finding:
 
     def _number(self, what: str, name: str) -> float | None:
         given = getattr(self, name)
-        if given is not None and not _is_number(given):
-            raise ValueError(f"{what}: {name} must be a number, got {_shown(given)}")
-        if given is not None and _is_finite(given):
+        if given is not None and not is_number(given):
+            raise ValueError(f"{what}: {name} must be a number, got {shown(given)}")
+        if given is not None and is_finite(given):
             return float(given)
         if self.status == "ok":
-            raise ValueError(f"{what}: {name} must be finite where the status is 'ok', got {_shown(given)}")
+            raise ValueError(f"{what}: {name} must be finite where the status is 'ok', got {shown(given)}")
         return None
-
-
-def _is_number(x: object) -> bool:
-    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
-
-
-def _is_finite(x: Any) -> bool:
-    """Whether a number is one of float64: a file may hold integers of any length."""
-    try:
-        return math.isfinite(float(x))
-    except OverflowError:
-        return False
-
-
-def _shown(x: object) -> str:
-    """A value in a message."""
-    text = repr(x)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def normalised_gain(attack: Finding, reference: Finding) -> Finding:
@@ -272,57 +275,35 @@ def _plain(x: Any) -> Any:
 
 # -- the rules of the file --------------------------------------------------------------------------------------------
 
-Rule = tuple[str, Callable[[Any], bool]]
-"""What a value must be, in words and as a test."""
-
-
-def _each(what: str, fits: Callable[[Any], bool]) -> Rule:
-    return f"a list of {what}", lambda x: isinstance(x, list) and all(fits(value) for value in x)
-
-
-def _is_whole(x: object) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool)
-
-
-_TEXT: Rule = ("a text", lambda x: isinstance(x, str))
-_WHOLE: Rule = ("a whole number or null", lambda x: x is None or _is_whole(x))
-_FLAG: Rule = ("true or false", lambda x: isinstance(x, bool))
-_OBJECT: Rule = ("an object", lambda x: isinstance(x, dict))
-_LIST: Rule = ("a list", lambda x: isinstance(x, list))
-_TEXTS = _each("texts", _TEXT[1])
-_WHOLES = _each("whole numbers", _is_whole)
-_REALS = _each("finite numbers", lambda x: _is_number(x) and _is_finite(x))
-_ROLE: Rule = (f"one of {', '.join(RELEASE_ROLES)}", lambda x: x in RELEASE_ROLES)
-
 _DOCUMENT: Mapping[str, Rule] = {
-    **dict.fromkeys(("schema", "seed"), _WHOLE),
-    **dict.fromkeys(("veil", "created", "command"), _TEXT),
-    "data": _OBJECT,
-    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), _LIST),
+    **dict.fromkeys(("schema", "seed"), either(WHOLE)),
+    **dict.fromkeys(("veil", "created", "command"), TEXT),
+    "data": OBJECT,
+    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), LIST),
 }
 _DATA: Mapping[str, Rule] = {
-    **dict.fromkeys(("layout", "kind", "fingerprint"), _TEXT),
-    **dict.fromkeys(("n", "identities", "skipped"), _WHOLE),
-    **dict.fromkeys(("private", "utility", "attack_on", "notes"), _TEXTS),
-    **dict.fromkeys(("splits", "labels"), _OBJECT),
-    "shape": _WHOLES,
+    **dict.fromkeys(("layout", "kind", "fingerprint"), TEXT),
+    **dict.fromkeys(("n", "identities", "skipped"), either(WHOLE)),
+    **dict.fromkeys(("private", "utility", "attack_on", "notes"), TEXTS),
+    **dict.fromkeys(("splits", "labels"), OBJECT),
+    "shape": WHOLES,
 }
-_LABEL: Mapping[str, Rule] = {"classes": _TEXTS, "counts": _OBJECT}
+_LABEL: Mapping[str, Rule] = {"classes": TEXTS, "counts": OBJECT}
 _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
     "releases": (
         {
-            **dict.fromkeys(("name", "method", "preset", "note"), _TEXT),
-            **dict.fromkeys(("k", "seed"), _WHOLE),
-            "role": _ROLE,
-            "config": _OBJECT,
-            "data": ("a text or null", lambda x: x is None or isinstance(x, str)),
-            "named": _FLAG,
+            **dict.fromkeys(("name", "method", "preset", "note"), TEXT),
+            **dict.fromkeys(("k", "seed"), either(WHOLE)),
+            "role": among(*RELEASE_ROLES),
+            "config": OBJECT,
+            "data": either(TEXT),
+            "named": FLAG,
         },
         ("name", "role"),
     ),
-    "pictures": ({"file": _TEXT, "title": _TEXT, "caption": _TEXT}, ("file",)),
-    "curves": ({"file": _TEXT, "release": _TEXT}, ("file", "release")),
-    "maps": ({"release": _TEXT, "x": _REALS, "y": _REALS, "person": _WHOLES}, ("release", "x", "y", "person")),
+    "pictures": ({"file": TEXT, "title": TEXT, "caption": TEXT}, ("file",)),
+    "curves": ({"file": TEXT, "release": TEXT}, ("file", "release")),
+    "maps": ({"release": TEXT, "x": REALS, "y": REALS, "person": WHOLES}, ("release", "x", "y", "person")),
 }
 """The fields of an entry of each list, and those that it needs; findings have the fields of :class:`Finding`, all."""
 
@@ -332,27 +313,27 @@ def _check(document: Any) -> None:
     if not isinstance(document, dict) or "schema" not in document:
         raise ValueError("not a file of findings: schema is missing")
     if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
-        got = _shown(document["schema"])
+        got = shown(document["schema"])
         raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
-    _check_fields(document, "", _DOCUMENT, [key for key in KEYS if key != "maps"])  # earlier versions had none
-    _check_fields(document["data"], "data", _DATA)
+    check_fields(document, "", _DOCUMENT, [key for key in KEYS if key != "maps"])  # earlier versions had none
+    check_fields(document["data"], "data", _DATA)
     for split, sizes in document["data"].get("splits", {}).items():
         place = f"data.splits.{split}"
-        _check_fields(sizes, place, dict.fromkeys(sizes, _WHOLE) if isinstance(sizes, dict) else {})
+        check_fields(sizes, place, dict.fromkeys(sizes, either(WHOLE)) if isinstance(sizes, dict) else {})
     for name, label in document["data"].get("labels", {}).items():
-        _check_fields(label, f"data.labels.{name}", _LABEL, list(_LABEL))
-        _check_fields(label["counts"], f"data.labels.{name}.counts", dict.fromkeys(label["counts"], _WHOLES))
+        check_fields(label, f"data.labels.{name}", _LABEL, list(_LABEL))
+        check_fields(label["counts"], f"data.labels.{name}.counts", dict.fromkeys(label["counts"], WHOLES))
     for key, (rules, needed) in _ENTRIES.items():
         for i, entry in enumerate(document.get(key, [])):
-            _check_fields(entry, f"{key}[{i}]", rules, needed)
+            check_fields(entry, f"{key}[{i}]", rules, needed)
     names: list[str] = []
     for i, release in enumerate(document["releases"]):
         if release["name"] in names:
-            raise ValueError(f"releases[{i}].name must be unique, got {_shown(release['name'])}")
+            raise ValueError(f"releases[{i}].name must be unique, got {shown(release['name'])}")
         names.append(release["name"])
     own = {field.name for field in fields(Finding)}
     for i, entry in enumerate(document["findings"]):
-        _check_fields(entry, f"findings[{i}]", dict.fromkeys(own, _ANYTHING), [f.name for f in fields(Finding)])
+        check_fields(entry, f"findings[{i}]", dict.fromkeys(own, ANYTHING), [f.name for f in fields(Finding)])
         try:
             Finding(**entry)
         except ValueError as error:
@@ -360,31 +341,12 @@ def _check(document: Any) -> None:
     for key in ("findings", "curves", "maps"):
         for i, entry in enumerate(document.get(key, [])):
             if entry["release"] not in names:
-                got = _shown(entry["release"])
+                got = shown(entry["release"])
                 raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
     for i, entry in enumerate(document.get("maps", [])):
         if not len(entry["x"]) == len(entry["y"]) == len(entry["person"]):
             rule = f"as many as x ({len(entry['x'])}) and y ({len(entry['y'])})"
             raise ValueError(f"maps[{i}].person must be {rule}, got {len(entry['person'])}")
-
-
-_ANYTHING: Rule = ("anything", lambda x: True)
-
-
-def _check_fields(entry: Any, place: str, rules: Mapping[str, Rule], needed: Sequence[str] = ()) -> None:
-    """Whether an entry is an object of the fields that it needs, and of no others than those with a rule."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{place} must be an object, got {_shown(entry)}")
-    inside = f"{place}." if place else ""
-    for name in needed:
-        if name not in entry:
-            raise ValueError(f"{inside}{name} is missing")
-    for name, value in entry.items():
-        if name not in rules:
-            raise ValueError(f"{inside}{name} is no field that is known ({', '.join(rules)})")
-        words, fits = rules[name]
-        if not fits(value):
-            raise ValueError(f"{inside}{name} must be {words}, got {_shown(value)}")
 
 
 def write(out: Path, document: Mapping[str, Any]) -> Path:
@@ -418,23 +380,14 @@ def read(out: Path) -> dict[str, Any]:
     """
     path = Path(out) / NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        found = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no findings here; `veil audit` writes them") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise InputError(f"{path}: must be whole JSON, broken at {where} ({error.msg})") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: must be JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from None
     try:
         _check(found)
     except ValueError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: {one_line(error, 400)}") from None
     assert isinstance(found, dict)
     return found
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
