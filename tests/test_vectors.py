@@ -242,7 +242,7 @@ def test_arrays_that_are_no_vectors(tmp_path: Path, name: str, array: NDArray[An
         ((10**15, 4), False, "it ends before its last row"),
         ((2, 10**15), True, "it ends before its last row"),
         ((7, 4), False, "it ends before its last row"),
-        ((-5, 4), False, r"its shape must have no negative side, got \(-5, 4\)"),
+        ((-5, 4), False, r"its shape must be whole numbers of at least 0, got \(-5, 4\)"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])

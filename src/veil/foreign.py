@@ -53,7 +53,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     with opened(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise InputError(f"{path}: must have {most:,} bytes at most, got {os.stat(path).st_size:,}")
+        raise InputError(f"{path}: must have {most:,} bytes at most, got {path.stat().st_size:,}")
     return data
 
 
@@ -89,7 +89,7 @@ Rule = tuple[str, Callable[[Any], bool]]
 
 
 def is_whole(x: object, least: float = -math.inf, most: float = 2**53) -> bool:
-    """Whether a value is a whole number in a range; at most one that any reader of JSON can tell from its neighbours."""
+    """Whether a value is a whole number in a range, within those that every reader of JSON tells apart."""
     return isinstance(x, int | np.integer) and not isinstance(x, bool) and max(least, -(2**53)) <= x <= most
 
 

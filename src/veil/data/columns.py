@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from veil.errors import InputError
+from veil.parquet import check_expanded
 
 IMAGE_KEYS = (
     "source", "file", "filename", "filepath", "path", "image", "imageid", "imagename", "imagefile", "imagepath",
@@ -103,6 +104,8 @@ def usual(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         words = [None if v is None else str(v if isinstance(v, uuid.UUID) else uuid.UUID(bytes=v)) for v in
                  column.to_pylist()]  # fmt: skip
         return pa.array(words, pa.string())
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
     return column.cast(pa.string()) if _is_text(column.type) else column
 
 
@@ -121,16 +124,22 @@ def names(column: pa.ChunkedArray | pa.Array, key: str, path: Path, start: int =
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "path")
-    column = usual(column).cast(pa.string())
-    missing = pc.or_kleene(column.is_null(), pc.equal(pc.utf8_trim_whitespace(column), ""))
-    if (row := pc.index(missing, True).as_py()) >= 0:
+    places = column.indices if pa.types.is_dictionary(column.type) else None
+    words = usual(column if places is None else column.dictionary).cast(pa.string())
+    missing = pc.or_kleene(words.is_null(), pc.equal(pc.utf8_trim_whitespace(words), ""))
+    lengths = pc.utf8_length(words)
+    if places is not None:
+        missing, lengths = (values.take(places) for values in (missing, lengths))
+    if (row := pc.index(pc.fill_null(missing, True), True).as_py()) >= 0:
         raise InputError(f"{path}: row {start + row} names no {key}")
-    lengths = pc.utf8_length(column)
     longest = pc.max(lengths).as_py() or 0
     if longest > MOST_LETTERS:
         row = start + pc.index(lengths, longest).as_py()
         raise InputError(f"{path}: {key} of row {row} has {longest:,} characters; names have at most {MOST_LETTERS:,}")
-    return column
+    if places is None:
+        return words
+    check_expanded(path, key, pc.sum(lengths).as_py() or 0)  # one long name may stand there a million times
+    return words.take(places)
 
 
 def sorted_out(

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from veil.foreign import Rule, is_real
+
 SHAPE, SIZE = 1.25, 4.0
 """Factors beyond the training pack's range (of 90 % of its pictures) at which a shape or a size is another."""
 _QUANTILES = (0.05, 0.5, 0.95)
+_THREE: Rule = (
+    "three numbers above 0",
+    lambda x: isinstance(x, list) and len(x) == 3 and all(is_real(q, 0) and q > 0 for q in x),
+)
+RULES: Mapping[str, Rule] = {"shape": _THREE, "short_side": _THREE}
+"""What :func:`described` says, as a file may keep it."""
 
 
 def described(sizes: ArrayLike) -> dict[str, list[float]]:

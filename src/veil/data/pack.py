@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +23,34 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from veil.data import splits
+from veil.data import framing, splits
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_seed
+from veil.foreign import (
+    LIST,
+    LISTS_OF_TEXTS,
+    OBJECT,
+    REALS,
+    SHA256,
+    TEXT,
+    TEXTS,
+    Header,
+    Rule,
+    among,
+    check_fields,
+    each,
+    either,
+    is_real,
+    is_whole,
+    one_line,
+    opened,
+    read_json,
+    whole,
+)
+from veil.parquet import check_expanded, open_parquet, validated
 
 SCHEMA = 1
 SPLITS = splits.SPLITS
@@ -153,6 +176,10 @@ class Pack:
         image = x.dtype == np.uint8 and (x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3))
         if not (image if name == "images.npy" else x.dtype == np.float32 and x.ndim == 2):
             raise InputError(f"{path / name}: {x.dtype} {x.shape} is not an array of {meta['kind']}")
+        if 0 in x.shape:
+            raise InputError(f"{path / name}: {x.shape} holds nothing")
+        if meta.get("columns") and len(meta["columns"]) != x.shape[-1]:
+            raise InputError(f"{path / 'pack.json'}: names {len(meta['columns'])} columns of rows of {x.shape[1:]}")
         labels, split, sources = _read_labels(path / "labels.parquet", meta["classes"], len(x))
         pairs = None
         if "pairs.npy" in meta["files"]:
@@ -437,28 +464,54 @@ def _read_meta(path: Path) -> dict[str, Any]:
     """``pack.json``, with the keys and types that the rest relies on."""
     if not path.is_dir():
         raise InputError(f"{path}: {'not a pack (a file)' if path.exists() else 'no such folder'}")
+    card = path / "pack.json"
     try:
-        meta = json.loads((path / "pack.json").read_text("utf-8"))
+        meta = read_json(card)
     except FileNotFoundError:
         raise InputError(f"{path}: not a pack (it has no pack.json)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path / 'pack.json'}: cannot be read ({error})") from None
+    except OSError as error:
+        raise InputError(f"{card}: cannot be read ({one_line(error)})") from None
     if not isinstance(meta, dict) or "schema" not in meta:
-        raise InputError(f"{path / 'pack.json'}: not the description of a pack (no schema)")
-    if meta["schema"] != SCHEMA:
-        raise InputError(f"{path / 'pack.json'}: schema {meta['schema']!r}; this version of Veil reads {SCHEMA}")
-    classes, files = meta.get("classes"), meta.get("files")
-    whole = (
-        meta.get("kind") in ("images", "vectors")
-        and isinstance(meta.get("shape"), list)
-        and isinstance(classes, dict)
-        and all(isinstance(c, list) and all(isinstance(n, str) for n in c) for c in classes.values())
-        and isinstance(files, dict)
-        and all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in files.values())
-    )
-    if not whole:
-        raise InputError(f"{path / 'pack.json'}: damaged (kind, shape, classes or files are missing or malformed)")
-    return meta
+        raise InputError(f"{card}: not the description of a pack (no schema)")
+    if meta["schema"] != SCHEMA or isinstance(meta["schema"], bool):
+        raise InputError(f"{card}: schema {meta['schema']!r}; this version of Veil reads {SCHEMA}")
+    try:
+        check_fields(meta, "", _CARD, _NEEDED)
+        for name, entry in meta["files"].items():
+            check_fields(entry, f"files.{name}", _FILE, list(_FILE))
+        if meta.get("pictures") is not None:
+            check_fields(meta["pictures"], "pictures", framing.RULES, list(framing.RULES))
+    except ValueError as error:
+        raise InputError(f"{card}: damaged ({one_line(error)})") from None
+    return dict(meta)
+
+
+def _is_crop(x: object) -> bool:
+    inside = isinstance(x, list) and len(x) == 4 and all(is_real(side, 0, 1) for side in x)
+    return inside and x[0] < x[2] and x[1] < x[3]
+
+
+CROP: Rule = ("left, top, right and bottom as fractions, left < right and top < bottom", _is_crop)
+_CARD: Mapping[str, Rule] = {
+    "schema": whole(SCHEMA, SCHEMA),
+    **dict.fromkeys(("veil", "layout"), TEXT),
+    "kind": among("images", "vectors"),
+    "shape": each("whole numbers, the sides of an array", lambda x: is_whole(x, 0)),
+    "size": either(whole(1, 2**16)),
+    "channels": either(whole(1, 3)),
+    "crop": either(CROP),
+    **dict.fromkeys(("pictures", "decoder"), either(OBJECT)),
+    "aligned": either(LIST),
+    **dict.fromkeys(("seed", "skipped"), whole(0)),
+    "disjoint_by": either(TEXT),
+    **dict.fromkeys(("columns", "warnings", "notes"), TEXTS),
+    "fractions": either(REALS),
+    **dict.fromkeys(("splits", "files"), OBJECT),
+    "classes": LISTS_OF_TEXTS,
+}
+"""What stands in ``pack.json``."""
+_NEEDED = ("kind", "shape", "classes", "files")
+_FILE: Mapping[str, Rule] = {"bytes": whole(0), "sha256": SHA256}
 
 
 def _check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
@@ -485,8 +538,8 @@ def _check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
 def _read_checked(path: Path) -> dict[str, Any]:
     """What is known of the files; nothing where that cannot be read, for then they are."""
     try:
-        known = json.loads((path / CHECKED).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        known = read_json(path / CHECKED)
+    except (OSError, InputError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -510,11 +563,15 @@ def sha256(path: Path) -> str:
 
 def _map(path: Path) -> NDArray[Any]:
     try:
+        with opened(path) as file:
+            header = Header.read(file, os.fstat(file.fileno()).st_size)
+        if header.fortran:
+            raise InputError(f"{path}: its rows do not lie one after the other (Fortran order)")
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not an array of numbers, or cut off ({error})") from None
-    if not array.flags.c_contiguous:
-        raise InputError(f"{path}: its rows do not lie one after the other (Fortran order)")
+        raise InputError(f"{path}: not an array of numbers, or cut off ({one_line(error)})") from None
     return array
 
 
@@ -522,20 +579,23 @@ def _read_labels(
     path: Path, classes: Mapping[str, list[str]], n: int
 ) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int8], NDArray[Any]]:
     """Codes per label, the split and the sources."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, UnicodeError, pa.ArrowException) as error:  # pyarrow opens no path that is not UTF-8
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    columns = table.column_names
-    if sorted(columns) != sorted([*RESERVED, *classes]):
-        raise InputError(f"{path}: columns {columns} where pack.json expects {[*RESERVED, *classes]}")
-    if table.num_rows != n:
-        raise InputError(f"{path}: {table.num_rows} rows for {n} images or vectors")
+    with open_parquet(path) as (file, schema):
+        columns, rows = schema.names, file.metadata.num_rows
+        if sorted(columns) != sorted([*RESERVED, *classes]):
+            raise InputError(f"{path}: columns {columns} where pack.json expects {[*RESERVED, *classes]}")
+        if rows != n:
+            raise InputError(f"{path}: {rows} rows for {n} images or vectors")
+        table = validated(file.read())
+    source = table["source"].combine_chunks()
+    if not (pa.types.is_dictionary(source.type) and pa.types.is_string(source.type.value_type)) or source.null_count:
+        raise InputError(f"{path}: column source must be a text in each row, got {source.type}")
+    longest = pc.max(pc.utf8_length(source.dictionary)).as_py() or 0
+    check_expanded(path, "column source", n * longest)  # as many for each as for the longest
     split = _codes(path, "split", table["split"], SPLITS)
     if np.any(split < 0):
         raise InputError(f"{path}: row {int(np.argmin(split))} has no split")
     labels = {name: _codes(path, name, table[name], names) for name, names in classes.items()}
-    return labels, split.astype(np.int8), np.asarray(table["source"].to_pylist(), dtype=np.str_)
+    return labels, split.astype(np.int8), np.asarray(source.to_pylist(), dtype=np.str_)
 
 
 def _codes(path: Path, name: str, column: pa.ChunkedArray, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -544,7 +604,7 @@ def _codes(path: Path, name: str, column: pa.ChunkedArray, classes: Sequence[str
     out = np.full(len(column), -1, np.int64)
     start = 0
     for chunk in column.chunks:
-        if not pa.types.is_dictionary(chunk.type):
+        if not pa.types.is_dictionary(chunk.type) or not pa.types.is_string(chunk.type.value_type):
             raise InputError(f"{path}: column {name} is {chunk.type}, not a dictionary of strings")
         words = chunk.dictionary.to_pylist()
         unknown = [w for w in words if w not in code]

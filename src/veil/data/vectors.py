@@ -16,9 +16,12 @@ What names the rows, and which other columns may be labels, :mod:`veil.data.colu
 
 from __future__ import annotations
 
+import lzma
 import math
+import os
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +32,6 @@ from typing import IO, Any, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
@@ -38,6 +40,8 @@ from veil.data.csvfile import SUFFIXES as CSV_SUFFIXES
 from veil.data.csvfile import CsvFile, open_csv
 from veil.data.pack import NOTHING, few
 from veil.errors import InputError
+from veil.foreign import Header, NoPlainArray, one_line, opened
+from veil.parquet import FREE_BYTES, FREE_ROWS, FREE_VALUES, LISTED, UNPACKED, check_lists, open_parquet, validated
 
 SUFFIXES = (".parquet", ".pq", ".npz", ".npy", *CSV_SUFFIXES)
 BATCH = 4096
@@ -212,7 +216,14 @@ def open_vectors(
         raise InputError(f"{path}: must end in .parquet, .npz, .npy or .csv")
     with _readable(path):
         wanted = _Wanted(column=column, dimensions=tuple(dimensions), named=named)
-        return openers[path.suffix.lower()](path, wanted)
+        found = openers[path.suffix.lower()](path, wanted)
+        values, size = min(found.n, BATCH) * found.width, path.stat().st_size
+        if values > (most := FREE_VALUES + LISTED * size):
+            raise InputError(
+                f"{path}: {min(found.n, BATCH):,} rows must have at most {most:,} values in {size:,} bytes, got "
+                f"{values:,}"
+            )
+    return found
 
 
 @contextmanager
@@ -227,12 +238,14 @@ def _readable(path: Path) -> Iterator[None]:
         EOFError,
         ValueError,
         KeyError,
-        NotImplementedError,
+        OverflowError,
+        RuntimeError,  # of zipfile, for members that are encrypted
         zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
         pa.ArrowException,
     ) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: cannot be read ({reason})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def _problems(vectors: NDArray[np.float32], lengths: NDArray[np.int64] | None) -> dict[int, str]:
@@ -339,8 +352,8 @@ def _dimensions(chosen: Sequence[str], lists: bool) -> tuple[str, ...]:
 
 
 def _open_parquet(path: Path, wanted: _Wanted) -> VectorFile:
-    with _parquet(path) as file:
-        schema, n = file.schema_arrow, file.metadata.num_rows
+    with open_parquet(path) as (file, schema):
+        n = file.metadata.num_rows
         twice = [name for name in schema.names if schema.names.count(name) > 1]
         if twice:
             raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
@@ -352,18 +365,14 @@ def _open_parquet(path: Path, wanted: _Wanted) -> VectorFile:
             wanted,
         )
         lists = _is_list(schema.field(chosen[0]).type)
+        if lists:
+            check_lists(path, file, chosen[0])
         width = _common_length(file, chosen[0]) if lists else len(chosen)
     key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in chosen})
     return VectorFile(
         path=path, form="list" if lists else "columns", n=n, width=width, key=key, others=tuple(others),
         aside=tuple(aside), dimensions=_dimensions(chosen, lists), _reader=_Parquet(path, chosen),
     )  # fmt: skip
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    # ParquetFile rather than read_table: names of folders above the file (such as a=b) are no columns of it. Buffered,
-    # because row groups are else read whole; not mapped, because mapped pages count as memory in use.
-    return pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -377,7 +386,7 @@ def _lengths(column: pa.Array) -> NDArray[np.int64]:
     return cast("NDArray[np.int64]", lengths)
 
 
-def _common_length(file: pq.ParquetFile, column: str) -> int:
+def _common_length(file: Any, column: str) -> int:
     kind = file.schema_arrow.field(column).type
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
@@ -406,21 +415,22 @@ class _Parquet:
         return (table.column(key).combine_chunks() for table in _even(self.path, 0, size, [key]))
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
-        with _parquet(self.path) as file:
-            table = file.read(columns=[leaf(file.schema_arrow, name) for name in names]) if names else pa.table({})
-            return {name: table.column(name) for name in names}
+        with open_parquet(self.path) as (file, schema):
+            table = file.read(columns=[leaf(schema, name) for name in names]) if names else pa.table({})
+            return {name: validated(table).column(name) for name in names}
 
 
 def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.Table]:
     """Tables of ``size`` rows (the last may be shorter) from row ``start`` on, across row groups of any size."""
-    with _parquet(path) as file:
+    with open_parquet(path) as (file, schema):
         groups = list(range(file.num_row_groups))
         while groups and start >= file.metadata.row_group(groups[0]).num_rows:
             start -= file.metadata.row_group(groups.pop(0)).num_rows
         held: list[pa.RecordBatch] = []
         count = 0
-        wanted = [leaf(file.schema_arrow, name) for name in columns]
+        wanted = [leaf(schema, name) for name in columns]
         for batch in file.iter_batches(size, row_groups=groups, columns=wanted):
+            batch.validate(full=True)
             if start >= len(batch):
                 start -= len(batch)
                 continue
@@ -601,52 +611,23 @@ class _Csv:
 # -- npz and npy ------------------------------------------------------------------------------------------------------
 
 
-class _NoPlainArray(ValueError):
-    """An npy file that holds something else; the message says what."""
+def _kind(header: Header, n: int) -> Kind:
+    """An array's type if it has a value for each of n rows, else words that say what it is."""
+    dtype = header.dtype
+    letters = dtype.itemsize // (4 if dtype.kind == "U" else 1)
+    if header.shape != (n,) or (dtype.kind in "US" and letters > 4 * kinds.MOST_LETTERS):
+        return f"{dtype} {header.shape}"
+    usual = {"U": pa.string(), "S": pa.string(), "i": pa.int64(), "u": pa.uint64(), "f": pa.float64()}
+    return {**usual, "b": pa.bool_()}.get(dtype.kind, str(dtype))
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What stands before the values of an npy file, or of one inside an npz file."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-
-    @staticmethod
-    def read(file: IO[bytes], size: int | None = None) -> _Header:
-        """Of a file that stands at its beginning; with its size in bytes, one that holds less than it says is refused.
-
-        Nothing may be asked for on the word of a header alone: memory for 10^15 rows, say.
-        """
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise _NoPlainArray(f"version {version} of npy is for names of fields, and holds no plain array")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        header = _Header(*read(file))
-        if header.dtype.hasobject:
-            raise _NoPlainArray("pickled objects, which are never loaded")
-        if any(side < 0 for side in header.shape):
-            raise ValueError(f"its shape must have no negative side, got {header.shape}")
-        if size is not None and math.prod(header.shape) * header.dtype.itemsize > size - file.tell():
-            raise EOFError("it ends before its last row")
-        return header
-
-    @property
-    def is_vectors(self) -> bool:
-        return len(self.shape) == 2 and np.issubdtype(self.dtype, np.floating)
-
-    def kind(self, n: int) -> Kind:
-        """The array's type if it has a value for each of n rows, else words that say what it is."""
-        if self.shape != (n,) or (self.dtype.kind == "S" and self.dtype.itemsize > 4 * kinds.MOST_LETTERS):
-            return f"{self.dtype} {self.shape}"
-        usual = {"U": pa.string(), "S": pa.string(), "i": pa.int64(), "u": pa.uint64(), "f": pa.float64()}
-        return {**usual, "b": pa.bool_()}.get(self.dtype.kind, str(self.dtype))
+def _is_vectors(header: Header) -> bool:
+    return len(header.shape) == 2 and np.issubdtype(header.dtype, np.floating)
 
 
 def _slices(file: IO[bytes], start: int, size: int) -> Iterator[NDArray[Any]]:
     """Rows of an array from ``start`` on, ``size`` at a time, from a file that stands at its beginning."""
-    header = _Header.read(file)
+    header = Header.read(file)
     n = header.shape[0]
     if header.fortran and len(header.shape) > 1:
         values = np.frombuffer(_exactly(file, int(np.prod(header.shape)) * header.dtype.itemsize), header.dtype)
@@ -670,16 +651,16 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
 def _open_npy(path: Path, wanted: _Wanted) -> VectorFile:
     if wanted.column is not None:
         raise InputError(f"{path}: is one array and has no column {wanted.column!r} to choose")
-    with path.open("rb") as file:
-        header = _Header.read(file, path.stat().st_size)
-    if not header.is_vectors:
+    with opened(path) as file:
+        header = Header.read(file, os.fstat(file.fileno()).st_size)
+    if not _is_vectors(header):
         raise InputError(f"{path}: must hold floats with two axes, got {header.dtype} {header.shape}")
     _check_filled(path, "the array", header)
     n, width = header.shape
     return VectorFile(path=path, form="npy", n=n, width=width, key="", others=(), _reader=_Npy(path))
 
 
-def _check_filled(path: Path, what: str, header: _Header) -> None:
+def _check_filled(path: Path, what: str, header: Header) -> None:
     if 0 in header.shape:
         raise InputError(f"{path}: {what} is {header.shape} and holds nothing")
 
@@ -701,20 +682,26 @@ class _Npy:
 
 
 def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
-    headers: dict[str, _Header] = {}
+    headers: dict[str, Header] = {}
     odd: dict[str, Kind] = {}
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as whole, zipfile.ZipFile(whole) as archive:
+        size = os.fstat(whole.fileno()).st_size
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             if name == entry.filename:
                 odd[name] = "no array"
                 continue
+            if entry.file_size > (most := FREE_BYTES + UNPACKED * entry.compress_size):
+                raise InputError(
+                    f"{path}: array {name} must unpack to at most {most:,} bytes from {entry.compress_size:,}, got "
+                    f"{entry.file_size:,}"
+                )
             with archive.open(entry) as file:
                 try:
-                    headers[name] = _Header.read(file, entry.file_size)
-                except _NoPlainArray as error:
+                    headers[name] = Header.read(file, entry.file_size)
+                except NoPlainArray as error:
                     odd[name] = str(error)
-    matrices = [name for name, header in headers.items() if header.is_vectors]
+    matrices = [name for name, header in headers.items() if _is_vectors(header)]
     usual = [name for name in USUAL if name in matrices]
     chosen = wanted.column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)
     if chosen is None or chosen not in matrices:
@@ -725,7 +712,9 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
         )
     _check_filled(path, f"array {chosen}", headers[chosen])
     n, width = headers[chosen].shape
-    kinds_of = odd | {name: header.kind(n) for name, header in headers.items() if name != chosen}
+    if n > FREE_ROWS + size:
+        raise InputError(f"{path}: must have at most {FREE_ROWS + size:,} rows in {size:,} bytes, got {n:,}")
+    kinds_of = odd | {name: _kind(header, n) for name, header in headers.items() if name != chosen}
     key, others, aside = wanted.sorted_out(path, kinds_of)
     return VectorFile(
         path=path, form="npz", n=n, width=width, key=key, others=tuple(others), aside=tuple(aside),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
@@ -19,6 +18,7 @@ from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
 from veil.data.pack import SPLITS, Pack, column_classes, few, nothing_note
 from veil.errors import InputError
+from veil.parquet import open_parquet, validated
 
 _ROWS = 1 << 16  # of a CSV file that are held as lists at a time
 
@@ -90,10 +90,7 @@ def read(path: Path, keys: Sequence[str] = IMAGE_KEYS, *, rows: int | None = Non
     if not path.is_file():
         raise InputError(f"{path}: no such file of labels")
     if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            columns, aside = _parquet(path, keys)
-        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        columns, aside = _parquet(path, keys)
     else:
         columns, aside = _csv(path, keys, rows), []
     table = build(path, columns, keys, aside)
@@ -229,13 +226,11 @@ def _names(path: Path, key: str, column: pa.ChunkedArray | pa.Array) -> list[str
 
 def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list[str], int]:
     """Codes and class names of a column that can be a label, and how many of its rows hold words for nothing."""
-    column = kinds.usual(column)
-    if pa.types.is_float16(column.type):
-        column = column.cast(pa.float32())
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_null(column.type):
         return np.full(len(column), -1, np.int32), [], 0
-    encoded = column.dictionary_encode()
-    values = encoded.dictionary.to_pylist()
+    encoded = column if pa.types.is_dictionary(column.type) else kinds.usual(column).dictionary_encode()
+    values = kinds.usual(encoded.dictionary).to_pylist()
     class_of = column_classes(value for value in values if value == value)  # a NaN is unequal to itself
     words = [class_of.get(value) for value in values]
     classes = sorted({word for word in words if word is not None})
@@ -249,16 +244,13 @@ def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list
 
 def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray], list[tuple[str, kinds.Kind]]]:
     """The columns that are names or labels; the others are not read, and told with their types."""
-    # ParquetFile rather than read_table: names of folders above the file (such as a=b) are no columns of it.
-    with path.open("rb") as file:  # pyarrow itself opens no path that is not UTF-8
-        parquet = pq.ParquetFile(file)
-        schema = parquet.schema_arrow
+    with open_parquet(path) as (parquet, schema):
         names = [name.strip() for name in schema.names]
         if twice := [name for name in names if name and names.count(name) > 1]:
             raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
         key, others, aside = kinds.sorted_out(path, {field.name: field.type for field in schema}, keys)
         taken = [*([key] if key else []), *others]
-        table = parquet.read(columns=[kinds.leaf(schema, name) for name in taken])
+        table = validated(parquet.read(columns=[kinds.leaf(schema, name) for name in taken]))
     return {name: table.column(name) for name in taken}, aside
 
 

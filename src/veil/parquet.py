@@ -1,0 +1,124 @@
+"""Parquet files that others made, opened within bounds.
+
+A few bytes of Parquet may stand for any number of rows: nothing, or one value, is written once for all of them. What a
+file says that it holds is therefore compared with its size before it is read; and text is read as the different words
+that there are and the places where they stand (Arrow's dictionaries), which takes no more than the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from veil.errors import InputError
+from veil.foreign import one_line, opened
+
+FREE_ROWS, FREE_BYTES, FREE_VALUES = 1 << 20, 1 << 27, 1 << 24
+"""Rows, bytes that are unpacked, and values of one column's lists in a group of rows, that a file of any size may have.
+
+Beyond that each byte of it may stand for one row, :data:`UNPACKED` bytes and :data:`LISTED` values: real rows differ,
+names and vectors more than anything.
+"""
+UNPACKED, LISTED = 64, 16
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever pyarrow says of a damaged file inside becomes one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as error:
+        # Its words may be text of the file, in whatever encoding.
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
+    """A file that may be read, whose columns of text come as dictionaries; and its columns' types as they were written.
+
+    Files whose names, of columns above all, are no UTF-8 are damaged.
+
+    Raises:
+        InputError: The file cannot be read; or it unpacks to more than a file of its size may, or says that it has more
+            rows.
+    """
+    with reading(path), opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # Buffered, because groups of rows are else read whole; not mapped, as mapped pages count as memory in use.
+        first = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+        schema = first.schema_arrow
+        _check_size(path, first.metadata, size)
+        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        texts += [f"{f.name}.path" for f in schema if _has_path(f.type)]
+        found = pq.ParquetFile(
+            file, metadata=first.metadata, read_dictionary=texts, buffer_size=_BUFFER, pre_buffer=False
+        )
+        yield found, schema
+
+
+_BUFFER = 1 << 18
+
+
+def _has_path(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+
+
+def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    if about.num_rows < 0 or sum(group.num_rows for group in groups) != about.num_rows:
+        raise InputError(f"{path}: cannot be read (its groups of rows do not make up the {about.num_rows:,} of all)")
+    if about.num_rows > FREE_ROWS + size:
+        raise InputError(
+            f"{path}: must have at most {FREE_ROWS + size:,} rows in {size:,} bytes, got {about.num_rows:,}"
+        )
+    unpacked = sum(group.total_byte_size for group in groups)
+    if unpacked > FREE_BYTES + UNPACKED * size:
+        most = FREE_BYTES + UNPACKED * size
+        raise InputError(f"{path}: must unpack to at most {most:,} bytes from {size:,}, got {unpacked:,}")
+
+
+def check_lists(path: Path, file: pq.ParquetFile, column: str) -> None:
+    """Raises InputError for a column of lists with more values in a group of rows than a file of its size may have."""
+    about = file.metadata
+    most = FREE_VALUES + LISTED * path.stat().st_size
+    for i in range(about.num_row_groups):
+        group = about.row_group(i)
+        for j in range(group.num_columns):
+            chunk = group.column(j)
+            if chunk.path_in_schema.split(".", 1)[0] == column and chunk.num_values > most:
+                raise InputError(
+                    f"{path}: column {column} must have at most {most:,} values in a group of rows, got "
+                    f"{chunk.num_values:,}"
+                )
+
+
+def check_expanded(path: Path, what: str, letters: int) -> None:
+    """Raises InputError where text, written out for each row, would take more letters than a file of its size may."""
+    most = FREE_BYTES // 2 + UNPACKED * path.stat().st_size
+    if letters > most:
+        raise InputError(f"{path}: {what} must have at most {most:,} letters in all, got {letters:,}")
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    """Some columns of a small table, checked: all text is UTF-8, and every place is one of a dictionary.
+
+    Raises:
+        InputError: As :func:`open_parquet`; or a column is missing.
+    """
+    with open_parquet(path) as (file, schema), reading(path):
+        if missing := [name for name in names if name not in schema.names]:
+            raise InputError(f"{path}: has no column {missing[0]}")
+        return validated(file.read(columns=list(names)))
+
+
+def validated(table: pa.Table) -> pa.Table:
+    """The table; raises ArrowInvalid where its values are none of their types: bytes that are no UTF-8, say."""
+    table.validate(full=True)
+    return table
