@@ -111,8 +111,8 @@ def is_real(x: object, least: float = -math.inf, most: float = math.inf) -> bool
 
 
 def each(what: str, fits: Callable[[Any], bool]) -> Rule:
-    """A list whose values all fit."""
-    return f"a list of {what}", lambda x: isinstance(x, list) and all(fits(value) for value in x)
+    """A list, or in memory a tuple, whose values all fit."""
+    return f"a list of {what}", lambda x: isinstance(x, list | tuple) and all(fits(value) for value in x)
 
 
 def either(rule: Rule) -> Rule:

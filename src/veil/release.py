@@ -34,11 +34,32 @@ from torch import Tensor, nn
 
 from veil import fitted
 from veil._version import __version__
-from veil.data.pack import Pack, few
+from veil.data import framing
+from veil.data.pack import CROP, Pack, few
 from veil.draws import LENGTH, Field, chosen, keyed_uniform, normalised_noise, position
 from veil.errors import InputError
 from veil.files import publish, staged, sweep, written
-from veil.fitted import Fitted
+from veil.fitted import UNDERNEATH, Fitted
+from veil.foreign import (
+    FLAG,
+    LIST,
+    LISTS_OF_TEXTS,
+    OBJECT,
+    SHA256,
+    TEXT,
+    TEXTS,
+    Rule,
+    among,
+    check_fields,
+    either,
+    is_whole,
+    one_line,
+    opened,
+    read_json,
+    real,
+    shown,
+    whole,
+)
 from veil.nets import to_input, to_pixels
 from veil.threads import SETTABLE, keep_to_one
 
@@ -51,6 +72,55 @@ BATCH = {"images": 128, "vectors": 1024}
 """Rows that each thread releases at a time; divides :data:`veil.outputs.PART`, so that no batch is in two parts."""
 _FEW, _PIXELS = 8, 1 << 17  # images, and their pixels in all, that are redrawn at a time
 WEIGHTS, _CARD = "weights.safetensors", "release.json"
+
+
+MOST_JOINT = 1024
+"""Joint classes of private labels for each of which a release can hold something of its own."""
+
+
+def _sides(least: int, most: int) -> Rule:
+    """Sides of an array of so many axes."""
+
+    def fits(x: object) -> bool:
+        sides = isinstance(x, list | tuple) and least <= len(x) <= most and all(is_whole(side, 1) for side in x)
+        return sides and math.prod(x) <= _MOST_VALUES  # type: ignore[arg-type]
+
+    return f"{least} to {most} whole numbers that make at most {_MOST_VALUES:,} values", fits
+
+
+_MOST_VALUES = 3 * 2**26  # of one input, or one release: those of the largest picture that is decoded
+_CONTRACT: Mapping[str, Rule] = {
+    "kind": among("images", "vectors"),
+    "shape": _sides(1, 3),
+    "k": whole(1, _MOST_VALUES),
+    "image": either(_sides(2, 3)),
+    "support": whole(0, 2**31),
+    "feature_map": either(_sides(3, 3)),
+    "noise": real(0, 1e6),
+    "length": real(1e-6, 1e6),
+    "replace": real(0, 1),
+    "crop": either(CROP),
+    "columns": TEXTS,
+    **dict.fromkeys(("draw", "aligned", "direction", "asks", "chooses"), FLAG),
+    **dict.fromkeys(("classes", "keeps"), LISTS_OF_TEXTS),
+}
+"""The fields of a contract in ``release.json``."""
+_MADE: Mapping[str, Rule] = {
+    **dict.fromkeys(("private", "warnings", UNDERNEATH), TEXTS),
+    **dict.fromkeys(("utility", "data", "preset", "asked"), TEXT),
+    "seed": whole(0),
+    "pictures": OBJECT,
+    "frontier": LIST,
+    "budget": OBJECT,
+}
+"""Those of how it was made, of which a method has others, too, that nothing reads."""
+_CARD_FIELDS: Mapping[str, Rule] = {
+    "schema": whole(SCHEMA, SCHEMA),
+    **dict.fromkeys(("veil", "method"), TEXT),
+    **dict.fromkeys(("config", "contract", "made"), OBJECT),
+    **dict.fromkeys(("weights_sha256", "card_sha256"), SHA256),
+    "key_check": either(TEXT),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +170,28 @@ class Contract:
     keeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
-    def read(raw: Mapping[str, Any]) -> Contract:
-        """A contract from the plain values that JSON keeps."""
+    def read(raw: Any) -> Contract:
+        """A contract from the plain values that JSON keeps; raises ValueError for what cannot be one."""
+        check_fields(raw, "contract", _CONTRACT, ("kind", "shape", "k"))
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
         for key in ("classes", "keeps"):
             values[key] = {name: tuple(names) for name, names in raw.get(key, {}).items()}
-        return Contract(**values)
+        contract = Contract(**values)
+        contract._check()
+        return contract
+
+    def _check(self) -> None:
+        """Raises ValueError where its parts contradict each other."""
+        fits = len(self.shape) == 1 if self.kind == "vectors" else len(self.shape) == 2 or self.shape[2:] == (3,)
+        if not fits:
+            raise ValueError(f"contract.shape must be that of {self.kind}, got {self.shape}")
+        for name, shape in (("image", self.image), ("feature_map", self.feature_map)):
+            if shape is not None and math.prod(shape) != self.k:
+                raise ValueError(f"contract.{name} must hold {self.k:,} values, got {shape}")
+        if self.columns and (len(self.columns),) != self.shape:
+            raise ValueError(f"contract.columns must name {self.shape} values, got {len(self.columns)}")
+        if not 1 <= (joint := math.prod(len(names) for names in self.classes.values())) <= MOST_JOINT:
+            raise ValueError(f"contract.classes must make 1 to {MOST_JOINT:,} joint classes, got {joint:,}")
 
     @property
     def told(self) -> Mapping[str, tuple[str, ...]]:
@@ -502,35 +588,40 @@ class Release:
         path = Path(path)
         card = _read_card(path)
         try:
-            weights = (path / WEIGHTS).read_bytes()
+            with opened(path / WEIGHTS) as file:
+                weights = file.read()
         except OSError as error:
             raise InputError(f"{path / WEIGHTS}: cannot be read ({error.strerror})") from error
         if hashlib.sha256(weights).hexdigest() != card["weights_sha256"]:
             raise InputError(f"{path / WEIGHTS}: SHA-256 differs from release.json: truncated or tampered with")
-        if not isinstance(card["method"], str) or card["method"] not in METHODS:
-            raise InputError(f"{path / _CARD}: method must be one of {sorted(METHODS)}, got {card['method']!r}")
+        if card["method"] not in METHODS:
+            raise InputError(f"{path / _CARD}: method must be one of {sorted(METHODS)}, got {shown(card['method'])}")
+        method = METHODS[card["method"]]
         try:
             contract = Contract.read(card["contract"])
+            method.read(card["config"])
             tensors = from_bytes(weights)
-            method = METHODS[card["method"]]
-            encoder = method.build(card["config"], contract)
-            encoder.load_state_dict(_part(tensors, "encoder"))
-            others: dict[str, nn.Module | None] = {}
+
+            def network(build: Callable[[Any, Contract], nn.Module], name: str) -> nn.Module:
+                return _filled(lambda: build(card["config"], contract), _part(tensors, name))
+
+            encoder = network(method.build, "encoder")
+            _check_network(encoder, contract)
+            others: dict[str, nn.Module | None] = {"decoder": None, "classifier": None}
             for name, builder in (("decoder", method.build_decoder), ("classifier", method.build_classifier)):
-                others[name] = None
-                if weights_of := _part(tensors, name):
-                    if builder is None:
-                        raise ValueError(f"{card['method']} has no {name}")
-                    others[name] = module = builder(card["config"], contract).eval()
-                    module.load_state_dict(weights_of)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+                if not _part(tensors, name):
+                    continue
+                if builder is None:
+                    raise ValueError(f"{card['method']} has no {name}")
+                others[name] = network(builder, name)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, SafetensorError) as error:
+            reason = one_line(error)
             raise InputError(f"{path / _CARD}: config, contract and weights must fit together ({reason})") from error
         return Release(
             method=card["method"],
             config=card["config"],
             contract=contract,
-            encoder=encoder.eval(),
+            encoder=encoder,
             made=card["made"],
             key=_read_key(path, key, card["key_check"]),
             fitted=fitted.read(fitted_path(path), card["card_sha256"]),
@@ -794,6 +885,43 @@ def _card_check(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _filled(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
+    """A network with weights, which are all of its own and no others.
+
+    It is built without memory first: a card may describe a network that none has room for.
+
+    Raises:
+        ValueError: The network that is described has other weights.
+    """
+    with torch.device("meta"):
+        described = {name: (value.shape, value.dtype) for name, value in build().state_dict().items()}
+    held = {name: (value.shape, value.dtype) for name, value in weights.items()}
+    if described != held:
+        name = next(n for n in [*described, *held] if described.get(n) != held.get(n))
+        wanted, got = (f"{tuple(of[name][0])}" if name in of else "none" for of in (described, held))
+        raise ValueError(f"weight {name} must have shape {wanted}, got {got}")
+    module = build()
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def _check_network(encoder: nn.Module, contract: Contract) -> None:
+    """Raises ValueError where an encoder gives something else than the contract says, by what it makes of nothing."""
+    blank = to_input(
+        np.zeros((1, *contract.shape), np.uint8 if contract.kind == "images" else np.float32), contract.kind
+    )
+    with torch.no_grad():
+        out = encoder(blank)
+    wanted = contract.support or contract.k
+    if len(out) != 1 or out[0].numel() != wanted:
+        raise ValueError(f"the network must give {wanted:,} values of a row, got {tuple(out.shape)}")
+    if contract.support and (table := encoder.substitutes).shape != (
+        contract.support,
+        *(contract.image or (contract.k,)),
+    ):  # type: ignore[operator]
+        raise ValueError(f"substitutes must be {contract.support} of {contract.k:,} values, got {tuple(table.shape)}")
+
+
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
@@ -823,17 +951,22 @@ def _read_key(path: Path, given: str | Path | None, check: str | None) -> bytes 
 
 
 def _read_card(path: Path) -> dict[str, Any]:
+    card = path / _CARD
     try:
-        card = json.loads((path / _CARD).read_text())
+        found = read_json(card)
     except OSError as error:
         raise InputError(f"{path}: must be a release folder, but {_CARD} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path / _CARD}: must be JSON, got a truncated or foreign file") from error
-    wanted = {"schema", "method", "config", "contract", "made", "weights_sha256", "key_check", "card_sha256"}
-    if not isinstance(card, dict) or not wanted <= card.keys():
-        raise InputError(f"{path / _CARD}: must hold {sorted(wanted)}; is this a Veil release?")
-    if card["schema"] != SCHEMA:
-        raise InputError(f"{path / _CARD}: schema must be {SCHEMA}, got {card['schema']!r}")
-    if card["card_sha256"] != _card_check(card):
-        raise InputError(f"{path / _CARD}: differs from its own SHA-256: edited or damaged")
-    return card
+    if not isinstance(found, dict) or not (_CARD_FIELDS.keys() - {"veil"}) <= found.keys():
+        raise InputError(f"{card}: must hold {sorted(_CARD_FIELDS)}; is this a Veil release?")
+    if found["schema"] != SCHEMA or isinstance(found["schema"], bool):
+        raise InputError(f"{card}: schema must be {SCHEMA}, got {shown(found['schema'])}")
+    if found["card_sha256"] != _card_check(found):
+        raise InputError(f"{card}: differs from its own SHA-256: edited or damaged")
+    try:
+        check_fields(found, "", _CARD_FIELDS)
+        check_fields(found["made"], "made", _MADE, others=True)
+        if "pictures" in found["made"]:
+            check_fields(found["made"]["pictures"], "made.pictures", framing.RULES, list(framing.RULES))
+    except ValueError as error:
+        raise InputError(f"{card}: {one_line(error)}") from None
+    return found

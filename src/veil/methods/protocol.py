@@ -14,7 +14,7 @@ from torch import nn
 from veil.data.pack import Pack, few
 from veil.engine import Run
 from veil.errors import InputError
-from veil.release import Contract, Release
+from veil.release import MOST_JOINT, Contract, Release
 
 
 class Fit(Protocol):
@@ -97,6 +97,23 @@ class Method:
             values[name] = read(name, value, hints[name])
         return self.config(**values)
 
+    def read(self, raw: Mapping[str, Any]) -> Any:
+        """The configuration that a release holds: each setting there, and of its kind.
+
+        Raises:
+            InputError: For a setting that is missing, foreign, of another kind or out of range.
+        """
+        hints = get_type_hints(self.config)
+        if odd := sorted(hints.keys() ^ raw.keys()):
+            raise InputError(f"config: must hold {', '.join(hints)}; {odd[0]} is missing, or none of them")
+        for name, value in raw.items():
+            text = hints[name] is str or get_origin(hints[name]) is Literal
+            if isinstance(value, str) != text:
+                raise InputError(f"{name}: must be {'' if text else 'no '}text, got {value!r}")
+            if not text:
+                _fitting(name, value, hints[name])
+        return self.config(**raw)
+
 
 def too_small(config: Any, least: Mapping[str, float]) -> list[str]:
     """What a method's ``Config`` says of settings below their least values, or NaN; nothing of those in range."""
@@ -151,7 +168,7 @@ def refuse_many(method: str, pack: Pack, private: Sequence[str]) -> None:
     """What is shipped for each joint class of private labels must fit: their number is the product of the classes'.
 
     Raises:
-        InputError: For more than :data:`MOST_JOINT` joint classes.
+        InputError: For more than :data:`veil.release.MOST_JOINT` joint classes.
     """
     joint = math.prod(len(pack.classes[name]) for name in private)
     if joint > MOST_JOINT:
@@ -159,9 +176,6 @@ def refuse_many(method: str, pack: Pack, private: Sequence[str]) -> None:
             f"{method}: private labels make at most {MOST_JOINT:,} joint classes, each with something of its own; the "
             f"{len(private)} named make {joint:,}"
         )
-
-
-MOST_JOINT = 1024
 
 
 def listed(text: str) -> list[str]:
