@@ -12,12 +12,23 @@ _UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 """Controls that JSON leaves as they are: those of terminals, and those that turn the direction of what follows."""
 
 
+MOST_LETTERS = 2000
+"""Of a message."""
+
+
 class InputError(ValueError):
     """The caller's mistake: a bad file, label, option or value.
 
     The message is one line that names the thing, the rule and the value given. The command line prints it as it is
-    and exits with 2; every other exception is our fault and exits with 1.
+    and exits with 2; every other exception is our fault and exits with 1. Line breaks, which names and values may hold,
+    are blanks in it, and of what is longer than :data:`MOST_LETTERS` the middle is left out.
     """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(part for part in map(str.strip, str(message).splitlines()) if part)
+        if len(line) > MOST_LETTERS:
+            line = f"{line[: MOST_LETTERS * 2 // 3]} ... {line[-MOST_LETTERS // 4 :]}"
+        super().__init__(line)
 
 
 def checked_seed(seed: Any) -> int:

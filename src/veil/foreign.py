@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,8 +231,10 @@ class Header:
             raise NoPlainArray(f"version {version} of npy is for names of fields, and holds no plain array")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         try:
-            shape, fortran, dtype = read(file)
-        except (TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of headers that an old Python is said to have written
+                shape, fortran, dtype = read(file)
+        except (TypeError, LookupError, AttributeError, SyntaxError, RecursionError, TokenError, Warning) as error:
             # NumPy has Python's own parser read it.
             raise ValueError(f"its header is damaged ({one_line(error, 80)})") from None
         if dtype.hasobject:

@@ -34,6 +34,7 @@ from veil import files
 from veil.data.csvfile import cell
 from veil.errors import InputError
 from veil.files import written
+from veil.foreign import one_line, read_json
 
 PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
@@ -165,9 +166,9 @@ class Parts:
     def _check_run(self, run: Mapping[str, str], unchanged: Callable[[Parts], bool]) -> None:
         path = self.folder / RUN
         try:
-            earlier = dict(json.loads(path.read_text("utf-8")))
+            earlier = dict(read_json(path))
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); force to start anew") from None
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); force to start anew") from None
         changed = [what for what in run if earlier.get(what) != run[what]]
         if changed == [TIMES]:
             changed = [] if unchanged(self) else ["source"]
@@ -176,11 +177,10 @@ class Parts:
 
     def write(self, number: int, part: Part) -> None:
         """Write one part, whole."""
-        fields = [("source", pa.string()), ("release", pa.list_(pa.float32(), self.k))]
         about = {
             "skipped": json.dumps(list(part.skipped)), "checksum": str(part.checksum()), "source": part.source,
         }  # fmt: skip
-        schema = pa.schema(fields, metadata=about)
+        schema = pa.schema(self._fields(), metadata=about)
         batch = pa.record_batch([part.names, _lists(part.values)], schema=schema)
 
         with (
@@ -191,17 +191,28 @@ class Parts:
         self.done = number + 1
 
     def read(self, number: int, *, verify: bool = False) -> Part:
-        """A part; raises ValueError where it is damaged, which its values show only if they are verified."""
+        """A part; raises ValueError where it is damaged, which is only looked for if it is to be verified."""
+        path = self._path(number)
         # Mapped, so that who asks for the names alone reads no values; the values keep the map while they are in use.
-        with pa.memory_map(str(self._path(number))) as file, pa.ipc.open_file(file) as reader:
+        # What may be damaged is not: reading where a file has been cut off would end the process.
+        source = pa.py_buffer(path.read_bytes()) if verify else pa.memory_map(str(path))
+        with pa.ipc.open_file(source) as reader:
             about = reader.schema.metadata
             batch = reader.get_batch(0)
-        skipped = [(str(name), str(reason)) for name, reason in json.loads(about[b"skipped"])]
+        if verify:
+            batch.validate(full=True)
+            if batch.schema != pa.schema(self._fields()):
+                raise ValueError(f"{path}: must have the columns source and release of {self.k} values")
+        found = json.loads(about[b"skipped"])
+        skipped = [(str(name), str(reason)) for name, reason in found]
         values = batch.column("release").flatten().to_numpy().reshape(-1, self.k)
         part = Part(names=batch.column("source"), values=values, skipped=skipped, source=about[b"source"].decode())
         if verify and part.checksum() != int(about[b"checksum"]):
-            raise ValueError(f"{self._path(number)}: not what was written")
+            raise ValueError(f"{path}: not what was written")
         return part
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        return [("source", pa.string()), ("release", pa.list_(pa.float32(), self.k))]
 
     def totals(self) -> tuple[int, int]:
         """Rows released and rows left out in the parts that are done."""
@@ -218,7 +229,7 @@ class Parts:
         """Whether a part is there and speaks for all of its rows."""
         try:
             part = self.read(number, verify=True)
-        except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, pa.ArrowException):
             return False
         return len(part.names) + len(part.skipped) == min(self.each, self._rows - number * self.each)
 

@@ -250,8 +250,10 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _problems(vectors: NDArray[np.float32], lengths: NDArray[np.int64] | None) -> dict[int, str]:
     width = vectors.shape[1]
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        blank = np.flatnonzero(~vectors.any(1)).tolist()
     out = dict.fromkeys(np.flatnonzero(~np.isfinite(vectors).all(1)).tolist(), "a NaN or infinite value")
-    out |= dict.fromkeys(np.flatnonzero(~vectors.any(1)).tolist(), "only zeros")
+    out |= dict.fromkeys(blank, "only zeros")
     if lengths is not None:
         wrong = np.flatnonzero(lengths != width)
         out |= {int(row): f"{lengths[row]} values where others have {width}" for row in wrong}
@@ -259,7 +261,7 @@ def _problems(vectors: NDArray[np.float32], lengths: NDArray[np.int64] | None) -
 
 
 def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what is too large becomes an infinity, which is then a problem of its row
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes an infinity, which is then a problem of its row
         return np.asarray(values, np.float32)
 
 

@@ -105,6 +105,7 @@ def _session(path: Path, digest: str, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; stderr is for progress
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Without its fallback, which prints what went wrong and tries the same again.
+        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         raise InputError(f"{path}: not a readable ONNX file ({type(error).__name__})") from error

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import math
+import operator
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from veil.errors import InputError, checked_seed
 from veil.files import written
+from veil.foreign import one_line
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -90,9 +92,16 @@ class Player:
         return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up a state; raises an exception, of whatever class, for one that is not this player's."""
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
+        # The settings are those of now; moments have the shape of their weights, or are counts.
+        now = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": now})
+        for parameter, moments in self.optimizer.state.items():
+            shapes = {name: value.shape for name, value in moments.items()}
+            if shapes != {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)}:
+                raise ValueError("the optimiser's state is another's")
+        self.updates = operator.index(state["updates"])
 
 
 @dataclass(frozen=True)
@@ -320,12 +329,17 @@ class Run:
     def enter(self, *players: Player) -> None:
         """Declare the players; on a resumed run they take up the state they had."""
         self.players = list(players)
-        if self._restored is not None:
+        if self._restored is None:
+            return
+        try:
             for player in players:
                 player.load_state_dict(self._restored["players"][player.name])
-            self._done = dict(self._restored["done"])
+            self._done = {str(name): operator.index(steps) for name, steps in self._restored["done"].items()}
             self.curves = [(int(a), str(b), str(c), float(d)) for a, b, c, d in self._restored["curves"]]
-            self._restored = None
+        except Exception as error:  # whatever is wrong with the file ends here, in one line
+            said = one_line(error)
+            raise InputError(f"{self._checkpoint}: does not hold this run's state ({said}); remove it") from error
+        self._restored = None
 
     def stage(self, name: str, count: int) -> Iterator[Step]:
         """The steps of one stage that are still to be done; checkpoints, progress and divergence in between."""
