@@ -1561,5 +1561,5 @@ def test_oversized_images_are_skipped(faces, monkeypatch):
     put(faces / "small.png", picture(3, (20, 20)))
     pack = packed("folder", faces)
     assert pack.sources.tolist() == ["small.png"]
-    assert set(skipped(pack).values()) == {"32 x 32 pixels; at most 0 million are decoded"}
+    assert {why.partition(";")[0] for why in skipped(pack).values()} == {"32 x 32 pixels"}
     assert pack.meta["skipped"] == 5

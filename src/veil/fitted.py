@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from veil.data.pack import Pack
+from veil.foreign import one_line, opened
 
 if TYPE_CHECKING:
     from veil.release import Release
@@ -172,8 +173,9 @@ def read(path: Path, card: str) -> Fitted | None:
     if not os.path.lexists(path):
         return None
     try:
-        if (size := path.stat().st_size) > _MOST:
-            raise ValueError(f"must have {_MOST} bytes at most, got {size}")
+        with opened(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MOST:
+                raise ValueError(f"must have {_MOST} bytes at most, got {size}")
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             if about.get("schema") != _SCHEMA:
@@ -189,5 +191,4 @@ def read(path: Path, card: str) -> Fitted | None:
             raise ValueError(f"the salt must have {_SALT} bytes, got {len(salt)}")
         return Fitted(salt=salt, direction=about.get("direction") == "yes", rows=rows, people=people)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        return Fitted(problem=f"{path.name!r} cannot be read ({reason})")
+        return Fitted(problem=f"{path.name!r} cannot be read ({one_line(error)})")

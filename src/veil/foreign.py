@@ -7,11 +7,13 @@ rule is refused in one line. It knows no format but JSON and npy; readers of oth
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import stat
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,12 @@ from veil.errors import InputError, printable
 MOST_JSON = 1 << 28
 """Bytes of a file of JSON."""
 
+FREE_BYTES, UNPACKED = 1 << 27, 64
+"""Bytes that a compressed file of any size may unpack to, and how many more for each of its own."""
+
+MOST_LETTERS = 1024
+"""Of a name, or a class: arrays of names take as much for each as for the longest."""
+
 MOST_SIDES = 32
 """Axes of an array: as many as NumPy has."""
 
@@ -35,7 +43,7 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return printable(" ".join(said.split()))[:most] or type(error).__name__
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> io.BufferedReader:
     """A file, open for reading; nothing else is opened, and nothing waited for.
 
     Raises:
@@ -56,6 +64,21 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise InputError(f"{path}: must have {most:,} bytes at most, got {path.stat().st_size:,}")
     return data
+
+
+def most_unpacked(size: int) -> int:
+    """Bytes that a compressed file of so many bytes may unpack to: real images and vectors hardly shrink."""
+    return FREE_BYTES + UNPACKED * size
+
+
+def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raises InputError for a zip file of which a member unpacks to more than one of its size may."""
+    for entry in archive.infolist():
+        if entry.file_size > (most := most_unpacked(entry.compress_size)):
+            raise InputError(
+                f"{path}: {entry.filename} must unpack to at most {most:,} bytes from {entry.compress_size:,}, got "
+                f"{entry.file_size:,}"
+            )
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -89,9 +112,9 @@ Rule = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words and as a test."""
 
 
-def is_whole(x: object, least: float = -math.inf, most: float = 2**53) -> bool:
+def is_whole(x: Any, least: float = -math.inf, most: float = 2**53) -> bool:
     """Whether a value is a whole number in a range, within those that every reader of JSON tells apart."""
-    return isinstance(x, int | np.integer) and not isinstance(x, bool) and max(least, -(2**53)) <= x <= most
+    return isinstance(x, int | np.integer) and not isinstance(x, bool) and bool(max(least, -(2**53)) <= x <= most)
 
 
 def is_number(x: object) -> bool:
@@ -204,6 +227,9 @@ def check_fields(
 # -- npy --------------------------------------------------------------------------------------------------------------
 
 
+_MOST_HEADER = 10_000  # as NumPy's own readers have it
+
+
 class NoPlainArray(ValueError):
     """An npy file that holds something else; the message says what."""
 
@@ -229,11 +255,15 @@ class Header:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise NoPlainArray(f"version {version} of npy is for names of fields, and holds no plain array")
+        before = file.read(2 * version[0])
+        if (length := int.from_bytes(before, "little")) > _MOST_HEADER:
+            raise ValueError(f"its header must have at most {_MOST_HEADER:,} bytes, got {length:,}")
+        header = io.BytesIO(before + file.read(length))
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of headers that an old Python is said to have written
-                shape, fortran, dtype = read(file)
+                shape, fortran, dtype = read(header)
         except (TypeError, LookupError, AttributeError, SyntaxError, RecursionError, TokenError, Warning) as error:
             # NumPy has Python's own parser read it.
             raise ValueError(f"its header is damaged ({one_line(error, 80)})") from None
@@ -243,10 +273,10 @@ class Header:
             raise NoPlainArray(f"values of several parts, {shown(str(dtype))}")
         if len(shape) > MOST_SIDES or not all(type(side) is int and 0 <= side < 2**63 for side in shape):
             raise ValueError(f"its shape must be whole numbers of at least 0, got {shown(shape)}")
-        header = Header(shape, bool(fortran), dtype)
-        if size is not None and header.bytes > size - file.tell():
+        found = Header(shape, bool(fortran), dtype)
+        if size is not None and found.bytes > size - file.tell():
             raise EOFError("it ends before its last row")
-        return header
+        return found
 
     @property
     def bytes(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from veil.errors import InputError
+from veil.foreign import check_archive, opened
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of red, green and blue that torchvision's weights expect."""
@@ -513,12 +515,17 @@ def load_torchvision(module: nn.Module, path: Path, *, spared: Sequence[str] = (
         InputError: If the file cannot be read, or a weight is missing or of another shape.
     """
     try:
-        raw = path.read_bytes()
+        with opened(path) as file:
+            raw = file.read()
         if path.suffix == ".safetensors":
             weights = load_safetensors(raw)
         else:
+            if zipfile.is_zipfile(io.BytesIO(raw)):
+                check_archive(path, zipfile.ZipFile(io.BytesIO(raw)))
             weights = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         weights = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    except InputError:
+        raise
     except Exception as error:  # whatever is wrong with a stranger's file ends here, in one line
         raise InputError(f"{path}: must be a file of weights, and cannot be read ({type(error).__name__})") from error
     kept = {}

@@ -8,7 +8,7 @@ that there are and the places where they stand (Arrow's dictionaries), which tak
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from veil.errors import InputError
-from veil.foreign import one_line, opened
+from veil.foreign import MOST_LETTERS, most_unpacked, one_line, opened
 
-FREE_ROWS, FREE_BYTES, FREE_VALUES = 1 << 20, 1 << 27, 1 << 24
-"""Rows, bytes that are unpacked, and values of one column's lists in a group of rows, that a file of any size may have.
+FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 24, 16
+"""Rows, and values of one column's lists in a group of rows, that a file of any size may have.
 
-Beyond that each byte of it may stand for one row, :data:`UNPACKED` bytes and :data:`LISTED` values: real rows differ,
-names and vectors more than anything.
+Beyond that each byte of it may stand for one row, and :data:`LISTED` values: real rows differ, names and vectors more
+than anything.
 """
-UNPACKED, LISTED = 64, 16
 
 
 @contextmanager
@@ -55,6 +54,8 @@ def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
         first = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
         schema = first.schema_arrow
         _check_size(path, first.metadata, size)
+        if long := next((name for name in schema.names if len(name) > MOST_LETTERS), ""):
+            raise InputError(f"{path}: names of columns have at most {MOST_LETTERS:,} letters, got {len(long):,}")
         texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         texts += [f"{f.name}.path" for f in schema if _has_path(f.type)]
         found = pq.ParquetFile(
@@ -67,7 +68,7 @@ _BUFFER = 1 << 18
 
 
 def _has_path(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
 
 
 def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
@@ -79,8 +80,7 @@ def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
             f"{path}: must have at most {FREE_ROWS + size:,} rows in {size:,} bytes, got {about.num_rows:,}"
         )
     unpacked = sum(group.total_byte_size for group in groups)
-    if unpacked > FREE_BYTES + UNPACKED * size:
-        most = FREE_BYTES + UNPACKED * size
+    if unpacked > (most := most_unpacked(size)):
         raise InputError(f"{path}: must unpack to at most {most:,} bytes from {size:,}, got {unpacked:,}")
 
 
@@ -101,21 +101,30 @@ def check_lists(path: Path, file: pq.ParquetFile, column: str) -> None:
 
 def check_expanded(path: Path, what: str, letters: int) -> None:
     """Raises InputError where text, written out for each row, would take more letters than a file of its size may."""
-    most = FREE_BYTES // 2 + UNPACKED * path.stat().st_size
+    most = most_unpacked(path.stat().st_size) // 2
     if letters > most:
         raise InputError(f"{path}: {what} must have at most {most:,} letters in all, got {letters:,}")
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
-    """Some columns of a small table, checked: all text is UTF-8, and every place is one of a dictionary.
+CURVES = pa.schema([("step", pa.int64()), ("stage", pa.string()), ("player", pa.string()), ("loss", pa.float64())])
+"""The columns of a file of training losses."""
+
+
+def read_curves(path: Path) -> pa.Table:
+    """Training losses: a table of the columns and types :data:`CURVES`, of which the texts come as dictionaries.
 
     Raises:
-        InputError: As :func:`open_parquet`; or a column is missing.
+        InputError: As :func:`open_parquet`; or a column is missing, or of another kind.
     """
-    with open_parquet(path) as (file, schema), reading(path):
-        if missing := [name for name in names if name not in schema.names]:
+    with open_parquet(path) as (file, schema):
+        if missing := [name for name in CURVES.names if name not in schema.names]:
             raise InputError(f"{path}: has no column {missing[0]}")
-        return validated(file.read(columns=list(names)))
+        found = validated(file.read(columns=CURVES.names))
+        columns = [
+            found[field.name] if pa.types.is_dictionary(found[field.name].type) else found[field.name].cast(field.type)
+            for field in CURVES
+        ]
+        return pa.table([column.unify_dictionaries().combine_chunks() for column in columns], names=CURVES.names)
 
 
 def validated(table: pa.Table) -> pa.Table:

@@ -5,7 +5,6 @@ The command line and the examples call these; each writes its files whole or not
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from veil import frontier
+from veil import frontier, parquet
 from veil._version import __version__
 from veil.audit import findings as files
 from veil.audit import inversion, leakage, transfer
@@ -38,6 +37,7 @@ from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError, checked_seed
 from veil.files import staged, written
 from veil.fitted import recorded
+from veil.foreign import read_json
 from veil.methods import METHODS, Method
 from veil.release import WEIGHTS, Release
 from veil.report import certified
@@ -284,10 +284,10 @@ def fit_measured(
 
 def write_curves(path: Path, curves: Curves) -> Path:
     """Losses as Parquet: columns ``step``, ``stage``, ``player``, ``loss``."""
-    names = ("step", "stage", "player", "loss")
-    columns = list(zip(*curves, strict=True)) or [()] * 4
-    types = (pa.int64(), pa.string(), pa.string(), pa.float64())
-    table = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=list(names))
+    columns = list(zip(*curves, strict=True)) or [()] * len(parquet.CURVES)
+    table = pa.table(
+        [pa.array(c, t) for c, t in zip(columns, parquet.CURVES.types, strict=True)], schema=parquet.CURVES
+    )
     with written(path) as file:
         pq.write_table(table, file)
     return path
@@ -297,12 +297,8 @@ def read_curves(path: Path) -> Curves:
     """What :func:`write_curves` wrote; nothing where there is no such file."""
     if not path.exists():
         return ()
-    names = ["step", "stage", "player", "loss"]
-    try:
-        table = pq.read_table(path, columns=names)
-        return list(zip(*(table[name].to_pylist() for name in names), strict=True))
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path}: training losses cannot be read ({str(error).splitlines()[0]})") from None
+    table = parquet.read_curves(path)
+    return list(zip(*(table[name].to_pylist() for name in parquet.CURVES.names), strict=True))
 
 
 @contextmanager
@@ -496,11 +492,11 @@ def _publish(staged: Path, out: Path) -> None:
 def _written(out: Path) -> set[Path]:
     """The files of an audit in a folder, as its findings name them, and of their report; none where there is none."""
     try:
-        document = json.loads((out / files.NAME).read_text("utf-8"))
+        document = read_json(out / files.NAME)
         named = [str(entry["file"]) for key in ("pictures", "curves") for entry in document[key]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, InputError, LookupError, TypeError):
         return set()
-    own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/[^/\\]+", name)}
+    own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/\w[\w.-]*", name, re.ASCII)}
     return {*own, out / "report.html"}
 
 

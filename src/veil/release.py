@@ -81,9 +81,9 @@ MOST_JOINT = 1024
 def _sides(least: int, most: int) -> Rule:
     """Sides of an array of so many axes."""
 
-    def fits(x: object) -> bool:
+    def fits(x: Any) -> bool:
         sides = isinstance(x, list | tuple) and least <= len(x) <= most and all(is_whole(side, 1) for side in x)
-        return sides and math.prod(x) <= _MOST_VALUES  # type: ignore[arg-type]
+        return sides and math.prod(x) <= _MOST_VALUES
 
     return f"{least} to {most} whole numbers that make at most {_MOST_VALUES:,} values", fits
 
@@ -810,7 +810,7 @@ def _standing_key(path: Path) -> bytes:
 
 def _keys(path: Path) -> list[bytes]:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(2 * KEY_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: the key cannot be read ({error.strerror})") from error
@@ -907,19 +907,16 @@ def _filled(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn
 
 def _check_network(encoder: nn.Module, contract: Contract) -> None:
     """Raises ValueError where an encoder gives something else than the contract says, by what it makes of nothing."""
-    blank = to_input(
-        np.zeros((1, *contract.shape), np.uint8 if contract.kind == "images" else np.float32), contract.kind
-    )
+    kind = contract.kind
     with torch.no_grad():
-        out = encoder(blank)
+        out = encoder(to_input(np.zeros((1, *contract.shape), np.uint8 if kind == "images" else np.float32), kind))
     wanted = contract.support or contract.k
     if len(out) != 1 or out[0].numel() != wanted:
         raise ValueError(f"the network must give {wanted:,} values of a row, got {tuple(out.shape)}")
-    if contract.support and (table := encoder.substitutes).shape != (
-        contract.support,
-        *(contract.image or (contract.k,)),
-    ):  # type: ignore[operator]
-        raise ValueError(f"substitutes must be {contract.support} of {contract.k:,} values, got {tuple(table.shape)}")
+    if contract.support:
+        table: Tensor = encoder.substitutes  # type: ignore[assignment]
+        if table.shape != (contract.support, *(contract.image or (contract.k,))):
+            raise ValueError(f"substitutes must be {contract.support:,} releases, got {tuple(table.shape)}")
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

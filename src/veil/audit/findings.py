@@ -343,6 +343,10 @@ def _check(document: Any) -> None:
             if entry["release"] not in names:
                 got = shown(entry["release"])
                 raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
+    for key in ("pictures", "curves"):
+        named = [entry["file"] for entry in document[key]]
+        if len(set(named)) < len(named):
+            raise ValueError(f"{key}: each must be of a file of its own, got {len(named) - len(set(named))} again")
     for i, entry in enumerate(document.get("maps", [])):
         if not len(entry["x"]) == len(entry["y"]) == len(entry["person"]):
             rule = f"as many as x ({len(entry['x'])}) and y ({len(entry['y'])})"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from veil.errors import InputError
+from veil.foreign import MOST_LETTERS
 from veil.parquet import check_expanded
 
 IMAGE_KEYS = (
@@ -29,9 +31,6 @@ IMAGE_KEYS = (
 
 KEYS = ("source", "name", *IMAGE_KEYS[1:])
 """Columns, or arrays with one axis, that may name vectors."""
-
-MOST_LETTERS = 1024
-"""Of a name, or a class: arrays of names take as much for each as for the longest."""
 
 
 def nfc(text: str) -> str:
@@ -48,6 +47,11 @@ def key_columns(columns: Iterable[str], keys: Sequence[str] = KEYS) -> list[str]
     """Those of the columns that may name rows, by their rank in ``keys``; ``File_Name`` is ``filename``."""
     read = [(re.sub(r"[\s_-]", "", nfc(column).casefold()), column) for column in columns]
     return [column for key in keys for short, column in read if short == key]
+
+
+def repeated(columns: Iterable[str]) -> str:
+    """The first name that several columns have; "" where none does, or only those without a name."""
+    return next((name for name, count in Counter(columns).items() if name and count > 1), "")
 
 
 Kind: TypeAlias = "pa.DataType | str"

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from veil.data.columns import nfc
+from veil.data.columns import nfc, repeated
 from veil.errors import InputError, printable
+from veil.foreign import MOST_LETTERS, one_line
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t", "|")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their wide forms
 _SAMPLE = 50  # lines that show the dialect
-_MOST_LINES, _MOST_LETTERS = 10_000, 1 << 20  # of a cell that holds line breaks
+_MOST_LINES, _MOST_QUOTED = 10_000, 1 << 20  # of a cell that holds line breaks
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
@@ -93,6 +95,11 @@ class CsvFile:
     _encoding: str = field(repr=False)
     _dialect: _Dialect = field(repr=False)
     _below: int = field(repr=False)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where each column stands."""
+        return {name: place for place, name in enumerate(self.header)}
 
     def records(self, keyed: bool) -> Iterator[list[str]]:
         """The rows' cells.
@@ -164,8 +171,10 @@ def open_csv(path: Path) -> CsvFile:
     header = [nfc(name) for name in header]
     if not any(header):
         raise InputError(f"{path}: empty")
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
+    if long := next((name for name in header if len(name) > MOST_LETTERS), ""):
+        raise InputError(f"{path}: names of columns have at most {MOST_LETTERS:,} letters, got {len(long):,}")
+    if twice := repeated(header):
+        raise InputError(f"{path}: column {twice!r} stands there more than once")
     return CsvFile(path=path, header=tuple(header), _encoding=encoding, _dialect=dialect, _below=below)
 
 
@@ -184,7 +193,7 @@ def _readable(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: must be UTF-8 text, or UTF-16 with its mark ({error})") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def _encoding(path: Path) -> str:
@@ -216,7 +225,7 @@ def _cells(path: Path, lines: Iterator[tuple[int, str]], dialect: _Dialect) -> I
             while cells is None:
                 _, line = next(lines, (0, ""))
                 more += 1
-                if not line or more > _MOST_LINES or len(text) > _MOST_LETTERS:
+                if not line or more > _MOST_LINES or len(text) > _MOST_QUOTED:
                     raise ValueError("a quote is left open")
                 text += "\n" + line.rstrip("\r\n")
                 cells = dialect.split(text) if dialect.quote in line else None

@@ -50,6 +50,7 @@ from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile
 
 from veil.errors import InputError
+from veil.foreign import one_line, opened
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a crop, as fractions of the upright image's width and height."""
@@ -108,6 +109,9 @@ class Eyes:
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
+FREE_PIXELS, PIXELS_A_BYTE = 1 << 24, 16
+"""Pixels that a file of any size may have, and how many more for each of its bytes."""
+_MOST_SCANNED = 500_000_000  # pixels, in all scans of a JPEG of many
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
     ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm",
@@ -177,9 +181,9 @@ def kind_of(name: str) -> str | None:
 def begins_as_image(path: Path) -> bool:
     """Whether a file's first bytes are those of an image that could be read; False where it cannot be opened."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(256)
-    except OSError:
+    except (OSError, InputError):
         return False
     # The first bytes of bitmaps, PPM and TGA are those of many another file, too.
     return start[:3] == _JPEG or _format(start) not in ("", "BMP", "PPM", "TGA")
@@ -195,10 +199,12 @@ def check_crop(crop: Box) -> Box:
 def read(path: Path) -> bytes:
     """A file's bytes; raises DecodeError where it is too large (by its size, before it is read) or cannot be read."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DecodeError(f"cannot be read ({error.strerror or error})") from None
+        raise DecodeError(f"cannot be read ({one_line(error)})") from None
+    except InputError:
+        raise DecodeError("no file, but a folder, pipe or device") from None
     _check_bytes(len(data))
     return data
 
@@ -250,9 +256,9 @@ def header(data: bytes) -> tuple[str, tuple[int, int]]:
             jpeg, width, height, _ = _jpeg_header(jpeg)
             form, turn = "JPEG", _orientation(jpeg)
         else:
-            opened, data = _opened(data)
-            width, height = opened.size
-            form, turn = str(opened.format), _turn(opened, data)
+            image, data = _opened(data)
+            width, height = image.size
+            form, turn = str(image.format), _turn(image, data)
         return form, ((height, width) if turn in (5, 6, 7, 8) else (width, height))
     except DecodeError:
         raise
@@ -261,18 +267,18 @@ def header(data: bytes) -> tuple[str, tuple[int, int]]:
 
 
 def _undecodable(error: Exception) -> DecodeError:
-    return DecodeError(f"cannot be decoded ({(str(error) or type(error).__name__).splitlines()[0][:200]})")
+    return DecodeError(f"cannot be decoded ({one_line(error)})")
 
 
-def _turn(opened: ImageFile, data: bytes) -> int:
-    """The orientation 1..8 by which an opened image's size has yet to be turned."""
-    if isinstance(opened, TiffImagePlugin.TiffImageFile) and Tag.Orientation in opened.tag_v2:
+def _turn(image: ImageFile, data: bytes) -> int:
+    """The orientation 1..8 by which an image image's size has yet to be turned."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and Tag.Orientation in image.tag_v2:
         return 1  # Pillow tells the upright size of these before they are loaded
     # Of a PNG Pillow looks for Exif behind the pixels too, for which it decodes all of them.
     words = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-    if opened.format == "PNG" and not any(word in data for word in words):
+    if image.format == "PNG" and not any(word in data for word in words):
         return 1
-    return _said(opened)
+    return _said(image)
 
 
 def _said(image: Image.Image) -> int:
@@ -290,9 +296,18 @@ def _check_bytes(n: int) -> None:
         raise DecodeError("empty")
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width < 1 or height < 1 or width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise DecodeError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
+def _check_pixels(width: int, height: int, size: int) -> None:
+    """Whether so many pixels may be decoded from so many bytes: a few can stand for any number, of one colour."""
+    most = min(MAX_PIXELS, FREE_PIXELS + PIXELS_A_BYTE * size)
+    if width < 1 or height < 1 or width * height > most or max(width, height) > MAX_SIDE:
+        raise DecodeError(f"{width} x {height} pixels; of {size:,} bytes at most {most / 1e6:.0f} million are decoded")
+
+
+def _check_scans(data: bytes, pixels: int) -> None:
+    """Refuses a JPEG that is drawn over and over: each of its scans may take as long as a picture."""
+    scans = data.count(b"\xff\xda")
+    if scans > 16 and scans * pixels > _MOST_SCANNED:
+        raise DecodeError(f"{scans} scans of {pixels:,} pixels; at most {_MOST_SCANNED:,} pixels are drawn")
 
 
 def _box(crop: Box | Pixels | None, width: int, height: int) -> Box:
@@ -352,7 +367,8 @@ def _jpeg_header(data: bytes) -> tuple[bytes, int, int, str]:
     except ValueError:
         data = _tidied(data)
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(width, height)
+    _check_pixels(width, height, len(data))
+    _check_scans(data, width * height)
     return data, width, height, space
 
 
@@ -415,7 +431,7 @@ def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | Non
         # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones. But Pillow misses
         # pixels where only the end marker is missing, and with it none that are: whether they are there is asked first.
         _jpeg_pixels(data, "CMYK", 1, 1)
-        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END))), channels)
+        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END)), len(data)), channels)
         return _Upright(_upright(image, turn), wide, high)
     scale = min(1.0, size / side)
     array = _jpeg_pixels(data, "GRAY" if channels == 1 else "RGB", math.ceil(height * scale), math.ceil(width * scale))
@@ -448,7 +464,7 @@ def _other(data: bytes, channels: int) -> Image.Image:
     """The upright image in any other format."""
 
     def read(data: bytes) -> Image.Image:
-        image = _load(_open(data))
+        image = _load(_open(data), len(data))
         # Pillow turns TIFFs upright when it loads them and drops the tag.
         return _upright(_to_mode(image, channels), _said(image))
 
@@ -547,20 +563,22 @@ def _open(data: bytes) -> ImageFile:
     # The classes are called rather than Image.open: its own limit on pixels is another one, and partly only a warning.
     form = _format(data)
     if form == "WEBP":
-        _check_pixels(*_webp_size(data))  # Pillow lets libwebp allocate the whole canvas when it opens the file
+        # Pillow lets libwebp allocate the whole canvas when it opens the file.
+        _check_pixels(*_webp_size(data), len(data))
     elif form == "GIF":
-        _check_pixels(*struct.unpack("<HH", data[6:10]))
+        width, height = struct.unpack("<HH", data[6:10])
+        _check_pixels(width, height, len(data))
     elif form == "JPEG2000" and (place := data.find(b"\xff\x4f\xff\x51")) >= 0:
         right, bottom, left, top = struct.unpack(">4I", data[place + 8 : place + 24])
-        _check_pixels(right - left, bottom - top)  # what is decoded; a box around it may tell another size
+        _check_pixels(right - left, bottom - top, len(data))  # what is decoded; a box around it may tell another size
     elif form == "AVIF" and not _AVIF:
         raise DecodeError("AVIF, which this version of Pillow does not read")
     if not form:
         held = "HEIC or a like, not" if data[4:8] == b"ftyp" else "not"
         raise DecodeError(f"{held} a JPEG, {', '.join(list(_CLASSES)[:-1])} or {list(_CLASSES)[-1]} image")
-    opened: ImageFile = _CLASSES[form](io.BytesIO(data))
-    _check_pixels(*opened.size)
-    return opened
+    image: ImageFile = _CLASSES[form](io.BytesIO(data))
+    _check_pixels(*image.size, len(data))
+    return image
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -575,8 +593,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise DecodeError("cannot be decoded (no WebP header)")
 
 
-def _load(image: ImageFile) -> ImageFile:
-    _check_pixels(*image.size)
+def _load(image: ImageFile, size: int) -> ImageFile:
+    _check_pixels(*image.size, size)
     image.load()
     return image
 
@@ -595,15 +613,15 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     """Grey of 9 to 16 bits, which Pillow gives as it stands in the file, as 8 bits."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)  # of 16 bits, or 32 that hold no more
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     bits = tags.get(Tag.BitsPerSample, (16,))
-    shown: NDArray[np.int64] = (values >> (max(bits) - 8)).clip(0, 255)
+    shown: NDArray[np.uint8] = (values >> (max(bits) - 8)).clip(0, 255).astype(np.uint8)
     if tags.get(Tag.PhotometricInterpretation, 1) == 0:  # white is zero
         shown = 255 - shown
     if "transparency" in image.info:
         shown[values == image.info["transparency"]] = 255
-    return shown.astype(np.uint8)
+    return shown
 
 
 def _crop_and_resize(found: _Upright, size: int, box: Box) -> Image.Image:

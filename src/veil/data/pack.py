@@ -486,7 +486,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def _is_crop(x: object) -> bool:
+def _is_crop(x: Any) -> bool:
     inside = isinstance(x, list | tuple) and len(x) == 4 and all(is_real(side, 0, 1) for side in x)
     return inside and x[0] < x[2] and x[1] < x[3]
 

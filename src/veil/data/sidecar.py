@@ -38,7 +38,7 @@ def read(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[str, s
         if names.count(column) != 1:
             got = "twice or more" if column in names else f"only {_got(table.header)}"
             raise InputError(f"{path}: its header must name the column {column} once, got {got}")
-    key, places = table.header.index(keys[0]), {column: names.index(column) for column in columns}
+    key, places = table.places[keys[0]], {column: names.index(column) for column in columns}
     seen: dict[str, int] = {}
     for number, cells in enumerate(table.records(keyed=True)):
         row, name = f"{path}: row {number}", plain(cells[key])

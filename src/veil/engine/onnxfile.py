@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil.errors import InputError
+from veil.foreign import opened
 
 _BATCH = 64
 
@@ -42,7 +43,7 @@ class OnnxNetwork:
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
         self.path, self.name, self.threads = Path(path), Path(path).name, threads
         try:
-            with self.path.open("rb") as file:
+            with opened(self.path) as file:
                 self.digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error

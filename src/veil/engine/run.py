@@ -15,6 +15,7 @@ import operator
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from veil.errors import InputError, checked_seed
 from veil.files import written
-from veil.foreign import one_line
+from veil.foreign import check_archive, one_line, opened
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -421,7 +422,7 @@ class Run:
     def _read_checkpoint(self) -> dict[str, Any]:
         assert self._checkpoint is not None
         try:
-            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            state = _loaded(self._checkpoint)
         except Exception as error:  # any damage to the file ends here, in one line
             raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
         if isinstance(state, dict) and self._method and state.get("method", self._method) != self._method:
@@ -484,13 +485,20 @@ def _kept_memory() -> Iterator[None]:
 _SEEDING = threading.RLock()
 
 
+def _loaded(checkpoint: Path, **options: Any) -> Any:
+    """What is in a checkpoint; raises an exception, of whatever class, for what is none."""
+    with opened(checkpoint) as file, zipfile.ZipFile(file) as archive:
+        check_archive(checkpoint, archive)
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, **options)
+
+
 def left_by(checkpoint: Path) -> str:
     """The method whose run left a checkpoint, and how far it had come, in words; "" for a file that is none.
 
     Nothing in the file is run, and of its weights nothing is read.
     """
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        state = _loaded(checkpoint, mmap=True)
         method, done = str(state["method"]), {str(name): int(steps) for name, steps in state["done"].items()}
     except Exception:  # whatever the file is, it is no checkpoint
         return ""

@@ -110,6 +110,8 @@ class Config:
             problems.append(f"batch: must be even, got {self.batch}")
         if self.encoder == "paper" and (self.noise or self.networks > 1):
             problems.append("noise and several networks need encoder='deep'")
+        if self.networks > 64:
+            problems.append(f"networks: must be <= 64, got {self.networks!r}")
         if problems:
             raise InputError("aia: " + "; ".join(problems))
 

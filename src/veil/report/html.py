@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ import jinja2
 import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
@@ -21,6 +21,8 @@ from plotly.offline import get_plotlyjs
 from veil.audit.findings import NO_BETTER, Finding
 from veil.errors import InputError, printable
 from veil.files import written
+from veil.foreign import one_line, read_bytes
+from veil.parquet import read_curves
 from veil.report import (
     AREAS,
     ATTACK,
@@ -49,6 +51,8 @@ PLANE_WIDTHS = (320, 480, 680)
 CURVE_WIDTHS = (320,)
 MAP_WIDTHS = (250,)
 _MOST_CLASSES = 20
+_MOST_LINES = 400  # of training losses of a release
+_MOST_PICTURE = 1 << 26  # bytes
 _STATUS_WORDS = {"did_not_converge": "did not converge", "not_applicable": "not applicable"}
 
 
@@ -905,19 +909,17 @@ def _maps(document: Document, figures: dict[str, Figure]) -> list[dict[str, str]
 
 def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
     """Training losses by stage, thinned; stages and players in the order in which they first appear."""
+    if not path.exists():
+        raise InputError("there is no such file")
     try:
-        with path.open("rb") as file:  # of a path pyarrow's messages would name all folders
-            table = pq.read_table(file, columns=["step", "stage", "player", "loss"])
-        steps: NDArray[np.float64] = np.asarray(table["step"].cast(pa.float64()).to_numpy(), dtype=np.float64)
-        values: NDArray[np.float64] = np.asarray(table["loss"].cast(pa.float64()).to_numpy(), dtype=np.float64)
-        stages, players = (
-            np.asarray([printable(text or "") for text in table[name].cast(pa.string()).to_pylist()], dtype=object)
-            for name in ("stage", "player")
-        )
-    except FileNotFoundError:
-        raise InputError("there is no such file") from None
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"is not a table of step, stage, player and loss ({_one_line(error)})") from None
+        table = read_curves(path)
+    except InputError as error:  # which names its folders
+        said = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"is not a table of step, stage, player and loss ({said})") from None
+    steps, values = (np.asarray(table[name].to_numpy(), np.float64) for name in ("step", "loss"))
+    stages, players = (_words(table[name].combine_chunks()) for name in ("stage", "player"))
+    if len(set(stages)) * len(set(players)) > _MOST_LINES:
+        raise InputError(f"has {len(set(stages)):,} stages of {len(set(players)):,} players, too many to draw")
     finite = np.isfinite(steps) & np.isfinite(values)
     found: dict[str, list[plots.Line]] = {}
     for stage in dict.fromkeys(stages):
@@ -932,10 +934,19 @@ def _read_curves(path: Path) -> dict[str, list[plots.Line]]:
     return found
 
 
+def _words(column: pa.DictionaryArray) -> NDArray[np.object_]:
+    """A column of texts ``(n,)`` as they may be shown; "" where there is none."""
+    words = np.array([*(printable(text or "") for text in column.dictionary.to_pylist()), ""], object)
+    found: NDArray[np.object_] = words[column.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
 def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object]:
     view: dict[str, object] = {"title": title, "caption": caption, "fault": "", "uri": ""}
+    path = Path(file)
     try:
-        data = _inside(out, file).read_bytes()
+        path = _inside(out, file)
+        data = read_bytes(path, _MOST_PICTURE)
         # A PNG begins with its signature; its first chunk is IHDR: width and height in pixels, big-endian.
         if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
             raise InputError("is not a PNG picture")
@@ -943,8 +954,7 @@ def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object
     except FileNotFoundError:
         view["fault"] = printable(f"{file}: there is no such file")
     except (InputError, OSError, struct.error) as error:
-        why = error.strerror if isinstance(error, OSError) else _one_line(error)
-        view["fault"] = printable(f"{file}: {why}")
+        view["fault"] = printable(f"{file}: {one_line(error).removeprefix(f'{path}: ')}")
     else:
         zoom = 2 if width <= 280 else 1  # a strip of thumbnails is too small to judge at its own size
         uri = "data:image/png;base64," + base64.b64encode(data).decode()
@@ -955,15 +965,11 @@ def _picture(out: Path, file: str, title: str, caption: str) -> dict[str, object
 def _inside(out: Path, file: str) -> Path:
     """The path of a file named in the findings; InputError where it would lead out of ``out``."""
     name = PurePosixPath(file)
-    path = (out / name).resolve()
-    if name.is_absolute() or not path.is_relative_to(out.resolve()):
+    path = Path(os.path.realpath(out / name))  # which raises nothing for links that run in a loop
+    if name.is_absolute() or not path.is_relative_to(os.path.realpath(out)):
         raise InputError("lies outside the report's folder and was not read")
     return path
 
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from veil.data.decode import Box
 from veil.data.layouts.folder import holds_images, walk
-from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only, own
+from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, is_count, only, own
 from veil.errors import InputError
 
 CROP: Box = (29 / 178, 61 / 218, 149 / 178, 181 / 218)
@@ -135,7 +135,7 @@ def _attributes(path: Path) -> _Attributes:
     rows = _rows(path)
     names = next(rows, (0, []))[1]
     count = None
-    if len(names) == 1 and names[0].isdigit():
+    if len(names) == 1 and is_count(names[0]):
         count = int(names[0])
         names = next(rows, (0, []))[1]
     names = names[1:] if names and names[0] in ("image_id", "image", "file", "filename") else names

@@ -32,6 +32,7 @@ def read(source: Path, options: Options) -> Listing:
     check_options("embeddings", options, {"column": None, "names": ("numbers",)}, labels=True)
     file = open_vectors(source, options.settings.get("column"), named="names" not in options.settings)
     n = file.n
+    tables.check_width(source, file.others)
     own = tables.build(source, file.columns([*([file.key] if file.key else []), *file.others]), KEYS, file.aside)
     names = own.names if own.key else [str(i) for i in range(n)]
     remarks = Remarks(notes=[*([file.note] if file.note else []), *own.notes])

@@ -12,17 +12,22 @@ The default crop is the face of the aligned images: columns and rows 65 to 185 o
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from veil.data.columns import nfc
 from veil.data.decode import MAX_BYTES, Box, kind_of
 from veil.data.layouts.folder import holds_images, inner_folders, is_system, systems_in, walk
-from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, only, own
+from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, is_count, only, own
 from veil.errors import InputError
+from veil.foreign import most_unpacked, one_line, opened
 
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
 ARCHIVES = (".tar", ".tgz", ".tar.gz")
@@ -100,17 +105,22 @@ def _folder_of_lists(source: Path, place: Path) -> Path:
 def _listed(archive: Path) -> list[str] | None:
     """The names of the files in an archive, or None where it is compressed and listing it would mean unpacking it."""
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with opened(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return [member.name for member in tar if not member.isdir()]
-    except (tarfile.TarError, OSError, ValueError):
+    except (tarfile.TarError, OSError, ValueError, OverflowError):
         return None  # compressed, or damaged: reading it as a stream tells
 
 
 def _from_archive(archive: Path) -> Iterator[Item]:
     seen: set[str] = set()
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with opened(archive) as file:
+            whole: Any = _Unpacked(archive, file)  # tarfile asks for no more than read
+            # It is not closed, as it would then be read on to its end.
+            tar = tarfile.open(fileobj=whole, mode="r|")  # noqa: SIM115
             for member in tar:
+                if member.size > most_unpacked(os.fstat(file.fileno()).st_size):  # which would be read to pass it over
+                    raise InputError(f"{archive}: {clean(member.name)!r} says that it has {member.size:,} bytes")
                 if member.isdir():
                     continue
                 name = clean(member.name)
@@ -118,13 +128,43 @@ def _from_archive(archive: Path) -> Iterator[Item]:
                 if problem:
                     yield Item(name, None, problem=problem)
                     continue
-                file = tar.extractfile(member)
-                assert file is not None  # _judge lets regular files pass only
-                data = file.read()
+                inside = tar.extractfile(member)
+                assert inside is not None  # _judge lets regular files pass only
+                data = inside.read()
                 seen.add(source)
                 yield Item(source, data)
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, LZMAError) as error:
-        raise InputError(f"{archive}: damaged or cut off after {len(seen)} images ({error})") from None
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{archive}: damaged or cut off after {len(seen)} images ({one_line(error)})") from None
+
+
+class _Unpacked:
+    """The bytes of an archive, unpacked where it is compressed: as a stream, and no more than a file of its size may.
+
+    Raises:
+        InputError: Beyond that.
+    """
+
+    def __init__(self, archive: Path, file: IO[bytes]) -> None:
+        self._archive, self._read_so_far = archive, 0
+        self._most = most_unpacked(os.fstat(file.fileno()).st_size)
+        start = file.read(6)
+        file.seek(0)
+        self._file: Any = file
+        if start.startswith(b"\x1f\x8b"):
+            self._file = gzip.GzipFile(fileobj=file)
+        elif start.startswith(b"BZh"):
+            self._file = bz2.BZ2File(file)
+        elif start.startswith(b"\xfd7zXZ\0"):
+            self._file = lzma.LZMAFile(file)  # noqa: SIM115
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self._read_so_far += len(data)
+        if self._read_so_far > self._most:
+            raise InputError(f"{self._archive}: must unpack to at most {self._most:,} bytes, got more")
+        return data
 
 
 def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
@@ -227,7 +267,7 @@ def _pairs(path: Path, notes: list[str]) -> list[Pair] | None:
     for number, line in enumerate(lines[1:], 2):
         words = line.split("\t") if "\t" in line else line.split()
         numbers = [words[i] for i in ((1, 2) if len(words) == 3 else (1, 3)) if i < len(words)]
-        if len(words) not in (3, 4) or not all(word.strip().isdigit() for word in numbers):
+        if len(words) not in (3, 4) or not all(is_count(word.strip()) for word in numbers):
             raise InputError(f"{path}: line {number} is {line!r}; must be NAME N N, or NAME N NAME N")
         second = words[0] if len(words) == 3 else words[2]
         a, b = int(numbers[0]), int(numbers[1])

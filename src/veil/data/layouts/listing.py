@@ -152,6 +152,11 @@ def own(path: Path, source: Path) -> Path:
     return path
 
 
+def is_count(word: str) -> bool:
+    """Whether a word is a whole number of at least 0 that Python reads, and of a size that counts have."""
+    return len(word) < 10 and word.isascii() and word.isdigit()
+
+
 def clean(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 are written out as ``\\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from veil.data.layouts.listing import Item, Listing, Options, check_options, own
+from veil.data.layouts.listing import Item, Listing, Options, check_options, is_count, own
 from veil.errors import InputError
 
 FILES = {"train": ("pendigits-orig.tra", 0), "test": ("pendigits-orig.tes", 30)}
@@ -135,14 +135,14 @@ def _text(path: Path) -> list[list[str]]:
     head, *segments = text.split(".SEGMENT DIGIT")
     if not segments or len(head) > 10_000:
         raise InputError(f"{path}: not a UNIPEN file of digits: it has no line .SEGMENT DIGIT near its beginning")
-    return [segment.splitlines() for segment in segments]
+    return [segment.splitlines() or [""] for segment in segments]
 
 
 def _digit(lines: list[str], offset: int) -> Digit:
     """One segment; raises ValueError, with words for ``skipped.csv``, for one that is malformed or cut short."""
     told = lines[0].rsplit('"', 2)
     comment = next((line.split() for line in lines if line.startswith(".COMMENT")), [])
-    if len(comment) != 4 or not all(word.isdigit() for word in comment[1:]):
+    if len(comment) != 4 or not all(map(is_count, comment[1:])):
         raise ValueError("its line .COMMENT must give digit, writer and number")
     if len(told) != 3 or told[1] != comment[1]:
         raise ValueError(
@@ -158,7 +158,7 @@ def _digit(lines: list[str], offset: int) -> Digit:
             down = False
         elif down:
             words = line.split()
-            if len(words) != 2 or not all(word.lstrip("-").isdigit() for word in words):
+            if len(words) != 2 or not all(is_count(word.removeprefix("-")) for word in words):
                 raise ValueError(f"a point must be two whole numbers, got {line.strip()!r}")
             x, y = (min(max(int(word), 0), TABLET) for word in words)
             strokes[-1].append((x, TABLET - y))

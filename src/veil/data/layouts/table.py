@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,14 +12,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
-from veil.data.columns import IMAGE_KEYS, MOST_LETTERS, key_columns, nfc, plain
+from veil.data.columns import IMAGE_KEYS, key_columns, nfc, plain
 from veil.data.csvfile import open_csv
 from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
 from veil.data.pack import SPLITS, Pack, column_classes, few, nothing_note
 from veil.errors import InputError
+from veil.foreign import MOST_LETTERS
 from veil.parquet import open_parquet, validated
 
+_MOST_COLUMNS = 4096
 _ROWS = 1 << 16  # of a CSV file that are held as lists at a time
 
 Columns = Mapping[str, pa.ChunkedArray | pa.Array]
@@ -113,6 +115,7 @@ def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tup
     present = key_columns(columns, keys)
     key = present[0] if present else ""
     n = len(next(iter(columns.values()))) if columns else 0
+    check_width(path, columns)
     names = [str(i) for i in range(n)]
     if key:
         names = _names(path, key, columns[key])
@@ -144,6 +147,14 @@ def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tup
         split = [words[c] if c >= 0 else None for c in which.tolist()]
     notes += [kinds.aside(path, aside)] if aside else []
     return Table(path=path, key=key, names=names, codes=codes, classes=classes, split=split, notes=tuple(notes))
+
+
+def check_width(path: Path, columns: Sized) -> None:
+    """Raises InputError for more columns than a data set has labels."""
+    if len(columns) > _MOST_COLUMNS:
+        raise InputError(
+            f"{path}: must have at most {_MOST_COLUMNS:,} columns of names and labels, got {len(columns):,}"
+        )
 
 
 def join(table: Table, names: Sequence[str], prefix: str = "") -> NDArray[np.int64]:
@@ -245,11 +256,11 @@ def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list
 def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray], list[tuple[str, kinds.Kind]]]:
     """The columns that are names or labels; the others are not read, and told with their types."""
     with open_parquet(path) as (parquet, schema):
-        names = [name.strip() for name in schema.names]
-        if twice := [name for name in names if name and names.count(name) > 1]:
-            raise InputError(f"{path}: column {twice[0]!r} stands there more than once")
+        if twice := kinds.repeated(name.strip() for name in schema.names):
+            raise InputError(f"{path}: column {twice!r} stands there more than once")
         key, others, aside = kinds.sorted_out(path, {field.name: field.type for field in schema}, keys)
         taken = [*([key] if key else []), *others]
+        check_width(path, taken)
         table = validated(parquet.read(columns=[kinds.leaf(schema, name) for name in taken]))
     return {name: table.column(name) for name in taken}, aside
 
@@ -257,6 +268,7 @@ def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray
 def _csv(path: Path, keys: Sequence[str], rows: int | None) -> dict[str, pa.ChunkedArray]:
     """All columns as text. Blank lines of a file with one column are rows, but for those beyond the number of rows."""
     file = open_csv(path)
+    check_width(path, file.header)
     keyed = bool(key_columns(file.header, keys))
     lines = file.records(keyed)
     chunks: list[list[pa.Array]] = []
