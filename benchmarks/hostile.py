@@ -982,8 +982,8 @@ FORMATS: Mapping[str, Sequence[Mutator]] = {
 # -- valid files ------------------------------------------------------------------------------------------------------
 
 _KEY = bytes(range(32))
-_LABELS = ("gender", "age")
 _SIDE = 16
+_PICTURES = {"shape": [0.9, 1.0, 1.1], "short_side": [16.0, 16.0, 16.0]}
 
 
 def tree(folder: Path) -> Files:
@@ -1042,7 +1042,7 @@ def rows(n: int = 24, d: int = 4) -> dict[str, Any]:
     return {
         "name": [f"p{i // 2}/{i}.png" for i in range(n)],
         "identity": [f"p{i // 2}" for i in range(n)],
-        "gender": ["mf"[i // 2 % 2] for i in range(n)],
+        "gender": ["mf"[i // 8 % 2] for i in range(n)],
         "age": [i % 3 for i in range(n)],
         "split": [SPLITS[i // 2 % 4] for i in range(n)],
         "x": rng.normal(size=(n, d)).astype(np.float32),
@@ -1149,7 +1149,7 @@ def releases(folder: Path) -> dict[str, Files]:
         classifier = method.build_classifier
         release = Release(
             method=name, config=config[name], contract=contract, encoder=method.build(config[name], contract).eval(),
-            made={"private": ["gender"], "utility": "identity", "seed": 0, "data": "0" * 16, "pictures": {"width": [1.0] * 3}},
+            made={"private": ["gender"], "utility": "identity", "seed": 0, "data": "0" * 16, "pictures": _PICTURES},
             key=_KEY if contract.keyed else None,
             fitted=Fitted(salt=bytes(16), rows=np.arange(9, dtype=np.uint64), people=np.arange(5, dtype=np.uint64)),
             classifier=None if classifier is None else classifier(config[name], contract).eval(),
@@ -1332,7 +1332,7 @@ def read_release(folder: Path) -> None:
     if contract.support:
         release.codes(x)
     pack = Pack.from_arrays(x, {"gender": ["f", "m"]})
-    framing_doubt(release, "x", pack, {"width": [1.0, 2.0, 3.0], "height": [1.0, 2.0, 3.0]})
+    framing_doubt(release, "x", pack, {"shape": [2.0] * 3, "short_side": [99.0] * 3})
     contract.check_framing(pack, "x")
     if release.fitted is not None and not release.fitted.problem:
         release.fitted.has_rows(x, np.arange(2)), release.fitted.has_people(["a"])
@@ -1430,6 +1430,7 @@ def layouts() -> dict[str, Reader]:
     words = {"path": [*photos], "gender": ["m", "f"] * 4, "identity": [name[:2] for name in photos]}
     eyes = {"path": [*photos], "left_eye_x": [4] * 8, "left_eye_y": [5] * 8, "right_eye_x": [10.5] * 8, "right_eye_y": [5.5] * 8}
     folder = under("in", photos)
+    named = parquet_of({"name": ROWS["name"], "v": pa.array(list(ROWS["x"]))})
     return {
         "lfw, archive": Reader(
             seeds=[under("in", {"lfw.tar": archive}), under("in", {"lfw.tgz": gzip.compress(archive, mtime=0)})],
@@ -1452,7 +1453,7 @@ def layouts() -> dict[str, Reader]:
         "landmarks": Reader(seeds=[folder | {"landmarks.csv": csv_of(eyes)}], read=packed("folder"), targets=("landmarks",), share=0.4),
         "embeddings": Reader(
             seeds=[{f"in.{ending}": data} for ending, some in vectors().items() for data in some]
-            + [{"in.npz": vectors()["npz"][2], f"labels.{ending}": data} for ending, some in labels().items() for data in some],
+            + [{"in.parquet": named, f"labels.{ending}": data} for ending, some in labels().items() for data in some],
             read=packed("embeddings"), share=0.8,
         ),
     }  # fmt: skip
@@ -1507,7 +1508,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     found |= {
         f"release, {method}": Reader(
             seeds=[files], read=read_release, targets=("r/", "r/", "r.fitted"), mend=mend_release,
-            share=0.5 if method in ("template", "leace", "random", "substitution") else 0.15,
+            share={"aia": 0.1, "mi": 0.2, "san": 0.1, "inversion": 0.02}.get(method, 0.5),
         )
         for method, files in releases_made.items()
     }  # fmt: skip
