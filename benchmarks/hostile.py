@@ -107,7 +107,7 @@ class Reader:
     share: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Bomb:
     """A file that asks for more than it is worth: how it is made, and what reads it."""
 
@@ -1113,8 +1113,8 @@ def packs(folder: Path) -> dict[str, Files]:
     return found
 
 
-def releases(folder: Path) -> dict[str, Files]:
-    """A release of every method, of weights as they come."""
+def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Files]:
+    """A release of every method, or of some, of weights as they come."""
     shape = (_SIDE, _SIDE)
     pair = {"gender": ("f", "m")}
     plain = Contract(kind="vectors", shape=(4,), k=4)
@@ -1138,7 +1138,8 @@ def releases(folder: Path) -> dict[str, Files]:
     config["leace"] |= {"rank": 1, "base": base}
     config["random"] |= {"base": base}
     found = {}
-    for name, contract in contracts.items():
+    for name in only:
+        contract = contracts[name]
         torch.manual_seed(0)
         if contract is None:  # whose k is its network's
             contract = Contract(kind="images", shape=shape, k=1, keeps=pair)
@@ -1381,8 +1382,8 @@ def resume_apply(folder: Path, *, resume: bool = True) -> None:
 def interrupted(folder: Path) -> Files:
     """What a run of :func:`resume_apply` that was killed leaves behind."""
     work = folder / "interrupted"
-    template_release = releases(folder / "again")["template"]
-    place(template_release | {"x.npz": vectors()["npz"][0]}, work)
+    made = releases(folder / "again", ["template"])["template"]
+    place(made | {"x.npz": vectors()["npz"][0]}, work)
     pid = os.fork()
     if not pid:
         from veil import apply as module
@@ -1525,6 +1526,447 @@ def readers(folder: Path) -> dict[str, Reader]:
     return found
 
 
+# -- bombs ------------------------------------------------------------------------------------------------------------
+
+_CHUNK = bytes(1 << 20)
+
+
+def compressed(path: Path, head: bytes, size: int, tail: bytes = b"", *, unit: bytes = _CHUNK) -> None:
+    """A gzip file of a head, so many bytes of a unit over and over, and a tail."""
+    with gzip.open(path, "wb") as file:
+        file.write(head)
+        for _ in range(size // len(unit)):
+            file.write(unit)
+        file.write(tail)
+
+
+def zipped_zeros(path: Path, members: Mapping[str, tuple[bytes, int]]) -> None:
+    """An archive of members that are a head and so many zeros."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (head, size) in members.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(head)
+                for start in range(0, size, len(_CHUNK)):
+                    file.write(_CHUNK[: size - start])
+
+
+def npy_head(dtype: str, shape: tuple[int, ...], fortran: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": fortran, "shape": shape})
+    return file.getvalue()
+
+
+def png_of(side: int, kind: int, depth: int, channels: int) -> bytes:
+    """A black PNG; kinds and depths as in its header."""
+    line = bytes(1 + side * channels * depth // 8)
+    packer = zlib.compressobj()
+    packed = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, depth, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big") for name, body in chunks
+    )
+
+
+def jpeg_of_scans(width: int = 8192, height: int = 4096) -> bytes:
+    """A valid progressive JPEG of 882 scans: each of 63 coefficients bit by bit, and all of them 0."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+    blocks = width * height // 64
+    one = bytes([1, *[0] * 15])  # one code of one bit, 0
+    out = b"\xff\xd8" + segment(0xDB, bytes([0, *[1] * 64]))
+    out += segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\x01\x11\x00")
+    out += segment(0xC4, b"\x00" + one + b"\x00") + segment(0xC4, b"\x10" + one + b"\xe0")
+    out += segment(0xDA, b"\x01\x01\x00\x00\x00\x00") + bytes(blocks // 8)
+    run = bytes(15 * (blocks >> 14) // 8)  # of 2**14 blocks without anything: a code, and 14 bits more
+    for place in range(1, 64):
+        for bit in range(13, -1, -1):
+            before = 0 if bit == 13 else bit + 1
+            out += segment(0xDA, bytes([1, 1, 0, place, place, before << 4 | bit])) + run
+    return out + b"\xff\xd9"
+
+
+def nulls(path: Path, names: Sequence[str], rows: int) -> None:
+    """A table of nulls alone."""
+    group = 1_000_000
+    empty = pa.DictionaryArray.from_arrays(pa.nulls(group, pa.int32()), pa.array([], pa.string()))
+    table = pa.table(dict.fromkeys(names, empty))
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for _ in range(rows // group):
+            writer.write_table(table, group)
+
+
+def bombs() -> dict[str, Bomb]:
+    """Files that ask for more than they are worth, by what they are."""
+
+    def made(name: str, data: Callable[[], bytes]) -> Callable[[Path], object]:
+        return lambda folder: place({name: data()}, folder)
+
+    def pack(change: Callable[[Path], object]) -> Callable[[Path], object]:
+        """A pack, its folder ``p`` changed, and its sums mended."""
+
+        def make(folder: Path) -> None:
+            before = {f"p/{name}": data for name, data in packs(folder / "made")["vectors"].items()}
+            place(before, folder)
+            change(folder / "p")
+            files = tree(folder / "p")
+            files = {f"p/{name}": data for name, data in files.items()}
+            mend_pack(before, files)
+            place(files, folder)
+
+        return make
+
+    def card(method: str, change: Callable[[Any], object]) -> Callable[[Path], object]:
+        """A release whose ``release.json`` says something else."""
+
+        def make(folder: Path) -> None:
+            before = releases(folder / "made", [method])[method]
+            said = json.loads(before["r/release.json"])
+            change(said)
+            files = before | {"r/release.json": json.dumps(said).encode()}
+            mend_release(before, files)
+            place(files, folder)
+
+        return make
+
+    def instead(path: str, other: str | None, files: Callable[[Path], Files]) -> Callable[[Path], object]:
+        """A valid input, one of whose files is a pipe that nobody writes to, or a link."""
+
+        def make(folder: Path) -> None:
+            place(files(folder / "made"), folder)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).unlink(missing_ok=True)
+            if other is None:
+                os.mkfifo(folder / path)
+            else:
+                (folder / path).symlink_to(other)
+
+        return make
+
+    def findings_of(change: Callable[[Any], object]) -> Callable[[Path], object]:
+        def make(folder: Path) -> None:
+            files = report()
+            said = json.loads(files["findings.json"])
+            change(said)
+            place(files | {"findings.json": json.dumps(said).encode()}, folder)
+
+        return make
+
+    def shaped(side: int) -> Callable[[Any], object]:
+        return lambda said: said["contract"].update(shape=[side, side], k=side * side, kind="images")
+
+    def curves_of(columns: Callable[[], Mapping[str, Any]]) -> Callable[[Path], object]:
+        return lambda folder: place(report() | {"curves/a.parquet": parquet_of(columns())}, folder)
+
+    def patched(form: str, mark: bytes, offset: int, value: bytes) -> Callable[[], bytes]:
+        """A small picture that says that it is a large one."""
+
+        def data() -> bytes:
+            small = bytearray(picture(form))
+            start = small.find(mark) + offset
+            small[start : start + len(value)] = value
+            return bytes(small)
+
+        return data
+
+    def large(form: str, mode: str = "RGB", **options: Any) -> Callable[[], bytes]:
+        def data() -> bytes:
+            file = io.BytesIO()
+            Image.new(mode, (8000, 8000)).save(file, form, **options)
+            return file.getvalue()
+
+        return data
+
+    def long_text(folder: Path) -> None:
+        words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
+        names = pa.array([str(i) for i in range(3000)])
+        pq.write_table(pa.table({"path": names, "w": words}), folder / "x.parquet", compression="zstd", store_schema=False)
+
+    def long_lists(folder: Path) -> None:
+        row = pa.ListArray.from_arrays(pa.array([0, 2**24], pa.int32()), pa.array(np.zeros(2**24, np.float32)))
+        table = pa.table({"v": row})
+        with pq.ParquetWriter(folder / "x.parquet", table.schema, compression="zstd") as writer:
+            for _ in range(40):
+                writer.write_table(table)
+
+    def parts(folder: Path) -> None:
+        files = interrupted(folder / "made")
+        place(files, folder)
+        n = 1 << 26
+        zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4 * n, np.float32)), 4)
+        names = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(bytes(4 * n + 4)), pa.py_buffer(b"")])
+        path = folder / "y.npz.partial/part-000000.arrow"
+        with pa.ipc.open_file(pa.py_buffer(path.read_bytes())) as reader:
+            schema = reader.schema
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(path, schema, options=options) as writer:
+            writer.write_batch(pa.record_batch([names, zeros], schema=schema))
+
+    def saved(name: str) -> Callable[[Path], object]:
+        """What PyTorch saved: a gigabyte of zeros, deflated."""
+
+        def make(folder: Path) -> None:
+            small, large = io.BytesIO(), 1 << 28
+            torch.save({"0.weight": torch.zeros(1)}, small)
+            with zipfile.ZipFile(small) as archive:
+                parts = {name: archive.read(name) for name in archive.namelist()}
+            pickled = next(name for name in parts if name.endswith("data.pkl"))
+            one, many = b"K\x01\x85q", b"J" + large.to_bytes(4, "little") + b"\x85q"
+            pickle = parts[pickled].replace(one, many).replace(b"K\x01tq", b"J" + large.to_bytes(4, "little") + b"tq")
+            zipped_zeros(folder / name, {
+                n: (pickle, 0) if n == pickled else (b"", 4 * large) if n.endswith("data/0") else (data, 0)
+                for n, data in parts.items()
+            })  # fmt: skip
+
+        return make
+
+    def graph(node: Callable[[Any], Any], *, claims: int | None = None) -> Callable[[], bytes]:
+        """A network with a node of another kind in it, or a tensor that claims to be larger."""
+
+        def data() -> bytes:
+            import onnx
+
+            model = onnx.load_from_string(network())
+            if claims is not None:
+                model.graph.initializer[0].dims[0] = claims
+            else:
+                node(model)
+            return bytes(model.SerializeToString())
+
+        return data
+
+    def huge_constant(model: Any) -> None:
+        from onnx import helper, numpy_helper
+
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1 << 34], np.int64), "s"))
+        model.graph.node.append(helper.make_node("ConstantOfShape", ["s"], ["c"]))
+        model.graph.node.append(helper.make_node("ReduceSum", ["c"], ["d"], keepdims=0))
+        model.graph.node.append(helper.make_node("Add", ["y", "d"], ["z"]))
+        model.graph.output[0].name = "z"
+
+    def endless(model: Any) -> None:
+        from onnx import TensorProto, helper, numpy_helper
+
+        model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "n"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("u", "w")]
+        flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "k")]
+        count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+        body = helper.make_graph(
+            [helper.make_node("Identity", ["c"], ["k"]), helper.make_node("Relu", ["u"], ["w"])], "b",
+            [count, flags[0], value[0]], [flags[1], value[1]],
+        )  # fmt: skip
+        model.graph.node.append(helper.make_node("Loop", ["n", "go", "y"], ["z"], body=body))
+        model.graph.output[0].name = "z"
+
+    lfw, member = packed("lfw"), _tar_member(b"a/a_0001.jpg", b"")
+    gib = 1 << 30
+    deep = b"[" * 1_000_000
+    eyes = b"path,left_eye_x,left_eye_y,right_eye_x,right_eye_y\n"
+
+    def read_table(folder: Path) -> None:
+        tables.read(_one_of(folder, "x"))
+
+    def put(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], object]:
+        return made(name, data if callable(data) else lambda: data)
+
+    def archive(name: str, head: bytes, size: int, tail: bytes = b"", unit: bytes = _CHUNK) -> Callable[[Path], object]:
+        def make(folder: Path) -> None:
+            (folder / "in").mkdir()
+            compressed(folder / "in" / name, head, size, tail, unit=unit)
+
+        return make
+
+    def zeros(members: Mapping[str, tuple[bytes, int]]) -> Callable[[Path], object]:
+        return lambda folder: zipped_zeros(folder / "x.npz", members)
+
+    x = (npy_of(ROWS["x"][:12]), 0)
+    found = {
+        # tables and arrays
+        "pack: labels of 10^8 null rows": Bomb(
+            pack(lambda p: nulls(p / "labels.parquet", ["source", "split", "identity", "gender", "age"], 10**8)), read_pack),
+        "pack: vectors of 2^40 rows": Bomb(pack(lambda p: _claim_rows(p, 2**40)), read_pack),
+        "pack: deep JSON": Bomb(pack(lambda p: (p / "pack.json").write_bytes(deep)), read_pack),
+        "labels: 10^8 null rows": Bomb(lambda folder: nulls(folder / "x.parquet", ["path", "gender"], 10**8), read_table),
+        "labels: a text of 2^20 letters in 3,000 rows": Bomb(long_text, read_table),
+        "labels: 10^5 columns": Bomb(
+            put("x.csv", lambda: csv_of({"path": [1], **{f"a{i}": [1] for i in range(10**5)}})), read_table),
+        "labels: a quote that never ends": Bomb(put("x.csv", b'path,gender\n"' + b"x\n" * 500_000), read_table),
+        "labels: quotes on every line": Bomb(put("x.csv", b'path,gender\n' + b'a,"\n' * 250_000), read_table),
+        "labels: 10^6 blank lines": Bomb(put("x.csv", b"path,gender\n" + b"\n" * 10**6), read_table),
+        "labels: a cell of 10^6 letters": Bomb(put("x.csv", b"path,gender\na," + b"x" * 10**6), read_table),
+        "landmarks: a number of 10^6 digits": Bomb(put("x.csv", eyes + b"a,1,1,1," + b"9" * 10**6),
+                                                   lambda folder: read_landmarks(folder / "x.csv")),
+        "vectors: lists of 2^24 values": Bomb(long_lists, read_vector_file),
+        "vectors: 10^8 null rows": Bomb(lambda folder: nulls(folder / "x.parquet", ["name", "v0", "v1"], 10**8), read_vector_file),
+        "vectors: 10^5 columns": Bomb(put("x.csv", lambda: csv_of({f"v{i}": [0.5] for i in range(10**5)})), read_vector_file),
+        "vectors: a column's name of 5 10^5 digits": Bomb(
+            put("x.csv", b"1" * 500_000 + b"x,v0,v1\n1.5,0.5,0.5\n"), read_vector_file),
+        "vectors: an npy of 2^40 rows": Bomb(put("x.npy", npy_head("<f4", (2**40, 4)) + bytes(999)), read_vector_file),
+        "vectors: an npz of a gigabyte": Bomb(zeros({"vectors.npy": (npy_head("<f4", (2**20, 256)), gib)}), read_vector_file),
+        "vectors: an npz of a gigabyte, in Fortran order": Bomb(
+            zeros({"vectors.npy": (npy_head("<f4", (2**20, 256), True), gib)}), read_vector_file),
+        "vectors: one row of a gigabyte": Bomb(zeros({"vectors.npy": (npy_head("<f4", (1, 2**28)), gib)}), read_vector_file),
+        "vectors: names of 2^24 letters": Bomb(
+            zeros({"vectors.npy": x, "name.npy": (npy_head("<U16777216", (12,)), 12 << 26)}), read_vector_file),
+        "vectors: labels of 2^24 letters": Bomb(
+            zeros({"vectors.npy": x, "gender.npy": (npy_head("<U16777216", (12,)), 12 << 26)}), read_vector_file),
+        "vectors: an npz of 10^4 members": Bomb(
+            zeros({"vectors.npy": x, **{f"{i}.npy": (b"", 0) for i in range(10**4)}}), read_vector_file),
+        "vectors: a header of npy of a gigabyte": Bomb(
+            zeros({"vectors.npy": (b"\x93NUMPY\x02\0" + (gib - 1).to_bytes(4, "little"), gib)}), read_vector_file),
+        "curves: 10^7 rows": Bomb(
+            curves_of(lambda: {"step": pa.array(np.zeros(10**7, np.int64)), "stage": pa.array(["s"] * 10**7),
+                               "player": pa.array(["p"] * 10**7), "loss": pa.array(np.zeros(10**7))}), html.write),
+        "curves: 10^4 stages of as many players": Bomb(
+            curves_of(lambda: {"step": [*range(10**4)], "stage": [str(i) for i in range(10**4)],
+                               "player": [str(i) for i in range(10**4)], "loss": [1.0] * 10**4}), html.write),
+        # releases
+        "release: a shape of 30,000 x 30,000": Bomb(card("leace", lambda said: said["contract"].update(shape=[30_000, 30_000])), read_release),
+        "release: images of 30,000 x 30,000": Bomb(card("leace", shaped(30_000)), read_release),
+        "release: k of 10^10": Bomb(card("leace", lambda said: said["contract"].update(k=10**10)), read_release),
+        "release: a rank of 10^9": Bomb(card("leace", lambda said: said["config"].update(rank=10**9)), read_release),
+        "release: 10^6 features": Bomb(card("mi", lambda said: said["config"].update(features=10**6)), read_release),
+        "release: 10^9 substitutes": Bomb(card("substitution", lambda said: said["contract"].update(support=10**9)), read_release),
+        "release: 10^6 networks": Bomb(card("aia", lambda said: said["config"].update(networks=10**6)), read_release),
+        "release: 2^60 classes": Bomb(
+            card("template", lambda said: said["contract"].update(classes={str(i): ["a", "b"] for i in range(60)})), read_release),
+        "release: deep JSON": Bomb(instead("x", "y", lambda made: releases(made, ["leace"])["leace"] | {"r/release.json": deep}), read_release),
+        "release: weights that claim 2^40 bytes": Bomb(_claiming_weights, read_release),
+        "weights: a gigabyte, deflated": Bomb(saved("x.pth"), read_weights),
+        "weights: a header of 2^60 bytes": Bomb(put("x.safetensors", (2**60).to_bytes(8, "little") + b"{}"), read_weights),
+        "checkpoint: a gigabyte, deflated": Bomb(saved("x.checkpoint"), begin_run),
+        "parts: a gigabyte, compressed": Bomb(parts, resume_apply),
+        "onnx: a tensor of 2^40 values": Bomb(put("x.onnx", graph(lambda model: None, claims=2**38)), read_network),
+        "onnx: a constant of 2^34 values": Bomb(put("x.onnx", graph(huge_constant)), read_network),
+        "onnx: 2^62 turns of a loop": Bomb(put("x.onnx", graph(endless)), read_network),
+        # archives
+        "lfw: a member of 2^80 bytes": Bomb(
+            archive("lfw.tgz", _tar_member(b"a/a_0001.jpg", b"", claimed=2**80), 1 << 20), lfw),
+        "lfw: a member of 2^33 bytes": Bomb(archive("lfw.tgz", _tar_member(b"a/a_0001.txt", b"", claimed=2**33), gib), lfw),
+        "lfw: 2^20 members": Bomb(archive("lfw.tgz", b"", gib // 2, unit=member * 2048), lfw),
+        "lfw: 2^20 members that are no images": Bomb(
+            archive("lfw.tgz", b"", gib // 2, unit=_tar_member(b"a/a_0001.txt", b"") * 2048), lfw),
+        "lfw: a long name of a gigabyte": Bomb(archive("lfw.tgz", _tar_member(b"L", b"", b"L", claimed=gib), gib, member), lfw),
+        "lfw: a pax header of a gigabyte": Bomb(archive("lfw.tgz", _tar_member(b"x", b"", b"x", claimed=gib), gib, member), lfw),
+        "lfw: a global pax header of a gigabyte": Bomb(
+            archive("lfw.tgz", _tar_member(b"g", b"", b"g", claimed=gib), gib, member), lfw),
+        "lfw: a long name of a gigabyte, claimed": Bomb(
+            put("in/lfw.tar", _tar_member(b"L", b"", b"L", claimed=gib) + bytes(999)), lfw),
+        "pendigits: a stroke of 10^5 points": Bomb(
+            put("in/pendigits-orig.tra", b'.SEGMENT DIGIT 17 ? "8"\n.COMMENT 8 12 224\n.PEN_DOWN\n' + b" 9 9\n 499 499\n" * 60_000 + b".PEN_UP\n"),
+            packed("pendigits")),
+        # pictures
+        "picture: a PNG of 64 megapixels, 16 bits": Bomb(put("x.png", lambda: png_of(8000, 0, 16, 1)), read_picture),
+        "picture: a PNG of 64 megapixels, 16 bits, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 16, 4)), read_picture),
+        "picture: a PNG of 64 megapixels, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 8, 4)), read_picture),
+        "picture: a PNG of 60,000 x 60,000": Bomb(
+            put("x.png", patched("PNG", b"IHDR", 4, struct.pack(">II", 60_000, 60_000))), read_picture),
+        "picture: a JPEG of 882 scans": Bomb(put("x.jpg", jpeg_of_scans), read_picture),
+        "picture: a JPEG of 64 megapixels, progressive": Bomb(
+            put("x.jpg", large("JPEG", progressive=True, quality=10, subsampling=0)), read_picture),
+        "picture: a JPEG of 65,000 x 65,000": Bomb(
+            put("x.jpg", patched("JPEG", b"\xff\xc0", 5, struct.pack(">HH", 65_000, 65_000))), read_picture),
+        "picture: a GIF of 65,000 x 65,000": Bomb(
+            put("x.gif", patched("GIF", b"GIF8", 6, struct.pack("<HH", 65_000, 65_000))), read_picture),
+        "picture: a GIF's frame of 65,000 x 65,000": Bomb(
+            put("x.gif", patched("GIF", b"\x2c\0\0\0\0", 5, struct.pack("<HH", 65_000, 65_000))), read_picture),
+        "picture: a GIF of 64 megapixels": Bomb(put("x.gif", large("GIF", "P")), read_picture),
+        "picture: a WebP of 16,000 x 16,000": Bomb(
+            put("x.webp", patched("WEBP", b"\x9d\x01\x2a", 3, struct.pack("<HH", 16_000, 16_000))), read_picture),
+        "picture: a WebP of 64 megapixels": Bomb(put("x.webp", large("WEBP", lossless=True, quality=0, method=0)), read_picture),
+        "picture: a TIFF of 60,000 x 60,000": Bomb(
+            put("x.tif", patched("TIFF", b"\0\x01\x04\0\x01\0\0\0", 8, struct.pack("<I", 60_000))), read_picture),
+        "picture: a TIFF of 64 megapixels": Bomb(put("x.tif", large("TIFF", compression="tiff_adobe_deflate")), read_picture),
+        "picture: an AVIF of 60,000 x 60,000": Bomb(
+            put("x.avif", patched("AVIF", b"ispe", 8, struct.pack(">II", 60_000, 60_000))), read_picture),
+        "picture: a JPEG 2000 of 8,000 x 8,000, a tile a pixel": Bomb(
+            put("x.jp2", patched("JPEG2000", b"\xff\x4f\xff\x51", 8, struct.pack(">8I", 8000, 8000, 0, 0, 1, 1, 0, 0))), read_picture),
+        "picture: a PPM of 60,000 x 60,000": Bomb(put("x.ppm", b"P6 60000 60000 255\n"), read_picture),
+        "picture: a PPM of 8,000 x 8,000, in words": Bomb(put("x.ppm", b"P3 8000 8000 255\n" + b"1 " * 500_000), read_picture),
+        "picture: a TGA of 64 megapixels": Bomb(
+            put("x.tga", lambda: struct.pack("<BBBHHBHHHHBB", 0, 0, 11, 0, 0, 0, 0, 0, 8000, 8000, 8, 0) + b"\xff\0" * 500_000),
+            read_picture),
+        "picture: a BMP of 64 megapixels": Bomb(
+            put("x.bmp", lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 1078, 40, 8000, 8000, 1, 8, 1, 0, 0, 0, 256, 0)
+                + bytes(1024) + b"\x01\x02" * 500_000), read_picture),
+        # reports
+        "report: deep JSON": Bomb(lambda folder: place(report() | {"findings.json": deep}, folder), html.write),
+        "report: 3,000 findings": Bomb(findings_of(lambda said: said.update(findings=said["findings"] * 300)), html.write),
+        "report: 3,000 releases": Bomb(
+            findings_of(lambda said: said.update(releases=said["releases"] + [{"name": str(i), "role": "method"} for i in range(3000)])), html.write),
+        "report: 300 private labels and as many uses": Bomb(
+            findings_of(lambda said: said["data"].update(private=[str(i) for i in range(300)], utility=[f"u{i}" for i in range(300)])), html.write),
+        "report: a picture named 4,000 times": Bomb(_many_pictures, html.write),
+        "report: a picture of 4 GiB": Bomb(_sparse_picture, html.write),
+        "report: curves named 4,000 times": Bomb(
+            findings_of(lambda said: said.update(curves=said["curves"] * 4000)), html.write),
+        # what is no file
+        "pipe: a report's picture": Bomb(instead("pictures/a.png", None, lambda made: report()), html.write),
+        "pipe: a report's curves": Bomb(instead("curves/a.parquet", None, lambda made: report()), html.write),
+        "pipe: findings": Bomb(instead("findings.json", None, lambda made: report()), html.write),
+        "pipe: labels": Bomb(instead("x.csv", None, lambda made: {}), read_table),
+        "pipe: landmarks": Bomb(instead("x.csv", None, lambda made: {}), lambda folder: read_landmarks(folder / "x.csv")),
+        "pipe: vectors": Bomb(instead("x.npz", None, lambda made: {}), read_vector_file),
+        "pipe: a network": Bomb(instead("x.onnx", None, lambda made: {}), read_network),
+        "pipe: weights": Bomb(instead("x.pth", None, lambda made: {}), read_weights),
+        "pipe: a checkpoint": Bomb(instead("x.checkpoint", None, lambda made: {}), begin_run),
+        "pipe: a picture": Bomb(instead("in/a/b.png", None, lambda made: {"in/a/c.png": picture("PNG")}), packed("folder")),
+    }  # fmt: skip
+    for what, other in (("pipe", None), ("zeros", "/dev/zero"), ("loop", "loop")):
+        for path in ("r/release.json", "r/weights.safetensors", "r.key", "r.fitted"):
+            found[f"{what}: {path}"] = Bomb(
+                instead(path, other if other != "loop" else Path(path).name, lambda made: releases(made, ["template"])["template"]),
+                read_release,
+            )
+        for name in ("pack.json", "labels.parquet", "vectors.npy", "checked.json"):
+            found[f"{what}: p/{name}"] = Bomb(
+                instead(f"p/{name}", other if other != "loop" else name,
+                        lambda made: {f"p/{n}": data for n, data in packs(made)["vectors"].items()}), read_pack,
+            )  # fmt: skip
+    found |= {
+        "zeros: labels": Bomb(instead("x.csv", "/dev/zero", lambda made: {}), read_table),
+        "zeros: vectors": Bomb(instead("x.npy", "/dev/zero", lambda made: {}), read_vector_file),
+        "zeros: a network": Bomb(instead("x.onnx", "/dev/zero", lambda made: {}), read_network),
+        "zeros: weights": Bomb(instead("x.pth", "/dev/zero", lambda made: {}), read_weights),
+        "zeros: findings": Bomb(instead("findings.json", "/dev/zero", lambda made: report()), html.write),
+        "loop: labels": Bomb(instead("x.csv", "x.csv", lambda made: {}), read_table),
+        "loop: a picture": Bomb(instead("in/a/b.png", "b.png", lambda made: {"in/a/c.png": picture("PNG")}), packed("folder")),
+        "loop: a report's picture": Bomb(instead("pictures/a.png", "a.png", lambda made: report()), html.write),
+    }  # fmt: skip
+    return found
+
+
+def _claim_rows(folder: Path, n: int) -> None:
+    (folder / "vectors.npy").write_bytes(npy_head("<f4", (n, 4)) + bytes(999))
+    said = json.loads((folder / "pack.json").read_text())
+    (folder / "pack.json").write_text(json.dumps(said | {"shape": [n, 4]}, indent=1))
+
+
+def _claiming_weights(folder: Path) -> None:
+    before = releases(folder / "made", ["leace"])["leace"]
+    head = json.dumps({"encoder.1.mean": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
+    files = before | {"r/weights.safetensors": len(head).to_bytes(8, "little") + head}
+    mend_release(before, files)
+    place(files, folder)
+
+
+def _many_pictures(folder: Path) -> None:
+    files = report()
+    said = json.loads(files["findings.json"])
+    said["pictures"] *= 4000
+    noise = png_of(64, 0, 8, 1) + bytes(900_000)
+    place(files | {"findings.json": json.dumps(said).encode(), "pictures/a.png": noise}, folder)
+
+
+def _sparse_picture(folder: Path) -> None:
+    place(report(), folder)
+    with (folder / "pictures/a.png").open("r+b") as file:
+        file.truncate(4 << 30)
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -1539,6 +1981,9 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostile-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         folder = Path(made)
+        if asked.bombs:
+            explode_all(Harness(folder), asked.only)
+            return
         there = readers(folder)
         chosen = {name: there[name] for name in asked.only or there}
         if asked.one is not None:
@@ -1562,6 +2007,20 @@ def main() -> None:
             total += tally.words
         print(_row("all", Tally(words=total), " | | "))
         print("\n".join(("", *kinds)))
+
+
+def explode_all(harness: Harness, only: Sequence[str]) -> None:
+    """Reads bombs, and prints a line for each."""
+    torch.set_num_threads(1)
+    there = bombs()
+    print("| bomb | KiB | outcome | MiB | s | words |\n| --- | --- | --- | --- | --- | --- |")
+    words: Counter[str] = Counter()
+    for name in only or there:
+        size, outcome = harness.explode(there[name])
+        words[outcome.word] += 1
+        what = outcome.kind or outcome.word
+        print(f"| {name} | {size / 1024:,.0f} | {what} | {outcome.mib:.0f} | {outcome.seconds:.1f} | {outcome.said} |", flush=True)
+    print(f"\n{words.total()} bombs: {', '.join(f'{count} {word}' for word, count in sorted(words.items()))}")
 
 
 def _row(name: str, tally: Tally, rest: str) -> str:
