@@ -10,8 +10,9 @@ of arrays, members of archives, columns of tables, cells of text. Sums over what
 would get past them. An input is told by its reader, the seed and its number, and ``--one`` reads it once more.
 
 Right is success, or an ``InputError`` of one line of at most 1,000 letters. Everything else is wrong: another
-exception, a warning, words on stdout or stderr, the end of the process, more than 10 s or 1 GiB beyond what the process
-had. A bomb is a file of a megabyte or so that asks for much more; none may cost more than 512 MiB or 10 s.
+exception, a warning, words on stdout or stderr, the end of the process, more than 10 s of the processor or 1 GiB beyond
+what the process had. A bomb is a file of a megabyte or so that asks for much more, or none at all, such as a pipe; none
+may cost more than 512 MiB or 10 s.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ from veil.release import Contract, Release, _card_check, fitted_path, key_path
 from veil.report import html
 
 SECONDS, MIB, LETTERS = 10.0, 1024.0, 1000
-"""What an input may take: time, memory beyond the start, and letters of its refusal."""
+"""What an input may take: time of the processor, memory beyond the start, and letters of its refusal."""
 BOMB_MIB = 512.0
+PATIENCE = 40.0
+"""Seconds by the clock after which a process is ended: what waits takes no time of the processor."""
 _ROOM = 4 << 30  # bytes of address space beyond the start: who asks for more is stopped, not this machine
 _BATCH = 250  # inputs to a process
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # which nobody is shown
@@ -175,11 +178,11 @@ def place(files: Files, folder: Path) -> None:
         (folder / path).write_bytes(data)
 
 
-def judged(number: int, read: Callable[[], object], said: Path, mib: float = MIB) -> Outcome:
+def judged(number: int, read: Callable[[], object], said: Path, mib: float | None = None) -> Outcome:
     """What comes of a call in this process."""
-    word, kind, words = "success", "", ""
+    word, kind, words, most = "success", "", "", MIB if mib is None else mib
     heard = said.stat().st_size
-    before, start = _memory(reset=True), time.perf_counter()
+    before, start = _memory(reset=True), time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", module=r"PIL\.")  # as the command line does
@@ -193,9 +196,11 @@ def judged(number: int, read: Callable[[], object], said: Path, mib: float = MIB
                 kind = f"{type(error).__name__} of several lines at {_frame(error)}"
             elif len(words) > LETTERS:
                 kind = f"{type(error).__name__} of more than {LETTERS} letters at {_frame(error)}"
+            elif re.search(r"allocat|bad_alloc|[Oo]ut of memory|MemoryError", words):
+                kind = f"{type(error).__name__} for want of memory at {_frame(error)}"
         except BaseException as error:
             kind, words = f"{type(error).__name__} at {_frame(error)}", str(error)
-    seconds, more = time.perf_counter() - start, (_memory() - before) / 2**20
+    seconds, more = time.process_time() - start, (_memory() - before) / 2**20
     if not kind and caught:
         kind, words = f"{caught[0].category.__name__} escapes at {_where(caught[0].filename)}", str(caught[0].message)
     if not kind and said.stat().st_size > heard:
@@ -203,8 +208,8 @@ def judged(number: int, read: Callable[[], object], said: Path, mib: float = MIB
         kind = "words on stdout or stderr"
     if not kind and seconds > SECONDS:
         kind = f"more than {SECONDS:g} s"
-    if not kind and more > mib:
-        kind = f"more than {mib:g} MiB"
+    if not kind and more > most:
+        kind = f"more than {most:g} MiB"
     shown = repr(words if len(words) < 160 else f"{words[:100]}...{words[-50:]}")
     return Outcome(number, "wrong" if kind else word, kind, shown, seconds, max(more, 0.0))
 
@@ -245,7 +250,6 @@ class _Worker:
     log: Path
     next: int
     stop: int
-    deadline: float
     rest: bytes = b""
 
 
@@ -269,6 +273,18 @@ class Harness:
 
         tally = Tally()
         for outcome in self._outcomes(one, first, first + count, _BATCH):
+            tally.add(outcome)
+        return tally
+
+    def read_valid(self, reader: Reader) -> Tally:
+        """Gives a reader its valid inputs, none of them mutated."""
+
+        def one(number: int, work: Path, said: Path) -> Outcome:
+            place(reader.seeds[number], work)
+            return judged(number, lambda: reader.read(work), said)
+
+        tally = Tally()
+        for outcome in self._outcomes(one, 0, len(reader.seeds), _BATCH):
             tally.add(outcome)
         return tally
 
@@ -306,24 +322,17 @@ class Harness:
             while waiting and len(workers) < self.jobs:
                 worker = self._begun(one, *waiting.popleft())
                 workers[worker.pipe] = worker
-            ready, _, _ = select.select([*workers], [], [], 1.0)
-            for worker in [*workers.values()]:
-                if worker.pipe in ready:
-                    data = os.read(worker.pipe, 1 << 16)
-                    *lines, worker.rest = (worker.rest + data).split(b"\n")
-                    for line in lines:
-                        yield Outcome(**json.loads(line))
-                        worker.next, worker.deadline = worker.next + 1, time.monotonic() + 2 * SECONDS + 10
-                    if data:
-                        continue
-                elif time.monotonic() < worker.deadline:
-                    continue
-                else:
-                    os.kill(worker.pid, signal.SIGKILL)
-                yield from self._ended(worker)
-                if worker.next + 1 < worker.stop:
-                    waiting.appendleft((worker.next + 1, worker.stop))
-                del workers[worker.pipe]
+            for pipe in select.select([*workers], [], [])[0]:
+                worker = workers[pipe]
+                data = os.read(pipe, 1 << 16)
+                *lines, worker.rest = (worker.rest + data).split(b"\n")
+                for line in lines:
+                    yield Outcome(**json.loads(line))
+                    worker.next += 1
+                if not data:
+                    yield from self._ended(workers.pop(pipe))
+                    if worker.next + 1 < worker.stop:
+                        waiting.appendleft((worker.next + 1, worker.stop))
 
     def _begun(self, one: Callable[[int, Path, Path], Outcome], start: int, stop: int) -> _Worker:
         self._count += 1
@@ -338,7 +347,7 @@ class Harness:
             finally:
                 os._exit(0)
         os.close(send)
-        return _Worker(pid, receive, log, start, stop, time.monotonic() + 2 * SECONDS + 10)
+        return _Worker(pid, receive, log, start, stop)
 
     def _work(
         self, one: Callable[[int, Path, Path], Outcome], start: int, stop: int, send: int, log: Path, said: Path
@@ -355,10 +364,13 @@ class Harness:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with log.open("w") as file:
             faulthandler.enable(file)
+            faulthandler.register(signal.SIGPROF, file, chain=True)  # says where it is, and ends the process
             for number in range(start, stop):
-                faulthandler.dump_traceback_later(SECONDS + 2, exit=True, file=file)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS + 1)
+                faulthandler.dump_traceback_later(PATIENCE, exit=True, file=file)
                 outcome = one(number, work, said)
                 faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 os.write(send, json.dumps(asdict(outcome)).encode() + b"\n")
         shutil.rmtree(work, ignore_errors=True)
 
@@ -366,19 +378,21 @@ class Harness:
     def _ended(worker: _Worker) -> Iterator[Outcome]:
         """What a process that has ended leaves to be said of the input that it was at."""
         os.close(worker.pipe)
-        _, status = os.waitpid(worker.pid, 0)
+        _, status, used = os.wait4(worker.pid, 0)
         said = worker.log.read_text(errors="replace")
         if worker.next == worker.stop:
             return
+        more = max(used.ru_maxrss * 1024 - _memory(reset=True), 0) / 2**20  # of the process, and of that it came from
         files = re.findall(r'File "(.+?)", line (\d+) in (\S+)', said)
         inside = [f"{_where(f)}:{line} {name}" for f, line, name in files if Path(f).is_relative_to(_SOURCE)]
         code = os.waitstatus_to_exitcode(status)
-        late = "Timeout" in said or code == -signal.SIGKILL
-        kind = f"more than {SECONDS:g} s" if late else f"the process ended with {code}"
-        yield Outcome(
-            worker.next, "wrong", f"{kind} at {(inside or ['?'])[0]}", repr(said.splitlines()[0] if said else ""),
-            SECONDS if late else 0.0,
-        )  # fmt: skip
+        waited, worked = "Timeout" in said, code == -signal.SIGPROF
+        kind = f"the process ended with {code}"
+        if waited or worked:
+            kind = f"no end after {PATIENCE:g} s by the clock" if waited else f"more than {SECONDS:g} s"
+        words = "" if waited or worked else repr(said.partition("\n")[0])
+        place = (inside or ["?"])[0]
+        yield Outcome(worker.next, "wrong", f"{kind} at {place}", words, SECONDS if worked else 0.0, more)
 
 
 # -- mutations of any bytes -------------------------------------------------------------------------------------------
@@ -608,7 +622,9 @@ def as_zip(rng: random.Random, data: bytes, pool: Pool) -> bytes:
         del members[i]
     else:
         members[i] = (name, mutate(rng, name, inner, pool))
-    method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    method = rng.choice(
+        (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    )
     packed = _zipped(members, method)
     if method != zipfile.ZIP_STORED and rng.random() < 0.5:  # damaged inside of what was packed
         start = rng.randrange(40, max(len(packed) // 2, 41))
@@ -637,7 +653,9 @@ def _zip_fields(rng: random.Random, data: bytes) -> bytes:
     name = rng.choice([*central, *central, *end])
     value = rng.choice(NUMBERS)
     if name == "flags":
-        value = rng.choice((1, 0x41, 0x20, 0x800, 8, 0xFFFF))  # encrypted, strongly; patched; names in UTF-8; sizes behind
+        value = rng.choice(
+            (1, 0x41, 0x20, 0x800, 8, 0xFFFF)
+        )  # encrypted, strongly; patched; names in UTF-8; sizes behind
     elif name == "method":
         value = rng.choice((8, 9, 12, 14, 93, 95, 97, 99, 1, 6))
     where = rng.choice(((b"PK\x03\x04",), (b"PK\x01\x02",), tuple(kinds), tuple(kinds)))
@@ -691,7 +709,9 @@ def _extension(rng: random.Random) -> bytes:
     """A header of GNU's or POSIX's that says something of the next member."""
     if rng.random() < 0.3:
         name = rng.choice((b"a/" + b"x" * 5000 + b".jpg", b"", b"\0", b"\xff\xfe/\xff.jpg", b"../" * 100 + b"x.jpg"))
-        return _tar_member(b"././@LongLink", name, rng.choice((b"L", b"K")), claimed=rng.choice((None, None, 2**80, -1)))
+        return _tar_member(
+            b"././@LongLink", name, rng.choice((b"L", b"K")), claimed=rng.choice((None, None, 2**80, -1))
+        )
     keys = (b"size", b"path", b"linkpath", b"mtime", b"uid", b"hdrcharset", b"GNU.sparse.map", b"GNU.sparse.major",
             b"GNU.sparse.minor", b"GNU.sparse.size", b"GNU.sparse.numblocks", b"GNU.sparse.offset", b"GNU.sparse.name",
             b"", b"\xff", b"x=y")  # fmt: skip
@@ -703,7 +723,9 @@ def _extension(rng: random.Random) -> bytes:
         length = len(body) + len(str(len(body) + 2))
         said = rng.choice((length,) * 8 + (0, 1, 3, 10**9, 10**30, length + 5))
         records += str(said).encode() + body
-    return _tar_member(b"pax", records, rng.choice((b"x", b"x", b"g", b"X")), claimed=rng.choice((None,) * 5 + (2**80, 0)))
+    return _tar_member(
+        b"pax", records, rng.choice((b"x", b"x", b"g", b"X")), claimed=rng.choice((None,) * 5 + (2**80, 0))
+    )
 
 
 def _tar_member(name: bytes, data: bytes, kind: bytes = b"0", claimed: int | None = None) -> bytes:
@@ -753,7 +775,10 @@ def as_png(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     elif how == 1:
         del chunks[i]
     elif how == 2:
-        chunks[i] = (rng.choice((b"tRNS", b"PLTE", b"eXIf", b"iTXt", b"zTXt", b"acTL", b"fcTL", b"iCCP", b"IDAT")), body)
+        chunks[i] = (
+            rng.choice((b"tRNS", b"PLTE", b"eXIf", b"iTXt", b"zTXt", b"acTL", b"fcTL", b"iCCP", b"IDAT")),
+            body,
+        )
     elif how == 3 and kind == b"IDAT":
         chunks[i] = (kind, zlib.compress(as_bytes(rng, zlib.decompress(body), pool)))
     else:
@@ -769,7 +794,10 @@ def as_png(rng: random.Random, data: bytes, pool: Pool) -> bytes:
 def _odd_columns(rng: random.Random, n: int) -> pa.Array:
     """A column of a type that few expect, or of values that Python cannot hold."""
     number = rng.choice((0, 1, -1, 10**6, 2**31 - 1, 2**62, -(2**62)))
-    texts = [rng.choice(("a", "", "\x1b[2J", "\u202e", "x" * 5000, "NA", "1", "é", "a\nb", "protect", "../x")) for _ in range(n)]
+    texts = [
+        rng.choice(("a", "", "\x1b[2J", "\u202e", "x" * 5000, "NA", "1", "é", "a\nb", "protect", "../x"))
+        for _ in range(n)
+    ]
     not_utf8 = b"\xff\xfe\x80a" * n
     offsets = np.arange(0, 4 * n + 1, 4, dtype=np.int32)
     made: list[Callable[[], pa.Array]] = [
@@ -841,7 +869,9 @@ def _odd_table(rng: random.Random, table: pa.Table) -> tuple[pa.Table, bytes]:
         odd = b"zqzq"
         names[i] = "zqzq"
     else:
-        columns = [rng.choice((c.slice(0, 0), pa.concat_arrays(c.chunks * 2), c.slice(1))) for c in columns[:1]] * len(names)
+        columns = [rng.choice((c.slice(0, 0), pa.concat_arrays(c.chunks * 2), c.slice(1))) for c in columns[:1]] * len(
+            names
+        )
     return pa.Table.from_arrays(columns, names=names), odd
 
 
@@ -871,7 +901,11 @@ def as_arrow(rng: random.Random, data: bytes, pool: Pool) -> bytes:
         table, odd = _odd_table(rng, table)
     else:
         key = rng.choice([*about])
-        value = _json(in_tree(rng, json.loads(about[key]))) if key == "skipped" else str(rng.choice(HOSTILE[:29])).encode(errors="replace")
+        value = (
+            _json(in_tree(rng, json.loads(about[key])))
+            if key == "skipped"
+            else str(rng.choice(HOSTILE[:29])).encode(errors="replace")
+        )
         about[key] = value.decode()
         if rng.random() < 0.1:
             del about[key]
@@ -893,7 +927,18 @@ TOKENS = (
     "[1,2", "[1 2]", "[" * 3000, "[]", "...", "NA", "NULL", "\ufeff", "protect", "identity", "source", "--", "1 2 3", "1\xa02",
     "-" * 3000, "+1", "1.", ".", "0,5", "%s", "\\n", "{}", "#",
 )  # fmt: skip
-_CODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32", "cp1252", "latin-1", "cp037", "utf-7", "shift_jis")
+_CODINGS = (
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-8-sig",
+    "utf-32",
+    "cp1252",
+    "latin-1",
+    "cp037",
+    "utf-7",
+    "shift_jis",
+)
 
 
 def as_text(rng: random.Random, data: bytes, pool: Pool) -> bytes:
@@ -1189,7 +1234,9 @@ def mend_release(before: Files, files: Files) -> None:
 def report() -> Files:
     """Findings, and what they name."""
 
-    def finding(code: str, release: str, target: str, attacker: str, value: float | None, role: str, **more: Any) -> Any:
+    def finding(
+        code: str, release: str, target: str, attacker: str, value: float | None, role: str, **more: Any
+    ) -> Any:
         spread = {"low": None, "high": None} if value is None else {"low": value - 0.05, "high": value + 0.05}
         return findings.Finding(
             **{"code": code, "release": release, "target": target, "attacker": attacker, "value": value, "role": role,
@@ -1420,7 +1467,9 @@ def layouts() -> dict[str, Reader]:
         "bb_landmark/loose_bb_train.csv": "NAME_ID,X,Y,W,H\n" + "\n".join(f'"n00000{i}/000{j}_01",1,2,{9 + i},10' for i in range(1, 5) for j in (1, 2)),
     }  # fmt: skip
     tsv = "\n".join(
-        "\t".join((f"m.{i // 2}", str(i), "http://a", "http://b", f"FaceId-{i}", "AAAA", base64.b64encode(face).decode()))
+        "\t".join(
+            (f"m.{i // 2}", str(i), "http://a", "http://b", f"FaceId-{i}", "AAAA", base64.b64encode(face).decode())
+        )
         for i in range(8)
     ).encode()
 
@@ -1429,7 +1478,13 @@ def layouts() -> dict[str, Reader]:
 
     photos = {name.replace(".jpg", ".png"): picture("PNG", (_SIDE, _SIDE)) for name in names}
     words = {"path": [*photos], "gender": ["m", "f"] * 4, "identity": [name[:2] for name in photos]}
-    eyes = {"path": [*photos], "left_eye_x": [4] * 8, "left_eye_y": [5] * 8, "right_eye_x": [10.5] * 8, "right_eye_y": [5.5] * 8}
+    eyes = {
+        "path": [*photos],
+        "left_eye_x": [4] * 8,
+        "left_eye_y": [5] * 8,
+        "right_eye_x": [10.5] * 8,
+        "right_eye_y": [5.5] * 8,
+    }
     folder = under("in", photos)
     named = parquet_of({"name": ROWS["name"], "v": pa.array(list(ROWS["x"]))})
     return {
@@ -1556,11 +1611,11 @@ def npy_head(dtype: str, shape: tuple[int, ...], fortran: bool = False) -> bytes
     return file.getvalue()
 
 
-def png_of(side: int, kind: int, depth: int, channels: int) -> bytes:
-    """A black PNG; kinds and depths as in its header."""
+def png_of(side: int, kind: int, depth: int, channels: int, lines: int | None = None) -> bytes:
+    """A black PNG, or so many lines of it; kinds and depths as in its header."""
     line = bytes(1 + side * channels * depth // 8)
     packer = zlib.compressobj()
-    packed = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
+    packed = b"".join(packer.compress(line) for _ in range(lines or side)) + packer.flush()
     head = struct.pack(">IIBBBBB", side, side, depth, kind, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -1682,7 +1737,9 @@ def bombs() -> dict[str, Bomb]:
     def long_text(folder: Path) -> None:
         words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
         names = pa.array([str(i) for i in range(3000)])
-        pq.write_table(pa.table({"path": names, "w": words}), folder / "x.parquet", compression="zstd", store_schema=False)
+        pq.write_table(
+            pa.table({"path": names, "w": words}), folder / "x.parquet", compression="zstd", store_schema=False
+        )
 
     def long_lists(folder: Path) -> None:
         row = pa.ListArray.from_arrays(pa.array([0, 2**24], pa.int32()), pa.array(np.zeros(2**24, np.float32)))
@@ -1751,11 +1808,11 @@ def bombs() -> dict[str, Bomb]:
 
         model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "n"))
         model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
-        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("u", "w")]
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("u", "v")]
         flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "k")]
         count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
         body = helper.make_graph(
-            [helper.make_node("Identity", ["c"], ["k"]), helper.make_node("Relu", ["u"], ["w"])], "b",
+            [helper.make_node("Identity", ["c"], ["k"]), helper.make_node("Relu", ["u"], ["v"])], "b",
             [count, flags[0], value[0]], [flags[1], value[1]],
         )  # fmt: skip
         model.graph.node.append(helper.make_node("Loop", ["n", "go", "y"], ["z"], body=body))
@@ -1863,7 +1920,7 @@ def bombs() -> dict[str, Bomb]:
         "picture: a PNG of 64 megapixels, 16 bits, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 16, 4)), read_picture),
         "picture: a PNG of 64 megapixels, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 8, 4)), read_picture),
         "picture: a PNG of 60,000 x 60,000": Bomb(
-            put("x.png", patched("PNG", b"IHDR", 4, struct.pack(">II", 60_000, 60_000))), read_picture),
+            put("x.png", lambda: png_of(60_000, 0, 1, 1, lines=8)), read_picture),
         "picture: a JPEG of 882 scans": Bomb(put("x.jpg", jpeg_of_scans), read_picture),
         "picture: a JPEG of 64 megapixels, progressive": Bomb(
             put("x.jpg", large("JPEG", progressive=True, quality=10, subsampling=0)), read_picture),
@@ -1878,16 +1935,16 @@ def bombs() -> dict[str, Bomb]:
             put("x.webp", patched("WEBP", b"\x9d\x01\x2a", 3, struct.pack("<HH", 16_000, 16_000))), read_picture),
         "picture: a WebP of 64 megapixels": Bomb(put("x.webp", large("WEBP", lossless=True, quality=0, method=0)), read_picture),
         "picture: a TIFF of 60,000 x 60,000": Bomb(
-            put("x.tif", patched("TIFF", b"\0\x01\x04\0\x01\0\0\0", 8, struct.pack("<I", 60_000))), read_picture),
+            put("x.tif", patched("TIFF", b"\0\x01\x04\0\x01", 8, struct.pack("<IHHII", 60_000, 257, 4, 1, 60_000))), read_picture),
         "picture: a TIFF of 64 megapixels": Bomb(put("x.tif", large("TIFF", compression="tiff_adobe_deflate")), read_picture),
-        "picture: an AVIF of 60,000 x 60,000": Bomb(
-            put("x.avif", patched("AVIF", b"ispe", 8, struct.pack(">II", 60_000, 60_000))), read_picture),
+        "picture: an AVIF of 16,000 x 16,000": Bomb(
+            put("x.avif", patched("AVIF", b"ispe", 8, struct.pack(">II", 16_000, 16_000))), read_picture),
         "picture: a JPEG 2000 of 8,000 x 8,000, a tile a pixel": Bomb(
             put("x.jp2", patched("JPEG2000", b"\xff\x4f\xff\x51", 8, struct.pack(">8I", 8000, 8000, 0, 0, 1, 1, 0, 0))), read_picture),
         "picture: a PPM of 60,000 x 60,000": Bomb(put("x.ppm", b"P6 60000 60000 255\n"), read_picture),
         "picture: a PPM of 8,000 x 8,000, in words": Bomb(put("x.ppm", b"P3 8000 8000 255\n" + b"1 " * 500_000), read_picture),
         "picture: a TGA of 64 megapixels": Bomb(
-            put("x.tga", lambda: struct.pack("<BBBHHBHHHHBB", 0, 0, 11, 0, 0, 0, 0, 0, 8000, 8000, 8, 0) + b"\xff\0" * 500_000),
+            put("x.tga", lambda: struct.pack("<BBBHHBHHHHBB", 0, 0, 11, 0, 0, 0, 0, 0, 8192, 7808, 8, 0) + b"\xff\0" * 500_000),
             read_picture),
         "picture: a BMP of 64 megapixels": Bomb(
             put("x.bmp", lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 1078, 40, 8000, 8000, 1, 8, 1, 0, 0, 0, 256, 0)
@@ -1918,7 +1975,11 @@ def bombs() -> dict[str, Bomb]:
     for what, other in (("pipe", None), ("zeros", "/dev/zero"), ("loop", "loop")):
         for path in ("r/release.json", "r/weights.safetensors", "r.key", "r.fitted"):
             found[f"{what}: {path}"] = Bomb(
-                instead(path, other if other != "loop" else Path(path).name, lambda made: releases(made, ["template"])["template"]),
+                instead(
+                    path,
+                    other if other != "loop" else Path(path).name,
+                    lambda made: releases(made, ["template"])["template"],
+                ),
                 read_release,
             )
         for name in ("pack.json", "labels.parquet", "vectors.npy", "checked.json"):
@@ -1977,7 +2038,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--bombs", action="store_true", help="read bombs instead")
-    parser.add_argument("--one", type=int, metavar="NUMBER", help="read this input of the only reader, and keep its files")
+    parser.add_argument(
+        "--one", type=int, metavar="NUMBER", help="read this input of the only reader, and keep its files"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostile-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         folder = Path(made)
@@ -2019,7 +2082,10 @@ def explode_all(harness: Harness, only: Sequence[str]) -> None:
         size, outcome = harness.explode(there[name])
         words[outcome.word] += 1
         what = outcome.kind or outcome.word
-        print(f"| {name} | {size / 1024:,.0f} | {what} | {outcome.mib:.0f} | {outcome.seconds:.1f} | {outcome.said} |", flush=True)
+        print(
+            f"| {name} | {size / 1024:,.0f} | {what} | {outcome.mib:.0f} | {outcome.seconds:.1f} | {outcome.said} |",
+            flush=True,
+        )
     print(f"\n{words.total()} bombs: {', '.join(f'{count} {word}' for word, count in sorted(words.items()))}")
 
 
