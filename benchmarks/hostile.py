@@ -21,6 +21,7 @@ import argparse
 import base64
 import contextlib
 import faulthandler
+import functools
 import gzip
 import hashlib
 import io
@@ -67,9 +68,9 @@ from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Player, Run, left_by
 from veil.errors import InputError
 from veil.fitted import Fitted
-from veil.methods import METHODS, baselines, template
+from veil.methods import METHODS, baselines
 from veil.nets import load_torchvision
-from veil.release import Contract, Release, _card_check, fitted_path, key_path
+from veil.release import Contract, Release, _card_check
 from veil.report import html
 
 SECONDS, MIB, LETTERS = 10.0, 1024.0, 1000
@@ -567,9 +568,10 @@ _DESCRIPTIONS = (
     "None", "[('a', '<f4')]", "[('a', '<f4', (2,))]", "['<f4']", "('<f4', (2,))", "{'a': 1}", "'\\ud800'", "b'<f4'",
 )  # fmt: skip
 _SHAPES = (
-    "(6, 4)", "(6, 4", "(", "()", "(24,)", "(6, 4,)", "(4, 6)", "(6, 5)", "(True, 4)", "(6, True)", "(-6, -4)", "(-1, 4)",
-    "(0, 4)", "(6, 0)", "(6.0, 4)", "[6, 4]", "'x'", "None", "6", "(6L, 4L)", "((6, 4),)", "(6, None)", "(6, 'x')",
-    f"({10**23}, 4)", f"({2**63}, 1)", f"({2**62}, 4)", f"({2**40}, 4)", f"(6, {2**31})", "(1, 1, 24)", f"({10**400},)",
+    "(6, 4)", "(6, 4", "(", "()", "(24,)", "(6, 4,)", "(4, 6)", "(6, 5)", "(True, 4)", "(6, True)", "(-6, -4)",
+    "(-1, 4)", "(0, 4)", "(6, 0)", "(6.0, 4)", "[6, 4]", "'x'", "None", "6", "(6L, 4L)", "((6, 4),)", "(6, None)",
+    "(6, 'x')", f"({10**23}, 4)", f"({2**63}, 1)", f"({2**62}, 4)", f"({2**40}, 4)", f"(6, {2**31})", "(1, 1, 24)",
+    f"({10**400},)",
     "(" * 3000 + "6" + ")" * 3000, "(" * 90 + ")" * 90, "(1," * 70 + "1" + ")" * 70, "(1," + "1," * 69 + ")", "(6, 4 #",
     "(6, '''", "(6, 4)\n", "(6, 4), 'x': 1", "-6", "(6, 4) if 1 else 2", "(6j, 4)", "(1e400, 4)", "(6, 4)\0",
 )  # fmt: skip
@@ -599,10 +601,8 @@ def as_npy(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     version = rng.choice((1,) * 6 + (2, 3, 0, 4, 255))
     head = text.encode("latin-1", "replace")
     size = len(head) if rng.random() < 0.9 else rng.choice((0, 1, 65_535, len(head) + 9))
-    return (
-        b"\x93NUMPY" + bytes([version, rng.choice((0,) * 9 + (1,))])
-        + (struct.pack("<H", min(size, 65_535)) if version < 2 else struct.pack("<I", size)) + head + data[10 + length :]
-    )  # fmt: skip
+    said = struct.pack("<H", min(size, 65_535)) if version < 2 else struct.pack("<I", size)
+    return b"\x93NUMPY" + bytes([version, rng.choice((0,) * 9 + (1,))]) + said + head + data[10 + length :]
 
 
 def as_zip(rng: random.Random, data: bytes, pool: Pool) -> bytes:
@@ -646,8 +646,8 @@ def _zip_fields(rng: random.Random, data: bytes) -> bytes:
     out = bytearray(data)
     local = {"version": (4, 2), "flags": (6, 2), "method": (8, 2), "crc": (14, 4), "packed": (18, 4), "size": (22, 4),
              "name": (26, 2), "extra": (28, 2)}  # fmt: skip
-    central = {"version": (6, 2), "flags": (8, 2), "method": (10, 2), "crc": (16, 4), "packed": (20, 4), "size": (24, 4),
-               "name": (28, 2), "extra": (30, 2), "comment": (32, 2), "place": (42, 4)}  # fmt: skip
+    central = {"version": (6, 2), "flags": (8, 2), "method": (10, 2), "crc": (16, 4), "packed": (20, 4),
+               "size": (24, 4), "name": (28, 2), "extra": (30, 2), "comment": (32, 2), "place": (42, 4)}  # fmt: skip
     end = {"disk": (4, 2), "entries": (8, 2), "all": (10, 2), "bytes": (12, 4), "start": (16, 4), "comment": (20, 2)}
     kinds = {b"PK\x03\x04": local, b"PK\x01\x02": central, b"PK\x05\x06": end}
     name = rng.choice([*central, *central, *end])
@@ -675,8 +675,9 @@ def as_tar(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     start = rng.choice(heads)
     if rng.random() < 0.3:
         return data[:start] + _extension(rng) + data[start:]
-    fields = {"name": (0, 100), "mode": (100, 8), "uid": (108, 8), "size": (124, 12), "mtime": (136, 12), "type": (156, 1),
-              "link": (157, 100), "magic": (257, 8), "major": (329, 8), "prefix": (345, 155), "sparse": (386, 96)}  # fmt: skip
+    fields = {"name": (0, 100), "mode": (100, 8), "uid": (108, 8), "size": (124, 12), "mtime": (136, 12),
+              "type": (156, 1), "link": (157, 100), "magic": (257, 8), "major": (329, 8), "prefix": (345, 155),
+              "sparse": (386, 96)}  # fmt: skip
     head = bytearray(data[start : start + 512])
     for name in rng.sample([*fields, "size", "size", "type", "type"], rng.choice((1, 1, 2))):
         offset, width = fields[name]
@@ -715,8 +716,9 @@ def _extension(rng: random.Random) -> bytes:
     keys = (b"size", b"path", b"linkpath", b"mtime", b"uid", b"hdrcharset", b"GNU.sparse.map", b"GNU.sparse.major",
             b"GNU.sparse.minor", b"GNU.sparse.size", b"GNU.sparse.numblocks", b"GNU.sparse.offset", b"GNU.sparse.name",
             b"", b"\xff", b"x=y")  # fmt: skip
-    values = (b"", b"abc", b"-1", b"1e400", str(10**30).encode(), str(10**400).encode(), b"\xff\xfe", b"a/\0.jpg", b"nan",
-              b"BINARY", b"0,1,2", b"0,x", b"1", b"0", b"9" * 5000, b"../x.jpg", b"a/x.jpg\nb", b"1_0")  # fmt: skip
+    values = (b"", b"abc", b"-1", b"1e400", str(10**30).encode(), str(10**400).encode(), b"\xff\xfe", b"a/\0.jpg",
+              b"nan", b"BINARY", b"0,1,2", b"0,x", b"1", b"0", b"9" * 5000, b"../x.jpg", b"a/x.jpg\nb",
+              b"1_0")  # fmt: skip
     records = b""
     for _ in range(rng.choice((1, 2, 3))):
         body = b" " + rng.choice(keys) + b"=" + rng.choice(values) + b"\n"
@@ -783,7 +785,12 @@ def as_png(rng: random.Random, data: bytes, pool: Pool) -> bytes:
         chunks[i] = (kind, zlib.compress(as_bytes(rng, zlib.decompress(body), pool)))
     else:
         chunks[i] = (kind, as_bytes(rng, body, pool))
-    return data[:8] + b"".join(
+    return _png(chunks)
+
+
+def _png(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A PNG of chunks, each with its sum."""
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
         len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") for kind, body in chunks
     )
 
@@ -841,15 +848,17 @@ def _odd_columns(rng: random.Random, n: int) -> pa.Array:
             pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets[:2]), pa.py_buffer(not_utf8)]),
         ),
         lambda: pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int8()), pa.array([number])),
-        lambda: pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int8()), pa.array([number]).cast(pa.timestamp("ns"))),
+        lambda: pa.DictionaryArray.from_arrays(
+            pa.array([0] * n, pa.int8()), pa.array([number]).cast(pa.timestamp("ns"))
+        ),
         lambda: pa.DictionaryArray.from_arrays(pa.array([None] * n, pa.int8()), pa.array([], pa.string())),
         lambda: pa.array(texts),
     ]  # fmt: skip
     return rng.choice(made)()
 
 
-_NAMES = ("", " ", "source", "split", "identity", "name", "path", "vectors", "v0", "x.y", "\x1b[2J", "é", "e\u0301", "a\nb",
-          "__index_level_0__", "x" * 5000, "image", "step", "loss")  # fmt: skip
+_NAMES = ("", " ", "source", "split", "identity", "name", "path", "vectors", "v0", "x.y", "\x1b[2J", "é", "e\u0301",
+          "a\nb", "__index_level_0__", "x" * 5000, "image", "step", "loss")  # fmt: skip
 
 
 def _odd_table(rng: random.Random, table: pa.Table) -> tuple[pa.Table, bytes]:
@@ -885,7 +894,8 @@ def as_parquet(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     file = io.BytesIO()
     pq.write_table(
         table, file, compression=rng.choice(("none", "snappy", "zstd")), store_schema=not odd and rng.random() < 0.7,
-        use_dictionary=rng.random() < 0.5, version=rng.choice(("1.0", "2.6")), data_page_version=rng.choice(("1.0", "2.0")),
+        use_dictionary=rng.random() < 0.5, version=rng.choice(("1.0", "2.6")),
+        data_page_version=rng.choice(("1.0", "2.0")),
     )  # fmt: skip
     written = file.getvalue()
     return written.replace(odd, rng.choice((b"\xff\xfe\x80a", b"a\0b\0"))) if odd else written
@@ -921,11 +931,11 @@ def as_arrow(rng: random.Random, data: bytes, pool: Pool) -> bytes:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 TOKENS = (
-    "", " ", '"', '""', '"a', 'a"b', '"a"b', "'", "\0", "x" * 100_000, "9" * 5000, "²", "٣", "1e400", "-1e400", "nan", "inf",
-    "-0", "-1", "0", "0.5", "1_000", "0x10", "=1+1", "\x1b[2J", "\u202e", "\ud800", "\r", "\n", "\r\n", "\x0b", "\x1c", "\x85",
-    "\u2028", ",", ",,,,", ";", "\t", "\t\t", "../../x", "/etc/passwd", "e\u0301", str(2**31), str(2**63), str(10**23), "true",
-    "[1,2", "[1 2]", "[" * 3000, "[]", "...", "NA", "NULL", "\ufeff", "protect", "identity", "source", "--", "1 2 3", "1\xa02",
-    "-" * 3000, "+1", "1.", ".", "0,5", "%s", "\\n", "{}", "#",
+    "", " ", '"', '""', '"a', 'a"b', '"a"b', "'", "\0", "x" * 100_000, "9" * 5000, "²", "٣", "1e400", "-1e400", "nan",
+    "inf", "-0", "-1", "0", "0.5", "1_000", "0x10", "=1+1", "\x1b[2J", "\u202e", "\ud800", "\r", "\n", "\r\n", "\x0b",
+    "\x1c", "\x85", "\u2028", ",", ",,,,", ";", "\t", "\t\t", "../../x", "/etc/passwd", "e\u0301", str(2**31),
+    str(2**63), str(10**23), "true", "[1,2", "[1 2]", "[" * 3000, "[]", "...", "NA", "NULL", "\ufeff", "protect",
+    "identity", "source", "--", "1 2 3", "1\xa02", "-" * 3000, "+1", "1.", ".", "0,5", "%s", "\\n", "{}", "#",
 )  # fmt: skip
 _CODINGS = (
     "utf-16",
@@ -954,8 +964,9 @@ def as_text(rng: random.Random, data: bytes, pool: Pool) -> bytes:
         elif how < 8:
             lines = text.split("\n")
             i = rng.randrange(len(lines))
-            lines[i : i + 1] = rng.choice(([], [lines[i]] * 2, [lines[i], ""], [lines[i] + "," + lines[i]], lines[i : i + 2][::-1],
-                                           [lines[i] * 50], [lines[0]]))  # fmt: skip
+            line = lines[i]
+            others = ([], [line] * 2, [line, ""], [f"{line},{line}"], lines[i : i + 2][::-1], [line * 50], [lines[0]])
+            lines[i : i + 1] = rng.choice(others)
             text = "\n".join(lines)
         elif how == 8:
             text = text.replace("\n", rng.choice(("\r", "\r\n", "\n\n", "\x85", "\u2028", "", "\0\n")))
@@ -986,7 +997,8 @@ def as_onnx(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     walk(model)
     message, kind = rng.choice(fields)
     values: dict[int, Sequence[Any]] = {
-        kind.CPPTYPE_INT32: (0, -1, 2**31 - 1, 7, 99), kind.CPPTYPE_INT64: (0, -1, 2**31, 2**40, 2**63 - 1, -(2**63), 3),
+        kind.CPPTYPE_INT32: (0, -1, 2**31 - 1, 7, 99),
+        kind.CPPTYPE_INT64: (0, -1, 2**31, 2**40, 2**63 - 1, -(2**63), 3),
         kind.CPPTYPE_STRING: (b"", b"x", b"\xff", b"Loop", b"../../etc/passwd", b"x" * 70_000, b"r", b"Add"),
         kind.CPPTYPE_FLOAT: (0.0, math.inf, math.nan, -1e38), kind.CPPTYPE_ENUM: (0, 1, 7, 10, 99),
     }  # fmt: skip
@@ -1064,21 +1076,46 @@ def pictures() -> dict[str, list[bytes]]:
     palette = io.BytesIO()
     Image.fromarray(grey).convert("P").save(palette, "PNG", transparency=3)
     return {
-        "jpg": [picture("JPEG"), picture("JPEG", progressive=True, exif=exif), picture("JPEG", mode="L"),
-                picture("JPEG", mode="CMYK"), picture("JPEG", (250, 180), restart_marker_blocks=3)],
-        "png": [picture("PNG"), picture("PNG", mode="RGBA", exif=exif), long.getvalue(), palette.getvalue(),
-                picture("PNG", save_all=True, append_images=more)],
+        "jpg": [
+            picture("JPEG"),
+            picture("JPEG", progressive=True, exif=exif),
+            picture("JPEG", mode="L"),
+            picture("JPEG", mode="CMYK"),
+            picture("JPEG", (250, 180), restart_marker_blocks=3),
+        ],
+        "png": [
+            picture("PNG"),
+            picture("PNG", mode="RGBA", exif=exif),
+            long.getvalue(),
+            palette.getvalue(),
+            picture("PNG", save_all=True, append_images=more),
+        ],
         "bmp": [picture("BMP"), picture("BMP", mode="L")],
-        "webp": [picture("WEBP"), picture("WEBP", lossless=True, exif=exif), picture("WEBP", save_all=True, append_images=more)],
-        "tif": [picture("TIFF"), *(picture("TIFF", compression=c) for c in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")),
-                picture("TIFF", mode="I;16"), one.getvalue(), picture("TIFF", exif=exif, save_all=True, append_images=more)],
+        "webp": [
+            picture("WEBP"),
+            picture("WEBP", lossless=True, exif=exif),
+            picture("WEBP", save_all=True, append_images=more),
+        ],
+        "tif": [
+            picture("TIFF"),
+            *(picture("TIFF", compression=c) for c in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")),
+            picture("TIFF", mode="I;16"),
+            one.getvalue(),
+            picture("TIFF", exif=exif, save_all=True, append_images=more),
+        ],
         "gif": [picture("GIF"), picture("GIF", save_all=True, append_images=more)],
         "avif": [picture("AVIF"), picture("AVIF", exif=exif)] if decode._AVIF else [],
         "jp2": [picture("JPEG2000"), picture("JPEG2000", mode="L", no_jp2=True), picture("JPEG2000", tile_size=(8, 8))],
-        "ppm": [picture("PPM"), b"P3\n# a\n2 2\n255\n0 0 0 1 2 3 255 255 255 9 9 9\n", b"P2 2 2 65535 1 2 3 65535\n",
-                b"P1\n4 2\n0 1 0 1\n1010\n", b"P4\n8 2\n\xf0\x0f", b"P5\n2 2\n65535\n" + bytes(8)],
+        "ppm": [
+            picture("PPM"),
+            b"P3\n# a\n2 2\n255\n0 0 0 1 2 3 255 255 255 9 9 9\n",
+            b"P2 2 2 65535 1 2 3 65535\n",
+            b"P1\n4 2\n0 1 0 1\n1010\n",
+            b"P4\n8 2\n\xf0\x0f",
+            b"P5\n2 2\n65535\n" + bytes(8),
+        ],
         "tga": [picture("TGA"), picture("TGA", compression="tga_rle"), picture("TGA", mode="L")],
-    }  # fmt: skip
+    }
 
 
 def rows(n: int = 24, d: int = 4) -> dict[str, Any]:
@@ -1095,6 +1132,7 @@ def rows(n: int = 24, d: int = 4) -> dict[str, Any]:
 
 
 ROWS = rows()
+EYES = {"path": ["a", "b"], "left_eye_x": [1, 2], "left_eye_y": [5, 6], "right_eye_x": [9, 8], "right_eye_y": [5, 6]}
 
 
 def csv_of(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -1122,10 +1160,17 @@ def vectors() -> dict[str, list[bytes]]:
     return {
         "npy": [npy_of(x), npy_of(np.asfortranarray(x)), npy_of(x.astype(np.float64))],
         "npz": [_zipped(npz), _zipped(npz, zipfile.ZIP_DEFLATED), _zipped(npz[:1])],
-        "csv": [csv_of(words | numbered), csv_of(numbered), csv_of({"name": words["name"], "v": [f'"{row.tolist()}"' for row in x]})],
-        "parquet": [parquet_of(words | {"v": pa.array(list(x), pa.list_(pa.float32()))}), parquet_of(words | numbered),
-                    parquet_of({"v": pa.array(list(x), pa.list_(pa.float32(), 4))}, use_dictionary=False)],
-    }  # fmt: skip
+        "csv": [
+            csv_of(words | numbered),
+            csv_of(numbered),
+            csv_of({"name": words["name"], "v": [f'"{row.tolist()}"' for row in x]}),
+        ],
+        "parquet": [
+            parquet_of(words | {"v": pa.array(list(x), pa.list_(pa.float32()))}),
+            parquet_of(words | numbered),
+            parquet_of({"v": pa.array(list(x), pa.list_(pa.float32(), 4))}, use_dictionary=False),
+        ],
+    }
 
 
 def labels() -> dict[str, list[bytes]]:
@@ -1133,10 +1178,17 @@ def labels() -> dict[str, list[bytes]]:
     words = {"path": ROWS["name"], **{name: ROWS[name] for name in ("gender", "age", "identity")}}
     full = words | {"split": ROWS["split"]}
     return {
-        "csv": [csv_of(full), csv_of(words), csv_of({"path": [f'"{name}"' for name in ROWS["name"]], "gender": ROWS["gender"]})],
-        "parquet": [parquet_of(full), parquet_of(words, use_dictionary=False),
-                    parquet_of({n: pa.array([str(v) for v in w]).dictionary_encode() for n, w in full.items()})],
-    }  # fmt: skip
+        "csv": [
+            csv_of(full),
+            csv_of(words),
+            csv_of({"path": [f'"{name}"' for name in ROWS["name"]], "gender": ROWS["gender"]}),
+        ],
+        "parquet": [
+            parquet_of(full),
+            parquet_of(words, use_dictionary=False),
+            parquet_of({n: pa.array([str(v) for v in w]).dictionary_encode() for n, w in full.items()}),
+        ],
+    }
 
 
 def packs(folder: Path) -> dict[str, Files]:
@@ -1170,8 +1222,16 @@ def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Fi
     config["mi"] |= {"features": 8}
     config["inversion"] |= {"features": 8}
     contracts = {
-        "template": Contract(kind="vectors", shape=(4,), k=4, noise=0.5, direction=True, columns=("v0", "v1", "v2", "v3"),
-                             classes=pair, asks=True),
+        "template": Contract(
+            kind="vectors",
+            shape=(4,),
+            k=4,
+            noise=0.5,
+            direction=True,
+            columns=("v0", "v1", "v2", "v3"),
+            classes=pair,
+            asks=True,
+        ),
         "leace": plain,
         "random": Contract(kind="vectors", shape=(4,), k=4, replace=0.5),
         "substitution": Contract(kind="vectors", shape=(4,), k=4, support=3, draw=True),
@@ -1179,7 +1239,7 @@ def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Fi
         "mi": images,
         "san": Contract(kind="images", shape=shape, k=256, image=shape, classes=pair, asks=True, chooses=True),
         "inversion": None,
-    }  # fmt: skip
+    }
     config["leace"] |= {"rank": 1, "base": base}
     config["random"] |= {"base": base}
     found = {}
@@ -1194,12 +1254,15 @@ def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Fi
         method = METHODS[name]
         classifier = method.build_classifier
         release = Release(
-            method=name, config=config[name], contract=contract, encoder=method.build(config[name], contract).eval(),
+            method=name,
+            config=config[name],
+            contract=contract,
+            encoder=method.build(config[name], contract).eval(),
             made={"private": ["gender"], "utility": "identity", "seed": 0, "data": "0" * 16, "pictures": _PICTURES},
             key=_KEY if contract.keyed else None,
             fitted=Fitted(salt=bytes(16), rows=np.arange(9, dtype=np.uint64), people=np.arange(5, dtype=np.uint64)),
             classifier=None if classifier is None else classifier(config[name], contract).eval(),
-        )  # fmt: skip
+        )
         release.save(folder / name / "r")
         found[name] = tree(folder / name)
     return found
@@ -1239,9 +1302,19 @@ def report() -> Files:
     ) -> Any:
         spread = {"low": None, "high": None} if value is None else {"low": value - 0.05, "high": value + 0.05}
         return findings.Finding(
-            **{"code": code, "release": release, "target": target, "attacker": attacker, "value": value, "role": role,
-               "chance": 0.5, "n": 100, **spread, **more}
-        )  # fmt: skip
+            **{
+                "code": code,
+                "release": release,
+                "target": target,
+                "attacker": attacker,
+                "value": value,
+                "role": role,
+                "chance": 0.5,
+                "n": 100,
+                **spread,
+                **more,
+            }
+        )
 
     found = []
     for release, attack, use in (("Input", 0.9, 0.95), ("A", 0.6, 0.8)):
@@ -1328,13 +1401,17 @@ def read_labels(folder: Path) -> None:
     table.pairs_of(ROWS["name"], found)
 
 
+def read_eyes(folder: Path) -> None:
+    read_landmarks(folder / "x.csv").of("a")
+
+
 def packed(layout: str, **options: Any) -> Callable[[Path], None]:
     """Packs ``in`` by a layout, with labels and landmarks where they lie beside it."""
 
     def read(folder: Path) -> None:
         given = dict(options)
-        for name in ("labels", "landmarks"):
-            given |= {name: path for path in folder.glob(f"{name}*")}
+        for path in (*folder.glob("labels.*"), *folder.glob("landmarks.*")):
+            given[path.stem] = path
         source = folder / "in"
         source = source if source.exists() else _one_of(folder, "in")
         use_pack(build.pack(layout, source, folder / "out", size=8, jobs=1, **given))
@@ -1451,10 +1528,11 @@ def layouts() -> dict[str, Reader]:
     names = [f"{person}/{person}_{i:04d}.jpg" for person in ("Al", "Bo", "Cy", "Di") for i in (1, 2)]
     archive = b"".join(_tar_member(name.encode(), face) for name in names) + bytes(1024)
     lists = {
-        "male_names.txt": "\n".join(Path(name).name for name in names[:4]), "female_names.txt": "\n".join(Path(n).name for n in names[4:]),
+        "male_names.txt": "\n".join(Path(name).name for name in names[:4]),
+        "female_names.txt": "\n".join(Path(n).name for n in names[4:]),
         "smile_labels.txt": "\n".join(f"{Path(name).name} {i % 2}" for i, name in enumerate(names)),
         "pairs.txt": "1\t2\nAl\t1\t2\nBo\t1\t2\nAl\t1\tBo\t1\nCy\t1\tDi\t2\n",
-    }  # fmt: skip
+    }
     pen = '.SEGMENT DIGIT 17 ? "8"\n.COMMENT 8 12 224\n.PEN_DOWN\n 267 333\n 250 310\n 100 90\n.PEN_UP\n.DT 100\n'
     digits = "".join(pen.replace("8", str(i % 10)).replace("12", str(10 + i)) for i in range(12)).encode()
     celeba = {
@@ -1463,9 +1541,11 @@ def layouts() -> dict[str, Reader]:
         "list_eval_partition.txt": "\n".join(f"{i:06d}.jpg {i % 3}" for i in range(8)),
     }
     vgg = {
-        "identity_meta.csv": "Class_ID, Name, Sample_Num, Flag, Gender\n" + "\n".join(f'n00000{i}, "A, b", 2, 1, {"mf"[i % 2]}' for i in range(1, 5)),
-        "bb_landmark/loose_bb_train.csv": "NAME_ID,X,Y,W,H\n" + "\n".join(f'"n00000{i}/000{j}_01",1,2,{9 + i},10' for i in range(1, 5) for j in (1, 2)),
-    }  # fmt: skip
+        "identity_meta.csv": "Class_ID, Name, Sample_Num, Flag, Gender\n"
+        + "\n".join(f'n00000{i}, "A, b", 2, 1, {"mf"[i % 2]}' for i in range(1, 5)),
+        "bb_landmark/loose_bb_train.csv": "NAME_ID,X,Y,W,H\n"
+        + "\n".join(f'"n00000{i}/000{j}_01",1,2,{9 + i},10' for i in range(1, 5) for j in (1, 2)),
+    }
     tsv = "\n".join(
         "\t".join(
             (f"m.{i // 2}", str(i), "http://a", "http://b", f"FaceId-{i}", "AAAA", base64.b64encode(face).decode())
@@ -1490,29 +1570,51 @@ def layouts() -> dict[str, Reader]:
     return {
         "lfw, archive": Reader(
             seeds=[under("in", {"lfw.tar": archive}), under("in", {"lfw.tgz": gzip.compress(archive, mtime=0)})],
-            read=packed("lfw"), targets=("in/lfw",), share=0.5,
+            read=packed("lfw"),
+            targets=("in/lfw",),
+            share=0.5,
         ),
-        "lfw, lists": Reader(seeds=[under("in", {"lfw.tar": archive, **lists})], read=packed("lfw"),
-                             targets=tuple(f"in/{name}" for name in lists), share=0.4),
-        "pendigits": Reader(seeds=[under("in", {"pendigits-orig.tra": digits, "pendigits-orig.tes": digits})],
-                            read=packed("pendigits"), share=0.4),
-        "celeba": Reader(seeds=[under("in", celeba | {f"img_align_celeba/{i:06d}.jpg": face for i in range(8)})],
-                         read=packed("celeba"), targets=("in/list", "in/ident"), share=0.4),
+        "lfw, lists": Reader(
+            seeds=[under("in", {"lfw.tar": archive, **lists})],
+            read=packed("lfw"),
+            targets=tuple(f"in/{name}" for name in lists),
+            share=0.4,
+        ),
+        "pendigits": Reader(
+            seeds=[under("in", {"pendigits-orig.tra": digits, "pendigits-orig.tes": digits})],
+            read=packed("pendigits"),
+            share=0.4,
+        ),
+        "celeba": Reader(
+            seeds=[under("in", celeba | {f"img_align_celeba/{i:06d}.jpg": face for i in range(8)})],
+            read=packed("celeba"),
+            targets=("in/list", "in/ident"),
+            share=0.4,
+        ),
         "vggface2": Reader(
             seeds=[under("in", vgg | {f"train/n00000{i}/000{j}_01.jpg": face for i in range(1, 5) for j in (1, 2)})],
-            read=packed("vggface2"), targets=("in/ident", "in/bb"), share=0.4,
+            read=packed("vggface2"),
+            targets=("in/ident", "in/bb"),
+            share=0.4,
         ),
         "msceleb": Reader(seeds=[{"in/a.tsv": tsv}], read=packed("msceleb"), share=0.4),
         "folder, pictures": Reader(seeds=[folder], read=packed("folder", settings={"identity": "folder"}), share=0.4),
-        "folder, labels": Reader(seeds=[folder | {"labels.csv": csv_of(words)}, folder | {"labels.parquet": parquet_of(words)}],
-                                 read=packed("folder"), targets=("labels",), share=0.4),
-        "landmarks": Reader(seeds=[folder | {"landmarks.csv": csv_of(eyes)}], read=packed("folder"), targets=("landmarks",), share=0.4),
+        "folder, labels": Reader(
+            seeds=[folder | {"labels.csv": csv_of(words)}, folder | {"labels.parquet": parquet_of(words)}],
+            read=packed("folder"),
+            targets=("labels",),
+            share=0.4,
+        ),
+        "landmarks": Reader(
+            seeds=[folder | {"landmarks.csv": csv_of(eyes)}], read=packed("folder"), targets=("landmarks",), share=0.4
+        ),
         "embeddings": Reader(
             seeds=[{f"in.{ending}": data} for ending, some in vectors().items() for data in some]
             + [{"in.parquet": named, f"labels.{ending}": data} for ending, some in labels().items() for data in some],
-            read=packed("embeddings"), share=0.8,
+            read=packed("embeddings"),
+            share=0.8,
         ),
-    }  # fmt: skip
+    }
 
 
 def readers(folder: Path) -> dict[str, Reader]:
@@ -1543,14 +1645,14 @@ def readers(folder: Path) -> dict[str, Reader]:
         f"labels, {ending}": Reader(seeds=[{f"x.{ending}": data} for data in some], read=read_labels)
         for ending, some in labels().items()
     }
-    eyes = {"path": ["a", "b"], **{name: [i * 4 + j for j in (1, 2)] for i, name in enumerate(
-        ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y"))}}  # fmt: skip
     hide = {"path": ["a", "b"], "hide": ["gender;age", ""]}
     found |= {
-        "landmarks, csv": Reader(seeds=[{"x.csv": csv_of(eyes)}], read=lambda folder: read_landmarks(folder / "x.csv").of("a")),
-        "choices, csv": Reader(seeds=[{"x.csv": csv_of(hide)}], read=lambda folder: [*sidecar.read(folder / "x.csv", ("hide",), "x")]),
+        "landmarks, csv": Reader(seeds=[{"x.csv": csv_of(EYES)}], read=read_eyes),
+        "choices, csv": Reader(
+            seeds=[{"x.csv": csv_of(hide)}], read=lambda folder: [*sidecar.read(folder / "x.csv", ("hide",), "x")]
+        ),
         **layouts(),
-    }  # fmt: skip
+    }
     found |= {
         f"pack, {kind}": Reader(
             seeds=[{f"p/{name}": data for name, data in files.items()}], read=read_pack, mend=mend_pack, share=0.8
@@ -1559,40 +1661,325 @@ def readers(folder: Path) -> dict[str, Reader]:
     }
     found["pack, applied"] = Reader(
         seeds=[{f"p/{name}": data for name, data in files.items()} for files in packs_made.values()],
-        read=apply_pack, mend=mend_pack, share=0.2,
-    )  # fmt: skip
+        read=apply_pack,
+        mend=mend_pack,
+        share=0.2,
+    )
     found |= {
         f"release, {method}": Reader(
-            seeds=[files], read=read_release, targets=("r/", "r/", "r.fitted"), mend=mend_release,
+            seeds=[files],
+            read=read_release,
+            targets=("r/", "r/", "r.fitted"),
+            mend=mend_release,
             share={"aia": 0.1, "mi": 0.2, "san": 0.1, "inversion": 0.02}.get(method, 0.5),
         )
         for method, files in releases_made.items()
-    }  # fmt: skip
+    }
     found |= {
         "key": Reader(seeds=[releases_made["template"]], read=read_key, targets=("r.key",), share=0.3),
         "report": Reader(seeds=[report()], read=html.write, share=0.2),
-        "curves": Reader(seeds=[{"x.parquet": report()["curves/a.parquet"]}],
-                         read=lambda folder: pipeline.read_curves(folder / "x.parquet")),
-        "weights": Reader(seeds=[{"x.pth": weights.getvalue()}, {"x.safetensors": save(_module().state_dict())}], read=read_weights),
+        "curves": Reader(
+            seeds=[{"x.parquet": report()["curves/a.parquet"]}],
+            read=lambda folder: pipeline.read_curves(folder / "x.parquet"),
+        ),
+        "weights": Reader(
+            seeds=[{"x.pth": weights.getvalue()}, {"x.safetensors": save(_module().state_dict())}], read=read_weights
+        ),
         "checkpoint": Reader(seeds=[tree(first)], read=begin_run, targets=("x.checkpoint",), share=0.6),
         "parts": Reader(seeds=[interrupted(folder)], read=resume_apply, targets=("y.npz.partial",), share=0.4),
         "onnx": Reader(seeds=[{"x.onnx": network()}], read=read_network, share=0.8),
-    }  # fmt: skip
+    }
     return found
 
 
 # -- bombs ------------------------------------------------------------------------------------------------------------
 
 _CHUNK = bytes(1 << 20)
+Make = Callable[[Path], object]
+"""Makes a bomb in a folder."""
 
 
-def compressed(path: Path, head: bytes, size: int, tail: bytes = b"", *, unit: bytes = _CHUNK) -> None:
-    """A gzip file of a head, so many bytes of a unit over and over, and a tail."""
-    with gzip.open(path, "wb") as file:
-        file.write(head)
-        for _ in range(size // len(unit)):
-            file.write(unit)
-        file.write(tail)
+def bombs() -> dict[str, Bomb]:
+    """Files that ask for more than they are worth, by what they are."""
+    return {name: Bomb(make, read) for read, some in _bombs() for name, make in some.items()}
+
+
+def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
+    """What reads bombs, and how these are made."""
+    gib, deep, x = 1 << 30, b"[" * 1_000_000, (npy_of(ROWS["x"][:12]), 0)
+    yield (
+        read_pack,
+        {
+            "pack: labels of 10^8 null rows": a_pack(
+                lambda pack: nulls(pack / "labels.parquet", ["source", "split", "identity", "gender", "age"])
+            ),
+            "pack: vectors of 2^40 rows": a_pack(lambda pack: _claim_rows(pack, 2**40)),
+            "pack: deep JSON": a_pack(lambda pack: (pack / "pack.json").write_bytes(deep)),
+            **in_place_of(
+                ("p/pack.json", "p/labels.parquet", "p/vectors.npy", "p/checked.json"),
+                lambda made: {f"p/{name}": data for name, data in packs(made)["vectors"].items()},
+            ),
+        },
+    )
+    yield (
+        read_labels,
+        {
+            "labels: 10^8 null rows": lambda folder: nulls(folder / "x.parquet", ["path", "gender"]),
+            "labels: a text of 2^20 letters in 3,000 rows": _long_text,
+            "labels: 10^5 columns": a_file("x.csv", csv_of({"path": [1], **{f"a{i}": [1] for i in range(10**5)}})),
+            "labels: a quote that never ends": a_file("x.csv", b'path,gender\n"' + b"x\n" * 500_000),
+            "labels: a quote on every line": a_file("x.csv", b"path,gender\n" + b'a,"\n' * 250_000),
+            "labels: 10^6 blank lines": a_file("x.csv", b"path,gender\n" + b"\n" * 10**6),
+            "labels: a cell of 10^6 letters": a_file("x.csv", b"path,gender\na," + b"x" * 10**6),
+            **in_place_of(("x.csv",), lambda made: {}, what="labels"),
+        },
+    )
+    yield (
+        read_eyes,
+        {
+            "landmarks: a number of 10^6 digits": a_file("x.csv", csv_of(EYES | {"left_eye_x": [1, "9" * 10**6]})),
+            **in_place_of(("x.csv",), lambda made: {}, what="landmarks"),
+        },
+    )
+    yield (
+        read_vector_file,
+        {
+            "vectors: lists of 2^24 values": _long_lists,
+            "vectors: 10^8 null rows": lambda folder: nulls(folder / "x.parquet", ["name", "v0", "v1"]),
+            "vectors: 10^5 columns": a_file("x.csv", csv_of({f"v{i}": [0.5] for i in range(10**5)})),
+            "vectors: a column's name of 5 10^5 digits": a_file("x.csv", b"1" * 500_000 + b"x,v0,v1\n1.5,0.5,0.5\n"),
+            "vectors: an npy of 2^40 rows": a_file("x.npy", npy_head("<f4", (2**40, 4)) + bytes(999)),
+            "vectors: an npz of a gigabyte": an_npz({"vectors": (npy_head("<f4", (2**20, 256)), gib)}),
+            "vectors: an npz of a gigabyte, in Fortran order": an_npz(
+                {"vectors": (npy_head("<f4", (2**20, 256), True), gib)}
+            ),
+            "vectors: one row of a gigabyte": an_npz({"vectors": (npy_head("<f4", (1, 2**28)), gib)}),
+            "vectors: names of 2^24 letters": an_npz({"vectors": x, "name": (npy_head("<U16777216", (12,)), 12 << 26)}),
+            "vectors: labels of 2^24 letters": an_npz({"vectors": x, "sex": (npy_head("<U16777216", (12,)), 12 << 26)}),
+            "vectors: an npz of 10^4 members": an_npz({"vectors": x, **{str(i): (b"", 0) for i in range(10**4)}}),
+            "vectors: a header of npy of a gigabyte": an_npz(
+                {"vectors": (b"\x93NUMPY\x02\0" + (gib - 1).to_bytes(4, "little"), gib)}
+            ),
+            **in_place_of(("x.npz",), lambda made: {}, what="vectors"),
+        },
+    )
+    yield (
+        read_release,
+        {
+            "release: a shape of 30,000 x 30,000": a_release(
+                "leace", lambda card: card["contract"].update(shape=[30_000, 30_000])
+            ),
+            "release: images of 30,000 x 30,000": a_release(
+                "leace",
+                lambda card: card["contract"].update(shape=[30_000, 30_000], k=9 * 10**8, kind="images"),
+            ),
+            "release: k of 10^10": a_release("leace", lambda card: card["contract"].update(k=10**10)),
+            "release: a rank of 10^9": a_release("leace", lambda card: card["config"].update(rank=10**9)),
+            "release: 10^6 features": a_release("mi", lambda card: card["config"].update(features=10**6)),
+            "release: 10^9 substitutes": a_release("substitution", lambda card: card["contract"].update(support=10**9)),
+            "release: 10^6 networks": a_release("aia", lambda card: card["config"].update(networks=10**6)),
+            "release: 2^60 classes": a_release(
+                "template", lambda card: card["contract"].update(classes={str(i): ["a", "b"] for i in range(60)})
+            ),
+            "release: deep JSON": lambda folder: place(
+                releases(folder / "made", ["leace"])["leace"] | {"r/release.json": deep}, folder
+            ),
+            "release: weights that claim 2^40 bytes": _claiming_weights,
+            **in_place_of(
+                ("r/release.json", "r/weights.safetensors", "r.key", "r.fitted"),
+                lambda made: releases(made, ["template"])["template"],
+            ),
+        },
+    )
+    yield (
+        read_weights,
+        {
+            "weights: a gigabyte, deflated": a_saved("x.pth"),
+            "weights: a header of 2^60 bytes": a_file("x.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
+            **in_place_of(("x.pth",), lambda made: {}, what="weights"),
+        },
+    )
+    yield (
+        begin_run,
+        {
+            "checkpoint: a gigabyte, deflated": a_saved("x.checkpoint"),
+            **in_place_of(("x.checkpoint",), lambda made: {}, what="a checkpoint"),
+        },
+    )
+    yield resume_apply, {"parts: a gigabyte, compressed": _compressed_parts}
+    yield (
+        read_network,
+        {
+            "onnx: a tensor of 2^40 bytes": a_graph(lambda graph: graph.initializer[0].dims.__setitem__(0, 2**36)),
+            "onnx: a constant of 2^34 values": a_graph(_huge_constant),
+            "onnx: 2^62 turns of a loop": a_graph(_endless_loop),
+            **in_place_of(("x.onnx",), lambda made: {}, what="a network"),
+        },
+    )
+    image, other = (_tar_member(f"a/a_0001.{ending}".encode(), b"") for ending in ("jpg", "txt"))
+    yield (
+        packed("lfw"),
+        {
+            "lfw: a member of 2^80 bytes": a_tgz(_tar_member(b"a/a_0001.jpg", b"", claimed=2**80), 1 << 20),
+            "lfw: a member of 2^33 bytes": a_tgz(_tar_member(b"a/a_0001.txt", b"", claimed=2**33), gib),
+            "lfw: 2^20 members": a_tgz(b"", gib // 2, unit=image * 2048),
+            "lfw: 2^20 members that are no images": a_tgz(b"", gib // 2, unit=other * 2048),
+            "lfw: a long name of a gigabyte": a_tgz(_tar_member(b"L", b"", b"L", claimed=gib), gib, image),
+            "lfw: a pax header of a gigabyte": a_tgz(_tar_member(b"x", b"", b"x", claimed=gib), gib, image),
+            "lfw: a global pax header of a gigabyte": a_tgz(_tar_member(b"g", b"", b"g", claimed=gib), gib, image),
+            "lfw: a long name that claims a gigabyte": a_file(
+                "in/lfw.tar", _tar_member(b"L", b"", b"L", claimed=gib) + bytes(999)
+            ),
+        },
+    )
+    pen = b'.SEGMENT DIGIT 17 ? "8"\n.COMMENT 8 12 224\n.PEN_DOWN\n' + b" 9 9\n 499 499\n" * 60_000 + b".PEN_UP\n"
+    yield packed("pendigits"), {"pendigits: a stroke of 10^5 points": a_file("in/pendigits-orig.tra", pen)}
+    yield (
+        packed("folder"),
+        in_place_of(("in/a/b.png",), lambda made: {"in/a/c.png": picture("PNG")}, what="a picture of a folder"),
+    )
+    tga = struct.pack("<BBBHHBHHHHBB", 0, 0, 11, 0, 0, 0, 0, 0, 8192, 7808, 8, 0) + b"\xff\0" * 500_000
+    bmp = (
+        b"BM" + struct.pack("<IHHIIiiHHII", 0, 0, 0, 1078, 40, 8000, 8000, 1, 8, 1, 0) + bytes(1040) + b"\1\2" * 500_000
+    )
+    tags = struct.pack("<IHHII", 60_000, 257, 4, 1, 60_000)  # of width and height
+    tiles = struct.pack(">8I", 8000, 8000, 0, 0, 1, 1, 0, 0)
+    yield (
+        read_picture,
+        {
+            "picture: a PNG of 64 megapixels, 16 bits": a_file("x.png", lambda: png_of(8000, 0, 16, 1)),
+            "picture: a PNG of 64 megapixels, 16 bits, four channels": a_file("x.png", lambda: png_of(8000, 6, 16, 4)),
+            "picture: a PNG of 64 megapixels, four channels": a_file("x.png", lambda: png_of(8000, 6, 8, 4)),
+            "picture: a PNG of 60,000 x 60,000": a_file("x.png", lambda: png_of(60_000, 0, 1, 1, lines=8)),
+            "picture: a JPEG of 882 scans": a_file("x.jpg", jpeg_of_scans),
+            "picture: a JPEG of 64 megapixels, progressive": a_large(
+                "x.jpg", "JPEG", progressive=True, quality=10, subsampling=0
+            ),
+            "picture: a JPEG of 65,000 x 65,000": patched("x.jpg", "JPEG", b"\xff\xc0", 5, b"\xfd\xe8" * 2),
+            "picture: a GIF of 65,000 x 65,000": patched("x.gif", "GIF", b"GIF8", 6, b"\xe8\xfd" * 2),
+            "picture: a GIF's frame of 65,000 x 65,000": patched("x.gif", "GIF", b"\x2c\0\0\0\0", 5, b"\xe8\xfd" * 2),
+            "picture: a GIF of 64 megapixels": a_large("x.gif", "GIF", "P"),
+            "picture: a WebP of 16,000 x 16,000": patched("x.webp", "WEBP", b"\x9d\x01\x2a", 3, b"\x80\x3e" * 2),
+            "picture: a WebP of 64 megapixels": a_large("x.webp", "WEBP", lossless=True, quality=0, method=0),
+            "picture: a TIFF of 60,000 x 60,000": patched("x.tif", "TIFF", b"\0\x01\x04\0\x01", 8, tags),
+            "picture: a TIFF of 64 megapixels": a_large("x.tif", "TIFF", compression="tiff_adobe_deflate"),
+            "picture: an AVIF of 16,000 x 16,000": patched("x.avif", "AVIF", b"ispe", 8, b"\0\0\x3e\x80" * 2),
+            "picture: a JPEG 2000 of 64 megapixels, a tile each": patched(
+                "x.jp2", "JPEG2000", b"\xff\x4f\xff\x51", 8, tiles
+            ),
+            "picture: a PPM of 60,000 x 60,000": a_file("x.ppm", b"P6 60000 60000 255\n"),
+            "picture: a PPM of 64 megapixels, in words": a_file("x.ppm", b"P3 8000 8000 255\n" + b"1 " * 500_000),
+            "picture: a TGA of 64 megapixels": a_file("x.tga", tga),
+            "picture: a BMP of 64 megapixels": a_file("x.bmp", bmp),
+        },
+    )
+    many = [str(i) for i in range(10**4)]
+    yield (
+        html.write,
+        {
+            "report: deep JSON": a_file("findings.json", deep),
+            "report: 3,000 findings": a_report(lambda said: said.update(findings=said["findings"] * 300)),
+            "report: 3,000 releases": a_report(
+                lambda said: said["releases"].extend({"name": name, "role": "method"} for name in many[:3000])
+            ),
+            "report: 300 private labels and as many uses": a_report(
+                lambda said: said["data"].update(private=many[:300], utility=many[300:600])
+            ),
+            "report: a picture of a megabyte named 4,000 times": a_report(
+                lambda said: said.update(pictures=said["pictures"] * 4000),
+                **{"pictures/a.png": png_of(64, 0, 8, 1) + bytes(900_000)},
+            ),
+            "report: curves named 4,000 times": a_report(lambda said: said.update(curves=said["curves"] * 4000)),
+            "report: a picture of 4 GiB": _sparse_picture,
+            "report: curves of 10^7 rows": lambda folder: place(
+                report() | {"curves/a.parquet": curves_of([0] * 10**7, ["s"] * 10**7)}, folder
+            ),
+            "report: curves of 10^4 stages and players": lambda folder: place(
+                report() | {"curves/a.parquet": curves_of([*range(10**4)], many)}, folder
+            ),
+            **in_place_of(("findings.json", "curves/a.parquet", "pictures/a.png"), lambda made: report()),
+        },
+    )
+
+
+def a_file(path: str, data: bytes | Callable[[], bytes]) -> Make:
+    """One file."""
+    return lambda folder: place({path: data() if callable(data) else data}, folder)
+
+
+def in_place_of(paths: Sequence[str], files: Callable[[Path], Files], *, what: str = "") -> dict[str, Make]:
+    """In place of some of a valid input's files: a pipe that nobody writes to, a link to zeros without end, a loop."""
+
+    def put(path: str, link: str | None, work: Path) -> None:
+        place(files(work / "made"), work)
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).unlink(missing_ok=True)
+        if link is None:
+            os.mkfifo(work / path)
+        else:
+            (work / path).symlink_to(link)
+
+    found: dict[str, Make] = {}
+    for path in paths:
+        for kind, link in (("pipe", None), ("zeros", "/dev/zero"), ("loop", Path(path).name)):
+            found[f"{kind}: {what or path}"] = functools.partial(put, path, link)
+    return found
+
+
+def a_pack(change: Callable[[Path], object]) -> Make:
+    """A pack of vectors, its folder changed and its sums mended."""
+
+    def make(folder: Path) -> None:
+        before = {f"p/{name}": data for name, data in packs(folder / "made")["vectors"].items()}
+        place(before, folder)
+        change(folder / "p")
+        files = {f"p/{name}": data for name, data in tree(folder / "p").items()}
+        mend_pack(before, files)
+        place(files, folder)
+
+    return make
+
+
+def _claim_rows(folder: Path, n: int) -> None:
+    (folder / "vectors.npy").write_bytes(npy_head("<f4", (n, 4)) + bytes(999))
+    said = json.loads((folder / "pack.json").read_text())
+    (folder / "pack.json").write_text(json.dumps(said | {"shape": [n, 4]}, indent=1))
+
+
+def nulls(path: Path, names: Sequence[str], rows: int = 10**8) -> None:
+    """A table of nulls alone."""
+    group = 1_000_000
+    empty = pa.DictionaryArray.from_arrays(pa.nulls(group, pa.int32()), pa.array([], pa.string()))
+    table = pa.table(dict.fromkeys(names, empty))
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for _ in range(rows // group):
+            writer.write_table(table, group)
+
+
+def _long_text(folder: Path) -> None:
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
+    table = pa.table({"path": [str(i) for i in range(3000)], "w": words})
+    pq.write_table(table, folder / "x.parquet", compression="zstd", store_schema=False)
+
+
+def _long_lists(folder: Path) -> None:
+    row = pa.ListArray.from_arrays(pa.array([0, 2**24], pa.int32()), pa.array(np.zeros(2**24, np.float32)))
+    table = pa.table({"v": row})
+    with pq.ParquetWriter(folder / "x.parquet", table.schema, compression="zstd") as writer:
+        for _ in range(40):
+            writer.write_table(table)
+
+
+def npy_head(dtype: str, shape: tuple[int, ...], fortran: bool = False) -> bytes:
+    """What stands before an array's values."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": fortran, "shape": shape})
+    return file.getvalue()
+
+
+def an_npz(arrays: Mapping[str, tuple[bytes, int]]) -> Make:
+    """Arrays, each what stands before its values and how many bytes of zeros these are."""
+    return lambda folder: zipped_zeros(folder / "x.npz", {f"{name}.npy": array for name, array in arrays.items()})
 
 
 def zipped_zeros(path: Path, members: Mapping[str, tuple[bytes, int]]) -> None:
@@ -1605,10 +1992,131 @@ def zipped_zeros(path: Path, members: Mapping[str, tuple[bytes, int]]) -> None:
                     file.write(_CHUNK[: size - start])
 
 
-def npy_head(dtype: str, shape: tuple[int, ...], fortran: bool = False) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": fortran, "shape": shape})
-    return file.getvalue()
+def a_tgz(head: bytes, size: int, tail: bytes = b"", *, unit: bytes = _CHUNK) -> Make:
+    """A compressed archive: a head, so many bytes of a unit over and over, and a tail."""
+
+    def make(folder: Path) -> None:
+        (folder / "in").mkdir()
+        with gzip.open(folder / "in/lfw.tgz", "wb") as file:
+            file.write(head)
+            for _ in range(size // len(unit)):
+                file.write(unit)
+            file.write(tail)
+
+    return make
+
+
+def a_release(method: str, change: Callable[[Any], object]) -> Make:
+    """A release whose ``release.json`` says something else."""
+
+    def make(folder: Path) -> None:
+        before = releases(folder / "made", [method])[method]
+        card = json.loads(before["r/release.json"])
+        change(card)
+        files = before | {"r/release.json": json.dumps(card).encode()}
+        mend_release(before, files)
+        place(files, folder)
+
+    return make
+
+
+def _claiming_weights(folder: Path) -> None:
+    before = releases(folder / "made", ["leace"])["leace"]
+    head = json.dumps({"encoder.1.mean": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
+    files = before | {"r/weights.safetensors": len(head).to_bytes(8, "little") + head}
+    mend_release(before, files)
+    place(files, folder)
+
+
+def a_saved(name: str) -> Make:
+    """What PyTorch saved: a tensor of a gigabyte of zeros, deflated."""
+
+    def make(folder: Path) -> None:
+        small, count = io.BytesIO(), (1 << 28).to_bytes(4, "little")
+        torch.save({"0.weight": torch.zeros(1)}, small)
+        with zipfile.ZipFile(small) as archive:
+            parts = {name: (archive.read(name), 0) for name in archive.namelist()}
+        for path, (data, _) in parts.items():
+            if path.endswith("data.pkl"):  # where the 1 of its size stands as K\x01
+                sized = data.replace(b"K\x01tq", b"J" + count + b"tq").replace(b"K\x01\x85q", b"J" + count + b"\x85q")
+                parts[path] = (sized, 0)
+            elif path.endswith("data/0"):
+                parts[path] = (b"", 1 << 30)
+        zipped_zeros(folder / name, parts)
+
+    return make
+
+
+def _compressed_parts(folder: Path) -> None:
+    place(interrupted(folder / "made"), folder)
+    n = 1 << 26
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4 * n, np.float32)), 4)
+    names = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(bytes(4 * n + 4)), pa.py_buffer(b"")])
+    path = folder / "y.npz.partial/part-000000.arrow"
+    with pa.ipc.open_file(pa.py_buffer(path.read_bytes())) as reader:
+        schema = reader.schema
+    with pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(pa.record_batch([names, zeros], schema=schema))
+
+
+def a_graph(change: Callable[[Any], object]) -> Make:
+    """A network of ONNX whose graph is changed."""
+
+    def make(folder: Path) -> None:
+        import onnx
+
+        model = onnx.load_from_string(network())
+        change(model.graph)
+        place({"x.onnx": model.SerializeToString()}, folder)
+
+    return make
+
+
+def _huge_constant(graph: Any) -> None:
+    from onnx import helper, numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.array([1, 1 << 34], np.int64), "s"))
+    graph.node.append(helper.make_node("ConstantOfShape", ["s"], ["c"]))
+    graph.node.append(helper.make_node("ReduceSum", ["c"], ["d"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["y", "d"], ["z"]))
+    graph.output[0].name = "z"
+
+
+def _endless_loop(graph: Any) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    for name, value in (("n", np.array(2**62)), ("go", np.array(True))):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    u, v = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "uv")
+    c, k = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in "ck")
+    turn = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    nodes = [helper.make_node("Identity", ["c"], ["k"]), helper.make_node("Relu", ["u"], ["v"])]
+    body = helper.make_graph(nodes, "body", [turn, c, u], [k, v])
+    graph.node.append(helper.make_node("Loop", ["n", "go", "y"], ["z"], body=body))
+    graph.output[0].name = "z"
+
+
+def patched(path: str, form: str, mark: bytes, offset: int, value: bytes) -> Make:
+    """A small picture that says that it is a large one: what stands so far behind a mark is another value."""
+
+    def data() -> bytes:
+        small = bytearray(picture(form))
+        start = small.find(mark) + offset
+        small[start : start + len(value)] = value
+        return bytes(small)
+
+    return a_file(path, data)
+
+
+def a_large(path: str, form: str, mode: str = "RGB", **options: Any) -> Make:
+    """A black picture of 64 megapixels."""
+
+    def data() -> bytes:
+        file = io.BytesIO()
+        Image.new(mode, (8000, 8000)).save(file, form, **options)
+        return file.getvalue()
+
+    return a_file(path, data)
 
 
 def png_of(side: int, kind: int, depth: int, channels: int, lines: int | None = None) -> bytes:
@@ -1617,10 +2125,7 @@ def png_of(side: int, kind: int, depth: int, channels: int, lines: int | None = 
     packer = zlib.compressobj()
     packed = b"".join(packer.compress(line) for _ in range(lines or side)) + packer.flush()
     head = struct.pack(">IIBBBBB", side, side, depth, kind, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big") for name, body in chunks
-    )
+    return _png([(b"IHDR", head), (b"IDAT", packed), (b"IEND", b"")])
 
 
 def jpeg_of_scans(width: int = 8192, height: int = 4096) -> bytes:
@@ -1643,383 +2148,21 @@ def jpeg_of_scans(width: int = 8192, height: int = 4096) -> bytes:
     return out + b"\xff\xd9"
 
 
-def nulls(path: Path, names: Sequence[str], rows: int) -> None:
-    """A table of nulls alone."""
-    group = 1_000_000
-    empty = pa.DictionaryArray.from_arrays(pa.nulls(group, pa.int32()), pa.array([], pa.string()))
-    table = pa.table(dict.fromkeys(names, empty))
-    with pq.ParquetWriter(path, table.schema) as writer:
-        for _ in range(rows // group):
-            writer.write_table(table, group)
+def a_report(change: Callable[[Any], object], **files: bytes) -> Make:
+    """Findings that say something else, and files that they name."""
+
+    def make(folder: Path) -> None:
+        there = report()
+        said = json.loads(there["findings.json"])
+        change(said)
+        place(there | {"findings.json": json.dumps(said).encode()} | files, folder)
+
+    return make
 
 
-def bombs() -> dict[str, Bomb]:
-    """Files that ask for more than they are worth, by what they are."""
-
-    def made(name: str, data: Callable[[], bytes]) -> Callable[[Path], object]:
-        return lambda folder: place({name: data()}, folder)
-
-    def pack(change: Callable[[Path], object]) -> Callable[[Path], object]:
-        """A pack, its folder ``p`` changed, and its sums mended."""
-
-        def make(folder: Path) -> None:
-            before = {f"p/{name}": data for name, data in packs(folder / "made")["vectors"].items()}
-            place(before, folder)
-            change(folder / "p")
-            files = tree(folder / "p")
-            files = {f"p/{name}": data for name, data in files.items()}
-            mend_pack(before, files)
-            place(files, folder)
-
-        return make
-
-    def card(method: str, change: Callable[[Any], object]) -> Callable[[Path], object]:
-        """A release whose ``release.json`` says something else."""
-
-        def make(folder: Path) -> None:
-            before = releases(folder / "made", [method])[method]
-            said = json.loads(before["r/release.json"])
-            change(said)
-            files = before | {"r/release.json": json.dumps(said).encode()}
-            mend_release(before, files)
-            place(files, folder)
-
-        return make
-
-    def instead(path: str, other: str | None, files: Callable[[Path], Files]) -> Callable[[Path], object]:
-        """A valid input, one of whose files is a pipe that nobody writes to, or a link."""
-
-        def make(folder: Path) -> None:
-            place(files(folder / "made"), folder)
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).unlink(missing_ok=True)
-            if other is None:
-                os.mkfifo(folder / path)
-            else:
-                (folder / path).symlink_to(other)
-
-        return make
-
-    def findings_of(change: Callable[[Any], object]) -> Callable[[Path], object]:
-        def make(folder: Path) -> None:
-            files = report()
-            said = json.loads(files["findings.json"])
-            change(said)
-            place(files | {"findings.json": json.dumps(said).encode()}, folder)
-
-        return make
-
-    def shaped(side: int) -> Callable[[Any], object]:
-        return lambda said: said["contract"].update(shape=[side, side], k=side * side, kind="images")
-
-    def curves_of(columns: Callable[[], Mapping[str, Any]]) -> Callable[[Path], object]:
-        return lambda folder: place(report() | {"curves/a.parquet": parquet_of(columns())}, folder)
-
-    def patched(form: str, mark: bytes, offset: int, value: bytes) -> Callable[[], bytes]:
-        """A small picture that says that it is a large one."""
-
-        def data() -> bytes:
-            small = bytearray(picture(form))
-            start = small.find(mark) + offset
-            small[start : start + len(value)] = value
-            return bytes(small)
-
-        return data
-
-    def large(form: str, mode: str = "RGB", **options: Any) -> Callable[[], bytes]:
-        def data() -> bytes:
-            file = io.BytesIO()
-            Image.new(mode, (8000, 8000)).save(file, form, **options)
-            return file.getvalue()
-
-        return data
-
-    def long_text(folder: Path) -> None:
-        words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
-        names = pa.array([str(i) for i in range(3000)])
-        pq.write_table(
-            pa.table({"path": names, "w": words}), folder / "x.parquet", compression="zstd", store_schema=False
-        )
-
-    def long_lists(folder: Path) -> None:
-        row = pa.ListArray.from_arrays(pa.array([0, 2**24], pa.int32()), pa.array(np.zeros(2**24, np.float32)))
-        table = pa.table({"v": row})
-        with pq.ParquetWriter(folder / "x.parquet", table.schema, compression="zstd") as writer:
-            for _ in range(40):
-                writer.write_table(table)
-
-    def parts(folder: Path) -> None:
-        files = interrupted(folder / "made")
-        place(files, folder)
-        n = 1 << 26
-        zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4 * n, np.float32)), 4)
-        names = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(bytes(4 * n + 4)), pa.py_buffer(b"")])
-        path = folder / "y.npz.partial/part-000000.arrow"
-        with pa.ipc.open_file(pa.py_buffer(path.read_bytes())) as reader:
-            schema = reader.schema
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(path, schema, options=options) as writer:
-            writer.write_batch(pa.record_batch([names, zeros], schema=schema))
-
-    def saved(name: str) -> Callable[[Path], object]:
-        """What PyTorch saved: a gigabyte of zeros, deflated."""
-
-        def make(folder: Path) -> None:
-            small, large = io.BytesIO(), 1 << 28
-            torch.save({"0.weight": torch.zeros(1)}, small)
-            with zipfile.ZipFile(small) as archive:
-                parts = {name: archive.read(name) for name in archive.namelist()}
-            pickled = next(name for name in parts if name.endswith("data.pkl"))
-            one, many = b"K\x01\x85q", b"J" + large.to_bytes(4, "little") + b"\x85q"
-            pickle = parts[pickled].replace(one, many).replace(b"K\x01tq", b"J" + large.to_bytes(4, "little") + b"tq")
-            zipped_zeros(folder / name, {
-                n: (pickle, 0) if n == pickled else (b"", 4 * large) if n.endswith("data/0") else (data, 0)
-                for n, data in parts.items()
-            })  # fmt: skip
-
-        return make
-
-    def graph(node: Callable[[Any], Any], *, claims: int | None = None) -> Callable[[], bytes]:
-        """A network with a node of another kind in it, or a tensor that claims to be larger."""
-
-        def data() -> bytes:
-            import onnx
-
-            model = onnx.load_from_string(network())
-            if claims is not None:
-                model.graph.initializer[0].dims[0] = claims
-            else:
-                node(model)
-            return bytes(model.SerializeToString())
-
-        return data
-
-    def huge_constant(model: Any) -> None:
-        from onnx import helper, numpy_helper
-
-        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1 << 34], np.int64), "s"))
-        model.graph.node.append(helper.make_node("ConstantOfShape", ["s"], ["c"]))
-        model.graph.node.append(helper.make_node("ReduceSum", ["c"], ["d"], keepdims=0))
-        model.graph.node.append(helper.make_node("Add", ["y", "d"], ["z"]))
-        model.graph.output[0].name = "z"
-
-    def endless(model: Any) -> None:
-        from onnx import TensorProto, helper, numpy_helper
-
-        model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "n"))
-        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
-        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("u", "v")]
-        flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "k")]
-        count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
-        body = helper.make_graph(
-            [helper.make_node("Identity", ["c"], ["k"]), helper.make_node("Relu", ["u"], ["v"])], "b",
-            [count, flags[0], value[0]], [flags[1], value[1]],
-        )  # fmt: skip
-        model.graph.node.append(helper.make_node("Loop", ["n", "go", "y"], ["z"], body=body))
-        model.graph.output[0].name = "z"
-
-    lfw, member = packed("lfw"), _tar_member(b"a/a_0001.jpg", b"")
-    gib = 1 << 30
-    deep = b"[" * 1_000_000
-    eyes = b"path,left_eye_x,left_eye_y,right_eye_x,right_eye_y\n"
-
-    def read_table(folder: Path) -> None:
-        tables.read(_one_of(folder, "x"))
-
-    def put(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], object]:
-        return made(name, data if callable(data) else lambda: data)
-
-    def archive(name: str, head: bytes, size: int, tail: bytes = b"", unit: bytes = _CHUNK) -> Callable[[Path], object]:
-        def make(folder: Path) -> None:
-            (folder / "in").mkdir()
-            compressed(folder / "in" / name, head, size, tail, unit=unit)
-
-        return make
-
-    def zeros(members: Mapping[str, tuple[bytes, int]]) -> Callable[[Path], object]:
-        return lambda folder: zipped_zeros(folder / "x.npz", members)
-
-    x = (npy_of(ROWS["x"][:12]), 0)
-    found = {
-        # tables and arrays
-        "pack: labels of 10^8 null rows": Bomb(
-            pack(lambda p: nulls(p / "labels.parquet", ["source", "split", "identity", "gender", "age"], 10**8)), read_pack),
-        "pack: vectors of 2^40 rows": Bomb(pack(lambda p: _claim_rows(p, 2**40)), read_pack),
-        "pack: deep JSON": Bomb(pack(lambda p: (p / "pack.json").write_bytes(deep)), read_pack),
-        "labels: 10^8 null rows": Bomb(lambda folder: nulls(folder / "x.parquet", ["path", "gender"], 10**8), read_table),
-        "labels: a text of 2^20 letters in 3,000 rows": Bomb(long_text, read_table),
-        "labels: 10^5 columns": Bomb(
-            put("x.csv", lambda: csv_of({"path": [1], **{f"a{i}": [1] for i in range(10**5)}})), read_table),
-        "labels: a quote that never ends": Bomb(put("x.csv", b'path,gender\n"' + b"x\n" * 500_000), read_table),
-        "labels: quotes on every line": Bomb(put("x.csv", b'path,gender\n' + b'a,"\n' * 250_000), read_table),
-        "labels: 10^6 blank lines": Bomb(put("x.csv", b"path,gender\n" + b"\n" * 10**6), read_table),
-        "labels: a cell of 10^6 letters": Bomb(put("x.csv", b"path,gender\na," + b"x" * 10**6), read_table),
-        "landmarks: a number of 10^6 digits": Bomb(put("x.csv", eyes + b"a,1,1,1," + b"9" * 10**6),
-                                                   lambda folder: read_landmarks(folder / "x.csv")),
-        "vectors: lists of 2^24 values": Bomb(long_lists, read_vector_file),
-        "vectors: 10^8 null rows": Bomb(lambda folder: nulls(folder / "x.parquet", ["name", "v0", "v1"], 10**8), read_vector_file),
-        "vectors: 10^5 columns": Bomb(put("x.csv", lambda: csv_of({f"v{i}": [0.5] for i in range(10**5)})), read_vector_file),
-        "vectors: a column's name of 5 10^5 digits": Bomb(
-            put("x.csv", b"1" * 500_000 + b"x,v0,v1\n1.5,0.5,0.5\n"), read_vector_file),
-        "vectors: an npy of 2^40 rows": Bomb(put("x.npy", npy_head("<f4", (2**40, 4)) + bytes(999)), read_vector_file),
-        "vectors: an npz of a gigabyte": Bomb(zeros({"vectors.npy": (npy_head("<f4", (2**20, 256)), gib)}), read_vector_file),
-        "vectors: an npz of a gigabyte, in Fortran order": Bomb(
-            zeros({"vectors.npy": (npy_head("<f4", (2**20, 256), True), gib)}), read_vector_file),
-        "vectors: one row of a gigabyte": Bomb(zeros({"vectors.npy": (npy_head("<f4", (1, 2**28)), gib)}), read_vector_file),
-        "vectors: names of 2^24 letters": Bomb(
-            zeros({"vectors.npy": x, "name.npy": (npy_head("<U16777216", (12,)), 12 << 26)}), read_vector_file),
-        "vectors: labels of 2^24 letters": Bomb(
-            zeros({"vectors.npy": x, "gender.npy": (npy_head("<U16777216", (12,)), 12 << 26)}), read_vector_file),
-        "vectors: an npz of 10^4 members": Bomb(
-            zeros({"vectors.npy": x, **{f"{i}.npy": (b"", 0) for i in range(10**4)}}), read_vector_file),
-        "vectors: a header of npy of a gigabyte": Bomb(
-            zeros({"vectors.npy": (b"\x93NUMPY\x02\0" + (gib - 1).to_bytes(4, "little"), gib)}), read_vector_file),
-        "curves: 10^7 rows": Bomb(
-            curves_of(lambda: {"step": pa.array(np.zeros(10**7, np.int64)), "stage": pa.array(["s"] * 10**7),
-                               "player": pa.array(["p"] * 10**7), "loss": pa.array(np.zeros(10**7))}), html.write),
-        "curves: 10^4 stages of as many players": Bomb(
-            curves_of(lambda: {"step": [*range(10**4)], "stage": [str(i) for i in range(10**4)],
-                               "player": [str(i) for i in range(10**4)], "loss": [1.0] * 10**4}), html.write),
-        # releases
-        "release: a shape of 30,000 x 30,000": Bomb(card("leace", lambda said: said["contract"].update(shape=[30_000, 30_000])), read_release),
-        "release: images of 30,000 x 30,000": Bomb(card("leace", shaped(30_000)), read_release),
-        "release: k of 10^10": Bomb(card("leace", lambda said: said["contract"].update(k=10**10)), read_release),
-        "release: a rank of 10^9": Bomb(card("leace", lambda said: said["config"].update(rank=10**9)), read_release),
-        "release: 10^6 features": Bomb(card("mi", lambda said: said["config"].update(features=10**6)), read_release),
-        "release: 10^9 substitutes": Bomb(card("substitution", lambda said: said["contract"].update(support=10**9)), read_release),
-        "release: 10^6 networks": Bomb(card("aia", lambda said: said["config"].update(networks=10**6)), read_release),
-        "release: 2^60 classes": Bomb(
-            card("template", lambda said: said["contract"].update(classes={str(i): ["a", "b"] for i in range(60)})), read_release),
-        "release: deep JSON": Bomb(instead("x", "y", lambda made: releases(made, ["leace"])["leace"] | {"r/release.json": deep}), read_release),
-        "release: weights that claim 2^40 bytes": Bomb(_claiming_weights, read_release),
-        "weights: a gigabyte, deflated": Bomb(saved("x.pth"), read_weights),
-        "weights: a header of 2^60 bytes": Bomb(put("x.safetensors", (2**60).to_bytes(8, "little") + b"{}"), read_weights),
-        "checkpoint: a gigabyte, deflated": Bomb(saved("x.checkpoint"), begin_run),
-        "parts: a gigabyte, compressed": Bomb(parts, resume_apply),
-        "onnx: a tensor of 2^40 values": Bomb(put("x.onnx", graph(lambda model: None, claims=2**38)), read_network),
-        "onnx: a constant of 2^34 values": Bomb(put("x.onnx", graph(huge_constant)), read_network),
-        "onnx: 2^62 turns of a loop": Bomb(put("x.onnx", graph(endless)), read_network),
-        # archives
-        "lfw: a member of 2^80 bytes": Bomb(
-            archive("lfw.tgz", _tar_member(b"a/a_0001.jpg", b"", claimed=2**80), 1 << 20), lfw),
-        "lfw: a member of 2^33 bytes": Bomb(archive("lfw.tgz", _tar_member(b"a/a_0001.txt", b"", claimed=2**33), gib), lfw),
-        "lfw: 2^20 members": Bomb(archive("lfw.tgz", b"", gib // 2, unit=member * 2048), lfw),
-        "lfw: 2^20 members that are no images": Bomb(
-            archive("lfw.tgz", b"", gib // 2, unit=_tar_member(b"a/a_0001.txt", b"") * 2048), lfw),
-        "lfw: a long name of a gigabyte": Bomb(archive("lfw.tgz", _tar_member(b"L", b"", b"L", claimed=gib), gib, member), lfw),
-        "lfw: a pax header of a gigabyte": Bomb(archive("lfw.tgz", _tar_member(b"x", b"", b"x", claimed=gib), gib, member), lfw),
-        "lfw: a global pax header of a gigabyte": Bomb(
-            archive("lfw.tgz", _tar_member(b"g", b"", b"g", claimed=gib), gib, member), lfw),
-        "lfw: a long name of a gigabyte, claimed": Bomb(
-            put("in/lfw.tar", _tar_member(b"L", b"", b"L", claimed=gib) + bytes(999)), lfw),
-        "pendigits: a stroke of 10^5 points": Bomb(
-            put("in/pendigits-orig.tra", b'.SEGMENT DIGIT 17 ? "8"\n.COMMENT 8 12 224\n.PEN_DOWN\n' + b" 9 9\n 499 499\n" * 60_000 + b".PEN_UP\n"),
-            packed("pendigits")),
-        # pictures
-        "picture: a PNG of 64 megapixels, 16 bits": Bomb(put("x.png", lambda: png_of(8000, 0, 16, 1)), read_picture),
-        "picture: a PNG of 64 megapixels, 16 bits, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 16, 4)), read_picture),
-        "picture: a PNG of 64 megapixels, four channels": Bomb(put("x.png", lambda: png_of(8000, 6, 8, 4)), read_picture),
-        "picture: a PNG of 60,000 x 60,000": Bomb(
-            put("x.png", lambda: png_of(60_000, 0, 1, 1, lines=8)), read_picture),
-        "picture: a JPEG of 882 scans": Bomb(put("x.jpg", jpeg_of_scans), read_picture),
-        "picture: a JPEG of 64 megapixels, progressive": Bomb(
-            put("x.jpg", large("JPEG", progressive=True, quality=10, subsampling=0)), read_picture),
-        "picture: a JPEG of 65,000 x 65,000": Bomb(
-            put("x.jpg", patched("JPEG", b"\xff\xc0", 5, struct.pack(">HH", 65_000, 65_000))), read_picture),
-        "picture: a GIF of 65,000 x 65,000": Bomb(
-            put("x.gif", patched("GIF", b"GIF8", 6, struct.pack("<HH", 65_000, 65_000))), read_picture),
-        "picture: a GIF's frame of 65,000 x 65,000": Bomb(
-            put("x.gif", patched("GIF", b"\x2c\0\0\0\0", 5, struct.pack("<HH", 65_000, 65_000))), read_picture),
-        "picture: a GIF of 64 megapixels": Bomb(put("x.gif", large("GIF", "P")), read_picture),
-        "picture: a WebP of 16,000 x 16,000": Bomb(
-            put("x.webp", patched("WEBP", b"\x9d\x01\x2a", 3, struct.pack("<HH", 16_000, 16_000))), read_picture),
-        "picture: a WebP of 64 megapixels": Bomb(put("x.webp", large("WEBP", lossless=True, quality=0, method=0)), read_picture),
-        "picture: a TIFF of 60,000 x 60,000": Bomb(
-            put("x.tif", patched("TIFF", b"\0\x01\x04\0\x01", 8, struct.pack("<IHHII", 60_000, 257, 4, 1, 60_000))), read_picture),
-        "picture: a TIFF of 64 megapixels": Bomb(put("x.tif", large("TIFF", compression="tiff_adobe_deflate")), read_picture),
-        "picture: an AVIF of 16,000 x 16,000": Bomb(
-            put("x.avif", patched("AVIF", b"ispe", 8, struct.pack(">II", 16_000, 16_000))), read_picture),
-        "picture: a JPEG 2000 of 8,000 x 8,000, a tile a pixel": Bomb(
-            put("x.jp2", patched("JPEG2000", b"\xff\x4f\xff\x51", 8, struct.pack(">8I", 8000, 8000, 0, 0, 1, 1, 0, 0))), read_picture),
-        "picture: a PPM of 60,000 x 60,000": Bomb(put("x.ppm", b"P6 60000 60000 255\n"), read_picture),
-        "picture: a PPM of 8,000 x 8,000, in words": Bomb(put("x.ppm", b"P3 8000 8000 255\n" + b"1 " * 500_000), read_picture),
-        "picture: a TGA of 64 megapixels": Bomb(
-            put("x.tga", lambda: struct.pack("<BBBHHBHHHHBB", 0, 0, 11, 0, 0, 0, 0, 0, 8192, 7808, 8, 0) + b"\xff\0" * 500_000),
-            read_picture),
-        "picture: a BMP of 64 megapixels": Bomb(
-            put("x.bmp", lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 1078, 40, 8000, 8000, 1, 8, 1, 0, 0, 0, 256, 0)
-                + bytes(1024) + b"\x01\x02" * 500_000), read_picture),
-        # reports
-        "report: deep JSON": Bomb(lambda folder: place(report() | {"findings.json": deep}, folder), html.write),
-        "report: 3,000 findings": Bomb(findings_of(lambda said: said.update(findings=said["findings"] * 300)), html.write),
-        "report: 3,000 releases": Bomb(
-            findings_of(lambda said: said.update(releases=said["releases"] + [{"name": str(i), "role": "method"} for i in range(3000)])), html.write),
-        "report: 300 private labels and as many uses": Bomb(
-            findings_of(lambda said: said["data"].update(private=[str(i) for i in range(300)], utility=[f"u{i}" for i in range(300)])), html.write),
-        "report: a picture named 4,000 times": Bomb(_many_pictures, html.write),
-        "report: a picture of 4 GiB": Bomb(_sparse_picture, html.write),
-        "report: curves named 4,000 times": Bomb(
-            findings_of(lambda said: said.update(curves=said["curves"] * 4000)), html.write),
-        # what is no file
-        "pipe: a report's picture": Bomb(instead("pictures/a.png", None, lambda made: report()), html.write),
-        "pipe: a report's curves": Bomb(instead("curves/a.parquet", None, lambda made: report()), html.write),
-        "pipe: findings": Bomb(instead("findings.json", None, lambda made: report()), html.write),
-        "pipe: labels": Bomb(instead("x.csv", None, lambda made: {}), read_table),
-        "pipe: landmarks": Bomb(instead("x.csv", None, lambda made: {}), lambda folder: read_landmarks(folder / "x.csv")),
-        "pipe: vectors": Bomb(instead("x.npz", None, lambda made: {}), read_vector_file),
-        "pipe: a network": Bomb(instead("x.onnx", None, lambda made: {}), read_network),
-        "pipe: weights": Bomb(instead("x.pth", None, lambda made: {}), read_weights),
-        "pipe: a checkpoint": Bomb(instead("x.checkpoint", None, lambda made: {}), begin_run),
-        "pipe: a picture": Bomb(instead("in/a/b.png", None, lambda made: {"in/a/c.png": picture("PNG")}), packed("folder")),
-    }  # fmt: skip
-    for what, other in (("pipe", None), ("zeros", "/dev/zero"), ("loop", "loop")):
-        for path in ("r/release.json", "r/weights.safetensors", "r.key", "r.fitted"):
-            found[f"{what}: {path}"] = Bomb(
-                instead(
-                    path,
-                    other if other != "loop" else Path(path).name,
-                    lambda made: releases(made, ["template"])["template"],
-                ),
-                read_release,
-            )
-        for name in ("pack.json", "labels.parquet", "vectors.npy", "checked.json"):
-            found[f"{what}: p/{name}"] = Bomb(
-                instead(f"p/{name}", other if other != "loop" else name,
-                        lambda made: {f"p/{n}": data for n, data in packs(made)["vectors"].items()}), read_pack,
-            )  # fmt: skip
-    found |= {
-        "zeros: labels": Bomb(instead("x.csv", "/dev/zero", lambda made: {}), read_table),
-        "zeros: vectors": Bomb(instead("x.npy", "/dev/zero", lambda made: {}), read_vector_file),
-        "zeros: a network": Bomb(instead("x.onnx", "/dev/zero", lambda made: {}), read_network),
-        "zeros: weights": Bomb(instead("x.pth", "/dev/zero", lambda made: {}), read_weights),
-        "zeros: findings": Bomb(instead("findings.json", "/dev/zero", lambda made: report()), html.write),
-        "loop: labels": Bomb(instead("x.csv", "x.csv", lambda made: {}), read_table),
-        "loop: a picture": Bomb(instead("in/a/b.png", "b.png", lambda made: {"in/a/c.png": picture("PNG")}), packed("folder")),
-        "loop: a report's picture": Bomb(instead("pictures/a.png", "a.png", lambda made: report()), html.write),
-    }  # fmt: skip
-    return found
-
-
-def _claim_rows(folder: Path, n: int) -> None:
-    (folder / "vectors.npy").write_bytes(npy_head("<f4", (n, 4)) + bytes(999))
-    said = json.loads((folder / "pack.json").read_text())
-    (folder / "pack.json").write_text(json.dumps(said | {"shape": [n, 4]}, indent=1))
-
-
-def _claiming_weights(folder: Path) -> None:
-    before = releases(folder / "made", ["leace"])["leace"]
-    head = json.dumps({"encoder.1.mean": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
-    files = before | {"r/weights.safetensors": len(head).to_bytes(8, "little") + head}
-    mend_release(before, files)
-    place(files, folder)
-
-
-def _many_pictures(folder: Path) -> None:
-    files = report()
-    said = json.loads(files["findings.json"])
-    said["pictures"] *= 4000
-    noise = png_of(64, 0, 8, 1) + bytes(900_000)
-    place(files | {"findings.json": json.dumps(said).encode(), "pictures/a.png": noise}, folder)
+def curves_of(steps: Sequence[int], words: Sequence[str]) -> bytes:
+    """Losses of stages and players of these names."""
+    return parquet_of({"step": steps, "stage": words, "player": words, "loss": np.zeros(len(steps))})
 
 
 def _sparse_picture(folder: Path) -> None:
