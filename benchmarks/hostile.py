@@ -53,7 +53,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, features
 
 import veil
 from veil import pipeline
@@ -67,7 +67,7 @@ from veil.data.vectors import open_vectors
 from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Player, Run, left_by
 from veil.errors import InputError
-from veil.fitted import Fitted
+from veil.fitted import Fitted, underneath
 from veil.methods import METHODS, baselines
 from veil.nets import load_torchvision
 from veil.release import Contract, Release, _card_check
@@ -354,7 +354,7 @@ class Harness:
         self, one: Callable[[int, Path, Path], Outcome], start: int, stop: int, send: int, log: Path, said: Path
     ) -> None:
         """In a process of its own: inputs one after another, and a line for each."""
-        os.fsync = lambda handle: None  # nothing here need outlive the power
+        os.fsync = lambda fd: None  # nothing here need outlive the power
         heard = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(heard, 1)
         os.dup2(heard, 2)
@@ -481,11 +481,12 @@ class _Raw(str):
 
 
 HOSTILE: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 0.5, -0.0, 2**31, 2**63, 2**64, 10**23, 10**400, -(10**400), 1e308, 5e-324, "", "x",
-    "\ud800", "a\nb", "\x1b[2J", "\u202e", "../../x", "/etc/passwd", "x" * 70_000, [], {}, [None], [0, 0], [True, 4],
-    [-1, 4], [30_000, 30_000], [2**40], [0.5, 0.5], ["x"], [[]], [[1]], [{}], {"a": 1}, {"": {}}, {"x": []},
-    _Raw("1e400"), _Raw("-1e400"), _Raw("NaN"), _Raw("Infinity"), _Raw("1E5"), _Raw("1.0"), _Raw("9" * 5000),
-    _Raw("[" * 3000 + "]" * 3000), _Raw("[" * 100_000), _Raw('{"a":' * 900 + "1" + "}" * 900),
+    None, True, False, 0, -1, 1, 2, 0.5, -0.0, 2**31, 2**63, 2**64, 10**23, 10**400, -(10**400), 1e308, 5e-324, "",
+    "x", "\ud800", "a\nb", "\x1b[2J", "\u202e", "../../x", "/etc/passwd", "pictures/..", "curves/\0", "x" * 70_000,
+    [], {}, [None], [0, 0], [True, 4], [-1, 4], [30_000, 30_000], [2**40], [0.5, 0.5], ["x"], [[]], [[1]], [{}],
+    {"a": 1}, {"": {}}, {"x": []}, _Raw("1e400"), _Raw("-1e400"), _Raw("NaN"), _Raw("Infinity"), _Raw("1E5"),
+    _Raw("1.0"), _Raw("9" * 5000), _Raw("[" * 3000 + "]" * 3000), _Raw("[" * 100_000),
+    _Raw('{"a":' * 900 + "1" + "}" * 900),
 )  # fmt: skip
 """Values that stand where others are meant to."""
 
@@ -965,7 +966,15 @@ def as_text(rng: random.Random, data: bytes, pool: Pool) -> bytes:
             lines = text.split("\n")
             i = rng.randrange(len(lines))
             line = lines[i]
-            others = ([], [line] * 2, [line, ""], [f"{line},{line}"], lines[i : i + 2][::-1], [line * 50], [lines[0]])
+            others: Sequence[list[str]] = (
+                [],
+                [line] * 2,
+                [line, ""],
+                [f"{line},{line}"],
+                lines[i : i + 2][::-1],
+                [line * 50],
+                [lines[0]],
+            )
             lines[i : i + 1] = rng.choice(others)
             text = "\n".join(lines)
         elif how == 8:
@@ -1005,7 +1014,7 @@ def as_onnx(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     repeated = hasattr(getattr(message, kind.name), "append") or hasattr(getattr(message, kind.name), "add")
     if kind.cpp_type not in values or rng.random() < 0.2:
         message.ClearField(kind.name)
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
     value = rng.choice(values[kind.cpp_type])
     if isinstance(value, bytes) and kind.type != kind.TYPE_BYTES:
         value = value.decode("latin-1")
@@ -1014,7 +1023,7 @@ def as_onnx(rng: random.Random, data: bytes, pool: Pool) -> bytes:
         inner[rng.randrange(len(inner))] = value
     else:
         setattr(message, kind.name, value)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 FORMATS: Mapping[str, Sequence[Mutator]] = {
@@ -1104,7 +1113,7 @@ def pictures() -> dict[str, list[bytes]]:
             picture("TIFF", exif=exif, save_all=True, append_images=more),
         ],
         "gif": [picture("GIF"), picture("GIF", save_all=True, append_images=more)],
-        "avif": [picture("AVIF"), picture("AVIF", exif=exif)] if decode._AVIF else [],
+        "avif": [picture("AVIF"), picture("AVIF", exif=exif)] if features.check("avif") else [],
         "jp2": [picture("JPEG2000"), picture("JPEG2000", mode="L", no_jp2=True), picture("JPEG2000", tile_size=(8, 8))],
         "ppm": [
             picture("PPM"),
@@ -1132,7 +1141,13 @@ def rows(n: int = 24, d: int = 4) -> dict[str, Any]:
 
 
 ROWS = rows()
-EYES = {"path": ["a", "b"], "left_eye_x": [1, 2], "left_eye_y": [5, 6], "right_eye_x": [9, 8], "right_eye_y": [5, 6]}
+EYES: Mapping[str, Sequence[Any]] = {
+    "path": ["a", "b"],
+    "left_eye_x": [1, 2],
+    "left_eye_y": [5, 6],
+    "right_eye_x": [9, 8],
+    "right_eye_y": [5, 6],
+}
 
 
 def csv_of(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -1461,10 +1476,25 @@ def read_release(folder: Path) -> None:
     contract.check_framing(pack, "x")
     if release.fitted is not None and not release.fitted.problem:
         release.fitted.has_rows(x, np.arange(2)), release.fitted.has_people(["a"])
-    pipeline._described(pipeline.Entry(name="r", release=release))
+    underneath(release)
+    entry = pipeline.Entry(name="A", release=release)
+    pipeline._overlap(entry, Pack.from_arrays(ROWS["x"], {"gender": ROWS["gender"], "identity": ROWS["identity"]}),
+                      ["gender"], ["attack"])  # fmt: skip
+    said = json.loads(report()["findings.json"])
+    findings.write(folder / "audit", said | {"releases": [said["releases"][0], pipeline._described(entry)]})
     if vectors:
         np.savez(folder / "x.npz", vectors=x)
         apply(release, folder / "x.npz", folder / "y.npz", remark=lambda kind, words: None)
+
+
+def read_earlier(folder: Path) -> None:
+    """An audit takes the place of another."""
+    place(report(), folder / "staged")
+    pipeline._publish(folder / "staged", folder)
+
+
+def redraw(folder: Path) -> None:
+    apply(Release.load(folder / "r"), folder / "in", folder / "out", images=True, remark=lambda kind, words: None)
 
 
 def read_key(folder: Path) -> None:
@@ -1512,7 +1542,7 @@ def interrupted(folder: Path) -> Files:
     if not pid:
         from veil import apply as module
 
-        module.join = lambda *_, **__: os._exit(0)  # type: ignore[assignment,attr-defined]
+        module.join = lambda *_, **__: os._exit(0)  # type: ignore[attr-defined]
         try:
             resume_apply(work, resume=False)
         finally:
@@ -1558,7 +1588,7 @@ def layouts() -> dict[str, Reader]:
 
     photos = {name.replace(".jpg", ".png"): picture("PNG", (_SIDE, _SIDE)) for name in names}
     words = {"path": [*photos], "gender": ["m", "f"] * 4, "identity": [name[:2] for name in photos]}
-    eyes = {
+    eyes: Mapping[str, Sequence[Any]] = {
         "path": [*photos],
         "left_eye_x": [4] * 8,
         "left_eye_y": [5] * 8,
@@ -1645,7 +1675,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         f"labels, {ending}": Reader(seeds=[{f"x.{ending}": data} for data in some], read=read_labels)
         for ending, some in labels().items()
     }
-    hide = {"path": ["a", "b"], "hide": ["gender;age", ""]}
+    hide: Mapping[str, Sequence[Any]] = {"path": ["a", "b"], "hide": ["gender;age", ""]}
     found |= {
         "landmarks, csv": Reader(seeds=[{"x.csv": csv_of(EYES)}], read=read_eyes),
         "choices, csv": Reader(
@@ -1678,6 +1708,15 @@ def readers(folder: Path) -> dict[str, Reader]:
     found |= {
         "key": Reader(seeds=[releases_made["template"]], read=read_key, targets=("r.key",), share=0.3),
         "report": Reader(seeds=[report()], read=html.write, share=0.2),
+        "earlier audit": Reader(seeds=[report()], read=read_earlier, targets=("findings.json",), share=0.5),
+        "pictures, redrawn": Reader(
+            seeds=[
+                releases_made["mi"] | {f"in/{ending}.{ending}": some[0] for ending, some in pictures().items() if some}
+            ],
+            read=redraw,
+            targets=("in/",),
+            share=0.1,
+        ),
         "curves": Reader(
             seeds=[{"x.parquet": report()["curves/a.parquet"]}],
             read=lambda folder: pipeline.read_curves(folder / "x.parquet"),
@@ -1737,7 +1776,7 @@ def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
     yield (
         read_eyes,
         {
-            "landmarks: a number of 10^6 digits": a_file("x.csv", csv_of(EYES | {"left_eye_x": [1, "9" * 10**6]})),
+            "landmarks: a number of 10^6 digits": a_file("x.csv", csv_of({**EYES, "left_eye_x": [1, "9" * 10**6]})),
             **in_place_of(("x.csv",), lambda made: {}, what="landmarks"),
         },
     )

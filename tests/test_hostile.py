@@ -25,7 +25,7 @@ READERS = (
     "folder, pictures", "folder, labels", "landmarks", "embeddings", "pack, images", "pack, vectors", "pack, applied",
     *(f"release, {method}" for method in
       ("template", "leace", "random", "substitution", "aia", "mi", "san", "inversion")), "key", "report", "curves",
-    "weights", "checkpoint", "parts", "onnx",
+    "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
 )  # fmt: skip
 BOMBS = (
     "pack: vectors of 2^40 rows", "pack: deep JSON", "labels: a quote that never ends", "vectors: an npy of 2^40 rows",
