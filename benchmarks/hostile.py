@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import copy
 import faulthandler
 import functools
 import gzip
@@ -27,6 +28,7 @@ import hashlib
 import io
 import json
 import math
+import operator
 import os
 import random
 import re
@@ -491,23 +493,22 @@ HOSTILE: tuple[Any, ...] = (
 """Values that stand where others are meant to."""
 
 
-def _nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from _nodes(inner, (*path, key))
+def _way(rng: random.Random, tree: Any) -> list[Any]:
+    """The keys that lead to some value inside another; at each level one is as likely as the others."""
+    way: list[Any] = []
+    while isinstance(tree, dict | list) and tree and (not way or rng.random() < 0.85):
+        way.append(rng.choice([*tree] if isinstance(tree, dict) else range(len(tree))))
+        tree = tree[way[-1]]
+    return way
 
 
 def in_tree(rng: random.Random, tree: Any, hostile: Sequence[Any] = HOSTILE) -> Any:
     """A value with one inside it replaced, removed, renamed, wrapped, doubled, or exchanged with another."""
-    # Of long lists of the same one is as good as another, and they must not hide what stands there once.
-    nodes = [path for path in _nodes(tree) if all(not isinstance(key, int) or key < 6 for key in path)]
-    path = rng.choice(nodes)
-    if not path:
+    way = _way(rng, tree)
+    if not way or rng.random() < 0.02:
         return rng.choice(hostile)
-    parent = tree
-    for key in path[:-1]:
-        parent = parent[key]
-    key, how = path[-1], rng.choice(("replace",) * 6 + ("type", "type", "remove", "rename", "wrap", "double", "other"))
+    parent = functools.reduce(operator.getitem, way[:-1], tree)
+    key, how = way[-1], rng.choice(("replace",) * 6 + ("type", "type", "remove", "rename", "wrap", "double", "other"))
     if how == "replace":
         parent[key] = rng.choice(hostile)
     elif how == "type":
@@ -521,10 +522,7 @@ def in_tree(rng: random.Random, tree: Any, hostile: Sequence[Any] = HOSTILE) -> 
     elif how == "double" and isinstance(parent, list):
         parent[key:key] = [parent[key]] * rng.choice((1, 2, 1000))
     else:
-        other = tree
-        for step in rng.choice(nodes):
-            other = other[step]
-        parent[key] = json.loads(json.dumps(other))
+        parent[key] = copy.deepcopy(functools.reduce(operator.getitem, _way(rng, tree), tree))
     return tree
 
 
