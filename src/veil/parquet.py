@@ -19,7 +19,7 @@ from veil.errors import InputError
 from veil.foreign import MOST_LETTERS, most_unpacked, one_line, opened
 
 FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 24, 16
-"""Rows, and values of one column's lists in a group of rows, that a file of any size may have.
+"""Rows, and values of rows that are read at a time, that a file of any size may have.
 
 Beyond that each byte of it may stand for one row, and :data:`LISTED` values: real rows differ, names and vectors more
 than anything.
@@ -84,19 +84,20 @@ def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
         raise InputError(f"{path}: must unpack to at most {most:,} bytes from {size:,}, got {unpacked:,}")
 
 
-def check_lists(path: Path, file: pq.ParquetFile, column: str) -> None:
-    """Raises InputError for a column of lists with more values in a group of rows than a file of its size may have."""
+def check_lists(path: Path, file: pq.ParquetFile, column: str, rows: int) -> None:
+    """Raises InputError for a column of lists that has more values than a file of its size may, in so many rows."""
     about = file.metadata
     most = FREE_VALUES + LISTED * path.stat().st_size
+    seen = values = 0
     for i in range(about.num_row_groups):
         group = about.row_group(i)
-        for j in range(group.num_columns):
-            chunk = group.column(j)
-            if chunk.path_in_schema.split(".", 1)[0] == column and chunk.num_values > most:
-                raise InputError(
-                    f"{path}: column {column} must have at most {most:,} values in a group of rows, got "
-                    f"{chunk.num_values:,}"
-                )
+        chunks = (group.column(j) for j in range(group.num_columns))
+        values += sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.split(".", 1)[0] == column)
+        if values > most:
+            raise InputError(f"{path}: {rows:,} rows of {column} must have at most {most:,} values, got {values:,}")
+        seen += group.num_rows
+        if seen >= rows:
+            seen = values = 0
 
 
 def check_expanded(path: Path, what: str, letters: int) -> None:

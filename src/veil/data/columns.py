@@ -164,7 +164,8 @@ def sorted_out(
     unfit = {name for name in present if not can_name(columns[name])}
     unfit |= {name for name in columns if name.startswith("__index_level_")}  # pandas' own numbers of rows
     others = [name for name, kind in columns.items() if name != key and name not in unfit and can_label(kind)]
-    rest: list[tuple[str, Kind]] = [(name, kind) for name, kind in columns.items() if name not in (key, *others)]
+    taken = {key, *others}
+    rest: list[tuple[str, Kind]] = [(name, kind) for name, kind in columns.items() if name not in taken]
     return key, others, rest
 
 

@@ -294,7 +294,8 @@ def _vector_columns(
     missing = [name for name in wanted.dimensions if name not in there]
     if wanted.column is not None:
         missing = [name for name in wanted.dimensions if there.get(name) not in chosen]
-    foreign = [name for name in chosen if name not in dimensions]
+    wanted_names = set(dimensions)
+    foreign = [name for name in chosen if name not in wanted_names]
     if missing or foreign:
         said = [f"missing: {few(missing)}"] * bool(missing) + [f"none of them: {few(foreign)}"] * bool(foreign)
         raise InputError(
@@ -311,7 +312,8 @@ def _chosen(
     groups = {stem: names for stem, names in _numbered(floats).items() if len(names) > 1}
     if column is not None and column not in lists and "," in column:
         chosen = [name.strip() for name in column.split(",")]
-        if strange := [name for name in chosen if chosen.count(name) > 1 or name not in numbers]:
+        known = Counter(numbers)
+        if strange := [name for name, count in Counter(chosen).items() if count > 1 or name not in known]:
             raise InputError(
                 f"{path}: columns {column}: each must be one of numbers, named once ({few(list(numbers)) or 'none'}), "
                 f"got {strange[0]!r}"
@@ -368,9 +370,10 @@ def _open_parquet(path: Path, wanted: _Wanted) -> VectorFile:
         )
         lists = _is_list(schema.field(chosen[0]).type)
         if lists:
-            check_lists(path, file, chosen[0])
+            check_lists(path, file, chosen[0], BATCH)
         width = _common_length(file, chosen[0]) if lists else len(chosen)
-    key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in chosen})
+    taken = set(chosen)
+    key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in taken})
     return VectorFile(
         path=path, form="list" if lists else "columns", n=n, width=width, key=key, others=tuple(others),
         aside=tuple(aside), dimensions=_dimensions(chosen, lists), _reader=_Parquet(path, chosen),
@@ -476,7 +479,8 @@ def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
     for group in _numbered(numbers).values():  # one of them may happen to hold whole numbers only
         if len(group) > 1 and fractions & set(group):
             fractions |= set(group)
-    lists = [name for name in filled if name not in numbers and _are_lists(filled[name])]
+    known = set(numbers)
+    lists = [name for name in filled if name not in known and _are_lists(filled[name])]
     try:
         chosen = _vector_columns(
             path,
@@ -492,8 +496,9 @@ def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
         raise InputError(f"{path}: lists in column {short} were cut short (...) when they were written") from None
     one = chosen[0] in lists
     width = _csv_width(filled[chosen[0]]) if one else len(chosen)
-    found: dict[str, Kind] = {name: pa.string() for name in file.header if name and name not in chosen}
-    found |= dict.fromkeys((name for name in lists if name not in chosen), "lists")
+    taken = set(chosen)
+    found: dict[str, Kind] = {name: pa.string() for name in file.header if name and name not in taken}
+    found |= dict.fromkeys((name for name in lists if name not in taken), "lists")
     key, others, aside = wanted.sorted_out(path, found)
     aside += [("", "text")] if "" in file.header else []
     return VectorFile(

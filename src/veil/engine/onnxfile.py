@@ -7,6 +7,7 @@ outputs the first counts. Only its answers are at hand, no gradient.
 from __future__ import annotations
 
 import hashlib
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from veil.errors import InputError
 from veil.foreign import opened
 
 _BATCH = 64
+_SECONDS, _SECONDS_EACH = 5.0, 1.0  # that a batch may take, and more for each image
 
 
 class OnnxNetwork:
@@ -65,12 +67,21 @@ class OnnxNetwork:
         return _session(self.path, self.digest, self.threads)
 
     def _run(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        session = self._session()
+        from onnxruntime import RunOptions  # which is there where there is a session
+
+        options = RunOptions()
+        seconds = _SECONDS + _SECONDS_EACH * len(values)
+        clock = threading.Timer(seconds, setattr, (options, "terminate", True))  # a network may hold an endless loop
+        clock.daemon = True
+        clock.start()
         try:
-            out: NDArray[Any] = np.asarray(self._session().run(None, {self._input: values})[0])
-        except InputError:
-            raise
+            out: NDArray[Any] = np.asarray(session.run(None, {self._input: values}, options)[0])
         except Exception as error:  # whatever is wrong with a stranger's network ends here, in one line
-            raise InputError(f"{self.path}: cannot be run on images ({type(error).__name__})") from error
+            why = f"it took more than {seconds:g} s" if options.terminate else type(error).__name__
+            raise InputError(f"{self.path}: cannot be run on images ({why})") from error
+        finally:
+            clock.cancel()
         return out
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import operator
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -333,10 +334,12 @@ class Run:
         if self._restored is None:
             return
         try:
-            for player in players:
-                player.load_state_dict(self._restored["players"][player.name])
-            self._done = {str(name): operator.index(steps) for name, steps in self._restored["done"].items()}
-            self.curves = [(int(a), str(b), str(c), float(d)) for a, b, c, d in self._restored["curves"]]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of PyTorch, for what it can hardly use
+                for player in players:
+                    player.load_state_dict(self._restored["players"][player.name])
+                self._done = {str(name): operator.index(steps) for name, steps in self._restored["done"].items()}
+                self.curves = [(int(a), str(b), str(c), float(d)) for a, b, c, d in self._restored["curves"]]
         except Exception as error:  # whatever is wrong with the file ends here, in one line
             said = one_line(error)
             raise InputError(f"{self._checkpoint}: does not hold this run's state ({said}); remove it") from error

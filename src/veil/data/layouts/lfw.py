@@ -32,6 +32,7 @@ from veil.foreign import most_unpacked, one_line, opened
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
 ARCHIVES = (".tar", ".tgz", ".tar.gz")
 STANDARD_COUNT = 13_233
+_FREE_MEMBERS, _MEMBER = 1 << 16, 64  # of an archive of any size, and bytes of it for each one more
 LISTS = ("male_names.txt", "female_names.txt", "smile_labels.txt", "pairs.txt")
 
 
@@ -118,9 +119,12 @@ def _from_archive(archive: Path) -> Iterator[Item]:
             whole: Any = _Unpacked(archive, file)  # tarfile asks for no more than read
             # It is not closed, as it would then be read on to its end.
             tar = tarfile.open(fileobj=whole, mode="r|")  # noqa: SIM115
-            for member in tar:
-                if member.size > most_unpacked(os.fstat(file.fileno()).st_size):  # which would be read to pass it over
+            size = os.fstat(file.fileno()).st_size
+            for count, member in enumerate(tar, 1):
+                if member.size > most_unpacked(size):  # which would be read to pass it over
                     raise InputError(f"{archive}: {clean(member.name)!r} says that it has {member.size:,} bytes")
+                if count > _FREE_MEMBERS + size // _MEMBER:
+                    raise InputError(f"{archive}: must have at most {count - 1:,} members in {size:,} bytes, got more")
                 if member.isdir():
                     continue
                 name = clean(member.name)
