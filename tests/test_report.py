@@ -723,11 +723,11 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
         f["note"] = evil
         f["attacker"] = f["attacker"] + evil
     document["pictures"] += [{"file": evil, "title": evil, "caption": evil}]
-    document["curves"] += [{"file": evil, "release": evil}, {"file": "curves/aia.parquet", "release": evil}]
+    document["curves"] += [{"file": evil, "release": evil}, {"file": "curves/evil.parquet", "release": evil}]
     table = _training()
     names = pa.array([evil] * len(table))
     extras = place(tmp_path, document)
-    pq.write_table(table.set_column(1, "stage", names).set_column(2, "player", names), extras / "curves/aia.parquet")
+    pq.write_table(table.set_column(1, "stage", names).set_column(2, "player", names), extras / "curves/evil.parquet")
     got = Page(write(tmp_path).read_text(encoding="utf-8"))
     assert [tag for tag, _ in got.tags].count("script") == 3  # plotly, the figures, the drawing
     assert [tag for tag, _ in got.tags].count("img") == 1
