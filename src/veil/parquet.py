@@ -56,19 +56,42 @@ def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
         _check_size(path, first.metadata, size)
         if long := next((name for name in schema.names if len(name) > MOST_LETTERS), ""):
             raise InputError(f"{path}: names of columns have at most {MOST_LETTERS:,} letters, got {len(long):,}")
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        texts += [f"{f.name}.path" for f in schema if _has_path(f.type)]
-        found = pq.ParquetFile(
-            file, metadata=first.metadata, read_dictionary=texts, buffer_size=_BUFFER, pre_buffer=False
-        )
-        yield found, schema
+        texts = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
+        texts |= {f"{f.name}.path" for f in schema if _has_path(f.type)}
+        if plain := _undictionaried(first.metadata, texts):
+            _check_undictionaried(path, first, sorted(plain), size)
+        yield (
+            pq.ParquetFile(
+                file, metadata=first.metadata, read_dictionary=sorted(texts - plain), buffer_size=_BUFFER,
+                pre_buffer=False,
+            ),
+            schema,
+        )  # fmt: skip
 
 
 _BUFFER = 1 << 18
+_DELTA = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
+_AT_ONCE = 64  # rows, each of which may be as long as the file
 
 
 def _has_path(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
+
+
+def _undictionaried(about: pq.FileMetaData, texts: set[str]) -> set[str]:
+    """Columns of text of which Arrow reads no dictionaries: written as what each shares with the one before, say."""
+    places = {j: path for j in range(about.num_columns) if (path := about.schema.column(j).path) in texts}
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    return {path for j, path in places.items() if any(_DELTA & {*group.column(j).encodings} for group in groups)}
+
+
+def _check_undictionaried(path: Path, file: pq.ParquetFile, columns: list[str], size: int) -> None:
+    """Raises InputError where such columns are longer than a file of its size may unpack to; they are read once."""
+    unpacked = 0
+    for batch in file.iter_batches(_AT_ONCE, columns=columns):
+        unpacked += batch.nbytes
+        if unpacked > (most := most_unpacked(size)):
+            raise InputError(f"{path}: must unpack to at most {most:,} bytes from {size:,}, got more")
 
 
 def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
