@@ -100,7 +100,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _process(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", "from veil.cli import main; main()", *map(str, arguments)],
+    return subprocess.run([sys.executable, "-m", "veil", *map(str, arguments)],
                           capture_output=True, text=True, check=False, **kwargs)  # fmt: skip
 
 
@@ -1101,7 +1101,7 @@ def test_bars_show_the_time_that_is_left_on_a_narrow_terminal(people: Path, tmp_
 
     main, terminal = pty.openpty()
     words = ["fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT]
-    run = [sys.executable, "-c", "from veil.cli import main; main()", *map(str, words)]
+    run = [sys.executable, "-m", "veil", *map(str, words)]
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
     with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=terminal) as process:
         os.close(terminal)
@@ -1295,7 +1295,7 @@ def test_an_audit_that_is_killed_takes_its_workers_with_it(tmp_path: Path, peopl
     mark = f"VEIL_TEST={secrets.token_hex(8)}"
     name, _, value = mark.partition("=")
     audit = ("audit", people, tmp_path / "a", "--private", "gender", "--effort", "quick", "--jobs", "2", "--quiet")
-    code = [sys.executable, "-c", "from veil.cli import main; main()", *map(str, audit)]
+    code = [sys.executable, "-m", "veil", *map(str, audit)]
     with subprocess.Popen(code, env={**os.environ, name: value}) as parent:
         until = time.monotonic() + 120
         while len(_marked(mark)) < 4 and time.monotonic() < until:  # itself, two workers and who looks after them

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,8 +51,10 @@ def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
     """
     with reading(path), opened(path) as file:
         size = os.fstat(file.fileno()).st_size
+        source = _source(path, file.fileno())
         # Buffered, because groups of rows are else read whole; not mapped, as mapped pages count as memory in use.
-        first = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+        options: dict[str, Any] = {"buffer_size": 1 << 18, "pre_buffer": False}
+        first = pq.ParquetFile(source, **options)
         schema = first.schema_arrow
         _check_size(path, first.metadata, size)
         if long := next((name for name in schema.names if len(name) > MOST_LETTERS), ""):
@@ -60,16 +63,21 @@ def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
         texts |= {f"{f.name}.path" for f in schema if _has_path(f.type)}
         if plain := _undictionaried(first.metadata, texts):
             _check_undictionaried(path, first, sorted(plain), size)
-        yield (
-            pq.ParquetFile(
-                file, metadata=first.metadata, read_dictionary=sorted(texts - plain), buffer_size=_BUFFER,
-                pre_buffer=False,
-            ),
-            schema,
-        )  # fmt: skip
+        yield pq.ParquetFile(source, metadata=first.metadata, read_dictionary=sorted(texts - plain), **options), schema
 
 
-_BUFFER = 1 << 18
+def _source(path: Path, handle: int) -> str:
+    """What Arrow opens by itself.
+
+    Of a file that Python opened, threads of Arrow's would read with Python's lock, and end the process where they take
+    it while that ends. Names that are no UTF-8, which Arrow opens no file by, there are on systems with ``/dev/fd``.
+    """
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{handle}"
+
+
 _DELTA = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 _AT_ONCE = 64  # rows, each of which may be as long as the file
 

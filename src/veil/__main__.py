@@ -1,0 +1,7 @@
+"""``python -m veil``: the command line."""
+
+from __future__ import annotations
+
+from veil.cli import main
+
+main()
