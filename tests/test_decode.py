@@ -482,7 +482,7 @@ def jpeg2000(width: int, height: int) -> bytes:
 def test_bombs_are_refused_by_their_header(bomb):
     tracemalloc.start()
     try:
-        with pytest.raises(DecodeError, match=r"\d+ x \d+ pixels; of [\d,]+ bytes at most 17 million"):
+        with pytest.raises(DecodeError, match=r"\d+ x \d+ pixels; at most 64 million"):
             decode.decode(bomb, 64, 1)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

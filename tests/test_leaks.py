@@ -22,9 +22,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from conftest import vectors_pack
+from conftest import brightness_file, onnx_file, vectors_pack
 from veil import cli, pipeline
-from veil.audit import run
+from veil.audit import inversion, run
 from veil.data import build
 from veil.data.csvfile import cell
 from veil.data.pack import Pack, nameless
@@ -180,6 +180,17 @@ def test_nothing_written_names_folders_people_files_or_keys(
         )
         told.append(veil("report", "alone"))
     else:
+        monkeypatch.setattr(inversion, "_STEPS", dict.fromkeys(inversion._STEPS, (2, 2, 2)))
+        monkeypatch.setattr(inversion, "_STEPS_PERCEPTUAL", 2)
+        nets = Path("qguestlist-nets")
+        nets.mkdir()
+        brightness_file(nets / "judge.onnx")
+        onnx_file(nets / "matcher.onnx", ("Flatten", (), {}), shape=["B", 1, 8, 8])
+        inputs |= {*nets.iterdir()}
+        told.append(veil("audit", "album", "redrawn-found", "--private", "gender", "--release", "redrawn",
+                         "--classifier", f"gender={nets / 'judge.onnx'}", "--matcher", nets / "matcher.onnx",
+                         "--inversion", "--effort", "quick", "--jobs", 1))  # fmt: skip
+        told.append(veil("report", "redrawn-found"))
         monkeypatch.setattr(pipeline, "DEMO_ROWS", pipeline.DEMO_ROWS[:2])
         for name, value in (("PEOPLE", 60), ("IMAGES", 3), ("SIZE", 32)):
             monkeypatch.setattr(pipeline, f"DEMO_{name}", value)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from veil.errors import InputError
 from veil.foreign import MOST_LETTERS, most_unpacked, one_line, opened
 
-FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 24, 16
+FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 25, 16
 """Rows, and values of rows that are read at a time, that a file of any size may have.
 
 Beyond that each byte of it may stand for one row, and :data:`LISTED` values: real rows differ, names and vectors more
@@ -116,7 +116,10 @@ def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
 
 
 def check_lists(path: Path, file: pq.ParquetFile, column: str, rows: int) -> None:
-    """Raises InputError for a column of lists that has more values than a file of its size may, in so many rows."""
+    """Raises InputError for a column of lists with more values than a file of its size may have among so many rows.
+
+    All lists of a group of rows may be those of a few of them.
+    """
     about = file.metadata
     most = FREE_VALUES + LISTED * path.stat().st_size
     seen = values = 0
@@ -124,9 +127,12 @@ def check_lists(path: Path, file: pq.ParquetFile, column: str, rows: int) -> Non
         group = about.row_group(i)
         chunks = (group.column(j) for j in range(group.num_columns))
         values += sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.split(".", 1)[0] == column)
-        if values > most:
-            raise InputError(f"{path}: {rows:,} rows of {column} must have at most {most:,} values, got {values:,}")
         seen += group.num_rows
+        if values > most:
+            raise InputError(
+                f"{path}: {column} must have at most {most:,} values in groups of rows that are read at a time, got "
+                f"{values:,} in {seen:,} rows; write smaller groups"
+            )
         if seen >= rows:
             seen = values = 0
 

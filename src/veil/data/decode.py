@@ -109,9 +109,8 @@ class Eyes:
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
-FREE_PIXELS, PIXELS_A_BYTE = 1 << 24, 16
-"""Pixels that a file of any size may have, and how many more for each of its bytes."""
-_MOST_SCANNED = 500_000_000  # pixels, in all scans of a JPEG of many
+_SMALL, _MOST_IN_SMALL = 1 << 20, 28_000_000  # bytes of a file, and pixels in a smaller one of a format that is dear
+_FEW_SCANS, _MOST_SCANNED = 16, 500_000_000  # scans that any JPEG may have, and pixels in all scans of one of more
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
     ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm",
@@ -296,17 +295,28 @@ def _check_bytes(n: int) -> None:
         raise DecodeError("empty")
 
 
-def _check_pixels(width: int, height: int, size: int) -> None:
-    """Whether so many pixels may be decoded from so many bytes: a few can stand for any number, of one colour."""
-    most = min(MAX_PIXELS, FREE_PIXELS + PIXELS_A_BYTE * size)
-    if width < 1 or height < 1 or width * height > most or max(width, height) > MAX_SIDE:
-        raise DecodeError(f"{width} x {height} pixels; of {size:,} bytes at most {most / 1e6:.0f} million are decoded")
+def _check_pixels(width: int, height: int) -> None:
+    if width < 1 or height < 1 or width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise DecodeError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
+
+
+def _check_dear(data: bytes, width: int, height: int) -> None:
+    """Refuses what few bytes would cost where decoders take 16 bytes for each pixel."""
+    if len(data) < _SMALL and width * height > _MOST_IN_SMALL:
+        most = f"at most {_MOST_IN_SMALL // 10**6} million are decoded from less than {_SMALL // 2**20} MiB"
+        raise DecodeError(f"{width} x {height} pixels; {most} of this format")
 
 
 def _check_scans(data: bytes, pixels: int) -> None:
     """Refuses a JPEG that is drawn over and over: each of its scans may take as long as a picture."""
-    scans = data.count(b"\xff\xda")
-    if scans > 16 and scans * pixels > _MOST_SCANNED:
+    if data.count(_SCAN) <= _FEW_SCANS:
+        return
+    scans, place = 0, 2
+    while (found := _MARKER.search(data, place)) is not None and found[0] != _END:
+        place = found.end()
+        scans += found[0] == _SCAN
+        place += int.from_bytes(data[place : place + 2], "big")  # the marker's own segment, a preview in it, say
+    if scans > _FEW_SCANS and scans * pixels > _MOST_SCANNED:
         raise DecodeError(f"{scans} scans of {pixels:,} pixels; at most {_MOST_SCANNED:,} pixels are drawn")
 
 
@@ -346,7 +356,8 @@ class _Upright(NamedTuple):
     top: float = 0.0
 
 
-_JPEG, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_JPEG, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not of what is drawn: stuffing, restarts, padding
 _STRAY = 1024  # bytes that may stand before a JPEG: lines of a transfer, say
 
 
@@ -367,7 +378,7 @@ def _jpeg_header(data: bytes) -> tuple[bytes, int, int, str]:
     except ValueError:
         data = _tidied(data)
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(width, height, len(data))
+    _check_pixels(width, height)
     _check_scans(data, width * height)
     return data, width, height, space
 
@@ -431,7 +442,7 @@ def _jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | Non
         # libjpeg-turbo does not convert print colours; Pillow does, and knows Adobe's inverted ones. But Pillow misses
         # pixels where only the end marker is missing, and with it none that are: whether they are there is asked first.
         _jpeg_pixels(data, "CMYK", 1, 1)
-        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END)), len(data)), channels)
+        image = _to_mode(_load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END))), channels)
         return _Upright(_upright(image, turn), wide, high)
     scale = min(1.0, size / side)
     array = _jpeg_pixels(data, "GRAY" if channels == 1 else "RGB", math.ceil(height * scale), math.ceil(width * scale))
@@ -464,7 +475,7 @@ def _other(data: bytes, channels: int) -> Image.Image:
     """The upright image in any other format."""
 
     def read(data: bytes) -> Image.Image:
-        image = _load(_open(data), len(data))
+        image = _load(_open(data))
         # Pillow turns TIFFs upright when it loads them and drops the tag.
         return _upright(_to_mode(image, channels), _said(image))
 
@@ -563,21 +574,23 @@ def _open(data: bytes) -> ImageFile:
     # The classes are called rather than Image.open: its own limit on pixels is another one, and partly only a warning.
     form = _format(data)
     if form == "WEBP":
-        # Pillow lets libwebp allocate the whole canvas when it opens the file.
-        _check_pixels(*_webp_size(data), len(data))
+        # Pillow lets libwebp allocate the whole canvas, several times over, when it opens the file.
+        _check_pixels(*_webp_size(data))
+        _check_dear(data, *_webp_size(data))
     elif form == "GIF":
         width, height = struct.unpack("<HH", data[6:10])
-        _check_pixels(width, height, len(data))
+        _check_pixels(width, height)
     elif form == "JPEG2000" and (place := data.find(b"\xff\x4f\xff\x51")) >= 0:
         right, bottom, left, top = struct.unpack(">4I", data[place + 8 : place + 24])
-        _check_pixels(right - left, bottom - top, len(data))  # what is decoded; a box around it may tell another size
+        _check_pixels(right - left, bottom - top)  # what is decoded; a box around it may tell another size
+        _check_dear(data, right - left, bottom - top)
     elif form == "AVIF" and not _AVIF:
         raise DecodeError("AVIF, which this version of Pillow does not read")
     if not form:
         held = "HEIC or a like, not" if data[4:8] == b"ftyp" else "not"
         raise DecodeError(f"{held} a JPEG, {', '.join(list(_CLASSES)[:-1])} or {list(_CLASSES)[-1]} image")
     image: ImageFile = _CLASSES[form](io.BytesIO(data))
-    _check_pixels(*image.size, len(data))
+    _check_pixels(*image.size)
     return image
 
 
@@ -593,28 +606,40 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise DecodeError("cannot be decoded (no WebP header)")
 
 
-def _load(image: ImageFile, size: int) -> ImageFile:
-    _check_pixels(*image.size, size)
+def _load(image: ImageFile) -> ImageFile:
+    _check_pixels(*image.size)
     image.load()
     return image
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     """8-bit grey or RGB out of whatever a file may hold."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        image = Image.fromarray(_eight_bits(image))
-    elif image.mode in ("I", "F"):
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode in ("1", "L", "P", "RGB") and "transparency" not in image.info:
+        return image.convert(mode)
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not deep:
         raise DecodeError("samples of 32 bits, which have no fixed range")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 9 to 16 bits, which Pillow gives as it stands in the file, as 8 bits."""
-    values = np.asarray(image)  # of 16 bits, or 32 that hold no more
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    out = Image.new(mode, image.size)
+    rows = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, rows):  # a picture in four values of each pixel, twice, is more than it need be
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if deep:
+            part = Image.fromarray(_eight_bits(part, tags))
+        if part.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in part.info:
+            part = part.convert("RGBA")
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        out.paste(part.convert(mode), (0, top))
+    return out
+
+
+_AT_ONCE = 1 << 20  # pixels
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[np.uint8]:
+    """Grey of 9 to 16 bits, which Pillow gives as it stands in the file, as 8 bits; ``tags`` are those of a TIFF."""
+    values = np.asarray(image)
     bits = tags.get(Tag.BitsPerSample, (16,))
     shown: NDArray[np.uint8] = (values >> (max(bits) - 8)).clip(0, 255).astype(np.uint8)
     if tags.get(Tag.PhotometricInterpretation, 1) == 0:  # white is zero

@@ -693,7 +693,6 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
     odd: dict[str, Kind] = {}
     with opened(path) as whole, zipfile.ZipFile(whole) as archive:
         size = os.fstat(whole.fileno()).st_size
-        check_archive(path, archive)
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             if name == entry.filename:
@@ -714,6 +713,8 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
             f"to take (there are: {there})"
         )
     _check_filled(path, f"array {chosen}", headers[chosen])
+    with opened(path) as whole, zipfile.ZipFile(whole) as archive:
+        check_archive(path, archive, "" if headers[chosen].fortran else f"{chosen}.npy")
     n, width = headers[chosen].shape
     if n > FREE_ROWS + size:
         raise InputError(f"{path}: must have at most {FREE_ROWS + size:,} rows in {size:,} bytes, got {n:,}")
