@@ -88,7 +88,7 @@ def test_blank_lines_are_rows_where_only_their_order_tells_them(tmp_path: Path) 
         (b'a,b\n"x"y,2\n', "line 2: a cell must end with its closing quote, got '\"x\"y,2'"),
         (b'a,b\n"x \\"y\\"",2\n', "line 2: a cell must end with its closing quote"),
         (b'a,b\n1,2\n"x,2\n3,4\n', "line 3: a quote is left open"),
-        (b"a,b\n1,\xe9\n", "must be UTF-8 text, or UTF-16 with its mark"),
+        (b"a,b\n1,\xe9\n", "line 2: must be UTF-8 text, or UTF-16 with its mark"),
         (b"a,b\n1,\0\0\n", "must be text, got bytes that are 0"),
         (b"PK\x03\x04rest", "must be CSV, got an archive, or a workbook: save it as CSV"),
         (b"\xd0\xcf\x11\xe0rest", "must be CSV, got a workbook: save it as CSV"),

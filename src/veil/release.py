@@ -190,6 +190,12 @@ class Contract:
                 raise ValueError(f"contract.{name} must hold {self.k:,} values, got {shape}")
         if self.columns and (len(self.columns),) != self.shape:
             raise ValueError(f"contract.columns must name {self.shape} values, got {len(self.columns)}")
+        if self.draw and not self.support:
+            raise ValueError("contract.draw needs a support of finitely many values, got none")
+        if (self.asks or self.chooses) and not self.classes:
+            raise ValueError("contract.asks and contract.chooses need classes, got none")
+        if (self.noise or self.replace) and (self.support or self.image is not None):
+            raise ValueError("contract.noise and contract.replace are of vectors, got images or finitely many values")
         if not 1 <= (joint := math.prod(len(names) for names in self.classes.values())) <= MOST_JOINT:
             raise ValueError(f"contract.classes must make 1 to {MOST_JOINT:,} joint classes, got {joint:,}")
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from veil.data.columns import nfc, repeated
 from veil.errors import InputError, printable
-from veil.foreign import MOST_LETTERS, one_line
+from veil.foreign import MOST_LETTERS, one_line, opened
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t", "|")
@@ -191,9 +191,21 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot be read: must be UTF-8 text, or UTF-16 with its mark ({error})") from None
+        where = f"line {_undecodable(path)}" if error.encoding == "utf-8" else one_line(error)
+        raise InputError(f"{path}: {where}: must be UTF-8 text, or UTF-16 with its mark") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+def _undecodable(path: Path) -> int:
+    """The number of the first line that is no UTF-8."""
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _encoding(path: Path) -> str:

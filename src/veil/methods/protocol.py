@@ -14,6 +14,7 @@ from torch import nn
 from veil.data.pack import Pack, few
 from veil.engine import Run
 from veil.errors import InputError
+from veil.foreign import is_whole, shown
 from veil.release import MOST_JOINT, Contract, Release
 
 
@@ -109,7 +110,9 @@ class Method:
         for name, value in raw.items():
             text = hints[name] is str or get_origin(hints[name]) is Literal
             if isinstance(value, str) != text:
-                raise InputError(f"{name}: must be {'' if text else 'no '}text, got {value!r}")
+                raise InputError(f"{name}: must be {'' if text else 'no '}text, got {shown(value)}")
+            if hints[name] is int and not is_whole(value):
+                raise InputError(f"{name}: must be an integer, got {shown(value)}")
             if not text:
                 _fitting(name, value, hints[name])
         return self.config(**raw)
