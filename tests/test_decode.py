@@ -572,3 +572,42 @@ def test_a_transparent_shade_of_sixteen_bits_is_white():
     image[:, 16:] = 50_000
     found = decode.decode(encoded(image, "PNG", transparency=1000), 32, 1)
     assert (found[0, 2], found[0, -3]) == (255, 50_000 >> 8)
+
+
+def test_a_picture_that_is_drawn_over_and_over_is_refused_and_what_lies_behind_it_is_not_counted():
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG", progressive=True)
+    jpeg = file.getvalue()
+    film = b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 1000  # as phones put behind their photographs
+    assert decode.decode(jpeg + film, 8, 1).shape == (8, 8)
+    place = jpeg.index(b"\xff\xda")
+    scan = jpeg[place : jpeg.index(b"\xff", place + 2)]
+    with pytest.raises(DecodeError, match=r"1\d\d scans of 16,000,000 pixels; at most 500,000,000 pixels are drawn"):
+        decode.decode(jpeg[:place] + 100 * scan + jpeg[place:], 8, 1)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "PNG", "GIF"])
+def test_flat_pictures_of_many_pixels(form):
+    file = io.BytesIO()
+    Image.new("RGB", (6000, 4000), (10, 200, 30)).save(file, form)
+    assert len(file.getvalue()) < 1 << 20
+    assert decode.decode(file.getvalue(), 2, 3).shape == (2, 2, 3)
+
+
+def test_what_few_bytes_of_a_dear_format_would_cost_is_refused():
+    file = io.BytesIO()
+    Image.new("RGB", (7000, 5000)).save(file, "WEBP")
+    with pytest.raises(DecodeError, match="7000 x 5000 pixels; at most 28 million are decoded from less than 1 MiB"):
+        decode.decode(file.getvalue(), 2, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+def test_pictures_made_eight_bits_in_strips_are_what_they_are_whole(mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    shape = {"RGBA": (37, 23, 4), "LA": (37, 23, 2), "I;16": (37, 23)}[mode]
+    values = rng.integers(0, 65536 if mode == "I;16" else 256, shape).astype(np.uint16 if mode == "I;16" else np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    whole = decode.decode(file.getvalue(), 23, 3)
+    monkeypatch.setattr(decode, "_AT_ONCE", 23 * 5)
+    assert np.array_equal(decode.decode(file.getvalue(), 23, 3), whole)

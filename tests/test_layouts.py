@@ -873,6 +873,8 @@ def test_embeddings_mistakes(tmp_path):
     np.savez(tmp_path / "two.npz", a=vectors(2), b=vectors(2))
     refuse("two.npz", r"no array of floats with two axes to take \(there are: a, b\)")
     refuse("two.npz", "array 'c' is not one", settings={"column": "c"})
+    np.savez(tmp_path / "whole.npz", a=np.ones((2, 3), np.int64))
+    refuse("whole.npz", r"two axes to take \(there are: a: int64 \(2, 3\)\)")
     np.savez(tmp_path / "all.npz", vectors=np.full((3, 2), np.nan))
     refuse("all.npz", "nothing could be packed: 3 skipped, the first '0': a NaN")
     np.savez(tmp_path / "twice.npz", vectors=vectors(2), name=np.array(["a", "a"]))
@@ -924,7 +926,7 @@ def test_embeddings_in_csv_that_are_unusable(tmp_path):
     assert pack.x.tolist() == [[1.5, 2], [1, 2]]
     assert skipped(pack) == {**dict.fromkeys("bc", "a NaN or infinite value"), "d": "only zeros"}
     put(tmp_path / "comma.csv", "source;v0;v1\na;0,5;0,7\n")
-    with pytest.raises(InputError, match="no column of lists of floats, and not two columns of floats"):
+    with pytest.raises(InputError, match="numbers of column v0 have decimal commas; write them with points"):
         packed("embeddings", tmp_path / "comma.csv")
     put(tmp_path / "short.csv", "source,emb\na,[0.1 0.2 ... 0.3]\n")
     with pytest.raises(InputError, match=r"lists in column emb were cut short \(\.\.\.\) when they were written"):

@@ -490,10 +490,11 @@ def _open_csv(path: Path, wanted: _Wanted) -> VectorFile:
             wanted,
         )
     except InputError:
-        short = next((name for name, cells in filled.items() if any("..." in cell for cell in cells)), None)
-        if short is None:
-            raise
-        raise InputError(f"{path}: lists in column {short} were cut short (...) when they were written") from None
+        if short := next((name for name, cells in filled.items() if any("..." in cell for cell in cells)), None):
+            raise InputError(f"{path}: lists in column {short} were cut short (...) when they were written") from None
+        if comma := next((name for name, cells in filled.items() if cells and all(map(_COMMA.fullmatch, cells))), None):
+            raise InputError(f"{path}: numbers of column {comma} have decimal commas; write them with points") from None
+        raise
     one = chosen[0] in lists
     width = _csv_width(filled[chosen[0]]) if one else len(chosen)
     taken = set(chosen)
@@ -535,6 +536,9 @@ def _number(cell: str) -> float | None:
         return None if "_" in cell else float(cell)  # Python reads 1_000, and nobody else does
     except ValueError:
         return None
+
+
+_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
 def _fraction(cell: str) -> bool:
@@ -707,7 +711,8 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
     usual = [name for name in USUAL if name in matrices]
     chosen = wanted.column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)
     if chosen is None or chosen not in matrices:
-        there = ", ".join([*matrices, *(f"{name}: {kind}" for name, kind in odd.items())]) or "none"
+        others = {name: f"{header.dtype} {header.shape}" for name, header in headers.items() if name not in matrices}
+        there = ", ".join([*matrices, *(f"{name}: {kind}" for name, kind in (others | odd).items())]) or "none"
         raise InputError(
             f"{path}: {'no array' if chosen is None else f'array {chosen!r} is not one'} of floats with two axes "
             f"to take (there are: {there})"
