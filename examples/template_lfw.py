@@ -119,6 +119,8 @@ def _pack(lfw: Path, out: Path, matcher: str, seed: int) -> Pack:
 
 def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The tables, from the findings of every seed."""
+    there = [a[0] for a in AUDITS if any(out.glob(f"seed-*/*/{a[0]}/{files.NAME}"))]
+    chosen = f" --audits {' '.join(there)}" if len(there) < len(AUDITS) else ""
     lines = [
         "# Template protection on Labeled Faces in the Wild",
         "",
@@ -137,7 +139,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         "`template`, and the noise of both, on `attack` and `calibrate` people of seed 0, the number of steps on both",
         "matchers', all else on MobileFaceNet's.",
         "",
-        f"    {COMMAND} --seeds {' '.join(map(str, seeds))}",
+        f"    {COMMAND} --seeds {' '.join(map(str, seeds))}{chosen}",
         "",
         f"Seeds {', '.join(map(str, seeds))}; {datetime.datetime.now(datetime.UTC).date()}; torch {torch.__version__},",
         f"{platform.machine()}.",

@@ -711,8 +711,8 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
     usual = [name for name in USUAL if name in matrices]
     chosen = wanted.column or (usual[0] if usual else matrices[0] if len(matrices) == 1 else None)
     if chosen is None or chosen not in matrices:
-        others = {name: f"{header.dtype} {header.shape}" for name, header in headers.items() if name not in matrices}
-        there = ", ".join([*matrices, *(f"{name}: {kind}" for name, kind in (others | odd).items())]) or "none"
+        unfit = {name: f"{header.dtype} {header.shape}" for name, header in headers.items() if name not in matrices}
+        there = ", ".join([*matrices, *(f"{name}: {kind}" for name, kind in (unfit | odd).items())]) or "none"
         raise InputError(
             f"{path}: {'no array' if chosen is None else f'array {chosen!r} is not one'} of floats with two axes "
             f"to take (there are: {there})"
