@@ -492,9 +492,9 @@ def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Pat
     assert pipeline.read_curves(losses) == [(0, "s", "p", 0.5)]
     losses.write_bytes(losses.read_bytes()[:-20])
     err = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--release", tmp_path / "r")
-    assert "r.curves.parquet: training losses cannot be read" in err
+    assert "r.curves.parquet: cannot be read" in err
     pq.write_table(pa.table({"step": [1]}), losses)
-    assert "training losses cannot be read" in veil.refuses(
+    assert "r.curves.parquet: has no column stage" in veil.refuses(
         "audit", people, tmp_path / "out", "--private", "gender", "--release", tmp_path / "r"
     )
 

@@ -162,7 +162,7 @@ def test_columns_of_csv_are_floats_if_some_of_their_cells_or_their_neighbours_ar
 
 def test_a_decimal_comma_makes_no_list(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("name;score\na;1,5e-3\nb;2,5e-3\n")
-    with pytest.raises(InputError, match="no column of lists of floats"):
+    with pytest.raises(InputError, match="numbers of column score have decimal commas"):
         open_vectors(tmp_path / "v.csv")
 
 

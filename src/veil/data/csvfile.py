@@ -192,7 +192,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         where = f"line {_undecodable(path)}" if error.encoding == "utf-8" else one_line(error)
-        raise InputError(f"{path}: {where}: must be UTF-8 text, or UTF-16 with its mark") from None
+        raise InputError(f"{path}: cannot be read: {where}: must be UTF-8 text, or UTF-16 with its mark") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
 
