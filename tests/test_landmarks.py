@@ -140,7 +140,7 @@ def test_a_malformed_file_is_one_line_and_nothing_is_written(tmp_path, text, wor
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff")
-    for path, words in ((tmp_path / "none.csv", "no such file"), (tmp_path / "picture.csv", "line 1: must be UTF-8 text")):
+    for path, words in ((tmp_path / "none.csv", "no such file"), (tmp_path / "picture.csv", "must be UTF-8 text")):
         with pytest.raises(InputError, match=f"{path.name}: .*cannot be read.*{words}"):
             read_landmarks(path)
 
