@@ -111,6 +111,10 @@ def test_curves_of_other_types_are_refused(tmp_path: Path) -> None:
     assert parquet.read_curves(path).to_pylist() == right.to_pylist()
     pq.write_table(right.set_column(0, "step", pa.array([1 << 60], pa.timestamp("ns"))), path)
     assert parquet.read_curves(path).to_pylist()[0]["step"] == 1 << 60  # as many as they are
+    pq.write_table(right.set_column(0, "step", pa.array([7]).dictionary_encode()), path)
+    assert parquet.read_curves(path).to_pylist()[0]["step"] == 7
+    pq.write_table(right, path, use_dictionary=False, column_encoding={"stage": "DELTA_BYTE_ARRAY"})
+    assert parquet.read_curves(path)["stage"].type == parquet.read_curves(path)["player"].type
     pq.write_table(right.set_column(0, "step", pa.array([1.5])), path)
     with pytest.raises(InputError, match="cannot be read"):
         parquet.read_curves(path)

@@ -158,10 +158,7 @@ def read_curves(path: Path) -> pa.Table:
         if missing := [name for name in CURVES.names if name not in schema.names]:
             raise InputError(f"{path}: has no column {missing[0]}")
         found = validated(file.read(columns=CURVES.names))
-        columns = [
-            found[field.name] if pa.types.is_dictionary(found[field.name].type) else found[field.name].cast(field.type)
-            for field in CURVES
-        ]
+        columns = [_typed(found[field.name], field.type) for field in CURVES]
         return pa.table([column.unify_dictionaries().combine_chunks() for column in columns], names=CURVES.names)
 
 
@@ -169,3 +166,11 @@ def validated(table: pa.Table) -> pa.Table:
     """The table; raises ArrowInvalid where its values are none of their types: bytes that are no UTF-8, say."""
     table.validate(full=True)
     return table
+
+
+def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column of a type, or of dictionaries of texts where that is text."""
+    if not pa.types.is_string(kind):
+        return column.cast(kind)
+    texts = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
+    return column if texts else column.cast(kind).dictionary_encode()

@@ -492,7 +492,9 @@ def _loaded(checkpoint: Path, **options: Any) -> Any:
     """What is in a checkpoint; raises an exception, of whatever class, for what is none."""
     with opened(checkpoint) as file, zipfile.ZipFile(file) as archive:
         check_archive(checkpoint, archive)
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what PyTorch finds odd in a file that is damaged
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, **options)
 
 
 def left_by(checkpoint: Path) -> str:
