@@ -80,6 +80,7 @@ SECONDS, MIB, LETTERS = 10.0, 1024.0, MOST_LETTERS
 BOMB_MIB = 512.0
 PATIENCE = 40.0
 """Seconds by the clock after which a process is ended: what waits takes no time of the processor."""
+_LIBTIFF = re.compile(r"_?TIFF|MissingRequired|tempfile\.tif|(LZW|Zip|ZIP|Fax|JPEG|PackBits|Pixar|LogL|Thunder|NeXT)\w*[:.]")
 _ROOM = 4 << 30  # bytes of address space beyond the start: who asks for more is stopped, not this machine
 _BATCH = 250  # inputs to a process
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # which nobody is shown
@@ -209,7 +210,7 @@ def judged(number: int, read: Callable[[], object], said: Path, mib: float | Non
     if not kind and said.stat().st_size > heard:
         words = said.read_bytes()[heard:].decode(errors="replace")
         # The C library that reads TIFF for Pillow speaks by itself, and nobody can ask it to be quiet.
-        kind = "" if words.startswith(("TIFF", "_TIFF")) else "words on stdout or stderr"
+        kind = "" if _LIBTIFF.match(words) else "words on stdout or stderr"
     if not kind and seconds > SECONDS:
         kind = f"more than {SECONDS:g} s"
     if not kind and more > most:

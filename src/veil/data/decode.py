@@ -21,6 +21,7 @@ before and after a JPEG or between its parts, a JPEG's missing end marker. One t
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import struct
@@ -130,6 +131,8 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst")
 VERSIONS: Mapping[str, str] = {"simplejpeg": simplejpeg.__version__, "pillow": PIL.__version__}
 
 T = TypeVar("T")
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a picture is raised, and told by us
 
 try:  # Pillow 11.3 and later, where it was built with it
     from PIL.AvifImagePlugin import SUPPORTED as _AVIF
