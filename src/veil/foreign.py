@@ -169,7 +169,8 @@ def among(*values: str) -> Rule:
 
 
 def _is_text(x: object) -> bool:
-    return isinstance(x, str)
+    """Whether a value is a text that can be written again: JSON may hold halves of letters."""
+    return isinstance(x, str) and (x.isascii() or x == x.encode(errors="replace").decode())
 
 
 ANYTHING: Rule = ("anything", lambda x: True)
@@ -271,7 +272,16 @@ class Header:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of headers that an old Python is said to have written
                 shape, fortran, dtype = read(header)
-        except (TypeError, LookupError, AttributeError, SyntaxError, RecursionError, TokenError, Warning) as error:
+        except (
+            TypeError,
+            LookupError,
+            MemoryError,
+            AttributeError,
+            SyntaxError,
+            RecursionError,
+            TokenError,
+            Warning,
+        ) as error:
             # NumPy has Python's own parser read it.
             raise ValueError(f"its header is damaged ({one_line(error, 80)})") from None
         if dtype.hasobject:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -522,7 +523,9 @@ def load_torchvision(module: nn.Module, path: Path, *, spared: Sequence[str] = (
         else:
             if zipfile.is_zipfile(io.BytesIO(raw)):
                 check_archive(path, zipfile.ZipFile(io.BytesIO(raw)))
-            weights = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what PyTorch finds odd in a file that is damaged
+                weights = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         weights = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
     except InputError:
         raise

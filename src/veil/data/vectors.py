@@ -147,7 +147,8 @@ class VectorFile:
         """A name that stands in the file more than once, as names are compared; None where all differ."""
         if not self.key:
             return None
-        hashes = np.fromiter((hash(plain(name)) for name in self.names()), np.int64, self.n)
+        with _readable(self.path):  # which has fewer rows than it says, perhaps
+            hashes = np.fromiter((hash(plain(name)) for name in self.names()), np.int64, self.n)
         hashes.sort()
         twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
         names = map(plain, self.names())
