@@ -80,7 +80,7 @@ SECONDS, MIB, LETTERS = 10.0, 1024.0, MOST_LETTERS
 BOMB_MIB = 512.0
 PATIENCE = 40.0
 """Seconds by the clock after which a process is ended: what waits takes no time of the processor."""
-_LIBTIFF = re.compile(r"_?TIFF|MissingRequired|tempfile\.tif|(LZW|Zip|ZIP|Fax|JPEG|PackBits|Pixar|LogL|Thunder|NeXT)\w*[:.]")
+_LIBTIFF = re.compile(r"_?TIFF|MissingRequired|tempfile\.tif|(LZW|Zip|ZIP|Fax|JPEG|PackBits|Pixar|LogL|Thunder)\w*:")
 _ROOM = 4 << 30  # bytes of address space beyond the start: who asks for more is stopped, not this machine
 _BATCH = 250  # inputs to a process
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # which nobody is shown

@@ -8,8 +8,9 @@ import operator
 import re
 from typing import Any
 
-_UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-"""Controls that JSON leaves as they are: those of terminals, and those that turn the direction of what follows."""
+_UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""What JSON leaves as it is: controls of terminals, and such as turn the direction of what follows; halves of letters,
+which no file can hold."""
 
 
 MOST_LETTERS = 2000
