@@ -203,8 +203,7 @@ class Parts:
             batch.validate(full=True)
             if batch.schema != pa.schema(self._fields()):
                 raise ValueError(f"{path}: must have the columns source and release of {self.k} values")
-        found = json.loads(about[b"skipped"])
-        skipped = [(str(name), str(reason)) for name, reason in found]
+        skipped = [(str(name), str(reason)) for name, reason in json.loads(about[b"skipped"])]
         values = batch.column("release").flatten().to_numpy().reshape(-1, self.k)
         part = Part(names=batch.column("source"), values=values, skipped=skipped, source=about[b"source"].decode())
         if verify and part.checksum() != int(about[b"checksum"]):

@@ -313,7 +313,7 @@ def _chosen(
     groups = {stem: names for stem, names in _numbered(floats).items() if len(names) > 1}
     if column is not None and column not in lists and "," in column:
         chosen = [name.strip() for name in column.split(",")]
-        known = Counter(numbers)
+        known = set(numbers)
         if strange := [name for name, count in Counter(chosen).items() if count > 1 or name not in known]:
             raise InputError(
                 f"{path}: columns {column}: each must be one of numbers, named once ({few(list(numbers)) or 'none'}), "
@@ -719,8 +719,7 @@ def _open_npz(path: Path, wanted: _Wanted) -> VectorFile:
             f"to take (there are: {there})"
         )
     _check_filled(path, f"array {chosen}", headers[chosen])
-    with opened(path) as whole, zipfile.ZipFile(whole) as archive:
-        check_archive(path, archive, "" if headers[chosen].fortran else f"{chosen}.npy")
+    check_archive(path, archive, "" if headers[chosen].fortran else f"{chosen}.npy")  # by its list, which was read
     n, width = headers[chosen].shape
     if n > FREE_ROWS + size:
         raise InputError(f"{path}: must have at most {FREE_ROWS + size:,} rows in {size:,} bytes, got {n:,}")
