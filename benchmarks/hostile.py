@@ -753,6 +753,15 @@ def as_safetensors(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     return len(head).to_bytes(8, "little") + head + data[8 + length :]
 
 
+def as_checkpoint(rng: random.Random, data: bytes, pool: Pool) -> bytes:
+    """Tensors, and another value in the JSON that stands in their header."""
+    length = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + length])
+    head["__metadata__"]["run"] = _json(in_tree(rng, json.loads(head["__metadata__"]["run"]))).decode(errors="replace")
+    text = json.dumps(head).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
 def as_pickle(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     """What PyTorch saved, with another value in it."""
     tree = torch.load(io.BytesIO(data), weights_only=True)
@@ -1031,7 +1040,7 @@ FORMATS: Mapping[str, Sequence[Mutator]] = {
     ".npy": (as_npy,),
     ".npz": (as_zip,),
     ".pth": (as_pickle, as_pickle, as_zip),
-    ".checkpoint": (as_pickle, as_pickle, as_pickle, as_zip),
+    ".checkpoint": (as_checkpoint, as_checkpoint, as_safetensors),
     ".tar": (as_tar,),
     ".tgz": (as_tgz,),
     ".safetensors": (as_safetensors,),
@@ -1842,7 +1851,7 @@ def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
     yield (
         begin_run,
         {
-            "checkpoint: a gigabyte, deflated": a_saved("x.checkpoint"),
+            "checkpoint: a header of 2^60 bytes": a_file("x.checkpoint", (2**60).to_bytes(8, "little") + b"{}"),
             **in_place_of(("x.checkpoint",), lambda made: {}, what="a checkpoint"),
         },
     )

@@ -121,3 +121,20 @@ def test_curves_of_other_types_are_refused(tmp_path: Path) -> None:
     pq.write_table(right.drop_columns(["loss"]), path)
     with pytest.raises(InputError, match="has no column loss"):
         parquet.read_curves(path)
+
+
+@pytest.mark.parametrize("more", [1, 2, 16])
+def test_no_byte_of_what_a_file_says_of_itself_ends_the_process(tmp_path: Path, more: int) -> None:
+    """Arrow's own metadata do, where a chunk contradicts itself and is asked for."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"t": ["a", "b", None], "v": [[1.0], [2.0, 3.0], [4.0]]}), path, store_schema=False)
+    whole, refused = path.read_bytes(), 0
+    length = int.from_bytes(whole[-8:-4], "little")
+    for i in range(len(whole) - 8 - length, len(whole) - 8):
+        path.write_bytes(whole[:i] + bytes([(whole[i] + more) % 256]) + whole[i + 1 :])
+        try:
+            with parquet.open_parquet(path) as (file, _):
+                file.read()
+        except InputError:
+            refused += 1
+    assert refused > length // 5

@@ -490,6 +490,21 @@ def test_wrong_vectors_are_refused():
         one_line(caught)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_that_are_no_numbers_are_refused(name, tmp_path):
+    whole = made(name, kind="vectors" if name == "template" else "images")
+    release = replace(whole, encoder=copy.deepcopy(whole.encoder))
+    with torch.no_grad():
+        weight = next(w for w in release.encoder.state_dict().values() if w.is_floating_point())
+        weight.reshape(-1)[0] = np.nan
+    if not release.contract.support:  # else it may be a class that is never chosen
+        with pytest.raises(InputError, match=f"^{release.method}: the release of row 0 must be finite"):
+            release.transform(inputs(release))
+    with pytest.raises(InputError, match=r"weight \S+ must be finite, got NaN") as caught:
+        Release.load(release.save(tmp_path / "r"))
+    one_line(caught)
+
+
 @pytest.mark.parametrize("kind", ["images", "vectors"])
 def test_read_only_inputs_are_taken_as_they_are(kind):
     """Packs are mapped read-only; warnings are errors here."""

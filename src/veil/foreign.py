@@ -99,14 +99,22 @@ def read_json(path: Path) -> Any:
         InputError: For what is no JSON in UTF-8, whole and of fewer than :data:`MOST_JSON` bytes.
     """
     try:
-        return json.loads(read_bytes(path, MOST_JSON).decode(), parse_constant=_refused)
+        return parsed_json(read_bytes(path, MOST_JSON).decode())
     except InputError:
         raise
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise InputError(f"{path}: must be whole JSON, broken at {where} ({error.msg})") from None
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8; integers or nesting without end
+    except ValueError as error:
         raise InputError(f"{path}: must be JSON in UTF-8 ({one_line(error)})") from None
+
+
+def parsed_json(text: str) -> Any:
+    """The value that a text of JSON stands for; raises ValueError for another text, whatever its length or depth."""
+    try:
+        return json.loads(text, parse_constant=_refused)
+    except RecursionError as error:
+        raise ValueError(one_line(error)) from None
 
 
 def _refused(name: str) -> float:

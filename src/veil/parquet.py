@@ -57,6 +57,7 @@ def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
         first = pq.ParquetFile(source, **options)
         schema = first.schema_arrow
         _check_size(path, first.metadata, size)
+        _check_chunks(source, first.metadata)
         if long := next((name for name in schema.names if len(name) > MOST_LETTERS), ""):
             raise InputError(f"{path}: names of columns have at most {MOST_LETTERS:,} letters, got {len(long):,}")
         texts = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
@@ -113,6 +114,17 @@ def _check_size(path: Path, about: pq.FileMetaData, size: int) -> None:
     unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > (most := most_unpacked(size)):
         raise InputError(f"{path}: must unpack to at most {most:,} bytes from {size:,}, got {unpacked:,}")
+
+
+def _check_chunks(source: str, about: pq.FileMetaData) -> None:
+    """Raises OSError where what the file says of a chunk, a column's part of a group of rows, contradicts itself.
+
+    Asked for such a chunk, Arrow's metadata end the process. A reader that is to prefetch them looks at all of them
+    first, and says so; of no rows it reads nothing. (Its public methods read one at least, which may be of any length.)
+    """
+    reader = pq.ParquetFile(source, metadata=about, pre_buffer=True, buffer_size=1 << 18).reader
+    for _ in reader.iter_batches(0, row_groups=range(about.num_row_groups), column_indices=range(about.num_columns)):
+        pass
 
 
 def check_lists(path: Path, file: pq.ParquetFile, column: str, rows: int) -> None:

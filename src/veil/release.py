@@ -326,7 +326,7 @@ class Release:
         out = np.empty(len(x), np.int64)
         for start in range(0, len(x), size):
             part = self._checked(x[start : start + size], start)
-            out[start : start + size] = self._code(part, self._clean(part, ()))
+            out[start : start + size] = self._code(part, self._clean(part, (), start))
         return out
 
     @property
@@ -373,18 +373,28 @@ class Release:
 
     def _release(self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None]) -> NDArray[Any]:
         x = self._checked(x, first_row)
-        values = self._clean(x, asked)
+        values = self._clean(x, asked, first_row)
         if self.contract.support:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
         return self._keyed(x, values, first_row) if self.contract.keyed else values
 
-    def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None]) -> NDArray[np.float32]:
-        """What the encoder gives, before anything keyed."""
+    def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None], first_row: int) -> NDArray[np.float32]:
+        """What the encoder gives, before anything keyed.
+
+        Raises:
+            InputError: For NaN or infinity, which whole weights do not make of valid rows; a class that is ruled out
+                has a log-probability of minus infinity.
+        """
         with torch.no_grad():
             out: Tensor = self.encoder(to_input(x, self.contract.kind), *asked)
-        return out.float().numpy()
+        values: NDArray[np.float32] = out.float().numpy()
+        wrong = np.isnan(values) if self.contract.support else ~np.isfinite(values)
+        if wrong.any():
+            row = first_row + int(wrong.reshape(len(x), -1).any(1).argmax())
+            raise InputError(f"{self.method}: the release of row {row} must be finite, got NaN or infinity")
+        return values
 
     def _code(self, x: NDArray[Any], log_p: NDArray[np.float32]) -> NDArray[np.int64]:
         """The likeliest code of each row, or one drawn by its keyed hash."""
@@ -906,6 +916,9 @@ def _filled(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn
         name = next(n for n in [*described, *held] if described.get(n) != held.get(n))
         wanted, got = (f"{tuple(of[name][0])}" if name in of else "none" for of in (described, held))
         raise ValueError(f"weight {name} must have shape {wanted}, got {got}")
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ValueError(f"weight {name} must be finite, got NaN or infinity")
     module = build()
     module.load_state_dict(weights)
     return module.eval()

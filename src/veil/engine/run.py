@@ -11,12 +11,10 @@ import ctypes
 import hashlib
 import json
 import math
-import operator
 import sys
 import threading
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,9 +28,9 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from veil.errors import InputError, checked_seed
-from veil.files import written
-from veil.foreign import check_archive, one_line, opened
+from veil.engine.checkpoint import Checkpoint, Curve, read
+from veil.errors import InputError, checked_seed, printable
+from veil.foreign import one_line
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -42,6 +40,7 @@ _FLUSH_SECONDS = 5.0  # but where steps are slow, no longer than this
 _CHECKPOINT_SECONDS = 60.0  # between checkpoints: what is lost at most, but for a step
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 _PATIENCE = timedelta(days=30)  # processes wait for the first, which may measure a frontier; they see when it ends
+_MODULE, _OPTIMIZER = "module.", "optimizer."  # of tensors' names in a checkpoint
 _LOSS_LIMIT = 1e6  # no loss of a healthy run comes near; an unbounded objective that runs away passes it
 
 
@@ -90,20 +89,38 @@ class Player:
         self.optimizer.state.clear()
         self.updates = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+    def tensors(self) -> dict[str, Tensor]:
+        """Its network's, and the moments of its optimiser, by names that say which they are."""
+        moments = {
+            f"{_OPTIMIZER}{i}.{name}": moment
+            for i, parameter in enumerate(self.parameters)
+            for name, moment in self.optimizer.state.get(parameter, {}).items()
+        }
+        return {f"{_MODULE}{name}": value for name, value in self.module.state_dict().items()} | moments
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up a state; raises an exception, of whatever class, for one that is not this player's."""
-        self.module.load_state_dict(state["module"])
-        # The settings are those of now; moments have the shape of their weights, or are counts.
-        now = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": now})
-        for parameter, moments in self.optimizer.state.items():
-            shapes = {name: value.shape for name, value in moments.items()}
-            if shapes != {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)}:
+    def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Takes up what :meth:`tensors` gave, after so many updates.
+
+        Raises:
+            RuntimeError: If the network is another.
+            ValueError: If the moments are another optimiser's.
+        """
+        self.module.load_state_dict(_part(tensors, _MODULE))
+        moments = _part(tensors, _OPTIMIZER)
+        state = {}
+        for i, parameter in enumerate(self.parameters):
+            known = _part(moments, f"{i}.")
+            shapes = {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)}
+            if known and {name: moment.shape for name, moment in known.items()} != shapes:
                 raise ValueError("the optimiser's state is another's")
-        self.updates = operator.index(state["updates"])
+            # A fused optimiser walks through memory: moments must lie there as the parameter does.
+            state[i] = {
+                name: moment.clone() if name == "step" else torch.empty_like(parameter).copy_(moment)
+                for name, moment in known.items()
+            }
+        now = self.optimizer.state_dict()["param_groups"]  # the settings are those of now
+        self.optimizer.load_state_dict({"state": {i: some for i, some in state.items() if some}, "param_groups": now})
+        self.updates = updates
 
 
 @dataclass(frozen=True)
@@ -213,7 +230,7 @@ class Run:
         self.device = torch.device(device) if device else self.state.device
         self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
         self.players: list[Player] = []
-        self.curves: list[tuple[int, str, str, float]] = []
+        self.curves: list[Curve] = []
         self._checkpoint = checkpoint
         self._every = every
         self._method = method
@@ -337,12 +354,13 @@ class Run:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of PyTorch, for what it can hardly use
                 for player in players:
-                    player.load_state_dict(self._restored["players"][player.name])
-                self._done = {str(name): operator.index(steps) for name, steps in self._restored["done"].items()}
-                self.curves = [(int(a), str(b), str(c), float(d)) for a, b, c, d in self._restored["curves"]]
-        except Exception as error:  # whatever is wrong with the file ends here, in one line
+                    player.restore(
+                        _part(self._restored.tensors, f"{player.name}/"), self._restored.updates[player.name]
+                    )
+        except (ValueError, KeyError, TypeError, RuntimeError, Warning) as error:
             said = one_line(error)
             raise InputError(f"{self._checkpoint}: does not hold this run's state ({said}); remove it") from error
+        self._done, self.curves = dict(self._restored.done), list(self._restored.curves)
         self._restored = None
 
     def stage(self, name: str, count: int) -> Iterator[Step]:
@@ -405,35 +423,33 @@ class Run:
         self._written = time.monotonic()
         if not self.state.is_main_process:
             return
-        state = {
-            "identity": self._identity,
-            "method": self._method,
-            "done": self._done,
-            "curves": self.curves,
-            "players": {p.name: p.state_dict() for p in self.players},
-        }
+        state = Checkpoint(
+            identity=self._identity,
+            method=self._method,
+            done=self._done,
+            curves=self.curves,
+            updates={player.name: player.updates for player in self.players},
+            tensors={f"{p.name}/{name}": value for p in self.players for name, value in p.tensors().items()},
+        )
         try:
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            with written(self._checkpoint, secret=True) as file:
-                torch.save(state, file)
-        except (OSError, RuntimeError) as error:
-            # What the system says of a full disk comes out of torch.save behind a RuntimeError of its own.
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = (getattr(cause, "strerror", None) or str(cause)).splitlines()[0]
+            state.write(self._checkpoint)
+        except OSError as error:
+            reason = error.strerror or one_line(error)
             raise InputError(f"{self._checkpoint}: the checkpoint cannot be written ({reason})") from error
 
-    def _read_checkpoint(self) -> dict[str, Any]:
+    def _read_checkpoint(self) -> Checkpoint:
         assert self._checkpoint is not None
         try:
-            state = _loaded(self._checkpoint)
-        except Exception as error:  # any damage to the file ends here, in one line
-            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
-        if isinstance(state, dict) and self._method and state.get("method", self._method) != self._method:
+            state = read(self._checkpoint)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({one_line(error)})") from error
+        if self._method and state.method not in ("", self._method):
             raise InputError(
-                f"{self._checkpoint}: is of an interrupted fit of {state['method']!r}, not of {self._method!r}; finish "
+                f"{self._checkpoint}: is of an interrupted fit of {state.method!r}, not of {self._method!r}; finish "
                 "that one, or remove the file"
             )
-        if not isinstance(state, dict) or state.get("identity") != self._identity:
+        if state.identity != self._identity:
             raise InputError(
                 f"{self._checkpoint}: belongs to a run with other settings, files, precision or data, or of another "
                 "version of Veil; remove it to restart"
@@ -488,28 +504,18 @@ def _kept_memory() -> Iterator[None]:
 _SEEDING = threading.RLock()
 
 
-def _loaded(checkpoint: Path, **options: Any) -> Any:
-    """What is in a checkpoint; raises an exception, of whatever class, for what is none."""
-    with opened(checkpoint) as file, zipfile.ZipFile(file) as archive:
-        check_archive(checkpoint, archive)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what PyTorch finds odd in a file that is damaged
-        return torch.load(checkpoint, map_location="cpu", weights_only=True, **options)
-
-
 def left_by(checkpoint: Path) -> str:
-    """The method whose run left a checkpoint, and how far it had come, in words; "" for a file that is none.
-
-    Nothing in the file is run, and of its weights nothing is read.
-    """
+    """The method whose run left a checkpoint, and how far it had come, in words; "" for a file that is none."""
     try:
-        state = _loaded(checkpoint, mmap=True)
-        method, done = str(state["method"]), {str(name): int(steps) for name, steps in state["done"].items()}
-    except Exception:  # whatever the file is, it is no checkpoint
+        state = read(checkpoint)
+    except (OSError, ValueError):
         return ""
-    steps = ", ".join(f"{name} {count}" for name, count in done.items())
-    words = f"{method or 'a method'} ({steps or 'no'} steps)"
-    return "".join(letter for letter in words if letter.isprintable())  # whoever made the file chose its words
+    steps = ", ".join(f"{name} {count}" for name, count in state.done.items())
+    return printable(f"{state.method or 'a method'} ({steps or 'no'} steps)")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
