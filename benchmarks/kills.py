@@ -59,11 +59,13 @@ class Case:
 _FIT = (
     "fit template in/vectors out/r --private gender --preset aligned --set noise=0.5 --set steps_guess=2 --no-frontier"
 )
+_OTHER = "pack embeddings in/table.npz out/x"
+_AUDIT = "audit in/vectors out/a --private gender --effort quick --jobs 1"
 _PACK = "pack embeddings in/table.npz out/p"
 CASES = {
     "pack": Case("pack folder in/photos out/p --labels in/labels.csv --size 16"),
     "pack --force": Case(f"{_PACK} --force", before=("pack folder in/photos out/p --size 16",), standing=("out/p",)),
-    "fit": Case(f"{_FIT} --key in/key", resumes=True, random=("r.fitted",)),
+    "fit": Case(f"{_FIT} --key in/key --checkpoint-every 1", resumes=True, random=("r.fitted",)),
     "fit --force": Case(
         f"{_FIT} --key in/key --seed 1 --force",
         before=(f"{_FIT} --key in/other",),
@@ -77,10 +79,21 @@ CASES = {
         standing=("out/x.parquet",),
     ),
     "apply, a pack": Case("apply in/release in/vectors out/x", resumes=True),
+    "apply, a pack --force": Case("apply in/release in/vectors out/x --force", before=(_OTHER,), standing=("out/x",)),
     "apply --images": Case("apply in/redrawing in/photos out/x --images", resumes=True),
-    "audit": Case("audit in/vectors out/a --private gender --release R=in/release --effort quick --jobs 1"),
-    "report": Case("report out/a", before=("audit in/vectors out/a --private gender --effort quick --jobs 1",)),
+    "apply --images --force": Case(
+        "apply in/redrawing in/photos out/x --images --force",
+        before=("apply in/redrawing in/photos out/x --images",),
+        standing=("out/x",),
+    ),
+    "audit": Case(f"{_AUDIT} --release R=in/release"),
+    "audit, again": Case(f"{_AUDIT} --release R=in/release", before=(f"{_AUDIT} --seed 1",)),
+    "report": Case("report out/a", before=(_AUDIT,)),
+    "report, again": Case("report out/a", before=(_AUDIT, "report out/a")),
     "export": Case("export in/release out/x.onnx"),
+    "export --force": Case(
+        "export in/release out/x.onnx --force", before=("export in/redrawing out/x.onnx",), standing=("out/x.onnx",)
+    ),
 }
 
 

@@ -14,10 +14,14 @@ from veil import files
 from veil.audit import run
 
 ROOT = Path(__file__).parents[1]
-EVERY = {"pack": 9, "export": 4, "audit": 15, "report": 3}
+EVERY = {
+    "pack": 9, "export": 4, "export --force": 4, "audit": 15, "audit, again": 25, "report": 3, "report, again": 5,
+    "apply --images --force": 30,
+}  # fmt: skip
 NAMES = (
-    "pack", "pack --force", "fit", "fit --force", "apply", "apply --force", "apply, a pack", "apply --images", "audit",
-    "report", "export",
+    "pack", "pack --force", "fit", "fit --force", "apply", "apply --force", "apply, a pack", "apply, a pack --force",
+    "apply --images", "apply --images --force", "audit", "audit, again", "report", "report, again", "export",
+    "export --force",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not files.LOCKS or sys.platform == "win32", reason="needs fork and locks")

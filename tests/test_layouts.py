@@ -501,10 +501,23 @@ def test_lfw_archive_of_another_system(tmp_path):
     pack = packed("lfw", tmp_path / "lfw")
     assert pack.sources.tolist() == PEOPLE
     assert skipped(pack) == {
-        "__MACOSX/lfw/Ann_A/Ann_A_0003.jpg": "hidden, or in a folder of a system or tool",
-        "lfw/Ann_A/._Ann_A_0001.jpg": "hidden, or in a folder of a system or tool",
         "lfw/Ann_A/Ann_A_0009.heic": "an image of a kind that is not read (.heic); convert it",
     }
+    assert [note for note in pack.meta["notes"] if not note.startswith("There is no")] == [
+        f"The standard set has 13233 images; here are {len(PEOPLE)}.",
+        "1 files are hidden (their names begin with a dot) and were left aside.",
+        "1 folders are of systems or tools and were left aside: '__MACOSX'.",
+    ]
+
+
+def test_nothing_is_said_of_labels_of_files_that_are_not_read(tmp_path):
+    for name in ("a/0.png", "a/1.png"):
+        put(tmp_path / "in" / name, face())
+    put(tmp_path / "in/a/0.heic", b"x")
+    put(tmp_path / "labels.csv", "path,gender\na/0.png,f\n")
+    pack = packed("folder", tmp_path / "in", labels=tmp_path / "labels.csv")
+    assert any(note.startswith("1 of the images have no row in 'labels.csv' (the first: 'a/1.png')")
+               for note in [*pack.meta["notes"], *pack.meta["warnings"]])  # fmt: skip
 
 
 def test_lfw_tar_tricks(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def read(source: Path, options: Options) -> Listing:
         table = tables.read(path)
         rows = tables.join(table, names, _prefix(source, path))
         remarks.notes.extend([f"Labels were read from {path.name!r}.", *table.notes])
-        tables.tell_join(remarks, table, names, rows, "images")
+        tables.tell_join(remarks, table, names, rows, "images", [bool(problem) for _, problem in found])
         pairs = table.pairs_of(names, rows)
     by_folder = options.settings.get("identity") == "folder"
     if by_folder and table is not None and "identity" in table.codes:

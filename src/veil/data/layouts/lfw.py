@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from veil.data.columns import nfc
 from veil.data.decode import MAX_BYTES, Box, kind_of
-from veil.data.layouts.folder import holds_images, inner_folders, is_system, systems_in, walk
+from veil.data.layouts.folder import Aside, holds_images, inner_folders, is_system, systems_in, walk
 from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, is_count, only, own
 from veil.errors import InputError
 from veil.foreign import most_unpacked, one_line, opened
@@ -52,11 +52,11 @@ def read(source: Path, options: Options) -> Listing:
         files = _listed(place)
     else:
         found, aside = walk(place)
-        files = [name for name, _ in found]
+        files = [name for name, problem in found if not problem]
         notes += (aside if place == source else systems_in(source) + aside).notes()
     if files is not None:
         _compare(remarks, {nfc(PurePosixPath(name).name) for name in files}, labels)
-    items = _from_archive(place) if archived else _from_tree(place)
+    items = _from_archive(place, notes) if archived else _from_tree(place)
     return Listing(
         items=(_labelled(item, labels) for item in items),
         count=len(files) if files is not None else None,
@@ -104,16 +104,19 @@ def _folder_of_lists(source: Path, place: Path) -> Path:
 
 
 def _listed(archive: Path) -> list[str] | None:
-    """The names of the files in an archive, or None where it is compressed and listing it would mean unpacking it."""
+    """The names of the images in an archive, or None where it is compressed and listing it would mean unpacking it."""
     try:
         with opened(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return [member.name for member in tar if not member.isdir()]
+            files = [member for member in tar if not member.isdir() and _left_aside(clean(member.name)) is None]
+            return [member.name for member in files if not _judge(member, set())[1]]
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         return None  # compressed, or damaged: reading it as a stream tells
 
 
-def _from_archive(archive: Path) -> Iterator[Item]:
+def _from_archive(archive: Path, notes: list[str]) -> Iterator[Item]:
+    """The images as they come; what was left aside is noted at the end."""
     seen: set[str] = set()
+    aside: list[str] = []
     try:
         with opened(archive) as file:
             whole: Any = _Unpacked(archive, file)  # tarfile asks for no more than read
@@ -128,6 +131,9 @@ def _from_archive(archive: Path) -> Iterator[Item]:
                 if member.isdir():
                     continue
                 name = clean(member.name)
+                if (folder := _left_aside(name)) is not None:
+                    aside.append(folder)
+                    continue
                 source, problem = _judge(member, seen)
                 if problem:
                     yield Item(name, None, problem=problem)
@@ -137,6 +143,7 @@ def _from_archive(archive: Path) -> Iterator[Item]:
                 data = inside.read()
                 seen.add(source)
                 yield Item(source, data)
+            notes += Aside(hidden=aside.count(""), folders=tuple(sorted({*aside} - {""}))).notes()
     except InputError:
         raise
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
@@ -171,6 +178,14 @@ class _Unpacked:
         return data
 
 
+def _left_aside(name: str) -> str | None:
+    """The folder of a system or tool that a file lies in, or "" for one that is hidden; None for others."""
+    path = PurePosixPath(name)
+    inside = (folder for folder in reversed(path.parents) if folder.name != ".." and is_system(folder.name))
+    system = next(inside, None)
+    return str(system) if system is not None else "" if path.name.startswith(".") else None
+
+
 def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
     """The image's source ``NAME/FILE``, and why the member is refused, or ""."""
     path = PurePosixPath(clean(member.name))
@@ -179,8 +194,6 @@ def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
         return source, "an absolute path or one with .."
     if not member.isreg():
         return source, "a link, device or other special file"
-    if path.name.startswith(".") or any(map(is_system, path.parts[:-1])):
-        return source, "hidden, or in a folder of a system or tool"
     if (kind := kind_of(path.name)) is None or kind:
         return source, kind or "no image by its name's ending"
     if len(path.parts) < 2:

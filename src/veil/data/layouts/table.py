@@ -194,19 +194,36 @@ def _joined(rows: Sequence[str], wanted: Sequence[str], prefix: str) -> NDArray[
     return found
 
 
-def tell_join(remarks: Remarks, table: Table, names: Sequence[str], found: NDArray[np.int64], what: str) -> None:
-    """Says what the join left over on both sides; raises InputError where nothing was joined."""
-    if len(names) and len(table.names) and not np.any(found >= 0):
+def tell_join(
+    remarks: Remarks,
+    table: Table,
+    names: Sequence[str],
+    found: NDArray[np.int64],
+    what: str,
+    refused: Sequence[bool] | None = None,
+) -> None:
+    """Says what the join left over on both sides; raises InputError where nothing was joined.
+
+    Args:
+        remarks: Takes what is said.
+        table: Whose rows were joined.
+        names: ``(n,)`` that rows may name.
+        found: ``(n,)`` each one's row, or -1.
+        what: What the names are of.
+        refused: ``(n,)`` true for those that are not read, of which nothing is said here.
+    """
+    known = np.ones(len(names), bool) if refused is None else ~np.array(refused, bool)
+    without = np.flatnonzero((found < 0) & known)
+    if known.any() and len(table.names) and not np.any(found >= 0):
         raise InputError(
             f"{table.path}: none of its rows names one of the {what} (its column {table.key} holds "
-            f"{table.names[0]!r}; the first of the {what} is {names[0]!r})"
+            f"{table.names[0]!r}; the first of the {what} is {names[without[0]]!r})"
         )
-    without = np.flatnonzero(found < 0)
     if len(without):
         remarks.lost(
             f"{len(without)} of the {what} have no row in {table.path.name!r} (the first: {names[without[0]]!r}).",
             len(without),
-            len(names),
+            int(known.sum()),
         )
     spare = np.setdiff1d(np.arange(len(table.names)), found)
     if len(spare):
