@@ -508,6 +508,43 @@ def test_settings_that_name_files_are_those_whose_docstring_begins_so(name):
     assert {field for field, text in texts if text.startswith("File ")} == METHODS[name].files
 
 
+@pytest.mark.parametrize("how", ["a bit", "steps", "names"])
+def test_a_checkpoint_that_was_changed_is_refused(tmp_path, how):
+    """Also where it is whole in form: its weights would be other ones without a word."""
+    file = checkpoint(tmp_path)
+    whole = file.read_bytes()
+    changed = {
+        "a bit": whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:],
+        "steps": whole.replace(b's\\": 1', b's\\": 0'),
+        "names": whole.replace(b"module.weight", b"module.weighs"),
+    }[how]
+    assert changed != whole
+    file.write_bytes(changed)
+    with pytest.raises(InputError, match=r"not a readable checkpoint \(it was changed, or is none\); remove it$"):
+        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this")
+
+
+def test_only_ones_own_tensors_are_taken_up():
+    player = Player("p", toy(1), lr=0.01)
+    run = Run(seed=0, precision="fp32")
+    for _ in run.stage("s", 1):
+        run.update(player, player.module(torch.ones(1, 4)).square().sum())
+    own = player.tensors()
+    player.restore(own, 1)
+    name = next(name for name in own if name.startswith("module."))
+    moment = next(name for name in own if name.endswith("exp_avg"))
+    for wrong in (
+        {**own, name: own[name].double()},
+        {**own, name: own[name][:1]},
+        {**own, "module.more": own[name]},
+        {n: x for n, x in own.items() if n != name},
+        {**own, moment: own[moment].long()},
+        {n: x for n, x in own.items() if n != moment},
+    ):
+        with pytest.raises(ValueError, match=r"must be|another's"):
+            player.restore(wrong, 1)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle", "other"])
 def test_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     file = checkpoint(tmp_path)

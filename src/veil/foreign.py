@@ -291,7 +291,8 @@ class Header:
             Warning,
         ) as error:
             # NumPy has Python's own parser read it.
-            raise ValueError(f"its header is damaged ({one_line(error, 80)})") from None
+            said = "nested too deep" if isinstance(error, MemoryError) else one_line(error, 80)  # of the parser's stack
+            raise ValueError(f"its header is damaged ({said})") from None
         if dtype.hasobject:
             raise NoPlainArray("pickled objects, which are never loaded")
         if dtype.names is not None or dtype.subdtype is not None:

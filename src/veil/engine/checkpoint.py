@@ -6,6 +6,7 @@ takes up tensors of a player compares them with its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from veil.foreign import TEXT, Rule, check_fields, is_whole, opened, parsed_json
 Curve = tuple[int, str, str, float]
 """A loss of training: step, stage, player, value."""
 
-_ABOUT = "run"  # the entry of the header
+_ABOUT, _DIGEST = "run", "digest"  # entries of the header
 _CURVES, _COLUMNS = "curves/", {"step": torch.int64, "series": torch.int64, "loss": torch.float64}
 _PLAIN = torch.contiguous_format
 _COUNTS: Rule = (
@@ -77,12 +78,13 @@ class Checkpoint:
             "updates": self.updates,
             "series": list(series),
         }
+        text = json.dumps(about)
         with written(path, secret=True) as file:
-            file.write(to_bytes(tensors, metadata={_ABOUT: json.dumps(about)}))
+            file.write(to_bytes(tensors, metadata={_ABOUT: text, _DIGEST: _digest(text, tensors)}))
 
 
 def read(path: Path) -> Checkpoint:
-    """The state in a file; its tensors are mapped, and read when they are looked at.
+    """The state in a file, whose tensors are mapped.
 
     Raises:
         OSError: If there is no such file.
@@ -91,10 +93,13 @@ def read(path: Path) -> Checkpoint:
     opened(path).close()  # raises for a pipe, at which the library would wait
     try:
         with safe_open(path, framework="pt") as file:
-            about = parsed_json((file.metadata() or {}).get(_ABOUT, ""))
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(str(error)) from error
+    if _digest(header.get(_ABOUT, ""), tensors) != header.get(_DIGEST):
+        raise ValueError("it was changed, or is none")
+    about = parsed_json(header[_ABOUT])
     check_fields(about, "", _RULES, [*_RULES])
     return Checkpoint(
         identity=about["identity"],
@@ -104,6 +109,15 @@ def read(path: Path) -> Checkpoint:
         curves=_curves(about["series"], {name: tensors.pop(f"{_CURVES}{name}", None) for name in _COLUMNS}),
         tensors=tensors,
     )
+
+
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that a file holds: a bit that fell over would go into the weights without a word."""
+    digest = hashlib.blake2b(about.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _curves(series: Sequence[Sequence[str]], columns: Mapping[str, Tensor | None]) -> list[Curve]:

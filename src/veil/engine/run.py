@@ -102,16 +102,18 @@ class Player:
         """Takes up what :meth:`tensors` gave, after so many updates.
 
         Raises:
-            RuntimeError: If the network is another.
-            ValueError: If the moments are another optimiser's.
+            ValueError: If they are of another network, or the moments another optimiser's.
         """
-        self.module.load_state_dict(_part(tensors, _MODULE))
+        given, own = _part(tensors, _MODULE), self.module.state_dict()
+        if wrong := next((n for n in {**own, **given} if _kind(given.get(n)) != _kind(own.get(n))), ""):
+            raise ValueError(f"{wrong} must be {_kind(own.get(wrong))}, got {_kind(given.get(wrong))}")
+        self.module.load_state_dict(given)
         moments = _part(tensors, _OPTIMIZER)
         state = {}
         for i, parameter in enumerate(self.parameters):
             known = _part(moments, f"{i}.")
-            shapes = {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)}
-            if known and {name: moment.shape for name, moment in known.items()} != shapes:
+            like = {"step": torch.zeros(()), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter)}
+            if moments and {name: _kind(x) for name, x in known.items()} != {n: _kind(x) for n, x in like.items()}:
                 raise ValueError("the optimiser's state is another's")
             # A fused optimiser walks through memory: moments must lie there as the parameter does.
             state[i] = {
@@ -442,8 +444,10 @@ class Run:
         assert self._checkpoint is not None
         try:
             state = read(self._checkpoint)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
-            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({one_line(error)})") from error
+            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({one_line(error)}); remove it") from error
         if self._method and state.method not in ("", self._method):
             raise InputError(
                 f"{self._checkpoint}: is of an interrupted fit of {state.method!r}, not of {self._method!r}; finish "
@@ -512,6 +516,11 @@ def left_by(checkpoint: Path) -> str:
         return ""
     steps = ", ".join(f"{name} {count}" for name, count in state.done.items())
     return printable(f"{state.method or 'a method'} ({steps or 'no'} steps)")
+
+
+def _kind(tensor: Tensor | None) -> str:
+    """Type and shape of a tensor, in words."""
+    return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
