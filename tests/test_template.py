@@ -106,13 +106,13 @@ def test_what_tells_is_the_mean_outer_product_of_gradients():
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_drop_takes_the_directions_that_tell_most_for_their_worth(count):
     worth = np.diag([4.0, 1.0, 1.0, 0.1, 2.0])
-    tells = np.diag([4.0, 3.0, 0.5, 0.4, 0.1])  # ratios 1, 3, 0.5, 4, 0.05
+    tells = np.diag([4.0, 3.0, 0.5, 0.4, 0.1])  # of a step, so for their worth, whatever that is
     left = template.drop(np.eye(5), tells, worth, count)
     np.testing.assert_allclose(left @ left.T, np.eye(5 - count), atol=1e-9)
-    gone = [3, 1, 0][:count]
-    np.testing.assert_allclose(left[:, gone], 0, atol=1e-4)  # but for the ridge
+    np.testing.assert_allclose(left[:, :count], 0, atol=1e-9)
+    assert (np.diff(np.diag(left @ worth @ left.T)) <= 0).all()  # those of most worth first
     again = template.drop(left, tells, worth, 1)  # of what is left, in whatever basis
-    np.testing.assert_allclose(again[:, [3, 1, 0, 2][count]], 0, atol=1e-4)
+    np.testing.assert_allclose(again[:, count], 0, atol=1e-9)
 
 
 ERASE = template.Config(noise=0.0, keep=0.75, align=False, hide=0.0, rounds=1, guess=32, steps_erase=200)
@@ -148,7 +148,21 @@ def test_erasure_leaves_its_share_but_no_fewer_than_two_dimensions(k, keep, kept
     """Of the dimensions that hold variance: matchers may leave some without any."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(4000, k)), 1e-3 * rng.normal(size=(4000, empty))], axis=1)
-    assert template.kept_dimensions(x @ np.linalg.qr(rng.normal(size=(k + empty,) * 2))[0], keep) == kept
+    held, left = template.kept_dimensions(x @ np.linalg.qr(rng.normal(size=(k + empty,) * 2))[0], keep)
+    assert left == kept
+    assert max(2, 0.98 * k) <= held <= max(2, k)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("rank", "keep"), [(2, 0.5), (8, 0.99)])
+def test_who_erases_nothing_says_so(rank, keep):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(900, rank)) @ rng.normal(size=(rank, 8))).astype(np.float32)
+    pack = Pack.from_arrays(x, {"identity": np.arange(900), "gender": np.arange(900) % 2})
+    made = fit(pack, replace(ERASE, keep=keep, steps_erase=1)).made
+    assert any("erased nothing" in warning for warning in made["warnings"])
+    made = fit(pack, replace(ERASE, keep=0.5 if rank == 8 else 1.0, hide=0.1, steps=1, steps_erase=1)).made
+    assert not any("erased nothing" in warning for warning in made.get("warnings", ()))
 
 
 def test_rounds_drop_equal_shares_and_readers_start_afresh():
@@ -367,8 +381,8 @@ def training(config: template.Config, n: int = 240, k: int = 8) -> tuple[templat
     codes = [np.repeat(rng.permutation(n // 3) % z, 3) for z in (2, 3)]
     x = template.unit_rows(rng.normal(size=(n, k)).astype(np.float32), np.arange(n))
     run = Run(seed=0, precision="fp32")
-    kept = template.kept_dimensions(x, config.keep) if config.keep < 1 else None
-    made = template.Training(config, run, k=k, kept=kept, codes=codes, sizes=[2, 3], people=people)
+    erased = template.kept_dimensions(x, config.keep) if config.keep < 1 else None
+    made = template.Training(config, run, k=k, erased=erased, codes=codes, sizes=[2, 3], people=people)
     run.enter(*made.players)
     return made, run.tensor(x)
 
@@ -676,12 +690,33 @@ def unlike(x: np.ndarray, rows: np.ndarray, identity: np.ndarray) -> float:
     return float(roc_auc_score(identity[rows][a] == identity[rows][b], (unit @ unit.T)[a, b]))
 
 
-@pytest.mark.parametrize("shape", ["around 0", "off-centre", "of unequal spread", "of low rank", "of unequal length"])
-def test_vectors_of_every_matcher_are_aligned(shape):
+SHAPES = ["around 0", "off-centre", "of unequal spread", "of low rank", "of unequal length"]
+PARTS = {
+    "aligned": {"hide": 0.0},
+    "guarded": {"hide": 1.0, "steps": 60, "batch": 128, "adversaries": 2, "refresh": 20},
+    "erased": {"hide": 0.0, "align": False, "keep": 0.5, "rounds": 4, "steps_erase": 60},
+}
+"""What hides, each alone or with the alignment before it, in a few steps."""
+
+
+GUARD = pytest.mark.xfail(
+    strict=True, reason="where a few axes hold most of the variance, the guard gives back some of what alignment took"
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        pytest.param(shape, part, marks=[GUARD] if (shape, part) == ("of unequal spread", "guarded") else [])
+        for shape in SHAPES
+        for part in PARTS
+    ],
+)
+def test_vectors_of_every_matcher_are_protected(shape, part):
     pack = embeddings(shape)
     gender, identity = pack.label("gender"), pack.label("identity")
     train, test = pack.rows("attack", "calibrate"), pack.rows("test")
-    config = template.Config(hide=0.0, noise=0.5, guess=64, steps_guess=200)
+    config = template.Config(noise=0.5, guess=64, steps_guess=200, **PARTS[part])
     out = fit(pack, config).transform(np.asarray(pack.x))
     centred = pack.x - pack.x[pack.rows("protect")].mean(0)
 

@@ -18,9 +18,11 @@ spread in all dimensions, and less on others; a guard on top of erasure added no
 
 Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
 product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
-what networks learn: Radhakrishnan et al., Science 383, 2024). It tells how much a direction tells. What a direction is
-worth is its variance, S, for cosines are made of it. A round drops the v of largest v'Mv / v'Sv. Ravfogel et al., "Null
-it out" (2020), drop what linear classifiers read, round by round; these rounds drop what networks read.
+what networks learn: Radhakrishnan et al., Science 383, 2024). v'Mv is what a step along v tells, so a direction of
+variance v'Sv tells about v'Mv v'Sv. What it is worth is v'Sv, for cosines are made of it. So a round drops the v of
+largest v'Mv, which tell most for their worth. Ravfogel et al., "Null it out" (2020), drop what linear classifiers read,
+round by round; these rounds drop what networks read. They begin with the dimensions that hold the variance: of others
+readers know nothing, and would have them dropped first.
 
 Guard. L_Keep is the change of the cosines between people of one private class: angles between classes carry the private
 attribute itself. L_Confusion is the adversaries' cross-entropy to the uniform prior, which is bounded.
@@ -60,7 +62,7 @@ from veil.losses import confusion, cross_entropy, gram_change
 from veil.methods.protocol import refuse_many, refuse_people, require_classes, too_small
 from veil.nets import mlp
 from veil.release import Contract, Release, new_key
-from veil.transport import choose_shrinkage, power, transport_maps
+from veil.transport import choose_shrinkage, transport_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "erased": Config(noise=0.35, keep=0.29, align=False, hide=0.0),
+    "erased": Config(noise=0.35, keep=0.5, align=False, hide=0.0),
     "aligned": Config(hide=0.0, noise=0.0),
     "noise": Config(align=False, hide=0.0, noise=1.2),
 }
@@ -224,16 +226,16 @@ def _spread(x: Tensor) -> Tensor:
 # -- erasure ----------------------------------------------------------------------------------------------------------
 
 
-def kept_dimensions(x: NDArray[Any], keep: float) -> int:
-    """Dimensions of vectors ``(n, k)`` that erasure leaves: a share, but no fewer than 2, for one has no angles.
+def kept_dimensions(x: NDArray[Any], keep: float) -> tuple[int, int]:
+    """Dimensions of vectors ``(n, k)`` that erasure begins with, and how many of them it leaves.
 
-    The share ``keep`` is of the principal axes that hold 99 % of the variance: of 128 values these are 125 for one
-    matcher of faces and 71 for another, and a share of all 128 would erase of the second what is no loss to it.
+    It begins with the principal axes that hold 99 % of the variance: of 128 values 125 for one matcher of faces and 71
+    for another. It leaves the share ``keep`` of them, but no fewer than 2, for one has no angles.
     """
     variances = np.linalg.eigvalsh(np.cov(x, rowvar=False))[::-1]
     held = np.cumsum(variances)
-    dimensions = 1 + int(np.searchsorted(held, 0.99 * held[-1]))
-    return min(int(x.shape[1]), max(2, round(keep * dimensions)))
+    dimensions = max(2, 1 + int(np.searchsorted(held, 0.99 * held[-1])))
+    return dimensions, max(2, round(keep * dimensions))
 
 
 def what_tells(reader: nn.Module, e: Tensor, generator: torch.Generator) -> Tensor:
@@ -256,17 +258,12 @@ def drop(basis: NDArray[Any], tells: NDArray[Any], worth: NDArray[Any], count: i
 
     Args:
         basis: Directions that are left so far.
-        tells: ``(k, k)`` positive semidefinite, what directions tell.
-        worth: ``(k, k)`` positive semidefinite, what directions are worth.
+        tells: ``(k, k)`` positive semidefinite, what a step along directions tells.
+        worth: ``(k, k)`` positive semidefinite, the variance along directions.
         count: How many of them go, 0 .. d.
     """
-    within, told = (basis @ m @ basis.T for m in (worth, tells))
-    # Vectors on a sphere, or fewer of them than dimensions, leave directions of no worth: no inverse without a ridge.
-    inverse = power(within + 1e-6 * np.trace(within) / len(within) * np.eye(len(within)), -0.5)
-    order = inverse @ np.linalg.eigh(inverse @ told @ inverse)[1]  # rising v'Mv / v'Sv
-    gone = np.linalg.qr(order[:, len(order) - count :])[0]
-    left = np.linalg.svd(gone, full_matrices=True)[0][:, count:]
-    return principal_axes(left.T @ basis, worth)
+    order = np.linalg.eigh(basis @ tells @ basis.T)[1]  # rising v'Mv
+    return principal_axes(order[:, : len(order) - count].T @ basis, worth)
 
 
 def principal_axes(basis: NDArray[Any], worth: NDArray[Any]) -> NDArray[Any]:
@@ -289,7 +286,7 @@ class Training:
         config: Settings.
         run: Gives updates, stages and precision.
         k: Width of the vectors.
-        kept: Dimensions that erasure leaves; all ``k`` if None.
+        erased: Dimensions that erasure begins with and those that it leaves (:func:`kept_dimensions`); None for none.
         codes: ``(n,)`` for each private attribute, known for every row.
         sizes: Number of classes of each.
         people: ``(n,)`` who is seen; rows of one person are never on both sides of a fold.
@@ -305,7 +302,7 @@ class Training:
         run: Run,
         *,
         k: int,
-        kept: int | None = None,
+        erased: tuple[int, int] | None = None,
         codes: Sequence[NDArray[np.int64]],
         sizes: Sequence[int],
         people: NDArray[np.int64],
@@ -317,14 +314,14 @@ class Training:
             raise InputError("template: needs vectors of at least 2 people to learn from, got 1")
         self.joint = np.ravel_multi_index(self.codes, self.sizes)
         self.classes = math.prod(self.sizes)
-        self.kept = kept or k
+        held, self.kept = erased or (k, k)
         self.guessing = config.moves
         self.made: dict[str, float] = {}
         """What a user should know of the result: the shrinkage of the covariances."""
         present = self._present(np.ones(len(people), bool) if known is None else known)
         self.members = [np.flatnonzero(self.joint == c) for c in present]
         # Dimensions that are left before each round of the erasure, and after the last.
-        self.widths = np.unique(np.linspace(k, self.kept, config.rounds + 1).round().astype(int))[::-1]
+        self.widths = np.unique(np.linspace(held, self.kept, config.rounds + 1).round().astype(int))[::-1]
         with seeded(run.seed, "template", "networks"):
             self.encoder = run.place(new_encoder(config, k, self.kept, self.classes))
             assert isinstance(self.encoder, TemplateEncoder)
@@ -340,7 +337,7 @@ class Training:
         if readers:
             # Never updated by a gradient: a player so that checkpoints hold it. Of its rows the first so many are left.
             holder = nn.Linear(k, k, bias=False)
-            nn.init.eye_(holder.weight)
+            nn.init.zeros_(holder.weight)
             self.players.append(Player("basis", run.place(holder), lr=config.lr))
             self.basis = self.players[-1].parameters[0]
         if self.guessing:
@@ -404,7 +401,7 @@ class Training:
         assert isinstance(self.encoder, TemplateEncoder)
         origin = torch.stack([x[self.run.tensor(rows)].mean(0) for rows in self.members]).mean(0)
         self.encoder.origin.copy_(origin)
-        if self.kept < x.shape[1]:
+        if self.readers:
             self.erase(F.normalize(x - origin, dim=1))
         if self.guessing:
             with torch.no_grad():
@@ -416,6 +413,7 @@ class Training:
         """Rounds of readers and of dropped directions; what is left, in principal axes, becomes the encoder's basis."""
         assert isinstance(self.encoder, TemplateEncoder)
         worth = (centred.T.double() @ centred.double() / len(centred)).cpu().numpy()
+        self.axes = torch.from_numpy(principal_axes(np.eye(len(worth)), worth)).to(centred)
         for step in self.run.stage("erase", (len(self.widths) - 1) * self.config.steps_erase):
             self.erase_step(step, centred, worth)
         self.encoder.basis.copy_(self._left(len(self.widths) - 1))
@@ -446,7 +444,7 @@ class Training:
 
     def _left(self, turn: int) -> Tensor:
         """Orthonormal rows of what is left before a round of the erasure."""
-        return self.basis.detach()[: self.widths[turn]]
+        return (self.basis.detach() if turn else self.axes)[: self.widths[turn]]
 
     def protect(self, x: Tensor) -> None:
         """Guess, alignment and guard of unit vectors ``(n, kept)``."""
@@ -601,7 +599,7 @@ def fit(
         config,
         run,
         k=x.shape[1],
-        kept=kept_dimensions(x, config.keep) if config.keep < 1 else None,
+        erased=kept_dimensions(x, config.keep) if config.keep < 1 else None,
         codes=[pack.label(name)[rows] for name in private],
         sizes=[len(pack.classes[name]) for name in private],
         people=people(pack, rows),
@@ -630,22 +628,23 @@ def fit(
             "seed": run.seed,
             "data": pack.fingerprint,
             **training.made,
-            **_few(len(np.unique(training.people))),
+            **_doubts(training),
         },
         key=(key or by_first(new_key)) if contract.keyed else None,
     )
 
 
-def _few(count: int) -> dict[str, list[str]]:
-    """A warning where fewer people than :data:`ENOUGH` were there to learn from; nothing else."""
-    if count >= ENOUGH:
-        return {}
-    return {
-        "warnings": [
+def _doubts(training: Training) -> dict[str, list[str]]:
+    """Warnings where fewer people than :data:`ENOUGH` were there to learn from, or nothing to erase; else nothing."""
+    warnings = []
+    if (count := len(np.unique(training.people))) < ENOUGH:
+        warnings.append(
             f"template learned from {count} people; the fewer they are, the less it hides of other people's vectors, "
             f"and below {ENOUGH} that shows: audit it on others, or pack more people."
-        ]
-    }
+        )
+    if training.config.keep < 1 and len(training.widths) == 1:
+        warnings.append(f"template erased nothing: all {training.kept} dimensions that hold variance stay.")
+    return {"warnings": warnings} if warnings else {}
 
 
 def build(config: Config | Mapping[str, Any], contract: Contract) -> TemplateEncoder:
