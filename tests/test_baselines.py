@@ -252,13 +252,33 @@ def test_random_on_the_input():
     assert (np.abs(kept.sum(1) - 512) <= 5).all()
 
 
-def test_random_refuses_values_outside_the_unit_interval():
-    with pytest.raises(InputError, match=r"must lie in \[0, 1\], got") as caught:
-        fit_random(RandomConfig(), vectors_pack(), private=["gender"])
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("centre", [0.0, 40.0])
+def test_random_scales_values_that_lie_elsewhere(tmp_path, centre):
+    """Draws come from where the values lie, whatever their range, and do not show among them."""
+    rng = np.random.default_rng(0)
+    x = (centre + rng.normal(size=(2000, 6)) * np.array([0.1, 1, 10, 1, 1, 0])).astype(np.float32)
+    pack = Pack.from_arrays(x, {"gender": np.arange(2000) % 2}, split=["protect"] * 1000 + ["test"] * 1000)
+    release = fit_random(RandomConfig(), pack, private=["gender"], key=KEY)
+    out = release.transform(x)
+    assert out.min() >= 0
+    assert out.max() <= 1
+    clean = (x - x[:1000].mean(0)) / np.maximum(6 * x[:1000].std(0), 1e-9) + 0.5
+    kept = np.abs(out - clean.clip(0, 1)) < 1e-3
+    assert (kept[:, :5].sum(1) <= 3).mean() > 0.9
+    assert kept[:, :5].mean() == pytest.approx(0.5, abs=0.02)
+    assert "outside [0, 1]" in release.made["warnings"][0]
+    again = Release.load(release.save(tmp_path / "r"))
+    assert (again.transform(x) == out).all()
 
 
-@pytest.mark.parametrize("row", [0, 300, 1999])
+def test_random_refuses_values_whose_range_is_no_number():
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32) * np.float32(1e38)
+    pack = Pack.from_arrays(x, {"gender": np.arange(40) % 2}, split=["protect"] * 40)
+    with pytest.raises(InputError, match=r"random: values to be scaled must lie within 1e\+30 of 0, got"):
+        fit_random(RandomConfig(), pack, private=["gender"])
+
+
+@pytest.mark.parametrize("row", [1000, 1300, 1999])
 def test_random_looks_at_every_row_that_it_releases(row):
     """Far beyond the first 256, in fitting and afterwards."""
     x = np.random.default_rng(0).random((2000, 6), np.float32)

@@ -556,7 +556,6 @@ def test_lfw_tar_tricks(tmp_path, monkeypatch):
         "lfw/Ann_A/device.jpg": "a link, device or other special file",
         "lfw/Ann_A/pipe.jpg": "a link, device or other special file",
         "lfw/Ann_A/big.jpg": "more than 0 MiB",
-        "lfw/Ann_A/run.sh": "no image by its name's ending",
         "top.jpg": "not in a person's folder",
         "lfw/Ann_A/Ann_A_0001.jpg": "a second file of that name",
     }
@@ -818,6 +817,19 @@ def test_embeddings_in_npz(tmp_path):
     assert np.array_equal(pack.x, x[keep].astype(np.float32))
     assert words(pack, "gender") == {str(i): "fm"[i % 2] for i in keep}
     assert skipped(pack) == {"5": "a NaN or infinite value"}
+
+
+@pytest.mark.parametrize(("centre", "noted"), [(0.0, False), (0.3, False), (1.5, True), (1e30, True)])
+def test_vectors_far_from_centred_are_noted(tmp_path, centre, noted):
+    x = (centre + np.random.default_rng(0).normal(size=(400, 16))).astype(np.float32)
+    np.savez(tmp_path / "v.npz", vectors=x, name=np.arange(400).astype(str))
+    pack = packed("embeddings", tmp_path / "v.npz")
+    notes = [note for note in pack.meta["notes"] if note.startswith("Vectors are far from centred")]
+    assert len(notes) == noted
+    if noted:
+        unit = x.astype(float) / np.linalg.norm(x.astype(float), axis=1, keepdims=True)
+        cosines = (unit @ unit.T)[~np.eye(400, dtype=bool)]
+        assert f"have a cosine of {cosines.mean():.2f} in the mean" in notes[0]
 
 
 def test_embeddings_with_labels_apart(tmp_path):

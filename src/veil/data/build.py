@@ -188,6 +188,8 @@ def write(
             meta["splits"] = {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)}
             meta["classes"] = _write_labels(folder, rows, split)
             _write_pairs(folder, rows, listing.pairs)
+            if listing.kind == "vectors":
+                rows.remarks.notes.extend(_off_centre(folder / "vectors.npy"))
             if eyes is not None and len(used) < len(eyes.eyes):
                 rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
             meta["warnings"] = [printable(clean(warning)) for warning in (*listing.warnings, *rows.remarks.warnings)]
@@ -320,6 +322,11 @@ class _Rows:
         self._names = []
 
 
+_FAR, _SEVERAL = 0.25, 32
+"""Mean cosine of two rows from which on vectors are said to be far from centred: of matchers that compare by the cosine
+it is about 0, of others .5 and more; and rows, of which fewer may have any by chance."""
+
+
 def _write_rows(
     listing: Listing,
     folder: Path,
@@ -382,6 +389,24 @@ def _write_rows(
     if progress is not None:
         progress(n + rows.skipped, n + rows.skipped, rows.skipped)
     return rows
+
+
+def _off_centre(path: Path) -> list[str]:
+    """A note where vectors lie far from around 0, so that the cosine of any two of them is large."""
+    x = np.load(path, mmap_mode="r")
+    total = np.zeros(x.shape[1])
+    for start in range(0, len(x), 4096):
+        block = np.asarray(x[start : start + 4096], np.float64)
+        block /= np.abs(block).max(1, keepdims=True)  # first, because squares of what is huge are infinite
+        total += (block / np.linalg.norm(block, axis=1, keepdims=True)).sum(0)
+    n = len(x)
+    cosine = (total @ total - n) / max(n * (n - 1), 1)
+    if n < _SEVERAL or cosine < _FAR:
+        return []
+    return [
+        f"Vectors are far from centred: two of them have a cosine of {cosine:.2f} in the mean (0 around 0). Compare "
+        "them by distance, or by the cosine after their mean is taken away; Veil's methods and audits do."
+    ]
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -123,7 +123,8 @@ _PHONES = ".heic .heif .hif .avci .jxl .jxr .wdp .hdp .jpm .mj2 .bpg .flif .jps 
 _CAMERAS = """.raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .ptx .3fr .fff .iiq .mef .mos .mrw
 .kdc .dcr .erf .x3f .rwl .srw .gpr"""
 _OLDER = """.svg .svgz .eps .ps .ai .wmf .emf .psd .psb .xcf .kra .exr .hdr .pfm .pam .ico .icns .cur .dib .pcx .dcx
-.sgi .rgb .rgba .bw .ras .xbm .xpm .dds .qoi .fits .fit .fts .dcm .pcd .pict .pct .iff .lbm .icb .vda .vst"""
+.sgi .rgb .rgba .bw .ras .xbm .xpm .dds .qoi .fits .fit .fts .dcm .pcd .pict .pct .iff .lbm .icb .vda .vst .im .msp .pxr
+.blp .vtf .ftc .ftu .spi .fli .flc .gbr .pix"""
 OTHER_SUFFIXES = frozenset(f"{_PHONES} {_CAMERAS} {_OLDER}".split())
 """Endings of the names of images that are not read: of phones and newer formats, raw files, drawings, older formats."""
 

@@ -370,6 +370,8 @@ def class_name(value: Any) -> str | None:
     Booleans become ``no``/``yes``; numbers without a fraction lose their ``.0``, which they often owe to a NaN
     elsewhere in their column. Text is brought into NFC.
     """
+    if isinstance(value, str):  # first, as most are
+        return nfc(value).strip() or None
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # by name, as pandas is not needed
         return None
     if getattr(value, "ndim", None) == 0 and not isinstance(value, np.datetime64 | np.timedelta64):

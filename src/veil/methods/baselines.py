@@ -4,15 +4,16 @@ Both work on the input itself, or on another method's releases (``base``) where 
 noise, and neither images nor one of a few substitutes. They then ship with that method, which guesses what it could be
 told:
 
-- **random**: half of each vector's values replaced by draws from U[0, 1] (AIA's baseline Random, Sec. 5.3). The draws
-  come from a keyed hash of the input, so repeating a release reveals nothing more.
+- **random**: half of each vector's values replaced by draws from U[0, 1] (AIA's baseline Random, Sec. 5.3), into which
+  values that lie elsewhere are brought before, by the mean and the deviation of each. The draws come from a keyed hash
+  of the input, so repeating a release reveals nothing more.
 - **leace**: the smallest linear change after which no linear attacker beats chance: Belrose et al., "LEACE: Perfect
   linear concept erasure in closed form" (2023), Theorem 4.3. Nonlinear attackers undo it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -37,6 +38,8 @@ class RandomConfig:
 
     share: float = 0.5
     """Share of each vector's values that is replaced, in (0, 1]."""
+    scaled: bool = False
+    """Whether values are brought into [0, 1] before; set by fit."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """The release underneath (method, config, contract); set by fit."""
 
@@ -53,6 +56,22 @@ class LeaceConfig:
     """Number of directions erased; set by fit."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """The release underneath (method, config, contract); set by fit."""
+
+
+class Scale(nn.Module):
+    """Values ``(B, k)`` between ``low`` and ``low + span``, each its own, as values in [0, 1]; others are cut off."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.zeros(k))
+        self.register_buffer("span", torch.ones(k))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, k)`` -> ``(B, k)``."""
+        return ((x - self.low) / self.span).clamp(0, 1)
 
 
 class Eraser(nn.Module):
@@ -168,34 +187,70 @@ def fit_random(
     key: bytes | None = None,
     base: Release | None = None,
 ) -> Release:
-    """Nothing is learned: the base's release with a keyed draw over part of its values.
+    """The base's release with a keyed draw over part of its values.
+
+    Where values of ``protect`` do not lie in [0, 1], each is scaled so that its mean less and plus three deviations
+    are 0 and 1: the range that draws come from is that of the values, wherever they lie, and no person's own.
 
     Raises:
-        InputError: If the base's values of any row of the pack do not lie in [0, 1], as those must that replace them;
-            ``transform`` refuses other rows that do not.
+        InputError: If those of ``protect`` lie in [0, 1] and those of another row of the pack do not; ``transform``
+            refuses such rows, too.
     """
     base = base or input_release(pack)
     _plain(base)
-    row = 0
-    for values in base.stream(pack.x[i : i + 1024] for i in range(0, len(pack), 1024)):
-        check_unit_range(values, row)
-        row += len(values)
+    inside = all(((x >= 0) & (x <= 1)).all() for x in _values(base, pack, pack.rows("protect")))
+    encoder, warnings = base.encoder, list[str]()
+    if inside:
+        row = 0
+        for values in _values(base, pack, np.arange(len(pack))):
+            check_unit_range(values, row)
+            row += len(values)
+    else:
+        if (most := max(float(np.abs(x).max()) for x in _values(base, pack, pack.rows("protect")))) > _MOST:
+            raise InputError(f"random: values to be scaled must lie within {_MOST:g} of 0, got {most:g}")
+        scale = Scale(base.contract.k)
+        encoder = nn.Sequential(base.encoder, scale).eval()
+        mean, deviation = _moments(base, pack, pack.rows("protect"))
+        for name, value in (("low", mean - _DEVIATIONS * deviation), ("span", 2 * _DEVIATIONS * deviation)):
+            getattr(scale, name).copy_(torch.from_numpy(value))
+        warnings.append(
+            f"random scaled its values, which lie outside [0, 1], by their mean and {_DEVIATIONS} deviations of protect"
+        )
     return Release(
         method="random",
-        config=asdict(replace(config, base=_described(base))),
+        config=asdict(replace(config, scaled=not inside, base=_described(base))),
         contract=replace(_guessing(base.contract), replace=config.share),
-        encoder=base.encoder,
+        encoder=encoder,
         made={
             "private": list(private),
             "utility": utility,
             "seed": checked_seed(seed),
             "data": pack.fingerprint,
             **underneath(base),
+            **({"warnings": warnings} if warnings else {}),
         },
         fitted=base.fitted,
         key=key or by_first(new_key),
-        decoder=base.decoder,
+        decoder=base.decoder if inside else None,  # which takes the values as they were
     )
+
+
+_DEVIATIONS = 3
+_MOST = 1e30  # beyond it ranges would leave float32
+
+
+def _values(base: Release, pack: Pack, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """The base's releases of some rows, some at a time."""
+    return base.stream(pack.x[rows[i : i + 1024]] for i in range(0, len(rows), 1024))
+
+
+def _moments(base: Release, pack: Pack, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation ``(k,)`` of the base's values, the latter 1 where a value is always the same."""
+    total = sum(x.sum(0, dtype=np.float64) for x in _values(base, pack, rows))
+    mean = total / len(rows)
+    squares = sum(np.square(x - mean).sum(0) for x in _values(base, pack, rows))
+    deviation = np.sqrt(squares / len(rows))
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
 
 
 class Flatten(nn.Module):
@@ -216,7 +271,8 @@ def input_release(pack: Pack) -> Release:
 
 
 def build_random(config: Mapping[str, Any], contract: Contract) -> nn.Module:
-    return _build_base(config["base"])
+    base = _build_base(config["base"])
+    return nn.Sequential(base, Scale(contract.k)) if config["scaled"] else base
 
 
 def build_leace(config: Mapping[str, Any], contract: Contract) -> nn.Sequential:

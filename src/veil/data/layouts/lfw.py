@@ -19,6 +19,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -107,7 +108,7 @@ def _listed(archive: Path) -> list[str] | None:
     """The names of the images in an archive, or None where it is compressed and listing it would mean unpacking it."""
     try:
         with opened(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            files = [member for member in tar if not member.isdir() and _left_aside(clean(member.name)) is None]
+            files = [member for member in tar if not member.isdir() and not _left_aside(clean(member.name))]
             return [member.name for member in files if not _judge(member, set())[1]]
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         return None  # compressed, or damaged: reading it as a stream tells
@@ -116,7 +117,7 @@ def _listed(archive: Path) -> list[str] | None:
 def _from_archive(archive: Path, notes: list[str]) -> Iterator[Item]:
     """The images as they come; what was left aside is noted at the end."""
     seen: set[str] = set()
-    aside: list[str] = []
+    aside = Aside()
     try:
         with opened(archive) as file:
             whole: Any = _Unpacked(archive, file)  # tarfile asks for no more than read
@@ -131,8 +132,8 @@ def _from_archive(archive: Path, notes: list[str]) -> Iterator[Item]:
                 if member.isdir():
                     continue
                 name = clean(member.name)
-                if (folder := _left_aside(name)) is not None:
-                    aside.append(folder)
+                if left := _left_aside(name):
+                    aside += left
                     continue
                 source, problem = _judge(member, seen)
                 if problem:
@@ -143,7 +144,7 @@ def _from_archive(archive: Path, notes: list[str]) -> Iterator[Item]:
                 data = inside.read()
                 seen.add(source)
                 yield Item(source, data)
-            notes += Aside(hidden=aside.count(""), folders=tuple(sorted({*aside} - {""}))).notes()
+            notes += replace(aside, folders=tuple(sorted(set(aside.folders)))).notes()
     except InputError:
         raise
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
@@ -178,12 +179,15 @@ class _Unpacked:
         return data
 
 
-def _left_aside(name: str) -> str | None:
-    """The folder of a system or tool that a file lies in, or "" for one that is hidden; None for others."""
+def _left_aside(name: str) -> Aside | None:
+    """What a file is counted as that is no image, or is hidden, or lies in a folder of a system or tool; else None."""
     path = PurePosixPath(name)
     inside = (folder for folder in reversed(path.parents) if folder.name != ".." and is_system(folder.name))
-    system = next(inside, None)
-    return str(system) if system is not None else "" if path.name.startswith(".") else None
+    if system := next(inside, None):
+        return Aside(folders=(str(system),))
+    if path.name.startswith("."):
+        return Aside(hidden=1)
+    return Aside(others=1) if kind_of(path.name) is None else None
 
 
 def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
@@ -194,8 +198,8 @@ def _judge(member: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:
         return source, "an absolute path or one with .."
     if not member.isreg():
         return source, "a link, device or other special file"
-    if (kind := kind_of(path.name)) is None or kind:
-        return source, kind or "no image by its name's ending"
+    if kind := kind_of(path.name):
+        return source, kind
     if len(path.parts) < 2:
         return source, "not in a person's folder"
     if member.size > MAX_BYTES:
