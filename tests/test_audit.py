@@ -220,9 +220,9 @@ def test_exactly_one_attacker_is_marked() -> None:
 
 def test_progress_counts_every_job() -> None:
     _, told = _everything()
-    # 3 releases: 4 attackers on 2 private labels and 1 label to keep, 2 controls, 2 attacks on pools, 1 matching; and
+    # 3 releases: 4 attackers on 2 private labels and 1 label to keep, 2 controls, 4 attacks on pools, 1 matching; and
     # linkage of 2 of them to the input.
-    assert [done for done, _, _ in told] == list(range(1, 3 * (4 * 3 + 2 + 2 + 1) + 2 + 1))
+    assert [done for done, _, _ in told] == list(range(1, 3 * (4 * 3 + 2 + 4 + 1) + 2 + 1))
     assert {total for _, total, _ in told} == {len(told)}
 
 
@@ -908,8 +908,8 @@ def test_bits_count_people_and_stay_within_what_codes_can_say() -> None:
     who = np.repeat(np.arange(100), 20)
     codes = np.random.default_rng(0).integers(8, size=100)[who]  # each person's images have one code
     pack = Pack.from_arrays(codes[:, None].astype(np.float32), {"identity": who}, split=["test"] * len(who))
-    by_person = run._bits("r", codes, pack, 0.95)
+    [by_person] = run._bits("r", codes, pack, 0.95)
     alone = Pack.from_arrays(pack.x, {"identity": np.arange(len(who))}, split=["test"] * len(who))
-    by_row = run._bits("r", codes, alone, 0.95)
+    [by_row] = run._bits("r", codes, alone, 0.95)
     assert by_person.high - by_person.low > 2 * (by_row.high - by_row.low)
     assert by_person.low < by_person.value <= by_person.high <= 3

@@ -27,7 +27,7 @@ import pytest
 import typer
 from PIL import Image
 
-from conftest import brightness_file, onnx_file, vectors_pack
+from conftest import brightness_file, faces_pack, onnx_file, vectors_pack
 from veil import cli, pipeline
 from veil._version import __version__
 from veil.audit import run, transfer
@@ -554,8 +554,9 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
     done = veil(*ask)
     assert done.status == cli.BROKE_OFF == 4
     assert done.err == (
-        "veil: 1 attempt broke off, and what would have been found is not known: Input: logistic regression on gender "
-        "(LinAlgError: Singular matrix)\n"
+        "veil: 2 attempts broke off, and what would have been found is not known: Input: logistic regression on gender "
+        "(LinAlgError: Singular matrix), Input: logistic regression on gender, means of a person's (LinAlgError: "
+        "Singular matrix)\n"
     )
     assert str(tmp_path / "out" / "findings.json") in done.out
     assert "RBF SVM" in done.out
@@ -563,9 +564,54 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
     assert "Some attempts broke off" in (tmp_path / "out" / "report.html").read_text()
     done = veil(*ask, "--json")
     assert done.status == 4
-    assert [f["note"] for f in json.loads(done.out)["broke_off"]] == ["LinAlgError: Singular matrix"]
+    assert [f["note"] for f in json.loads(done.out)["broke_off"]] == ["LinAlgError: Singular matrix"] * 2
     monkeypatch.setitem(run.ATTACKERS, "logistic regression", whole)
     assert veil.json(*ask)["broke_off"] == []
+
+
+def test_an_audit_goes_on_without_a_control_near_duplicates_or_pictures(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before and after its attackers breaks off as they do: figures are not lost with it."""
+
+    def wall(*arguments: Any, **options: Any) -> Any:
+        raise np.linalg.LinAlgError("a wall")
+
+    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+    monkeypatch.setattr(run, "MATCHERS", {})
+    noisy = pipeline.fit(
+        "aia",
+        faces_pack(),
+        private=["gender"],
+        preset="deep",
+        settings={"batch": 16, "steps_alone": 1, "steps_joint": 1},
+    )[0]
+    for name in ("fit", "released_means", "_pictures"):
+        monkeypatch.setattr(pipeline, name, wall)
+    findings = pipeline.audit_pack(
+        faces_pack(), tmp_path / "a", [pipeline.Entry(name="noisy", release=noisy)], private=["gender"],
+        utility=["identity"], effort="quick", jobs=1,
+    )  # fmt: skip
+    lost = {(f.release, f.code, f.attacker): f.note for f in findings if f.status == "did_not_converge"}
+    assert lost == {
+        ("Input", "attribute.balanced_accuracy", "LEACE"): "LinAlgError: a wall",
+        ("noisy", "attribute.repeated_balanced_accuracy", "none"): "LinAlgError: a wall",
+    }
+    assert any(f.ok and f.release == "noisy" and f.attacker == "logistic regression" for f in findings)
+    document = json.loads((tmp_path / "a" / "findings.json").read_text())
+    assert "The page does not show what decoders redraw: LinAlgError: a wall." in document["data"]["notes"]
+    assert veil("report", tmp_path / "a").status == 0
+
+
+def test_a_control_that_does_not_fit_says_how_to_leave_it_out(
+    veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*arguments: Any, **options: Any) -> Any:
+        raise InputError("x: must be y")
+
+    monkeypatch.setattr(pipeline, "fit", refuses)
+    said = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--quiet")
+    assert said == "veil: the control LEACE: x: must be y; --baseline none leaves it out\n"
 
 
 # Of each method what makes it quick, and lets it work where nobody is known.
@@ -976,7 +1022,12 @@ def test_a_file_that_is_audited_says_what_was_taken_and_what_is_lost(
         "warning: gender is unknown in 60 of 79 rows.",
         "  note: Vectors are 2 columns of 'v.csv': yaw, pitch.",
         "  note: gender: 60 values are words for nothing, such as NULL, and are taken as unknown.",
+        "  note: Vectors are far from centred: two of them have a cosine of 1.00 in the mean (0 around 0). Compare "
+        "them by distance, or by the cosine after their mean is taken away; Veil's methods and audits do.",
     ]
+    told = veil("audit", tmp_path / "v.csv", tmp_path / "out", "--private", "gender", "--json")
+    assert told.err == ""
+    assert json.loads(told.out)["warnings"] == ["gender is unknown in 60 of 79 rows."]
 
 
 def test_a_quiet_export_is_quiet(

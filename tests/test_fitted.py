@@ -142,6 +142,8 @@ def test_what_chooses_the_noise_counts_too(monkeypatch: pytest.MonkeyPatch) -> N
         assert release.fitted is not None
         there = release.fitted.has_people(pack.classes["identity"])
         assert set(np.array(pack.classes["identity"])[there]) == people_of(pack, *splits)
+    assert compared(measured, pack).note.endswith("was in its training")
+    assert compared(chosen, pack).note.endswith("was in its training; attack and calibrate chose its noise")
 
 
 def test_a_protector_records_people_only_where_it_was_told_of_them() -> None:

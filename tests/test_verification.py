@@ -273,7 +273,8 @@ def test_no_interval_of_pairs_is_without_width(kind: str, persons: int) -> None:
         "perfect but one": np.where(np.arange(len(pairs)) == 0, -1.0, pairs.same * 1.0),
     }[kind]
     figures = verification.verify(scores, pairs, pairs.same * 1.0, pairs, level=0.9)
-    assert sum(figure.status == "ok" for figure in figures) == (3 if persons == 3 else 4)
+    accuracy = kind not in ("reversed", "constant")  # whose scores the threshold, 1, takes for one kind
+    assert sum(figure.status == "ok" for figure in figures) == (2 if persons == 3 else 3) + accuracy
     for figure in figures:
         if figure.status == "ok":
             value, low, high = figure.interval
@@ -471,3 +472,15 @@ def test_two_people_are_too_few() -> None:
     found = verification.verify(verification.scores(x, pairs), pairs, None, None)
     assert {f.status for f in found} == {"not_applicable"}
     assert all("three people" in f.note for f in found)
+
+
+@pytest.mark.parametrize("shift", [-100.0, 100.0])
+def test_a_threshold_that_tells_nothing_has_no_accuracy(shift: float) -> None:
+    """Scores of the calibrate split that lie elsewhere: all pairs of test would be taken for one kind."""
+    x, who = faces(0, 30, 4)
+    pairs = verification.sample_pairs(np.arange(len(who)), who, seed=0)
+    scores = -np.linalg.norm(x[pairs.a] - x[pairs.b], axis=1)
+    found = by_code(verification.verify(scores, pairs, scores + shift, pairs))
+    accuracy = found.pop("verification.accuracy")
+    assert (accuracy.status, "takes all pairs for one kind" in accuracy.note) == ("not_applicable", True)
+    assert found["verification.auc"].status == "ok"

@@ -305,21 +305,28 @@ def fit(
     from veil.data.pack import Pack
     from veil.engine.run import is_main_process, kept_memory
     from veil.frontier import parse_budget
-    from veil.release import Release, check_target, fitted_path, key_path, named, read_key_file
+    from veil.release import Release, check_key, check_target, fitted_path, key_path, named, read_key_file
 
     out = named(out)
     _sweep(out, key_path(out), fitted_path(out))
-    standing = resume and not force and (out / "release.json").exists()  # of this fit, perhaps, which was killed then
-    check_target(out, force or standing)
-    private, utility = [nfc(name) for name in private or []], nfc(utility)
     losses, checkpoint = (out.with_name(f"{out.name}.{what}") for what in ("curves.parquet", "checkpoint"))
     _sweep(losses, checkpoint)
+    # What stands there is of this fit, perhaps, which was killed while it saved its release.
+    standing = resume and not force and (out / "release.json").exists()
     if not (force or resume):
-        _check_beside(method, losses, checkpoint)
+        _check_checkpoint(method, checkpoint)
+    check_target(out, force or resume)
+    if losses.exists() and not (force or resume):
+        raise InputError(
+            f"{losses}: training losses of another fit stand where this one's will; move them away, choose another "
+            "name for the release, or replace them by --force"
+        )
+    private, utility = [nfc(name) for name in private or []], nfc(utility)
     # A key that is there stays in use: releases made with another one would no longer match those already out.
     kept = key if key is not None or not key_path(out).exists() else key_path(out)
     secret = read_key_file(kept) if kept is not None else None
-    check_target(out, force or standing, key=secret)
+    if secret is not None and not force:
+        check_key(out, secret)
     chosen, limits = _settings(settings), dict(parse_budget(text) for text in budget or [])
     silent = False  # whether a frontier that is due is left out, as there is nothing to measure
     if frontier is None:
@@ -362,7 +369,7 @@ def fit(
     if not is_main_process():  # of several, which all have the release, one writes it
         return
     release = replace(release, made={**release.made, "asked": asked})
-    release.save(out, force=force or standing, with_decoder=keep_decoder)
+    release.save(out, force=force or resume, with_decoder=keep_decoder)
     if curves:
         pipeline.write_curves(losses, curves)
     else:
@@ -596,8 +603,10 @@ def audit(
     data = source or others[0][1]
     attackers = attack_on or ("protect,attack" if data.is_file() else "attack")
     with pipeline.opened(data, labels=labels, private=private, seed=seed) as pack:
+        doubts: list[str] = []
         if data.is_file():
-            show.remarks(pack.meta["warnings"], pack.meta["notes"])
+            doubts += pack.meta["warnings"]
+            show.remarks(doubts, pack.meta["notes"])
             if pack.meta["skipped"] and not show.quiet:
                 _say(f"{data}: {pack.meta['skipped']} rows cannot be used and are left out", sys.stderr)
         entries = []
@@ -606,6 +615,7 @@ def audit(
             loaded = Release.load(path, key=keys.get(name))
             doubt = framing_doubt(loaded, name, pack)
             show.remarks([doubt] if doubt else [])
+            doubts += [doubt] if doubt else []
             entries.append(pipeline.Entry(name=name, release=loaded, curves=curves, note=doubt))
         entries += [_outside(name, path, pack) for name, path in others]
         uses = utility or [use for use in pack.known_use("identity") if use not in private]
@@ -631,9 +641,11 @@ def audit(
                 classifiers=classifiers,
                 command=_command() if names else show.command(),
                 names=names,
+                released=bars.count("release"),
                 progress=bars.count("audit"),
             )
-    _print_summary(found, list(dict.fromkeys(private)), uses[0] if uses else "", out / "findings.json", show)
+    use = uses[0] if uses else ""
+    _print_summary(found, list(dict.fromkeys(private)), use, out / "findings.json", show, doubts)
 
 
 @command
@@ -736,15 +748,10 @@ def _sweep(*targets: Path) -> None:
         files.sweep(target)
 
 
-def _check_beside(method: str, losses: Path, checkpoint: Path) -> None:
-    """Raises InputError where what an earlier fit left beside a release would be replaced; it says whose it is."""
+def _check_checkpoint(method: str, checkpoint: Path) -> None:
+    """Raises InputError where what an earlier fit left would be replaced; it says whose it is."""
     from veil.engine.run import left_by
 
-    if losses.exists():
-        raise InputError(
-            f"{losses}: training losses of another fit stand where this one's will; move them away, choose another "
-            "name for the release, or replace them by --force"
-        )
     if not checkpoint.exists():
         return
     whose = left_by(checkpoint)
@@ -989,7 +996,9 @@ def _progress(quiet: bool) -> Iterator[_Progress]:
         yield _Bars(display)
 
 
-def _print_summary(found: Any, private: list[str], utility: str, path: Path, show: Show) -> None:
+def _print_summary(
+    found: Any, private: list[str], utility: str, path: Path, show: Show, doubts: Sequence[str] = ()
+) -> None:
     """The end of an audit: its table, or its JSON, and the exit status where attempts broke off."""
     from veil.audit.leakage import CODE, OUTSIDE
     from veil.pipeline import redrawn, summary
@@ -1009,6 +1018,7 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
                 "training": {name: {"seen": f.value, "note": f.note} for name, f in training.items()},
                 **({"inversion": inversion} if pictures else {}),
                 "broke_off": [asdict(finding) for finding in lost],
+                "warnings": list(doubts),
             }
         )
     else:
@@ -1027,7 +1037,9 @@ def _print_summary(found: Any, private: list[str], utility: str, path: Path, sho
     if lost:
         from veil.data.pack import few
 
-        who = [f"{f.release}: {f.attacker} on {f.target} ({f.note})" for f in lost]
+        means = {"attribute.pooled": ", means of a person's", "attribute.repeated": ", means of near-duplicates"}
+        of = [next((words for code, words in means.items() if f.code.startswith(code)), "") for f in lost]
+        who = [f"{f.release}: {f.attacker} on {f.target}{o} ({f.note})" for f, o in zip(lost, of, strict=True)]
         count = f"{len(lost)} attempt{'s' * (len(lost) > 1)} broke off"
         message = f"veil: {count}, and what would have been found is not known: {few(who)}"
         _say(" ".join(message.split()), sys.stderr)

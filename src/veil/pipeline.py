@@ -29,7 +29,7 @@ from veil.audit.attackers import failure
 from veil.audit.findings import Finding
 from veil.audit.leakage import Overlap
 from veil.audit.repeats import Repeats, chosen_rows, released_means
-from veil.audit.run import Subject, audit, strangers, wrong_options
+from veil.audit.run import Failure, Subject, audit, strangers, wrong_options
 from veil.data import build
 from veil.data.pack import SPLITS, Pack, flat, nameless, sha256
 from veil.engine import Run
@@ -37,7 +37,6 @@ from veil.engine.run import Precision, by_first, run_identity
 from veil.errors import InputError, checked_seed
 from veil.files import staged, written
 from veil.fitted import recorded
-from veil.foreign import read_json
 from veil.methods import METHODS, Method
 from veil.release import WEIGHTS, Release
 from veil.report import certified
@@ -348,6 +347,7 @@ def audit_pack(
     command: str = "",
     names: bool = False,
     progress: AuditProgress | None = None,
+    released: AuditProgress | None = None,
 ) -> list[Finding]:
     """Audit the unprotected input, baselines on it and the given releases; write ``findings.json`` with its pictures.
 
@@ -375,6 +375,7 @@ def audit_pack(
         names: Leave names of rows and files, and paths, in the notes that are written: of those who get findings not
             all may know who is in the data. Releases, and networks of files, are called by their names all the same.
         progress: Told jobs done, jobs in all and what was done last.
+        released: Before that, told releases made of the pack, how many there will be, and which comes next.
 
     Raises:
         InputError: For anything that does not fit, all problems in one line.
@@ -398,29 +399,35 @@ def audit_pack(
         pack, private=private, utility=utility, shown=with_input and any(_pass_for(e, pack) for e in entries),
         inverted=invert is not None, **networks,
     )  # fmt: skip
-    controls = [
-        Entry(
-            name=f"{INPUT} + {'LEACE' if name == 'leace' else name}",
-            release=fit(name, pack, private=private, utility=_free_use(pack, private), seed=seed)[0],
-            note="control: a baseline on the unprotected input",
-            named=False,
-        )
-        for name in (("leace",) * bool(private) if baselines is None else baselines)
-    ]
+    told = released or (lambda done, total, what: None)
+    controls, broken = _controls(("leace",) * bool(private) if baselines is None else baselines, pack, private, seed)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in [*controls, *entries]}
-    with staged(out / files.NAME) as work:
+    everything = [*controls, *entries]
+    overlaps = {entry.name: _overlap(entry, pack, private, attack_on) for entry in everything}
+    with _folder(out), staged(out / files.NAME) as work:
         subjects = [Subject(name=INPUT, x=pack.x, role="input")] if with_input else []
-        for number, entry in enumerate([*controls, *entries]):
+        for number, entry in enumerate(everything):
+            told(number, len(everything), entry.name)
             path, seen = work / f"{number}.npy", overlaps[entry.name].rows
-            subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
+            try:
+                subjects.append(_subject(entry, pack, path, seen, attack_on=attack_on, effort=effort, seed=seed))
+            except InputError as error:
+                raise InputError(f"{entry.name}: {error}{_LEAVE * (number < len(controls))}") from None
+        told(len(everything), len(everything), "")
         found = audit(
             subjects, pack, private=private, utility=utility, seed=seed, effort=effort, jobs=jobs,
             attack_on=attack_on, level=level, progress=progress,
             invert=None if invert is None else replace(invert, pictures=work), **networks,
         )  # fmt: skip
         found += [each.finding(pack, name, level) for name, each in overlaps.items()]
+        for name, why in broken.items():
+            target = private[0] if private else "identity"
+            common: dict[str, Any] = {"release": subjects[0].name, "target": target, "attacker": name, "level": level}
+            found.append(
+                Finding(
+                    code="attribute.balanced_accuracy", role="control", n=0, status=why.status, note=why.note, **common
+                )
+            )
         whole = work / "out"
         for folder in ("pictures", "curves"):
             (whole / folder).mkdir(parents=True)
@@ -428,14 +435,13 @@ def audit_pack(
         maps: list[dict[str, Any]] = []
         notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
         if invert is not None:
-            sheets = _redrawn(pack, whole, [s.name for s in subjects], work)
+            redrawn = [s.name for s in subjects]
+            sheets += _to_look_at("what is redrawn", notes, _redrawn, pack, whole, redrawn, work)
             for s in subjects:
-                try:
-                    points = inversion.people_map(s.x, pack, seed=seed)
-                except Exception as error:  # a map is to look at: the figures must not be lost with it
-                    notes.append(f"There is no map of {s.name}: {failure(error)[1]}.")
-                else:
-                    maps += [{"release": s.name, **points}] if points else []
+                points = _to_look_at(f"a map of {s.name}", notes, inversion.people_map, s.x, pack, seed=seed)
+                maps += [{"release": s.name, **points}] if points else []
+        sheets = _to_look_at("what decoders redraw", notes, _pictures, pack, whole, entries) + sheets
+        sheets += _to_look_at("releases", notes, _releases_shown, pack, whole, entries, private, found)
         unprotected: dict[str, Any] = {
             "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None,
             "role": "input", "config": {}, "data": None, "note": "the unprotected input",
@@ -445,15 +451,63 @@ def audit_pack(
             seed=seed,
             command=command,
             data=_data(pack, private, utility, attack_on) | {"notes": notes},
-            releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in [*controls, *entries])],
+            releases=[*([unprotected] if with_input else []), *(_described(entry) for entry in everything)],
             findings=found,
-            pictures=_pictures(pack, whole, entries) + sheets + _releases_shown(pack, whole, entries, private, found),
+            pictures=sheets,
             curves=_curves(whole, entries),
             maps=maps,
         )
         files.write(whole, document if names else _without_names(document))
         _publish(whole, out)
     return found
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """A folder to write into, which goes again where nothing came of it."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # others' files are in it
+            path.rmdir()
+        raise
+
+
+_LEAVE = "; --baseline none leaves it out"
+
+
+def _controls(
+    names: Sequence[str], pack: Pack, private: Sequence[str], seed: int
+) -> tuple[list[Entry], dict[str, Failure]]:
+    """Baselines on the unprotected input, and which of them broke off; raises InputError for one that does not fit."""
+    entries, broken = [], {}
+    for name in names:
+        called = "LEACE" if name == "leace" else name
+        try:
+            release, _ = fit(name, pack, private=private, utility=_free_use(pack, private), seed=seed)
+        except InputError as error:
+            raise InputError(f"the control {called}: {error}{_LEAVE}") from None
+        except Exception as error:  # whatever it is: the audit must not be lost with it
+            broken[called] = Failure.of(error)
+        else:
+            note = "control: a baseline on the unprotected input"
+            entries.append(Entry(name=f"{INPUT} + {called}", release=release, note=note, named=False))
+    return entries, broken
+
+
+def _to_look_at(what: str, notes: list[str], make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What the call makes; nothing, and a note, where it breaks off: figures must not be lost with what is to look at.
+
+    That its disk is full it raises, as nothing else will be written either.
+    """
+    try:
+        return make(*arguments, **options)
+    except OSError:
+        raise
+    except Exception as error:
+        notes.append(f"The page does not show {what}: {failure(error)[1]}.")
+        return []
 
 
 def _without_names(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -492,10 +546,10 @@ def _publish(staged: Path, out: Path) -> None:
 def _written(out: Path) -> set[Path]:
     """The files of an audit in a folder, as its findings name them, and of their report; none where there is none."""
     try:
-        document = read_json(out / files.NAME)
-        named = [str(entry["file"]) for key in ("pictures", "curves") for entry in document[key]]
-    except (OSError, InputError, LookupError, TypeError):
+        document = files.read(out)
+    except InputError:
         return set()
+    named = [entry["file"] for key in ("pictures", "curves") for entry in document[key]]
     own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/\w[\w.-]*", name, re.ASCII)}
     return {*own, out / "report.html"}
 
@@ -526,14 +580,19 @@ def _subject(
         if release.contract.support:
             codes = release.codes(pack.x)
     x = _released(entry, pack, path, codes)
-    repeats: Repeats | str = "near-duplicates are released by who has the release, and here are its vectors alone"
+    repeats: Repeats | Failure | str = (
+        "near-duplicates are released by who has the release, and here are its vectors alone"
+    )
     if release is not None:
         repeats = "it draws nothing, so there is nothing that the mean over near-duplicates averages out"
         if release.contract.keyed:
-            rows = chosen_rows(pack, attack_on, effort, seed)
-            means = released_means(partial(_told_apart, release), pack, rows, attack_on, seed)
             singles = flat(x) if codes is None else _indicators(codes, release.contract.support)
-            repeats = Repeats(rows=rows, means=means, singles=singles)
+            rows = chosen_rows(pack, attack_on, effort, seed)
+            try:
+                means = released_means(partial(_told_apart, release), pack, rows, attack_on, seed)
+                repeats = Repeats(rows=rows, means=means, singles=singles)
+            except Exception as error:  # whatever it is: the other attacks must not be lost with it
+                repeats = Failure.of(error)
     return Subject(
         name=entry.name, x=x, role=entry.shown_role(), feature_map=feature_map, codes=codes, seen=seen,
         repeats=repeats,
@@ -544,7 +603,8 @@ def _told_apart(release: Release, x: NDArray[Any]) -> NDArray[np.float32]:
     """Releases ``(n, k)``, or where they are of finitely many values the indicators ``(n, K)`` of their codes."""
     if release.contract.support:
         return _indicators(release.codes(x), release.contract.support)
-    if release.contract.replace and release.contract.kind == "vectors" and release.config["base"]["method"] == "input":
+    unscaled = release.contract.replace and not release.config["scaled"]
+    if unscaled and release.contract.kind == "vectors" and release.config["base"]["method"] == "input":
         x = x.clip(0, 1)  # Random takes no other values
     return flat(release.transform(x))
 

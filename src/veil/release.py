@@ -519,7 +519,9 @@ class Release:
         """
         path = named(path)
         sweep(path)
-        check_target(path, force, key=self.key)
+        check_target(path, force)
+        if self.key is not None and not force:
+            check_key(path, self.key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with staged(path) as hidden:
@@ -853,22 +855,29 @@ def named(path: str | Path) -> Path:
     return path
 
 
-def check_target(path: Path, force: bool, *, key: bytes | None = None) -> None:
-    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release.
-
-    Neither can one with a ``key`` where another key is in its place, but by force.
-    """
+def check_key(path: Path, key: bytes) -> None:
+    """Raises InputError where another key is in the place of a release's."""
     beside = key_path(path)
-    if key is not None and beside.exists() and not force and read_key_file(beside) != key:
+    if beside.exists() and read_key_file(beside) != key:
         raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raises InputError where a release cannot be put: what exists is replaced by force, if it is a release."""
+    record = fitted_path(path)
+    if record.is_dir():
+        raise InputError(f"{record}: is a folder, where hashes of what the release was fitted on go; move it")
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if there != path:
         if not there.is_dir():
             raise InputError(f"{path}: cannot be made, because {there} is a file")
         if not os.access(there, os.W_OK | os.X_OK):
             raise InputError(f"{path}: cannot be made, because nothing may be written into {there}")
-        if not force and os.path.lexists(record := fitted_path(path)):
-            raise InputError(f"{record}: says what another release was fitted on, and is replaced; move it, or force")
+        if not force and os.path.lexists(record):
+            raise InputError(
+                f"{record}: says what another release was fitted on, and is replaced; move it, or force, or, where a "
+                "fit was killed here, go on by --resume"
+            )
         return
     if not force:
         raise InputError(f"{path}: already exists; choose another name or force")

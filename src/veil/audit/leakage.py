@@ -68,7 +68,8 @@ def overlap(
     alone = "identity is private" if "identity" in private else "nobody's identity is known"
     by_row = by_person = np.zeros(len(pack), bool)
     rows = pack.rows(*splits)
-    if {str(made.get("data", "")), *made.get(UNDERNEATH, ())} == {pack.fingerprint}:  # it has seen `protect`, no more
+    same = {str(made.get("data", "")), *made.get(UNDERNEATH, ())} == {pack.fingerprint}
+    if same:  # it was trained on `protect` alone
         if identity is not None:
             own = np.unique(identity[pack.rows("protect")])
             by_person = np.isin(identity, own[own >= 0])
@@ -86,7 +87,10 @@ def overlap(
             identity, alone = None, "its people are not known"
     seen = np.zeros(len(pack), bool)
     seen[rows] = (by_row | by_person)[rows]
-    return Overlap(rows=seen, splits=splits, note=_note(pack, splits, by_row, by_person, identity, alone))
+    note = _note(pack, splits, by_row, by_person, identity, alone)
+    if same and made.get("budget"):
+        note += "; attack and calibrate chose its noise"
+    return Overlap(rows=seen, splits=splits, note=note)
 
 
 def _note(

@@ -57,7 +57,10 @@ _QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "ML
 _SHUFFLED = (
     "RBF SVM"  # the attacker that the shuffled-label control trains: it memorises, is quick, and takes any width
 )
-_POOLS = {"quick": ("MLPs",), **dict.fromkeys(("standard", "strong"), ("RBF SVM", "MLPs", "residual MLPs"))}
+_POOLS = {
+    "quick": ("logistic regression", "MLPs"),
+    **dict.fromkeys(("standard", "strong"), ("logistic regression", "RBF SVM", "MLPs", "residual MLPs")),
+}
 """Attackers of the means of several releases."""
 _WIDEST = 1024  # values of a map up to which residual MLPs attack it too
 _KINDS_ABOUT = ("transfer", "likeness", "matching", "linkage", "inversion")
@@ -67,6 +70,19 @@ _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (
 
 
 _Role = Literal["attack", "utility", "control", "pooled", "repeated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Status and note of a task that broke off; it comes back from a worker process in place of a result."""
+
+    status: str
+    note: str
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        status, note = failure(error)
+        return Failure(status=status, note=note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +108,7 @@ class Subject:
     feature_map: tuple[int, int, int] | None = None
     codes: NDArray[np.int64] | None = None
     seen: NDArray[np.bool_] | None = None
-    repeats: Repeats | str | None = None
+    repeats: Repeats | Failure | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +162,6 @@ class _Task:
 
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     failed: Callable[[str, str], _Outcome | list[_About]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    """Status and note of a task that broke off; it comes back from a worker process in place of a result."""
-
-    status: str
-    note: str
 
 
 def audit(
@@ -228,7 +236,7 @@ def audit(
                     queue += _jobs(subject, pack, name, role, **common)
                 except _NoMeans as error:
                     nothing = _without(subject.name, f"attribute.{role}_balanced_accuracy", name, "attack", level)
-                    about[subject.name][f"{role} {name}"] = [nothing("not_applicable", str(error))]
+                    about[subject.name][f"{role} {name}"] = [nothing(error.status, str(error))]
     # The longest first, so that no process is left with one of them at the end.
     tasks: list[_Task] = []
 
@@ -252,9 +260,9 @@ def audit(
     if invert is not None:
         code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
         options: dict[str, Any] = {"attack_on": attack_on, "seed": seed, "effort": effort, "matcher": files.matcher}
-        who = _attempt(delayed(inversion.judges)(pack, invert, **options))
+        who = attempt(delayed(inversion.judges)(pack, invert, **options))
         for s in subjects:
-            if isinstance(who, _Failure):
+            if isinstance(who, Failure):
                 nothing = _without(s.name, code, "image", "attack", level)
                 about[s.name]["inversion"] = [nothing(who.status, f"nobody to judge by: {who.note}")]
             else:
@@ -299,14 +307,16 @@ def audit(
                 findings += about[subject.name].get(f"{role} {name}", [])
             findings.append(_majority(pack, subject.name, name, level))
             if subject.codes is not None:
-                findings += _certified(subject, subject.codes, pack, name, level)
+                blank = _without(subject.name, "certificate.balanced_accuracy", name, "bound", level)
+                findings += _told(delayed(_certified)(subject, subject.codes, pack, name, level), blank)
         findings += [f for o in outcomes if (o.subject, o.role) == (subject.name, "control") for f in o.findings]
         for name in labels:
             findings += _worst_marked([o for o in outcomes if _is(o, subject.name, name, "utility")])
         findings += _mean_mcc(subject.name, labels, [f for f in findings if f.release == subject.name], level)
         findings += [f for kind in _KINDS_ABOUT for f in about[subject.name].get(kind, [])]
         if subject.codes is not None:
-            findings.append(_bits(subject.name, subject.codes, pack, level))
+            blank = _without(subject.name, "utility.bits", "any", "utility", level)
+            findings += _told(delayed(_bits)(subject.name, subject.codes, pack, level), blank)
     return findings + _gains(findings, subjects, private)
 
 
@@ -327,6 +337,10 @@ def _without(release: str, code: str, target: str, role: str, level: float) -> C
 
 class _NoMeans(Exception):
     """Why nobody attacks means of several releases here."""
+
+    def __init__(self, why: str, status: str = "not_applicable") -> None:
+        super().__init__(why)
+        self.status = status
 
 
 def _jobs(
@@ -364,6 +378,8 @@ def _jobs(
             return
         if isinstance(subject.repeats, str):
             raise _NoMeans(subject.repeats)
+        if isinstance(subject.repeats, Failure):
+            raise _NoMeans(subject.repeats.note, subject.repeats.status)
         names = [n for n in _POOLS[effort] if n in ATTACKERS]
         x, places, rows = _with_singles(subject.repeats, rows)
         y, groups = y[places], None if groups is None else groups[places]
@@ -599,17 +615,18 @@ def _certified(subject: Subject, codes: NDArray[np.int64], pack: Pack, target: s
     return found
 
 
-def _bits(name: str, codes: NDArray[np.int64], pack: Pack, level: float) -> Finding:
+def _bits(name: str, codes: NDArray[np.int64], pack: Pack, level: float) -> list[Finding]:
     """What a finite release says at all: the entropy of its codes on ``test``, in bits."""
     rows = pack.rows("test")
     groups = pack.label("identity")[rows] if "identity" in pack.labels else None
     most = float(np.log2(max(len(np.unique(codes)), 2)))  # a code that was never seen may be there, too
     used = np.unique(codes[rows])
     value, low, high = intervals.entropy_interval(codes[rows], groups, most=most, level=level)
-    return Finding(
+    bits = Finding(
         code="utility.bits", release=name, target="any", attacker="counts", role="utility", value=value, low=low,
         high=high, level=level, n=len(rows), chance=0.0, note=f"{len(used)} codes in use",
     )  # fmt: skip
+    return [bits]
 
 
 def _mean_mcc(name: str, labels: Sequence[str], findings: Sequence[Finding], level: float) -> list[Finding]:
@@ -845,7 +862,7 @@ def _execute(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Outcome | li
     jobs = jobs or os.cpu_count() or 1
     if jobs == 1:
         for task in tasks:
-            yield _finished(task, _attempt(task.call))
+            yield _finished(task, attempt(task.call))
         return
     left, alone = dict(enumerate(tasks)), 0
     while left:
@@ -866,7 +883,7 @@ _AHEAD = 2  # tasks for each worker that joblib gives out before they are asked 
 
 
 def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]]:
-    """The number of each call and what :func:`_attempt` makes of it, as they come; in a worker also where it is one."""
+    """The number of each call and what :func:`attempt` makes of it, as they come; in a worker also where it is one."""
     with warnings.catch_warnings():
         # loky replaces a worker whose memory grew, which costs a second and loses nothing.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
@@ -879,19 +896,25 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
 
 
 def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
-    return number, _attempt(call, own)
+    return number, attempt(call, own)
 
 
-def _attempt(call: Any, own: bool = False) -> Any:
-    """What a call gives, or a :class:`_Failure` where it raises; ``own`` as for :func:`_single`."""
+def attempt(call: Any, own: bool = False) -> Any:
+    """What a call gives, or a :class:`Failure` where it raises; ``own`` as for :func:`_single`."""
     try:
         return _single(call, own)
     except Exception as error:  # whatever it is: the others must not be lost with it
-        return _Failure(**dict(zip(("status", "note"), failure(error), strict=True)))
+        return Failure.of(error)
+
+
+def _told(call: Any, blank: Callable[[str, str], Finding]) -> list[Finding]:
+    """The findings that a call gives, or, where it raises, from status and note the one that says so."""
+    result = attempt(call)
+    return [blank(result.status, result.note)] if isinstance(result, Failure) else result
 
 
 def _finished(task: _Task, result: Any) -> Any:
-    return task.failed(result.status, result.note) if isinstance(result, _Failure) else result
+    return task.failed(result.status, result.note) if isinstance(result, Failure) else result
 
 
 def _single(task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], own: bool = False) -> Any:

@@ -398,6 +398,8 @@ def verify(
         figures = {"verification.auc": curve.auc, "verification.eer": curve.eer}
         figures |= {f"verification.tar_at_far_{far:g}": partial(curve.tar_at_far, far) for far in fars}
         figures["verification.accuracy"] = partial(curve.accuracy, threshold)
+        if "verification.accuracy" not in missing and len(np.unique(curve.scores >= threshold)) < 2:
+            missing["verification.accuracy"] = "the threshold of the calibrate split takes all pairs for one kind"
 
     found = []
     for code, chance in chances.items():
