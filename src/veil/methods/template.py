@@ -13,8 +13,8 @@
     release   r = normalise(g + noise * n / sqrt(k)), n a secret smooth field of g: see :mod:`veil.draws`
 
 The default preset aligns, guards and adds noise. ``erased`` erases and adds noise: a release is one linear map for
-everybody, to fewer dimensions, which guesses nothing and ships no classifier. It reaches about the same on vectors that
-spread in all dimensions, and less on others; a guard on top of erasure added nothing.
+everybody, to fewer dimensions, which guesses nothing and ships no classifier. It reaches about the same on dlib's
+vectors, and leaves more to read on MobileFaceNet's (docs/templates.md); a guard on top of erasure added nothing.
 
 Erase. M = mean(grad f grad f^T), f a classifier's random combination of class probabilities, is the average outer
 product of gradients (Xia et al., "An adaptive estimation of dimension reduction space", J. R. Stat. Soc. B 64, 2002; as
@@ -137,9 +137,9 @@ _GUESS_BATCH = 256  # vectors a step of the classifier
 ENOUGH = 400
 """People from whom on a fit is not warned of.
 
-Measured on the templates of LFW (gender, one seed, preset ``erased`` without noise, attackers of effort quick on people
-held out): 50, 100, 200, 400, 800 and 1,600 people to learn from left balanced accuracies of .696, .731, .705, .676,
-.659 and .624. Up to 400 of them left at least 1.4 times as much above chance as 1,600 did.
+Measured on the templates of LFW (gender, one seed, preset ``erased``, which kept 29 % then, without noise, attackers
+of effort quick on people held out): 50, 100, 200, 400, 800 and 1,600 people to learn from left balanced accuracies of
+.696, .731, .705, .676, .659 and .624. Up to 400 of them left at least 1.4 times as much above chance as 1,600 did.
 """
 _FEWEST = 5  # people of a class whose mean and map may ship
 _MOST = 500_000  # vectors to learn from; more would only cost memory
