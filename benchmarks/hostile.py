@@ -56,6 +56,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image, features
+from safetensors.torch import load as load_tensors
 
 import veil
 from veil import pipeline
@@ -66,6 +67,7 @@ from veil.data.landmarks import read_landmarks
 from veil.data.layouts import table as tables
 from veil.data.pack import SPLITS, Pack, flat
 from veil.data.vectors import open_vectors
+from veil.engine import checkpoint
 from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import Player, Run, left_by
 from veil.errors import MOST_LETTERS, InputError
@@ -760,6 +762,16 @@ def as_checkpoint(rng: random.Random, data: bytes, pool: Pool) -> bytes:
     head["__metadata__"]["run"] = _json(in_tree(rng, json.loads(head["__metadata__"]["run"]))).decode(errors="replace")
     text = json.dumps(head).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def mend_checkpoint(before: Files, files: Files) -> None:
+    """The digest of what a checkpoint holds now."""
+    data = files["x.checkpoint"]
+    length = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + length])
+    head["__metadata__"]["digest"] = checkpoint._digest(head["__metadata__"]["run"], load_tensors(data))
+    text = json.dumps(head).encode()
+    files["x.checkpoint"] = len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def as_pickle(rng: random.Random, data: bytes, pool: Pool) -> bytes:
@@ -1733,7 +1745,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "weights": Reader(
             seeds=[{"x.pth": weights.getvalue()}, {"x.safetensors": save(_module().state_dict())}], read=read_weights
         ),
-        "checkpoint": Reader(seeds=[tree(first)], read=begin_run, targets=("x.checkpoint",), share=0.6),
+        "checkpoint": Reader(
+            seeds=[tree(first)], read=begin_run, targets=("x.checkpoint",), mend=mend_checkpoint, share=0.6
+        ),
         "parts": Reader(seeds=[interrupted(folder)], read=resume_apply, targets=("y.npz.partial",), share=0.4),
         "onnx": Reader(seeds=[{"x.onnx": network()}], read=read_network, share=0.8),
     }

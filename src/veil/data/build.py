@@ -397,8 +397,8 @@ def _off_centre(path: Path) -> list[str]:
     total = np.zeros(x.shape[1])
     for start in range(0, len(x), 4096):
         block = np.asarray(x[start : start + 4096], np.float64)
-        block /= np.abs(block).max(1, keepdims=True)  # first, because squares of what is huge are infinite
-        total += (block / np.linalg.norm(block, axis=1, keepdims=True)).sum(0)
+        block /= np.maximum(np.abs(block).max(1, keepdims=True), 1e-60)  # or squares were infinite
+        total += (block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-30)).sum(0)  # rows may be 0
     n = len(x)
     cosine = (total @ total - n) / max(n * (n - 1), 1)
     if n < _SEVERAL or cosine < _FAR:
