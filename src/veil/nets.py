@@ -49,6 +49,11 @@ def to_pixels(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     return np.ascontiguousarray(np.moveaxis(pixels, 1, -1)).reshape(len(values), *shape)
 
 
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def mlp(sizes: Sequence[int], *, normalise: bool = True, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers ``sizes[0] -> ... -> sizes[-1]`` with LayerNorm, GELU and dropout between them."""
     layers: list[nn.Module] = []

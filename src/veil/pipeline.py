@@ -464,13 +464,15 @@ def audit_pack(
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """A folder to write into, which goes again where nothing came of it."""
+    """A folder to write into; one that is made for it goes again where nothing came of it."""
+    there = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # others' files are in it
-            path.rmdir()
+        if not there:
+            with suppress(OSError):  # others' files are in it
+                path.rmdir()
         raise
 
 

@@ -60,7 +60,7 @@ from veil.foreign import (
     shown,
     whole,
 )
-from veil.nets import to_input, to_pixels
+from veil.nets import tensors_under, to_input, to_pixels
 from veil.threads import SETTABLE, keep_to_one
 
 T = TypeVar("T")
@@ -621,13 +621,13 @@ class Release:
             tensors = from_bytes(weights)
 
             def network(build: Callable[[Any, Contract], nn.Module], name: str) -> nn.Module:
-                return _filled(lambda: build(card["config"], contract), _part(tensors, name))
+                return _filled(lambda: build(card["config"], contract), tensors_under(tensors, f"{name}."))
 
             encoder = network(method.build, "encoder")
             _check_network(encoder, contract)
             others: dict[str, nn.Module | None] = {"decoder": None, "classifier": None}
             for name, builder in (("decoder", method.build_decoder), ("classifier", method.build_classifier)):
-                if not _part(tensors, name):
+                if not tensors_under(tensors, f"{name}."):
                     continue
                 if builder is None:
                     raise ValueError(f"{card['method']} has no {name}")
@@ -945,10 +945,6 @@ def _check_network(encoder: nn.Module, contract: Contract) -> None:
         table: Tensor = encoder.substitutes  # type: ignore[assignment]
         if table.shape != (contract.support, *(contract.image or (contract.k,))):
             raise ValueError(f"substitutes must be {contract.support:,} releases, got {tuple(table.shape)}")
-
-
-def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
 def field_path(onnx: Path) -> Path:

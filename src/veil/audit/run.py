@@ -260,7 +260,7 @@ def audit(
     if invert is not None:
         code = "inversion.ssim" if pack.kind == "images" else "inversion.similarity"
         options: dict[str, Any] = {"attack_on": attack_on, "seed": seed, "effort": effort, "matcher": files.matcher}
-        who = attempt(delayed(inversion.judges)(pack, invert, **options))
+        who = _attempt(delayed(inversion.judges)(pack, invert, **options))
         for s in subjects:
             if isinstance(who, Failure):
                 nothing = _without(s.name, code, "image", "attack", level)
@@ -862,7 +862,7 @@ def _execute(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Outcome | li
     jobs = jobs or os.cpu_count() or 1
     if jobs == 1:
         for task in tasks:
-            yield _finished(task, attempt(task.call))
+            yield _finished(task, _attempt(task.call))
         return
     left, alone = dict(enumerate(tasks)), 0
     while left:
@@ -883,7 +883,7 @@ _AHEAD = 2  # tasks for each worker that joblib gives out before they are asked 
 
 
 def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]]:
-    """The number of each call and what :func:`attempt` makes of it, as they come; in a worker also where it is one."""
+    """The number of each call and what :func:`_attempt` makes of it, as they come; in a worker also where it is one."""
     with warnings.catch_warnings():
         # loky replaces a worker whose memory grew, which costs a second and loses nothing.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
@@ -896,10 +896,10 @@ def _in_workers(calls: Mapping[int, Any], jobs: int) -> Iterator[tuple[int, Any]
 
 
 def _numbered(number: int, call: Any, own: bool) -> tuple[int, Any]:
-    return number, attempt(call, own)
+    return number, _attempt(call, own)
 
 
-def attempt(call: Any, own: bool = False) -> Any:
+def _attempt(call: Any, own: bool = False) -> Any:
     """What a call gives, or a :class:`Failure` where it raises; ``own`` as for :func:`_single`."""
     try:
         return _single(call, own)
@@ -909,7 +909,7 @@ def attempt(call: Any, own: bool = False) -> Any:
 
 def _told(call: Any, blank: Callable[[str, str], Finding]) -> list[Finding]:
     """The findings that a call gives, or, where it raises, from status and note the one that says so."""
-    result = attempt(call)
+    result = _attempt(call)
     return [blank(result.status, result.note)] if isinstance(result, Failure) else result
 
 

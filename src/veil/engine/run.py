@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from veil.engine.checkpoint import Checkpoint, Curve, read
 from veil.errors import InputError, checked_seed, printable
 from veil.foreign import one_line
+from veil.nets import tensors_under
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -104,14 +105,14 @@ class Player:
         Raises:
             ValueError: If they are of another network, or the moments another optimiser's.
         """
-        given, own = _part(tensors, _MODULE), self.module.state_dict()
+        given, own = tensors_under(tensors, _MODULE), self.module.state_dict()
         if wrong := next((n for n in {**own, **given} if _kind(given.get(n)) != _kind(own.get(n))), ""):
             raise ValueError(f"{wrong} must be {_kind(own.get(wrong))}, got {_kind(given.get(wrong))}")
         self.module.load_state_dict(given)
-        moments = _part(tensors, _OPTIMIZER)
+        moments = tensors_under(tensors, _OPTIMIZER)
         state = {}
         for i, parameter in enumerate(self.parameters):
-            known = _part(moments, f"{i}.")
+            known = tensors_under(moments, f"{i}.")
             like = {"step": torch.zeros(()), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter)}
             if moments and {name: _kind(x) for name, x in known.items()} != {n: _kind(x) for n, x in like.items()}:
                 raise ValueError("the optimiser's state is another's")
@@ -357,7 +358,7 @@ class Run:
                 warnings.simplefilter("error")  # of PyTorch, for what it can hardly use
                 for player in players:
                     player.restore(
-                        _part(self._restored.tensors, f"{player.name}/"), self._restored.updates[player.name]
+                        tensors_under(self._restored.tensors, f"{player.name}/"), self._restored.updates[player.name]
                     )
         except (ValueError, KeyError, TypeError, RuntimeError, Warning) as error:
             said = one_line(error)
@@ -521,10 +522,6 @@ def left_by(checkpoint: Path) -> str:
 def _kind(tensor: Tensor | None) -> str:
     """Type and shape of a tensor, in words."""
     return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
