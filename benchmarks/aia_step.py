@@ -31,9 +31,11 @@ from torch import Tensor, nn
 from veil.data import stylised
 from veil.data.pack import Pack
 from veil.engine import Run, Step
-from veil.engine.run import Precision, kept_memory
-from veil.losses import contrastive
+from veil.engine.memory import kept_memory
+from veil.engine.run import Precision
 from veil.methods import aia
+from veil.methods.protocol import Task
+from veil.nn.losses import contrastive
 
 # What rounding does to a layer's output, relative: bf16 rounds to 8 significant bits; float32 rounds 2,304 partial sums
 # (the widest layer's) to 24, and independent errors add up like the square root of their number.
@@ -48,7 +50,7 @@ SECOND = {"joint": "joint step", "autoencoder": "auto-encoder alone"}
 class Plain:
     """The same networks and the same alternation, as a PyTorch loop is usually written."""
 
-    def __init__(self, trainer: aia._Paper) -> None:
+    def __init__(self, trainer: aia.Training) -> None:
         self.config, self.feature_map = trainer.config, trainer.data.contract.feature_map
         self.encoder = nn.Sequential(
             nn.Conv2d(1, 8, 3, 1, 1), nn.LeakyReLU(), nn.AvgPool2d(2),
@@ -73,13 +75,13 @@ class Plain:
             "task": torch.optim.Adam(self.task.parameters(), lr=self.config.lr_opponents),
         }
 
-    def reconstruction_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+    def reconstruction_loss(self, g: Tensor, batch: aia.Batch) -> Tensor:
         return F.binary_cross_entropy_with_logits(self.decoder(g), batch.x)
 
-    def adversary_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+    def adversary_loss(self, g: Tensor, batch: aia.Batch) -> Tensor:
         return F.cross_entropy(self.adversary(g), batch.private[0], batch.weights[0])
 
-    def task_loss(self, g: Tensor, batch: aia._Batch) -> Tensor:
+    def task_loss(self, g: Tensor, batch: aia.Batch) -> Tensor:
         out, person = self.task(g), batch.utility
         distance = F.pairwise_distance(out[0::2], out[1::2])
         return contrastive(distance, person[0::2] != person[1::2], self.config.margin)
@@ -91,10 +93,10 @@ class Plain:
         optimizer.step()
         return loss.item()
 
-    def autoencoder_step(self, batch: aia._Batch) -> dict[str, float]:
+    def autoencoder_step(self, batch: aia.Batch) -> dict[str, float]:
         return {"protector": self.update("protector", self.reconstruction_loss(self.encoder(batch.x), batch))}
 
-    def joint_step(self, batch: aia._Batch) -> dict[str, float]:
+    def joint_step(self, batch: aia.Batch) -> dict[str, float]:
         c = self.config
         g = self.encoder(batch.x)
         losses = {
@@ -137,7 +139,7 @@ class Tolerance:
         self.plain, self.roundoff = plain, roundoff
         self.drift = dict.fromkeys(LAYERS, 0.0)
 
-    def now(self, batch: aia._Batch) -> dict[str, float]:
+    def now(self, batch: aia.Batch) -> dict[str, float]:
         """The tolerance of each loss at the current weights."""
         with torch.no_grad():
             g = self.plain.encoder(batch.x)
@@ -152,7 +154,7 @@ class Tolerance:
         }
         return {name: 3 * LAYERS[name] * self.roundoff * float(scale[name]) + self.drift[name] for name in LAYERS}
 
-    def step(self, batch: aia._Batch, names: Sequence[str]) -> None:
+    def step(self, batch: aia.Batch, names: Sequence[str]) -> None:
         """Add what one more step of Adam, of every player, can do."""
         plain, lr = self.plain, max(self.plain.config.lr, self.plain.config.lr_opponents)
         g = plain.encoder(batch.x)
@@ -186,16 +188,16 @@ class Compared:
         return abs(self.veil - self.plain) <= self.tolerance  # False for NaN
 
 
-def autoencoder_step(trainer: aia._Paper, step: Step) -> None:
+def autoencoder_step(trainer: aia.Training, step: Step) -> None:
     """A step of stage 1, which `veil.methods.aia` writes into its schedule."""
     batch = trainer.data.batch(step)
     trainer.run.update(trainer.protector, trainer.reconstruction_loss(trainer.release(batch.x), batch.x))
 
 
-VEIL = {"autoencoder": autoencoder_step, "joint": aia._Paper.joint_step}
+VEIL = {"autoencoder": autoencoder_step, "joint": aia.Training.joint_step}
 
 
-def compare(trainer: aia._Paper, plain: Plain, run: Run, stage: str, steps: int) -> list[Compared]:
+def compare(trainer: aia.Training, plain: Plain, run: Run, stage: str, steps: int) -> list[Compared]:
     """The losses of the first steps of a stage, from the weights that both have now."""
     c = trainer.config
     precision = "bf16" if run.bf16 else "fp32"
@@ -256,7 +258,7 @@ class Timing:
         return np.median(self.plain, 1) / np.median(self.veil, 1)
 
 
-def measure(trainer: aia._Paper, plain: Plain, run: Run, stage: str, rounds: int, steps: int) -> Timing:
+def measure(trainer: aia.Training, plain: Plain, run: Run, stage: str, rounds: int, steps: int) -> Timing:
     """Both in turn, ``steps`` steps each a round, the first step of every turn left out; drawing batches included."""
     slow, fast = [], []
     for number in range(rounds):
@@ -386,12 +388,12 @@ def faces(people: int, size: int, seed: int) -> Pack:
     return Pack.from_arrays(stylised.render(drawn, size=size), labels, seed=seed)
 
 
-def players(pack: Pack, batch: int, seed: int, precision: Precision = "auto") -> tuple[aia._Paper, Plain, Run]:
+def players(pack: Pack, batch: int, seed: int, precision: Precision = "auto") -> tuple[aia.Training, Plain, Run]:
     """Both, with the same weights."""
     run = Run(seed=seed, precision=precision, device="cpu")
     config = replace(aia.PRESETS["paper"], batch=batch)
-    contract = aia._contract(config, pack, ["gender"])
-    trainer = aia._Paper(config, aia._Data(config, pack, ["gender"], "identity", contract, run), run)
+    task = Task(pack=pack, private=["gender"], run=run)
+    trainer = aia.Training(config, aia.Data(config, task, aia.contract_of(config, pack)))
     run.enter(trainer.protector, trainer.adversary, trainer.task)
     return trainer, Plain(trainer), run
 

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import veil
-from veil.outputs import PART
+from veil.workflows.apply.parts import PART
 
 GROUP = 1 << 20
 COMMAND = [sys.executable, "-c", "from veil.cli import main; main()", "apply"]
@@ -60,8 +60,7 @@ def fitted(folder: Path, method: str, settings: dict[str, str], d: int) -> Path:
     x = rng.normal(size=(400, d))[people] + 0.5 * rng.normal(size=(1600, d))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     pack = veil.Pack.from_arrays(x.astype(np.float32), {"identity": people, "gender": people % 2})
-    preset = "deep" if method == "aia" else None
-    release, _ = veil.fit(method, pack, private=["gender"], preset=preset, settings=settings)
+    release = veil.fit(method, pack, private=["gender"], settings=settings).release
     return release.save(folder / method)
 
 
@@ -111,7 +110,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000_000, 4_000_000])
     parser.add_argument("--d", type=int, default=128, help="values in a vector")
     parser.add_argument("--form", choices=("list", "columns"), default="list")
-    parser.add_argument("--method", default="aia")
+    parser.add_argument("--method", default="deep")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method")
     parser.add_argument("--kill", action="store_true", help="kill a second run half-way, resume it and compare")
     parser.add_argument(
@@ -119,7 +118,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
-    if options.method == "aia":
+    if options.method == "deep":
         settings = {"noise": "0.5", "steps_alone": "1", "steps_joint": "1"} | settings
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:

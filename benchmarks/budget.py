@@ -21,10 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from veil import InputError, pipeline
-from veil.audit.findings import Finding
-from veil.audit.run import Subject, audit
+from veil import InputError
+from veil.auditing import run
+from veil.auditing.exhibit import Exhibit
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data.pack import Pack
+from veil.findings import Finding
+from veil.workflows.fit import fit_measured
 
 PEOPLE, IMAGES, WIDTH = 2400, 2, 32
 FACTOR, WITHIN = 1.35, 0.3
@@ -75,16 +79,17 @@ def bayes(people: int = 200_000) -> float:
 def one_seed(seed: int, limit: float) -> Outcome:
     pack = population(seed)
     try:
-        release, _ = pipeline.fit_measured(
+        release = fit_measured(
             "template", pack, private=["gender"], budget={"gender": limit}, settings=SETTINGS, seed=seed
-        )
+        ).release
     except InputError as error:
         return Outcome(seed=seed, refused=str(error))
-    subjects = [
-        Subject(name="Input", x=pack.x, role="input"),
-        Subject(name="template", x=release.transform(pack.x), role="method"),
-    ]
-    found = audit(subjects, pack, private=["gender"], utility=["identity"], seed=seed, effort="quick", together=False)
+    exhibits = [Exhibit.of("Input", pack.x, "input"), Exhibit.of("template", release.transform(pack.x), "method")]
+    setting = Setting(
+        pack=pack, private=("gender",), utility=("identity",), roster=roster("quick"), seed=seed, effort="quick",
+        together=False,
+    )  # fmt: skip
+    found = run.audit(exhibits, setting).findings
 
     def picked(name: str, code: str) -> Finding:
         return next(f for f in found if f.worst and (f.release, f.code) == (name, code))

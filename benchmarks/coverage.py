@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import beta
 
-from veil import metrics
-from veil.audit import intervals, verification
-from veil.audit.intervals import Interval
+from veil.auditing import intervals, metrics, verification
+from veil.auditing import pairs as pairing
+from veil.auditing.intervals import Interval
 
 Rng = np.random.Generator
 Draw = Callable[[Rng], Interval | list[Interval]]
@@ -129,9 +129,9 @@ def auc(rng: Rng, *, sizes: Sequence[int], true: float, correlation: float, spre
 
 
 @cache
-def pairs_of(people: int, most: int = PAIRS) -> verification.Pairs:
+def pairs_of(people: int, most: int = PAIRS) -> pairing.Pairs:
     groups = np.repeat(np.arange(people), IMAGES)
-    return verification.sample_pairs(np.arange(len(groups)), groups, seed=0, max_pairs=most)
+    return pairing.sample_pairs(np.arange(len(groups)), groups, seed=0, max_pairs=most)
 
 
 def found(scores: NDArray[np.float64], people: int, code: str) -> Interval:
@@ -162,7 +162,7 @@ def population(noise: float) -> tuple[dict[str, float], float]:
     """Figures of many people's vectors by cosine, and the threshold that accuracy is measured at."""
     pairs = pairs_of(POPULATION, 50 * PAIRS)
     x = vectors(np.random.default_rng(1), POPULATION, noise)
-    roc = metrics.roc(verification.scores(x, pairs), pairs.same)
+    roc = metrics.roc(pairing.scores(x, pairs), pairs.same)
     at = int(np.argmax(roc.tar - roc.far))
     figures = {"verification.auc": roc.auc(), "verification.eer": roc.eer()}
     figures[f"verification.tar_at_far_{FAR:g}"] = roc.tar_at_far(FAR)
@@ -173,11 +173,11 @@ def population(noise: float) -> tuple[dict[str, float], float]:
 def vector_pairs(rng: Rng, *, people: int, noise: float) -> list[Interval]:
     """The figures of :func:`population`, of the vectors of some people."""
     pairs, threshold = pairs_of(people), population(noise)[1]
-    scores = verification.scores(vectors(rng, people, noise), pairs).astype(np.float64)
+    scores = pairing.scores(vectors(rng, people, noise), pairs).astype(np.float64)
     # Scores of calibrate whose best threshold is the population's.
     known = np.array([True, False])
     nothing = np.zeros(2, np.int64)
-    two = verification.Pairs(a=nothing, b=nothing, same=known, group_a=nothing, group_b=np.where(known, 0, 1))
+    two = pairing.Pairs(a=nothing, b=nothing, same=known, group_a=nothing, group_b=np.where(known, 0, 1))
     figures = verification.verify(scores, pairs, threshold + np.array([1e-6, -1e-6]), two, fars=(FAR,))
     by_code = {f.code: f.interval for f in figures}
     return [by_code[code] for code in population(noise)[0]]
@@ -188,7 +188,7 @@ def no_difference(rng: Rng, *, people: int, noise: float) -> Interval:
     pairs = pairs_of(people)
     x = vectors(rng, people, noise)
     runs = [x + noise / 2 * rng.standard_normal(x.shape).astype(np.float32) for _ in range(2)]
-    first, second = (verification.verify(verification.scores(r, pairs), pairs, None, None, fars=())[0] for r in runs)
+    first, second = (verification.verify(pairing.scores(r, pairs), pairs, None, None, fars=())[0] for r in runs)
     return verification.difference(first, second)
 
 

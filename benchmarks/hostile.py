@@ -59,23 +59,33 @@ from PIL import Image, features
 from safetensors.torch import load as load_tensors
 
 import veil
-from veil import pipeline
-from veil.apply import apply, framing_doubt, read_vectors
-from veil.audit import findings
+from veil import findings
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data import build, decode, sidecar
+from veil.data.fitted import Fitted
 from veil.data.landmarks import read_landmarks
 from veil.data.layouts import table as tables
 from veil.data.pack import SPLITS, Pack, flat
 from veil.data.vectors import open_vectors
 from veil.engine import checkpoint
-from veil.engine.onnxfile import OnnxNetwork
-from veil.engine.run import Player, Run, left_by
+from veil.engine.player import Player
+from veil.engine.run import Run, left_by
 from veil.errors import MOST_LETTERS, InputError
-from veil.fitted import Fitted, underneath
-from veil.methods import METHODS, baselines
-from veil.nets import load_torchvision
-from veil.release import Contract, Release, _card_check
-from veil.report import html
+from veil.methods import METHODS, base, fitting
+from veil.methods.fitting import Order
+from veil.nn.onnxfile import OnnxNetwork
+from veil.nn.torchvision import load_torchvision
+from veil.release import Release
+from veil.release.contract import Contract
+from veil.release.folder import card_check
+from veil.report import page as html
+from veil.workflows.apply import Options, apply
+from veil.workflows.audit import _data, _described, _publish
+from veil.workflows.fit import read_curves
+from veil.workflows.framing import framing_doubt
+from veil.workflows.named import read_vectors
+from veil.workflows.subjects import Subject
 
 SECONDS, MIB, LETTERS = 10.0, 1024.0, MOST_LETTERS
 """What an input may take: time of the processor, memory beyond the start, and letters of its refusal."""
@@ -1252,9 +1262,10 @@ def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Fi
     pair = {"gender": ("f", "m")}
     plain = Contract(kind="vectors", shape=(4,), k=4)
     images = Contract(kind="images", shape=shape, k=256, image=shape)
-    base = {"method": "input", "config": {}, "contract": asdict(plain)}
-    config = {name: asdict(next(iter(method.presets.values()))) for name, method in METHODS.items()}
-    config["aia"] |= {"encoder": "deep", "features": 8, "networks": 1}
+    below = {"method": "input", "config": {}, "contract": asdict(plain)}
+    config = {name: asdict(method.algorithm.configured()) for name, method in METHODS.items()}
+    config["aia"] |= {"features": 8}
+    config["deep"] |= {"features": 8, "networks": 1}
     config["mi"] |= {"features": 8}
     config["inversion"] |= {"features": 8}
     contracts = {
@@ -1271,33 +1282,34 @@ def releases(folder: Path, only: Sequence[str] = tuple(METHODS)) -> dict[str, Fi
         "leace": plain,
         "random": Contract(kind="vectors", shape=(4,), k=4, replace=0.5),
         "substitution": Contract(kind="vectors", shape=(4,), k=4, support=3, draw=True),
-        "aia": Contract(kind="images", shape=shape, k=8, noise=0.5, crop=(0.1, 0.1, 0.9, 0.9), classes=pair),
+        "aia": Contract(kind="images", shape=shape, k=192, feature_map=(12, 4, 4), crop=(0.1, 0.1, 0.9, 0.9)),
+        "deep": Contract(kind="images", shape=shape, k=8, noise=0.5, crop=(0.1, 0.1, 0.9, 0.9), classes=pair),
         "mi": images,
         "san": Contract(kind="images", shape=shape, k=256, image=shape, classes=pair, asks=True, chooses=True),
         "inversion": None,
     }
-    config["leace"] |= {"rank": 1, "base": base}
-    config["random"] |= {"base": base}
+    config["leace"] |= {"rank": 1, "base": below}
+    config["random"] |= {"base": below}
     found = {}
     for name in only:
-        contract = contracts[name]
+        contract, algorithm = contracts[name], METHODS[name].algorithm
+        settings = algorithm.read(config[name])
         torch.manual_seed(0)
         if contract is None:  # whose k is its network's
             contract = Contract(kind="images", shape=shape, k=1, keeps=pair)
-            encoder = METHODS[name].build(config[name], contract)
+            encoder = algorithm.build(settings, contract)
             part = tuple(encoder(torch.zeros(1, 1, *shape)).shape[1:])
             contract = Contract(kind="images", shape=shape, k=math.prod(part), keeps=pair)
-        method = METHODS[name]
-        classifier = method.build_classifier
+        classifier = algorithm.build_classifier
         release = Release(
             method=name,
             config=config[name],
             contract=contract,
-            encoder=method.build(config[name], contract).eval(),
+            encoder=algorithm.build(settings, contract).eval(),
             made={"private": ["gender"], "utility": "identity", "seed": 0, "data": "0" * 16, "pictures": _PICTURES},
             key=_KEY if contract.keyed else None,
             fitted=Fitted(salt=bytes(16), rows=np.arange(9, dtype=np.uint64), people=np.arange(5, dtype=np.uint64)),
-            classifier=None if classifier is None else classifier(config[name], contract).eval(),
+            classifier=None if classifier is None else classifier(settings, contract).eval(),
         )
         release.save(folder / name / "r")
         found[name] = tree(folder / name)
@@ -1324,7 +1336,7 @@ def mend_release(before: Files, files: Files) -> None:
     old, new = (hashlib.sha256(some[weights]).hexdigest().encode() for some in (before, files))
     files[card] = files[card].replace(old, new)
     old = json.loads(before[card])["card_sha256"].encode()
-    new = _card_check(json.loads(files[card])).encode()
+    new = card_check(json.loads(files[card])).encode()
     files[card] = files[card].replace(old, new)
     if "r.fitted" in files:
         files["r.fitted"] = files["r.fitted"].replace(old, new)
@@ -1362,7 +1374,7 @@ def report() -> Files:
             finding("verification.eer", release, "identity", "cosine", 1 - use, "utility"),
         ]
     document = findings.document(
-        version="0", seed=0, command="veil audit", created="2026-01-01",
+        seed=0, command="veil audit",
         data={
             "layout": "folder", "kind": "images", "shape": [16, 16], "n": 24, "identities": 12, "fingerprint": "ab",
             "splits": {name: {"n": 6, "identities": 3} for name in SPLITS}, "private": ["gender"],
@@ -1371,14 +1383,14 @@ def report() -> Files:
         },
         releases=[
             {"name": "Input", "method": "input", "role": "input", "k": 256, "seed": 0, "config": {}},
-            {"name": "A", "method": "aia", "preset": "deep", "role": "method", "k": 8, "seed": 0, "note": "",
+            {"name": "A", "method": "deep", "preset": "default", "role": "method", "k": 8, "seed": 0, "note": "",
              "config": {"alpha": 0.5, "inner": {"depth": 3, "hidden": [4, 4]}}, "data": "ab"},
         ],
         findings=found,
         pictures=[{"file": "pictures/a.png", "title": "A", "caption": "B"}],
         curves=[{"file": "curves/a.parquet", "release": "A"}],
         maps=[{"release": "A", "x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 0.5], "person": [0, 0, 1]}],
-    )  # fmt: skip
+    ) | {"veil": "0", "created": "2026-01-01"}  # fmt: skip
     curves = {"step": [0, 1, 2, 0, 1], "stage": ["s"] * 3 + ["t"] * 2, "player": ["a", "a", "b", "a", "b"],
               "loss": [1.0, 0.5, 0.2, 3.0, 2.0]}  # fmt: skip
     return {
@@ -1463,22 +1475,22 @@ def use_pack(pack: Pack) -> None:
         flat(np.asarray(pack.x[some[:2]]))
     for name, codes in pack.labels.items():
         [pack.classes[name][code] for code in codes.tolist() if code >= 0]
-    framing_doubt(baselines.input_release(pack), "x", pack)
+    framing_doubt(base.input_release(pack), "x", pack)
 
 
 def read_pack(folder: Path) -> None:
     pack = Pack.open(folder / "p")
     use_pack(pack)
-    pipeline._data(pack, ["gender"], ["identity"], ["attack"])
     tables.read(folder / "p").pairs_of(ROWS["name"], np.arange(len(pack)))
     pack.require(private=["gender"], utility="identity", among=["protect"])
-    METHODS["leace"].fit(baselines.LeaceConfig(), pack, private=["gender"])
+    fitting.fit(Order(method="leace", pack=pack, private=["gender"]))
+    _data(Setting(pack=pack, private=("gender",), utility=("identity",), roster=roster("quick")))
 
 
 def apply_pack(folder: Path) -> None:
     pack = Pack.open(folder / "p")
-    apply(baselines.input_release(pack), folder / "p", folder / "x.npz", remark=lambda kind, words: None)
-    apply(baselines.input_release(pack), folder / "p", folder / "out", remark=lambda kind, words: None)
+    apply(base.input_release(pack), folder / "p", folder / "x.npz", remark=lambda kind, words: None)
+    apply(base.input_release(pack), folder / "p", folder / "out", remark=lambda kind, words: None)
 
 
 def read_release(folder: Path) -> None:
@@ -1497,12 +1509,12 @@ def read_release(folder: Path) -> None:
     contract.check_framing(pack, "x")
     if release.fitted is not None and not release.fitted.problem:
         release.fitted.has_rows(x, np.arange(2)), release.fitted.has_people(["a"])
-    underneath(release)
-    entry = pipeline.Entry(name="A", release=release)
-    pipeline._overlap(entry, Pack.from_arrays(ROWS["x"], {"gender": ROWS["gender"], "identity": ROWS["identity"]}),
-                      ["gender"], ["attack"])  # fmt: skip
+    release.lineage()
+    subject = Subject(name="A", release=release)
+    subject.overlap(Pack.from_arrays(ROWS["x"], {"gender": ROWS["gender"], "identity": ROWS["identity"]}),
+                    ["gender"], ["attack"])  # fmt: skip
     said = json.loads(report()["findings.json"])
-    findings.write(folder / "audit", said | {"releases": [said["releases"][0], pipeline._described(entry)]})
+    findings.write(folder / "audit", said | {"releases": [said["releases"][0], _described(subject)]})
     if vectors:
         np.savez(folder / "x.npz", vectors=x)
         apply(release, folder / "x.npz", folder / "y.npz", remark=lambda kind, words: None)
@@ -1511,11 +1523,13 @@ def read_release(folder: Path) -> None:
 def read_earlier(folder: Path) -> None:
     """An audit takes the place of another."""
     place(report(), folder / "staged")
-    pipeline._publish(folder / "staged", folder)
+    _publish(folder / "staged", folder)
 
 
 def redraw(folder: Path) -> None:
-    apply(Release.load(folder / "r"), folder / "in", folder / "out", images=True, remark=lambda kind, words: None)
+    apply(
+        Release.load(folder / "r"), folder / "in", folder / "out", Options(images=True), remark=lambda kind, words: None
+    )
 
 
 def read_key(folder: Path) -> None:
@@ -1561,7 +1575,7 @@ def interrupted(folder: Path) -> Files:
     place(made | {"x.npz": vectors()["npz"][0]}, work)
     pid = os.fork()
     if not pid:
-        from veil import apply as module
+        from veil.workflows.apply import run as module
 
         module.join = lambda *_, **__: os._exit(0)  # type: ignore[attr-defined]
         try:
@@ -1722,7 +1736,7 @@ def readers(folder: Path) -> dict[str, Reader]:
             read=read_release,
             targets=("r/", "r/", "r.fitted"),
             mend=mend_release,
-            share={"aia": 0.1, "mi": 0.2, "san": 0.1, "inversion": 0.02}.get(method, 0.5),
+            share={"aia": 0.1, "deep": 0.1, "mi": 0.2, "san": 0.1, "inversion": 0.02}.get(method, 0.5),
         )
         for method, files in releases_made.items()
     }
@@ -1740,7 +1754,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         "curves": Reader(
             seeds=[{"x.parquet": report()["curves/a.parquet"]}],
-            read=lambda folder: pipeline.read_curves(folder / "x.parquet"),
+            read=lambda folder: read_curves(folder / "x.parquet"),
         ),
         "weights": Reader(
             seeds=[{"x.pth": weights.getvalue()}, {"x.safetensors": save(_module().state_dict())}], read=read_weights
@@ -1840,7 +1854,7 @@ def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
             "release: a rank of 10^9": a_release("leace", lambda card: card["config"].update(rank=10**9)),
             "release: 10^6 features": a_release("mi", lambda card: card["config"].update(features=10**6)),
             "release: 10^9 substitutes": a_release("substitution", lambda card: card["contract"].update(support=10**9)),
-            "release: 10^6 networks": a_release("aia", lambda card: card["config"].update(networks=10**6)),
+            "release: 10^6 networks": a_release("deep", lambda card: card["config"].update(networks=10**6)),
             "release: 2^60 classes": a_release(
                 "template", lambda card: card["contract"].update(classes={str(i): ["a", "b"] for i in range(60)})
             ),

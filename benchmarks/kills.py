@@ -22,15 +22,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from veil import cli, files
-from veil.audit import run as audit_run
+from veil.auditing.attackers import ATTACKERS
+from veil.auditing.rosters import roster
 from veil.errors import InputError
-from veil.release import Release, key_path
+from veil.release import Release
+from veil.release.beside import key_path
+from veil.workflows import audit as workflow
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
 EXCHANGE = "ctypes.dlsym"
@@ -87,6 +91,7 @@ CASES = {
         standing=("out/x",),
     ),
     "audit": Case(f"{_AUDIT} --release R=in/release"),
+    "audit --resume": Case(f"{_AUDIT} --release R=in/release", resumes=True),
     "audit, again": Case(f"{_AUDIT} --release R=in/release", before=(f"{_AUDIT} --seed 1",)),
     "report": Case("report out/a", before=(_AUDIT,)),
     "report, again": Case("report out/a", before=(_AUDIT, "report out/a")),
@@ -241,9 +246,10 @@ def _arm(folder: Path, number: int) -> None:
 
 def quick_audits() -> None:
     """Audits of one attacker: how good it is does not matter here."""
-    audit_run._QUICK = ("logistic regression",)  # type: ignore[attr-defined]
-    audit_run._SHUFFLED = "logistic regression"  # type: ignore[attr-defined]
-    audit_run.MATCHERS = {}  # type: ignore[attr-defined]
+    name = "logistic regression"
+    alone = {name: ATTACKERS[name]}
+    changes: dict[str, Any] = {"attackers": alone, "of_means": alone, "control": (name, alone[name]), "matchers": {}}
+    workflow.roster = lambda effort, **more: roster(effort, **(changes | more))  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -27,16 +27,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from veil import pipeline
-from veil.audit.findings import Finding
-from veil.audit.run import Subject, audit
+from veil.auditing.metrics import balanced_accuracy
 from veil.data import stylised
 from veil.data.pack import Pack
-from veil.losses import balanced_weights
-from veil.metrics import balanced_accuracy
-from veil.nets import SixConvolutions
+from veil.findings import Finding
+from veil.nn.losses import balanced_weights
+from veil.nn.nets import SixConvolutions
 from veil.release import Release
 from veil.report.plots import INK, METHOD, MUTED, PLAYERS, RULE
+from veil.workflows import fit as fitting
+from veil.workflows.audit import audit
+from veil.workflows.subjects import Subject
 
 PRIVATE, FIXED, LOW_ALPHA = "gender", 0.5, 0.2
 LONGER = 3  # times the steps alone for Fig. 3, whose decoder should draw as well as it can
@@ -102,7 +103,7 @@ def fit(a: argparse.Namespace, pack: Pack, setting: Setting, seed: int, *, longe
         "steps_joint": a.steps_joint,
     }  # fmt: skip
     started = time.perf_counter()
-    release, _ = pipeline.fit("aia", pack, private=[PRIVATE], preset="paper", settings=settings, seed=seed)
+    release = fitting.fit("aia", pack, private=[PRIVATE], preset="paper", settings=settings, seed=seed).release
     print(f"  alpha {alpha:g}, beta {beta:g}: {time.perf_counter() - started:.0f} s", flush=True)
     return release
 
@@ -113,15 +114,16 @@ def one_seed(a: argparse.Namespace, pack: Pack, seed: int) -> list[Finding]:
     original = fit(a, pack, (0.0, 0.0), seed)
     releases = {
         "Original": original,
-        "Random": pipeline.fit("random", pack, private=[PRIVATE], seed=seed, base=original)[0],
+        "Random": fitting.fit("random", pack, private=[PRIVATE], seed=seed, base=original).release,
         **{name_of(s): fit(a, pack, s, seed) for s in settings_of(a.values)},
     }
-    subjects = [
-        Subject(name=name, x=r.transform(pack.x), role="method", feature_map=r.contract.feature_map)
-        for name, r in releases.items()
-    ]
-    print(f"seed {seed}: attacking {len(subjects)} releases", flush=True)
-    return audit(subjects, pack, private=[PRIVATE], utility=["identity"], seed=seed, effort="quick", jobs=a.jobs)
+    print(f"seed {seed}: attacking {len(releases)} releases", flush=True)
+    subjects = [Subject(name=name, release=release, role="method") for name, release in releases.items()]
+    made = audit(
+        pack, subjects, private=[PRIVATE], utility=["identity"], baselines=(), with_input=False, seed=seed,
+        effort="quick", jobs=a.jobs,
+    )  # fmt: skip
+    return list(made.findings)
 
 
 def collected(found: Sequence[Sequence[Finding]]) -> Results:

@@ -20,13 +20,17 @@ from typing import Any
 import torch
 
 from tables import by_seed, table
-from veil import pipeline
-from veil.audit import findings as files
+from veil import findings as files
 from veil.data import build
 from veil.data.pack import Pack
 from veil.methods import METHODS
+from veil.methods.fitting import Fit
 from veil.release import Release
-from veil.report import html
+from veil.report import page as html
+from veil.workflows import fit as fitting
+from veil.workflows.audit import audit
+from veil.workflows.fit import read_curves, write_curves
+from veil.workflows.subjects import INPUT, Subject
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
 ROWS = {
@@ -35,8 +39,8 @@ ROWS = {
     "AIA\\T": ("aia", "without-task"),
     "AIA": ("aia", "paper"),
     "LEACE": ("leace", "default"),
-    "AIA deep": ("aia", "deep"),
-    "deep, unprotected": ("aia", "deep-original"),
+    "AIA deep": ("deep", "default"),
+    "deep, unprotected": ("deep", "unprotected"),
 }
 SETTINGS = {"steps_alone": 120, "steps_joint": 160, "batch": 128}  # of the paper's rows, to fit two cores' patience
 PAPER = {  # Table 1: privacy and utility accuracy in per cent on CelebA, on VGG
@@ -65,54 +69,58 @@ COLUMNS = (
 def one_seed(lfw: Path, out: Path, seed: int, jobs: int, *, quick: bool) -> None:
     """Everything for one seed, in OUT/seed-N; steps that are done already are skipped."""
     pack = _pack(lfw, out / "pack", seed)
-    entries: list[pipeline.Entry] = []
+    subjects: list[Subject] = []
     for name, (method, preset) in ROWS.items():
         folder = out / "releases" / name.replace("\\", "-without-").replace(", ", "-").replace(" ", "-").lower()
         curves = folder.with_name(folder.name + ".curves.parquet")
         if not folder.exists():
-            base = entries[0].release if method != "aia" else None
-            settings = SETTINGS if method == "aia" and not preset.startswith("deep") else {}
+            base = subjects[0].release if METHODS[method].takes_base else None
+            settings = SETTINGS if method == "aia" else {}
             print(f"seed {seed}: fitting {name}", flush=True)
-            if preset == "deep-original":
-                release, losses = _unguarded(entries[-1].release), ()
+            if preset == "unprotected":
+                fitted = Fit(release=_unguarded(subjects[-1].release))
             else:
-                release, losses = pipeline.fit(
+                fitted = fitting.fit(
                     method, pack, private=["gender"], preset=preset, settings=settings, seed=seed, base=base,
                     progress=_progress,
                 )  # fmt: skip
-            release.save(folder, with_decoder=True)
-            if losses:
-                pipeline.write_curves(curves, losses)
+            fitted.release.save(folder, with_decoder=True)
+            if fitted.curves:
+                write_curves(curves, fitted.curves)
         release = Release.load(folder)
-        entries.append(pipeline.Entry(name=name, release=release, curves=pipeline.read_curves(curves)))
+        subjects.append(Subject(name=name, release=release, curves=read_curves(curves)))
     for folder_name, names, attack_on, effort in AUDITS:
         if effort != "quick" and quick:
             continue
         if not (out / folder_name / files.NAME).exists():
             print(f"seed {seed}: {folder_name}", flush=True)
-            pipeline.audit_pack(
-                pack, out / folder_name, [e for e in entries if e.name in names], private=["gender"],
+            audit(
+                pack, [s for s in subjects if s.name in names], out / folder_name, private=["gender"],
                 utility=["identity"], baselines=(), seed=seed, effort=effort, attack_on=attack_on, jobs=jobs,
-                with_input=folder_name == "audit-paper",
-                command=COMMAND, progress=lambda done, total, what: print(f"  {done}/{total} {what}", flush=True),
+                with_input=folder_name == "audit-paper", resume=True, command=COMMAND, progress=_audited,
             )  # fmt: skip
         html.write(out / folder_name)
 
 
 def _unguarded(deep: Release | None) -> Release:
-    """`deep` as its first stage left it: what preset deep-original trains with the same seed, without training it."""
+    """`deep` as its first stage left it: what preset unprotected trains with the same seed, without training it."""
     assert deep is not None
-    config, contract = {**deep.config, "beta": 0.0, "noise": 0.0}, replace(deep.contract, noise=0.0, classes={})
-    made = {**deep.made, "preset": "deep-original"}
-    encoder = METHODS["aia"].build(config, contract)
+    config, contract = {**deep.config, "hide": 0.0, "noise": 0.0}, replace(deep.contract, noise=0.0, classes={})
+    made = {**deep.made, "preset": "unprotected"}
+    algorithm = METHODS["deep"].algorithm
+    encoder = algorithm.build(algorithm.read(config), contract)
     encoder.networks.load_state_dict(deep.encoder.networks.state_dict())
-    return Release(method="aia", config=config, contract=contract, encoder=encoder.eval(), made=made)
+    return Release(method="deep", config=config, contract=contract, encoder=encoder.eval(), made=made)
 
 
 def _pack(lfw: Path, path: Path, seed: int) -> Pack:
     if not (path / "pack.json").exists():
         build.pack("lfw", lfw, path, size=64, seed=seed, fractions=FRACTIONS)
     return Pack.open(path)
+
+
+def _audited(stage: str, done: int, total: int, what: str) -> None:
+    print(f"  {stage} {done}/{total} {what}", flush=True)
 
 
 def _progress(stage: str, done: int, count: int, losses: object) -> None:
@@ -122,7 +130,7 @@ def _progress(stage: str, done: int, count: int, losses: object) -> None:
 
 def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The table, from the findings of every seed."""
-    names = [pipeline.INPUT, *ROWS]
+    names = [INPUT, *ROWS]
     documents = [_joined(out / f"seed-{s}") for s in seeds]
     lines = [
         "# AIA on Labeled Faces in the Wild",

@@ -20,7 +20,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,18 @@ import numpy as np
 import torch
 
 from probes import mean
-from veil import pipeline
-from veil.audit import inversion as attacks
-from veil.audit.intervals import mcc_interval
+from veil.auditing import inversion as attacks
+from veil.auditing import judges as judging
+from veil.auditing.intervals import mcc_interval
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Inversion, Networks, Setting
 from veil.data import build
 from veil.data.pack import Pack
-from veil.engine.onnxfile import OnnxNetwork
 from veil.methods import inversion
+from veil.nn.onnxfile import OnnxNetwork
 from veil.release import Release
+from veil.workflows import fit as fitting
+from veil.workflows.pictures import picture_sheet
 
 CUTS = ("conv1", "layer1", "layer2", "layer3", "pool", "fc")
 WEIGHTS = (0.0, 3.0, 10.0)
@@ -98,19 +102,21 @@ def one_seed(
     pack: Pack, data: str, out: Path, place: Path, seed: int, options: argparse.Namespace, common: dict[str, Any]
 ) -> None:
     """Every row of a data set and a seed, as a JSON file in ``place``, and a strip of redrawn pictures in ``out``."""
-    judges: attacks.Judges | None = None
+    judges: judging.Judges | None = None
+    matcher = None if options.matcher is None else OnnxNetwork(options.matcher)
     effort = "quick" if options.quick else options.effort
     some = np.concatenate([pack.rows(split) for split in ("attack", "calibrate", "test")])
     used = some if effort == "quick" else np.arange(len(pack.x))
+    setting = Setting(
+        pack=pack, private=(), utility=(), roster=roster(effort), effort=effort, seed=seed,
+        inversion=Inversion(perceptual=options.perceptual), networks=Networks(matcher=matcher),
+    )  # fmt: skip
     for row in rows(data, quick=options.quick):
         path = place / f"{row.name.replace(' ', '-')}.json"
         if path.exists():
             continue
         if row.decoders and judges is None:
-            judges = attacks.judges(
-                pack, attacks.Options(perceptual=options.perceptual), attack_on=("attack",), seed=seed, effort=effort,
-                matcher=None if options.matcher is None else OnnxNetwork(options.matcher),
-            )  # fmt: skip
+            judges = judging.judges(setting)
         start = time.perf_counter()
         release = fitted_as(row, pack, out, seed, QUICK if options.quick else STEPS, common)
         fitted = time.perf_counter() - start
@@ -119,13 +125,14 @@ def one_seed(
         document: dict[str, Any] = {"name": row.name, "fitted": fitted, "k": release.contract.k}
         if row.decoders:
             assert judges is not None
-            found = attacks.invert(
-                x, pack, judges, release=row.name, role="method", feature_map=release.contract.feature_map,
-                attack_on=("attack",), effort=effort, seed=seed, level=0.95, pictures=out, decoders=row.decoders,
-            )  # fmt: skip
-            attacks.picture(out, row.name).rename(out / f"{path.stem}.npy")
+            by = replace(setting, roster=roster(effort, decoders=row.decoders))
+            redrawn = attacks.invert(
+                by, judges, x, release=row.name, role="method", feature_map=release.contract.feature_map
+            )
+            if redrawn.picture is not None:
+                np.save(out / f"{path.stem}.npy", redrawn.picture)
             people = len(np.unique(pack.label("identity")[pack.rows("test")]))
-            document |= {"judges": judges.about, "people": people, "findings": [asdict(f) for f in found]}
+            document |= {"judges": judges.about, "people": people, "findings": [asdict(f) for f in redrawn.findings]}
         scores = release.predict(x[pack.rows("test")])
         document["mcc"] = {label: kept(pack, label, scores[label]) for label in row.labels}
         document["seconds"] = time.perf_counter() - start
@@ -142,11 +149,10 @@ def fitted_as(row: Row, pack: Pack, out: Path, seed: int, steps: Mapping[str, in
     def fit(preset: str, settings: dict[str, Any]) -> Release:
         stage = "steps_joint" if preset == "adversarial" else "steps_alone"
         chosen: dict[str, Any] = {"steps_alone": 0, stage: steps[preset], "labels": ",".join(row.labels[1:])}
-        release, _ = pipeline.fit(
+        return fitting.fit(
             "inversion", pack, private=[], utility=row.labels[0], preset=preset,
             settings={**chosen, **settings, **common}, seed=seed,
-        )  # fmt: skip
-        return release
+        ).release  # fmt: skip
 
     plain = out / f"unprotected-{'-'.join(row.labels)}"
     if not plain.exists():
@@ -275,7 +281,7 @@ def draw(folder: Path, out: Path) -> None:
         strips = [np.load(place / f"{w}.npy") for w in wanted if (place / f"{w}.npy").exists()]
         if strips:
             folder.mkdir(parents=True, exist_ok=True)
-            pipeline.picture_sheet([x, *strips]).save(folder / f"{name}.png", optimize=True)
+            picture_sheet([x, *strips]).save(folder / f"{name}.png", optimize=True)
             print(folder / f"{name}.png")
 
 

@@ -26,15 +26,18 @@ import torch
 from numpy.typing import NDArray
 
 from probes import Figure, mean, read
-from veil import InputError, pipeline
-from veil.audit.certificate import certify
+from veil import InputError
+from veil.auditing.certificate import certify
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.methods import METHODS, mi, substitution
-from veil.nets import to_input
+from veil.methods import mi, substitution
+from veil.methods.protocol import Task
+from veil.nn.nets import to_input
 from veil.release import Release
 from veil.report.plots import INK, METHOD, MUTED, RULE
+from veil.workflows import fit as fitting
+from veil.workflows.pictures import picture_sheet
 
 FRACTIONS = (5494 / 7494, 0.0, 1000 / 7494, 1000 / 7494)
 LAMS = (0.0, 1.0, 1.25, 1.5)
@@ -88,7 +91,7 @@ def network_row(x: NDArray[Any], pack: Pack, seed: int, attackers: Sequence[str]
 def mi_row(pack: Pack, out: Path, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     try:
-        release, _ = pipeline.fit("mi", pack, private=["writer"], utility="digit", settings=settings, seed=seed)
+        release = fitting.fit("mi", pack, private=["writer"], utility="digit", settings=settings, seed=seed).release
     except InputError as error:
         return {"refused": str(error)}
     seconds = time.perf_counter() - start
@@ -98,9 +101,9 @@ def mi_row(pack: Pack, out: Path, settings: dict[str, Any], seed: int) -> dict[s
 
 def substitution_row(pack: Pack, out: Path, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     start = time.perf_counter()
-    release, _ = pipeline.fit(
+    release = fitting.fit(
         "substitution", pack, private=["writer"], utility="digit", preset="handwriting", settings=settings, seed=seed
-    )
+    ).release
     seconds = time.perf_counter() - start
     release.save(out / f"substitution-{settings['codes']}-{settings['hide']:g}", force=True)
     x = release.transform(np.asarray(pack.x))
@@ -116,7 +119,7 @@ def bits(release: Release, pack: Pack, seed: int) -> dict[str, float]:
     """Entropy of the codes, and what the codes of two random views of an image share, in bits, on unseen images."""
     x = np.asarray(pack.x[pack.rows("calibrate", "test")])
     share = np.bincount(release.codes(x)) / len(x)
-    config = METHODS["substitution"].config(**release.config)
+    config = substitution.Config(**release.config)
     step = next(iter(Run(seed=seed, precision="fp32").stage("views", 1)))
     p = []
     for _ in range(2):
@@ -304,9 +307,9 @@ def pictures(folder: Path, out: Path, settings: dict[str, Any], lam: float) -> N
     pack = Pack.open(out / "seed-0" / "pack")
     rows = pack.rows("test")[:12]
     x = np.asarray(pack.x[rows])
-    config = METHODS["mi"].configured(None, {"lam": lam, **settings})
+    config = mi.ALGORITHM.configured(None, {"lam": lam, **settings})
     run = Run(seed=0)
-    training = mi.prepare(config, pack, ["writer"], "digit", run)
+    training = mi.prepare(config, Task(pack=pack, private=["writer"], utility="digit", run=run))
     run.enter(*training.players)
     strips, at = [], {"auto-encoder": 1, "discriminator": 1, "joint": 6}
     for stage, step in training.train():
@@ -315,15 +318,13 @@ def pictures(folder: Path, out: Path, settings: dict[str, Any], lam: float) -> N
             with torch.no_grad():
                 drawn = training.network(to_input(x, "images").to(run.device))
                 strips.append(drawn[:, 0].mul(255).round().byte().cpu().numpy())
-    sheet = pipeline.picture_sheet([x, *strips], scale=3)
+    sheet = picture_sheet([x, *strips], scale=3)
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "mi-steps.png", optimize=True)
     rows = pack.rows("test")[:24]
     x = np.asarray(pack.x[rows])
     releases = [Release.load(path) for path in made]
-    pipeline.picture_sheet([x, *(r.transform(x) for r in releases)], scale=2).save(
-        folder / "mi-pairs.png", optimize=True
-    )
+    picture_sheet([x, *(r.transform(x) for r in releases)], scale=2).save(folder / "mi-pairs.png", optimize=True)
     print(folder / "mi-steps.png", folder / "mi-pairs.png")
 
 

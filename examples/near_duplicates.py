@@ -3,7 +3,7 @@
     python examples/near_duplicates.py --lfw DIR --out DIR [--seed 0] [--results docs/results/repeated.md]
 
 DIR holds templates.npz and the archive, lists and pairs of LFW, as for examples/template_lfw.py. A release is fitted on
-each of three data sets: LFW's templates (`template`), LFW's images and stylised faces (`aia`, preset deep). It then
+each of three data sets: LFW's templates (`template`), LFW's images and stylised faces (`deep`). It then
 gets no noise; noise of its own for every input, as a keyed hash gave it; and the field that it ships with. Fresh
 attackers learn from one release each, and from means over 32 near-duplicates beside them; matching is measured, too.
 """
@@ -17,6 +17,7 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,17 @@ import torch
 from numpy.typing import NDArray
 
 from tables import Column, table
-from veil import pipeline
-from veil.audit.repeats import Repeats, chosen_rows, released_means
-from veil.audit.run import Subject, audit
+from veil.auditing import run
+from veil.auditing.exhibit import Arrays, Exhibit
+from veil.auditing.repeats import Repeats, released_means
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data import build
 from veil.data.pack import Pack
-from veil.draws import normalised_noise
-from veil.release import KEY_BYTES, Release
+from veil.release import Release
+from veil.release.beside import KEY_BYTES
+from veil.release.draws import normalised_noise
+from veil.workflows import fit as fitting
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
 COLUMNS: Sequence[Column] = (
@@ -52,23 +57,23 @@ Transform = Callable[[NDArray[Any]], NDArray[np.float32]]
 def templates(lfw: Path, out: Path, seed: int) -> tuple[Pack, Release]:
     images = _packed("lfw", str(lfw), out / "small", size=16, seed=seed, fractions=FRACTIONS)
     pack = _packed("embeddings", str(lfw / "templates.npz"), out / "templates", labels=images.path)
-    return pack, _fitted("template", pack, out / "template", seed, {}, "default")
+    return pack, _fitted("template", pack, out / "template", seed, {})
 
 
 def lfw_images(lfw: Path, out: Path, seed: int) -> tuple[Pack, Release]:
     pack = _packed("lfw", str(lfw), out / "images", size=64, seed=seed, fractions=FRACTIONS)
-    return pack, _fitted("aia", pack, out / "deep", seed, DEEP, "deep")
+    return pack, _fitted("deep", pack, out / "deep", seed, DEEP)
 
 
 def stylised(lfw: Path, out: Path, seed: int) -> tuple[Pack, Release]:
     pack = _packed("stylised", "identities=2000,images=4", out / "stylised", size=64, seed=seed, fractions=FRACTIONS)
-    return pack, _fitted("aia", pack, out / "stylised-deep", seed, DEEP, "deep")
+    return pack, _fitted("deep", pack, out / "stylised-deep", seed, DEEP)
 
 
 DATA: dict[str, Callable[[Path, Path, int], tuple[Pack, Release]]] = {
     "LFW, templates (`template`)": templates,
-    "LFW, images (`aia deep`)": lfw_images,
-    "Stylised faces (`aia deep`)": stylised,
+    "LFW, images (`deep`)": lfw_images,
+    "Stylised faces (`deep`)": stylised,
 }
 
 
@@ -76,9 +81,9 @@ def _packed(layout: str, source: str, out: Path, **options: Any) -> Pack:
     return Pack.open(out) if (out / "pack.json").exists() else build.pack(layout, source, out, **options)
 
 
-def _fitted(method: str, pack: Pack, out: Path, seed: int, settings: dict[str, Any], preset: str) -> Release:
+def _fitted(method: str, pack: Pack, out: Path, seed: int, settings: dict[str, Any]) -> Release:
     if not out.exists():
-        pipeline.fit(method, pack, private=["gender"], preset=preset, settings=settings, seed=seed)[0].save(out)
+        fitting.fit(method, pack, private=["gender"], settings=settings, seed=seed).release.save(out)
     key = hashlib.blake2b(f"near-duplicates {seed}".encode(), digest_size=KEY_BYTES).digest()
     return replace(Release.load(out), key=key)  # not its own, which is random: another key draws another field
 
@@ -110,17 +115,22 @@ def measured(
     pack: Pack, transforms: dict[str, Transform], seed: int, effort: str, attack_on: Sequence[str], jobs: int
 ) -> dict[str, Any]:
     """Findings of all ways, as a document that tables are made of."""
-    rows = chosen_rows(pack, attack_on, effort, seed)
-    subjects = []
+    setting = Setting(
+        pack=pack, private=("gender",), utility=("identity",), roster=roster(effort), attack_on=tuple(attack_on),
+        effort=effort, seed=seed, together=False,
+    )  # fmt: skip
+
+    def repeated(transform: Transform, rows: NDArray[np.int64], arrays: Arrays) -> Repeats:
+        return Repeats(rows=rows, means=released_means(transform, pack, rows, attack_on, seed), singles=arrays.x)
+
+    exhibits = []
     for name, transform in transforms.items():
         x = transform(np.asarray(pack.x))
-        means = released_means(transform, pack, rows, attack_on, seed)
-        subjects.append(Subject(name=name, x=x, role="method", repeats=Repeats(rows=rows, means=means, singles=x)))
+        exhibits.append(Exhibit.of(name, x, "method", near_duplicates=partial(repeated, transform)))
         print(f"  released: {name}", flush=True)
-    findings = audit(
-        subjects, pack, private=["gender"], utility=["identity"], seed=seed, effort=effort, attack_on=attack_on,
-        jobs=jobs, together=False, progress=lambda done, total, what: print(f"  {done}/{total} {what}", flush=True),
-    )  # fmt: skip
+    findings = run.audit(
+        exhibits, setting, jobs=jobs, progress=lambda done, total, what: print(f"  {done}/{total} {what}", flush=True)
+    ).findings
     return {"findings": [asdict(f) for f in findings]}
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.audit.attackers import ATTACKERS, Problem
-from veil.audit.intervals import balanced_accuracy_interval
+from veil.auditing.attackers import ATTACKERS
+from veil.auditing.intervals import balanced_accuracy_interval
+from veil.auditing.metrics import balanced_accuracy
+from veil.auditing.problem import Problem
 from veil.data.pack import Pack
-from veil.metrics import balanced_accuracy
 
 Figure = dict[str, Any]
 """``value``, ``low``, ``high`` (95 %, clustered by person where people are known), ``attacker``, ``n``."""
@@ -33,7 +34,7 @@ def read(
         x: Releases of the pack's rows.
         pack: Labels and splits.
         label: What is read.
-        attackers: Names in ``veil.audit.attackers.ATTACKERS``.
+        attackers: Names in ``veil.auditing.attackers.ATTACKERS``.
         learn: Splits that attackers learn from.
         effort: Theirs.
         seed: Theirs.

@@ -25,13 +25,17 @@ import torch
 
 from probes import mean
 from tables import picked
-from veil import pipeline
-from veil.audit import findings as files
-from veil.audit import transfer
+from veil import findings as files
+from veil.auditing import transfer
 from veil.data import build, stylised
 from veil.data.pack import Pack
 from veil.release import Release
-from veil.report import html
+from veil.report import page as html
+from veil.workflows import fit as fitting
+from veil.workflows.audit import audit
+from veil.workflows.fit import read_curves, write_curves
+from veil.workflows.pictures import picture_sheet
+from veil.workflows.subjects import INPUT, Subject
 
 PRESETS = ("default", "hardened", "paper")
 PEOPLE = "identities=1500,images=4"
@@ -49,39 +53,39 @@ def one_seed(out: Path, rows: Path, seed: int, options: argparse.Namespace) -> N
         layout, source = ("stylised", PEOPLE) if options.lfw is None else ("lfw", options.lfw)
         build.pack(layout, source, out / "pack", size=options.size, channels=options.channels, seed=seed)
     pack = Pack.open(out / "pack")
-    entries = []
+    subjects = []
     for preset in presets:
         if not (out / preset).exists():
             fit(pack, out, preset, seed)
-        curves = pipeline.read_curves(out / f"{preset}.curves.parquet")
-        entries.append(pipeline.Entry(name=preset, release=Release.load(out / preset), curves=curves))
-    audit = out / f"audit-{options.effort}"
-    pipeline.audit_pack(
-        pack, audit, entries, private=["gender"], utility=["identity"], baselines=(), seed=seed,
+        curves = read_curves(out / f"{preset}.curves.parquet")
+        subjects.append(Subject(name=preset, release=Release.load(out / preset), curves=curves))
+    folder = out / f"audit-{options.effort}"
+    audit(
+        pack, subjects, folder, private=["gender"], utility=["identity"], baselines=(), seed=seed,
         effort=options.effort, command=command(options),
     )  # fmt: skip
-    html.write(audit)
-    document = files.read(audit)
+    html.write(folder)
+    document = files.read(folder)
     rows.mkdir(parents=True, exist_ok=True)
     for preset in presets:
-        found = {name: figures(document, name) for name in (pipeline.INPUT, preset)}
+        found = {name: figures(document, name) for name in (INPUT, preset)}
         (rows / f"{preset}.json").write_text(json.dumps({"found": found}) + "\n")
 
 
 def fit(pack: Pack, out: Path, preset: str, seed: int) -> None:
     """Fit a preset, and save its losses, a sheet of pairs and, last, the release; what it took is printed."""
     start = time.perf_counter()
-    release, curves = pipeline.fit("san", pack, private=["gender"], preset=preset, seed=seed)
-    fitted = time.perf_counter() - start
-    pipeline.write_curves(out / f"{preset}.curves.parquet", curves)
+    fitted = fitting.fit("san", pack, private=["gender"], preset=preset, seed=seed)
+    release, seconds = fitted.release, time.perf_counter() - start
+    write_curves(out / f"{preset}.curves.parquet", fitted.curves)
     x = np.asarray(pack.x[pack.rows("test")[:: max(len(pack.rows("test")) // 24, 1)][:24]])
     start = time.perf_counter()
     drawn = release.transform(np.repeat(x, 10, 0))[::10]
     speed = 10 * len(x) / (time.perf_counter() - start)
     strips = [part[i : i + 12] for i in (0, 12) for part in (x, drawn)]
-    pipeline.picture_sheet(strips).save(out / f"{preset}.png")
+    picture_sheet(strips).save(out / f"{preset}.png")
     release.save(out / preset)
-    print(f"seed {seed}: {preset}: fitted in {fitted:.0f} s; {speed:.0f} images a second", flush=True)
+    print(f"seed {seed}: {preset}: fitted in {seconds:.0f} s; {speed:.0f} images a second", flush=True)
 
 
 def figures(document: dict[str, Any], release: str) -> dict[str, dict[str, Any]]:
@@ -130,10 +134,10 @@ def write_results(path: Path, rows: Path, options: argparse.Namespace) -> None:
             "|---" * (len(columns) + 3) + "|",
         ]
         seeds = sorted(place.glob("seed-*"))
-        for name in (pipeline.INPUT, *PRESETS):
+        for name in (INPUT, *PRESETS):
             measured: dict[str, dict[str, Any]] = {}
             for seed in seeds:
-                paths = [seed / f"{preset}.json" for preset in (PRESETS if name == pipeline.INPUT else (name,))]
+                paths = [seed / f"{preset}.json" for preset in (PRESETS if name == INPUT else (name,))]
                 if known := [path for path in paths if path.exists()]:
                     measured[seed.name[5:]] = json.loads(known[0].read_text())
             every = {seed: [row] for seed, row in measured.items()}
@@ -166,7 +170,7 @@ def draw(path: Path, place: Path, presets: Sequence[str]) -> None:
     some = np.asarray(pack.x[rows[:: max(len(rows) // 12, 1)][:12]])
     strips = [some, *(Release.load(place / preset).transform(some) for preset in presets)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    pipeline.picture_sheet(strips, scale=1).save(path)
+    picture_sheet(strips, scale=1).save(path)
     print(path)
 
 

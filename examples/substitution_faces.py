@@ -23,12 +23,15 @@ import torch
 
 from probes import mean, read
 from tables import picked
-from veil import pipeline
-from veil.audit import findings as files
-from veil.audit.certificate import certify
+from veil import findings as files
+from veil.auditing.certificate import certify
 from veil.data import build
 from veil.data.pack import Pack
-from veil.report import html
+from veil.report import page as html
+from veil.workflows import fit as fitting
+from veil.workflows.audit import audit
+from veil.workflows.pictures import picture_sheet
+from veil.workflows.subjects import INPUT, Subject
 
 CHARACTERS: dict[int, tuple[int, int, dict[str, float]]] = {6: (500, 0, {}), 60: (60, 1, {"hide": 2.0, "keep": 1.0})}
 """Characters: images of each, seed of the population, settings (compared on another population)."""
@@ -53,10 +56,10 @@ def characters(out: Path, count: int, settings: dict[str, Any]) -> None:
         if not done.exists():
             target = pack.classes["identity"][number]
             start = time.perf_counter()
-            release, _ = pipeline.fit(
+            release = fitting.fit(
                 "substitution", pack, private=["identity"], utility="expression", seed=number,
                 settings={"target": target, "expose": True, **CHARACTERS[count][2], **settings},
-            )  # fmt: skip
+            ).release  # fmt: skip
             released = release.transform(x)
             options: dict[str, Any] = {"learn": ("protect", "attack"), "seed": number}
             calibrate = pack.rows("calibrate")
@@ -74,7 +77,7 @@ def characters(out: Path, count: int, settings: dict[str, Any]) -> None:
                     }
                 )
             )
-            pipeline.picture_sheet([x[calibrate[:12]], released[calibrate[:12]]]).save(done.with_suffix(".png"))
+            picture_sheet([x[calibrate[:12]], released[calibrate[:12]]]).save(done.with_suffix(".png"))
             print(f"{count} characters, {target}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -87,14 +90,14 @@ def lfw(source: Path, out: Path, seed: int, settings: dict[str, Any]) -> None:
         return
     pack = Pack.open(path / "pack")
     start = time.perf_counter()
-    release, curves = pipeline.fit(
+    fitted = fitting.fit(
         "substitution", pack, private=["gender"], utility="smile", settings={**LFW, **settings}, seed=seed
     )
     print(f"lfw, seed {seed}: fitted in {time.perf_counter() - start:.0f} s", flush=True)
-    release.save(path / "release", force=True)
-    entry = pipeline.Entry(name="Substitution", release=release, curves=curves)
-    pipeline.audit_pack(
-        pack, path / "audit", [entry], private=["gender"], utility=["smile"], baselines=(), seed=seed, effort="quick",
+    fitted.release.save(path / "release", force=True)
+    subject = Subject(name="Substitution", release=fitted.release, curves=fitted.curves)
+    audit(
+        pack, [subject], path / "audit", private=["gender"], utility=["smile"], baselines=(), seed=seed, effort="quick",
         command=COMMAND,
     )  # fmt: skip
     html.write(path / "audit")
@@ -163,9 +166,9 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
 
         attack, use = "attribute.balanced_accuracy", "utility.balanced_accuracy"
         cells = [
-            cell(pipeline.INPUT, attack, "gender"), cell("Substitution", attack, "gender"),
+            cell(INPUT, attack, "gender"), cell("Substitution", attack, "gender"),
             f"{one('attribute.normalised_gain')['value']:.3f}", f"{one('certificate.balanced_accuracy')['value']:.3f}",
-            cell(pipeline.INPUT, use, "smile"), cell("Substitution", use, "smile"),
+            cell(INPUT, use, "smile"), cell("Substitution", use, "smile"),
         ]  # fmt: skip
         pack = Pack.open(out / f"lfw-{seed}" / "pack")
         cells.append(", ".join(f"{told(pack, split):.3f}" for split in ("protect", "test")))

@@ -22,14 +22,18 @@ import numpy as np
 import torch
 
 from tables import by_seed, picked, table
-from veil import frontier, pipeline
-from veil.audit import findings as files
+from veil import findings as files
 from veil.data import build
 from veil.data.pack import Pack
 from veil.methods import template
 from veil.release import Release
-from veil.report import html
+from veil.report import page as html
 from veil.report.plots import INK, METHOD, MUTED, RULE
+from veil.workflows import fit as fitting
+from veil.workflows import frontier
+from veil.workflows.audit import audit
+from veil.workflows.fit import write_curves
+from veil.workflows.subjects import INPUT, Subject
 
 FRACTIONS = (0.5, 0.2, 0.1, 0.2)
 MATCHERS = {"MobileFaceNet": "templates.npz", "dlib": "templates-dlib.npz"}
@@ -72,33 +76,31 @@ def one_seed(lfw: Path, out: Path, matcher: str, seed: int, jobs: int, audits: S
     pack = _pack(lfw, out, matcher, seed)
     out = out / matcher
     wanted = {name for folder, names, *_ in AUDITS if folder in audits for name in names}
-    entries = []
+    subjects = []
     for name, (method, preset) in ROWS.items():
         if not any(n.startswith(name) for n in wanted):
             continue
         folder = out / "releases" / name.replace(" ", "-")
         if not folder.exists():
             start = time.perf_counter()
-            release, curves = pipeline.fit(method, pack, private=["gender"], preset=preset, seed=seed)
+            fitted = fitting.fit(method, pack, private=["gender"], preset=preset, seed=seed)
             print(f"seed {seed}: {name} fitted in {time.perf_counter() - start:.0f} s", flush=True)
-            release.save(folder)
-            pipeline.write_curves(folder.with_name(f"{folder.name}.curves.parquet"), curves)
+            fitted.release.save(folder)
+            write_curves(folder.with_name(f"{folder.name}.curves.parquet"), fitted.curves)
         release = Release.load(folder)
         if preset == "erased":
-            entries += [
-                pipeline.Entry(name=_named(noise), release=frontier.with_noise(release, noise)) for noise in NOISES
-            ]
+            subjects += [Subject(name=_named(noise), release=frontier.with_noise(release, noise)) for noise in NOISES]
         else:
-            entries.append(pipeline.Entry(name=name, release=release))
+            subjects.append(Subject(name=name, release=release))
     for folder_name, names, attack_on, effort in AUDITS:
         if folder_name not in audits:
             continue
         if not (out / folder_name / files.NAME).exists():
-            pipeline.audit_pack(
-                pack, out / folder_name, [e for e in entries if e.name in names], private=["gender"],
+            audit(
+                pack, [s for s in subjects if s.name in names], out / folder_name, private=["gender"],
                 utility=["identity"], baselines=("leace",) if folder_name == "audit" else (), seed=seed,
-                effort=effort, attack_on=attack_on, jobs=jobs, command=COMMAND,
-                progress=lambda done, total, what: print(f"  {done}/{total} {what}", flush=True),
+                effort=effort, attack_on=attack_on, jobs=jobs, resume=True, command=COMMAND,
+                progress=lambda stage, done, total, what: print(f"  {stage} {done}/{total} {what}", flush=True),
             )  # fmt: skip
         html.write(out / folder_name)
 
@@ -150,7 +152,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int]) -> None:
         if not done:
             continue
         documents = [files.read(out / f"seed-{s}" / matcher / folder) for s in done]
-        shown = [pipeline.INPUT, *([f"{pipeline.INPUT} + LEACE"] if folder == "audit" else []), *names]
+        shown = [INPUT, *([f"{INPUT} + LEACE"] if folder == "audit" else []), *names]
         lines += [
             f"## {matcher}: {title}",
             "",
@@ -170,7 +172,7 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
     from matplotlib.figure import Figure  # of the extra `explain`, which the tables do not need
 
     documents = [files.read(out / f"seed-{s}" / "MobileFaceNet" / "audit") for s in seeds]
-    names = [pipeline.INPUT, f"{pipeline.INPUT} + LEACE", *AUDITS[0][1]]
+    names = [INPUT, f"{INPUT} + LEACE", *AUDITS[0][1]]
     points = {}
     for name in names:
         found = [[picked(d, name, code, target) for d in documents] for _, code, target in COLUMNS[:2]]

@@ -12,8 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from veil.auditing import decoders, run
+from veil.auditing.attackers import ATTACKERS
+from veil.auditing.exhibit import Exhibit
+from veil.auditing.outcomes import Outcomes
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data import stylised
 from veil.data.pack import Pack
+from veil.engine import Player, Run, perceptual
+from veil.findings import Finding
 
 torch.set_num_threads(1)
 
@@ -97,6 +105,49 @@ def brightness_file(path: Path, weights: Sequence[Sequence[float]] = ((-1.0, 1.0
     """A classifier of grey images: the second class where the mean is above the middle of the range."""
     mean = ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0})
     return onnx_file(path, mean, ("MatMul", ("w",), {}), shape=["B", 1, 4, 4], w=weights)
+
+
+def only(*names: str, **changes: Any) -> dict[str, Any]:
+    """Changes to a roster: attackers of these names alone, on means, too, and no matchers that are trained.
+
+    Other attributes of :class:`veil.auditing.setting.Roster` are as given.
+    """
+    known = {name: ATTACKERS[name] for name in names}
+    return {"attackers": known, "of_means": known, "matchers": {}, **changes}
+
+
+def attacked_by(monkeypatch: pytest.MonkeyPatch, *names: str, **changes: Any) -> None:
+    """Audits of releases and commands are by these attackers alone, at whatever effort; changes as for :func:`only`."""
+    own = only(*names, **changes)
+    monkeypatch.setattr("veil.workflows.audit.roster", lambda effort, **more: roster("quick", **(own | more)))
+
+
+def short_decoders(monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> None:
+    """Decoders that are trained, and the network of perceptual distances, learn for a moment only."""
+    for name in decoders.STEPS:
+        monkeypatch.setitem(decoders.STEPS, name, (steps,) * 3)
+    learn = perceptual.learn
+
+    def briefly(run: Run, learner: Player, x: Any, rows: Any, steps: int) -> Any:
+        return learn(run, learner, x, rows, 3 if steps > 100 else steps)  # tests ask for fewer
+
+    monkeypatch.setattr(perceptual, "learn", briefly)
+
+
+def audited(
+    exhibits: Sequence[Exhibit],
+    pack: Pack,
+    *,
+    effort: str = "quick",
+    changes: Mapping[str, Any] | None = None,
+    jobs: int | None = 1,
+    outcomes: Outcomes | None = None,
+    progress: run.Progress | None = None,
+    **asked: Any,
+) -> list[Finding]:
+    """The findings of an audit by a roster with changes; what is asked goes by the names of ``Setting``."""
+    setting = Setting(pack=pack, roster=roster(effort, **(changes or {})), effort=effort, **asked)
+    return run.audit(exhibits, setting, jobs=jobs, outcomes=outcomes, progress=progress).findings
 
 
 @pytest.fixture(scope="session")

@@ -26,20 +26,33 @@ from PIL.ExifTags import Base as Tag
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
-from veil import apply as module
-from veil import cli, outputs
-from veil.apply import apply, read_vectors
+from veil.cli import process
 from veil.data import build, decode
 from veil.data.decode import Eyes
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.data.vectors import VectorFile
 from veil.errors import InputError
-from veil.pipeline import Entry, audit_pack, fit
-from veil.release import Contract, Release
+from veil.release import Release
+from veil.release.contract import Contract
+from veil.workflows.apply import Options, image_files, sources
+from veil.workflows.apply import apply as run_apply
+from veil.workflows.apply.parts import Division, Part, Parts
+from veil.workflows.audit import audit
+from veil.workflows.fit import fit
+from veil.workflows.named import read_vectors
+from veil.workflows.subjects import Subject
 
 SIZE, D, K = 16, 5, 3
 KEY = bytes(range(32))
+ROWS: dict[str, int] = {}
+"""Rows of a batch and of a part, where they are not the usual ones."""
+
+
+def apply(release: Release, source: Path, out: Path, **options: Any) -> tuple[int, int]:
+    """The workflow, with its options by name."""
+    call = {name: options.pop(name) for name in ("resume", "force", "progress", "remark") if name in options}
+    return run_apply(release, source, out, Options(**ROWS, **options), **call)
 
 
 class First(nn.Module):
@@ -56,6 +69,18 @@ class First(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = x.flatten(1)[:, :K]
         return first.sigmoid() if self.unit else first
+
+
+class Counting(First):
+    """Counts the batches that it releases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
 
 
 def images_release(**contract: Any) -> Release:
@@ -104,8 +129,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven rows a batch, two batches a part."""
-    monkeypatch.setattr(module, "BATCH", {"images": 7, "vectors": 7})
-    monkeypatch.setattr(outputs, "PART", 14)
+    monkeypatch.setitem(ROWS, "batch", 7)
+    monkeypatch.setitem(ROWS, "part", 14)
 
 
 def vectors(n: int) -> NDArray[np.float32]:
@@ -639,12 +664,11 @@ class Stops(nn.Module):
 @pytest.mark.parametrize("name", ["out.npz", "out.parquet", "out"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_is_interrupted_before_its_first_part_leaves_nothing(
-    people: Path, tmp_path: Path, name: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    people: Path, tmp_path: Path, name: str, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", {"vectors": 7})
     release = Release(method="aia", config={}, contract=Contract(kind="vectors", shape=(D,), k=K), encoder=Stops(error))
     with pytest.raises(error):
-        apply(release, people, tmp_path / name)
+        apply(release, people, tmp_path / name, batch=7, part=700)
     assert _left(tmp_path) == []
 
 
@@ -658,6 +682,11 @@ def test_a_full_disk_leaves_nothing(people: Path, tmp_path: Path, monkeypatch: p
     assert _left(tmp_path) == []
 
 
+def test_a_part_is_whole_batches() -> None:
+    with pytest.raises(InputError, match="part: must be whole batches of 7 rows, got 15"):
+        Options(batch=7, part=15)
+
+
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 # A run of 16 parts of 14 rows that kills itself, unmercifully, while it releases batch BATCH; told by its arguments.
@@ -665,20 +694,18 @@ KILLED = textwrap.dedent("""
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
     import test_apply as t
-    t.module.BATCH, t.outputs.PART = {"vectors": 7, "images": 7}, 14
+    t.ROWS.update(batch=7, part=14)
     t.torch.set_num_threads(1)
     source, out, batch = t.Path(sys.argv[2]), t.Path(sys.argv[3]), int(sys.argv[4])
-    released, calls = t.module._released, 0
 
-    def killing(*args):
-        global calls
-        calls += 1
-        if calls == batch:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return released(*args)
+    class Killing(t.Counting):
+        def forward(self, x):
+            first = super().forward(x)
+            if self.calls == batch:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return first
 
-    t.module._released = killing
-    t.apply(t.vectors_release(noise=0.5), source, out)
+    t.apply(t.replace(t.vectors_release(noise=0.5), encoder=Killing()), source, out)
 """)
 
 
@@ -706,20 +733,18 @@ def killed(cut: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.usefixtures("small")
-def test_a_killed_run_is_resumed_without_a_row_lost_or_doubled(
-    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_is_resumed_without_a_row_lost_or_doubled(killed: Path, tmp_path: Path) -> None:
     release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
+    counting = Counting()
     parts = sorted((killed / "out.parquet.partial").glob("part-*"))
     assert 5 <= len(parts) <= 8  # batches 1 to 16 are eight parts; the last may not have been on the disk yet
     assert not out.exists()
     assert "an unfinished run left it; resume to go on with it" in _refused(release, source, out)
 
-    done, told, released = len(parts), [], module._released
-    calls: list[int] = []
-    monkeypatch.setattr(module, "_released", lambda *a: calls.append(1) or released(*a))
-    assert apply(release, source, out, resume=True, progress=lambda *m: told.append(m)) == (219, 4)
-    assert len(calls) == 32 - 2 * done  # what was there was not released again
+    done, told = len(parts), []
+    resumed = replace(release, encoder=counting)
+    assert apply(resumed, source, out, resume=True, progress=lambda *m: told.append(m)) == (219, 4)
+    assert counting.calls == 32 - 2 * done  # what was there was not released again
     assert told[0] == (14 * done + 7 - 3, 223, 3)
     assert told[-1] == (219, 223, 4)
     assert _left(killed) == ["in.parquet", "out.parquet", "out.parquet.skipped.csv"]
@@ -803,7 +828,7 @@ def test_a_changed_row_is_noticed_whatever_the_files_size_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, refused: bool
 ) -> None:
     """Of rows that were released already; others are released as they are now."""
-    monkeypatch.setattr(module, "_END", 64)
+    monkeypatch.setattr(sources, "_END", 64)
     x = vectors(223)
     source, out = put(tmp_path / "in.npy", x), tmp_path / "out.npz"
     stops = replace(vectors_release(), encoder=Stops(KeyboardInterrupt))
@@ -852,7 +877,8 @@ def test_images_of_other_times_are_read_again(many: Path, tmp_path: Path, change
 def test_a_part_that_was_damaged_is_made_again(killed: Path, tmp_path: Path, damage: str) -> None:
     release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
     part = killed / "out.parquet.partial" / "part-000002.arrow"
-    values = outputs.Parts(out, rows=223, k=K, run=json.loads((part.parent / "run.json").read_text()), resume=True)
+    run = json.loads((part.parent / "run.json").read_text())
+    values = Parts(out, Division(rows=223, k=K, each=14), run=run, resume=True)
     held = values.read(2).values[5].tobytes()
     values.__exit__(KeyboardInterrupt)  # others may go on with the parts
     whole = part.read_bytes()
@@ -908,14 +934,14 @@ def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_what_was_done_before_the_disk_was_full_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, out, write = put(tmp_path / "in.npy", vectors(50)), tmp_path / "out.npz", outputs.Parts.write
+    source, out, write = put(tmp_path / "in.npy", vectors(50)), tmp_path / "out.npz", Parts.write
 
-    def full(self: outputs.Parts, number: int, part: outputs.Part) -> None:
+    def full(self: Parts, number: int, part: Part) -> None:
         if number == 2:
             raise OSError(28, "No space left on device")
         write(self, number, part)
 
-    monkeypatch.setattr(outputs.Parts, "write", full)
+    monkeypatch.setattr(Parts, "write", full)
     message = _refused(vectors_release(), source, out)
     assert "out.npz: cannot be written (No space left on device); what was done waits in out.npz.partial" in message
     monkeypatch.undo()
@@ -996,7 +1022,7 @@ def test_packs_are_aligned_as_the_training_pack_was(album: Path, eyes: Path, tmp
         assert _refused(release, pack, out) == f"{pack}: {was} {rule}"
         opened = Pack.open(pack)
         with pytest.raises(InputError, match=f"^A: {was} {rule}$"):
-            audit_pack(opened, tmp_path / "audit", [Entry(name="A", release=release)], private=[], utility=["identity"])
+            audit(opened, [Subject(name="A", release=release)], tmp_path / "audit", private=[], utility=["identity"])
         with pytest.raises(InputError, match=f"^base: {was} {rule}$"):
             fit("random", opened, private=["identity"], base=release)
         assert apply(images_release(aligned=not other), pack, tmp_path / f"{other}.npz")[0] >= 4
@@ -1056,13 +1082,13 @@ def test_the_command_takes_landmarks(
     album: Path, eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Release, "load", staticmethod(lambda *_, **__: picture_release(aligned=True)))
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
 
     def command(*options: object) -> tuple[int, str]:
         arguments = ["veil", "apply", "release", album, tmp_path / "out", "--images", *options]
         monkeypatch.setattr(sys, "argv", [str(a) for a in arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            process.main()
         shown = capsys.readouterr()
         return int(caught.value.code or 0), shown.out + shown.err
 
@@ -1423,7 +1449,7 @@ def test_image_files_that_were_damaged_since_are_made_again(many: Path, tmp_path
 def test_image_files_written_before_the_disk_was_full_are_known(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, place = tmp_path / "out", outputs.place
+    out, place = tmp_path / "out", image_files.place
 
     def full(path: Path, data: bytes) -> None:
         if path.name == "21.png":
@@ -1431,7 +1457,7 @@ def test_image_files_written_before_the_disk_was_full_are_known(
             raise OSError(28, "No space left on device")
         place(path, data)
 
-    monkeypatch.setattr(outputs, "place", full)
+    monkeypatch.setattr(image_files, "place", full)
     message = _refused(picture_release(), many, out, images=True)
     assert "cannot be written (No space left on device); what was done waits in out.partial to be resumed" in message
     assert len(_tree(out)) == 6 + 1  # no batch was whole, but these files are there, and the half of one
@@ -1460,7 +1486,7 @@ def test_the_command_writes_image_files(
         arguments = ["veil", "apply", "release", str(holiday), str(tmp_path / out), *options]
         monkeypatch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            process.main()
         shown = capsys.readouterr()
         return int(caught.value.code or 0), shown.out + shown.err
 

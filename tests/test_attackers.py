@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from veil import metrics
-from veil.audit import attackers
-from veil.audit.attackers import ATTACKERS, CONVOLUTIONAL, FINITE, MATCHERS, DidNotConverge, Problem, Standardiser
+from veil.auditing import classical, metrics, networks
+from veil.auditing.attackers import ATTACKERS, CONVOLUTIONAL, FINITE
+from veil.auditing.matchers import MATCHERS
+from veil.auditing.problem import DidNotConverge, Problem, Standardiser
 from veil.errors import InputError
 
 VECTORS = [name for name in ATTACKERS if name not in (*CONVOLUTIONAL, *FINITE)]
@@ -87,8 +88,8 @@ CASES = {"linear": _linear, "xor": _xor, "scales": _scales, "three": _three}
 
 
 def _train_with(**settings: Any) -> Callable[..., Any]:
-    """``attackers.train`` with settings that its caller did not ask for."""
-    train = attackers.train
+    """``networks.train`` with settings that its caller did not ask for."""
+    train = networks.train
     return lambda *args, **kwargs: train(*args, **{**kwargs, **settings})
 
 
@@ -106,7 +107,7 @@ def _solved(case: str) -> tuple[float, dict[str, float], dict[str, float]]:
             continue  # the slowest
         with pytest.MonkeyPatch.context() as patch:
             if name == "residual MLPs":
-                patch.setattr(attackers, "train", _train_with(steps=80))
+                patch.setattr(networks, "train", _train_with(steps=80))
             score = ATTACKERS[name](task)
         seen, unseen = score(task.x_validation), score(x[test])
         assert unseen.shape == (TEST, z)
@@ -162,7 +163,7 @@ def _easy(n: int, k: int = 8, classes: int = 2, seed: int = 0, gap: float = 2.0)
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks train for 40 steps: enough for what is easy."""
-    monkeypatch.setattr(attackers, "train", _train_with(steps=40))
+    monkeypatch.setattr(networks, "train", _train_with(steps=40))
 
 
 @pytest.mark.usefixtures("brief")
@@ -254,14 +255,14 @@ def test_a_network_that_meets_nan_did_not_converge() -> None:
 
 def test_a_network_that_explodes_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _easy(200)
-    monkeypatch.setattr(attackers, "train", _train_with(lr=1e30))
+    monkeypatch.setattr(networks, "train", _train_with(lr=1e30))
     with pytest.raises(DidNotConverge):
         ATTACKERS["MLPs"](problem(x, y, 2, 150, 50))
 
 
 def test_a_logistic_regression_that_stops_early_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _easy(200)
-    monkeypatch.setattr(attackers, "LogisticRegression", lambda **kw: LogisticRegression(**{**kw, "max_iter": 1}))
+    monkeypatch.setattr(classical, "LogisticRegression", lambda **kw: LogisticRegression(**{**kw, "max_iter": 1}))
     with pytest.raises(DidNotConverge, match="2000 iterations"):
         ATTACKERS["logistic regression"](problem(x, y, 2, 150, 50))
 
@@ -300,9 +301,9 @@ def test_a_residual_network_reads_images_of_low_contrast() -> None:
 )
 def test_networks_take_maps_whose_sides_do_not_halve_evenly(shape: tuple[int, int, int]) -> None:
     c, h, w = shape
-    for network in (attackers.SmallResNet, attackers.SixConvolutions):
+    for network in (networks.SmallResNet, networks.SixConvolutions):
         assert network(c, min(h, w), 3)(torch.zeros(2, c, h, w)).shape == (2, 3)
-    assert attackers.PlainCNN(c, h, w, 3)(torch.zeros(2, c, h, w)).shape == (2, 3)
+    assert networks.PlainCNN(c, h, w, 3)(torch.zeros(2, c, h, w)).shape == (2, 3)
 
 
 def test_a_plain_network_reads_what_random_views_wash_out() -> None:
@@ -319,7 +320,7 @@ def test_a_plain_network_reads_what_random_views_wash_out() -> None:
 
 def test_colour_images_keep_their_channels() -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(4, 5, 6, 3), dtype=np.uint8)
-    seen = attackers._as_images(images, None)
+    seen = networks._as_images(images, None)
     assert seen.shape == (4, 3, 5, 6)
     np.testing.assert_allclose(seen[2, 1, 3, 4], images[2, 3, 4, 1] / 255, rtol=1e-6)
 
@@ -375,7 +376,7 @@ def test_a_siamese_network_on_images_takes_random_views() -> None:
 @pytest.mark.parametrize("width", [3, 400])
 def test_constant_releases_tell_nothing_and_stop_nobody(width: int) -> None:
     p = problem(np.ones((300, width), np.float32), np.arange(300) % 4, 4, 200, 60)
-    for attack in (attackers.logistic, attackers.rbf_svm):
+    for attack in (classical.logistic, classical.rbf_svm):
         scores = attack(p)(p.x_validation)
         assert np.isfinite(scores).all()
         assert np.ptp(scores, axis=0).max() == 0
@@ -387,5 +388,5 @@ def test_a_column_far_from_zero_is_read() -> None:
     y = np.arange(900) % 2
     x = np.random.default_rng(0).normal(size=(900, 4)).astype(np.float32)
     x[:, 0] = 2_000_001 + 2 * y + np.random.default_rng(1).integers(2, size=900)
-    score = attackers.logistic(problem(x, y, 2, 400, 300))
+    score = classical.logistic(problem(x, y, 2, 400, 300))
     assert (score(x[700:]).argmax(1) == y[700:]).mean() == 1

@@ -12,15 +12,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from conftest import faces_pack, vectors_pack
-from veil import pipeline
+from methods_matrix import BRIEF, brief, train
 from veil.data.pack import Pack
-from veil.engine import Run
 from veil.errors import InputError
-from veil.methods import METHODS, aia
-from veil.methods.baselines import LeaceConfig, RandomConfig, fit_leace, fit_random, input_release, leace
+from veil.methods import aia, random
+from veil.methods.base import input_release
+from veil.methods.leace import leace
 from veil.release import Release
+from veil.workflows import fit as fitting
 
-KEY = bytes(range(32))
+
+def fit_leace(pack: Pack, **options) -> Release:
+    return train("leace", brief("leace"), pack, **options)
+
+
+def fit_random(pack: Pack, share: float = 0.5, **options) -> Release:
+    return train("random", random.Config(share=share), pack, **options)
 
 
 def data(n: int, k: int, classes: tuple[int, ...], rank: int | None = None, seed: int = 0):
@@ -166,7 +173,7 @@ def test_leace_release_stops_lines_on_every_attribute():
     pack = vectors_pack()
     plain = input_release(pack)
     for private in (["gender"], ["gender", "age"]):
-        release = fit_leace(LeaceConfig(), pack, private=private)
+        release = fit_leace(pack, private=private)
         assert release.config["rank"] == len(private)  # Z - 1 directions each
         for label in private:
             assert gender_attack(plain, pack, label) > 0.9
@@ -180,7 +187,7 @@ def test_leace_of_images_leaves_no_covariance():
     pack = faces_pack()
     rows = pack.rows("protect")
     z = np.concatenate([np.eye(len(pack.classes[n]))[pack.label(n)[rows]] for n in ("gender", "expression")], 1)
-    release = fit_leace(LeaceConfig(), pack, private=["gender", "expression"])
+    release = fit_leace(pack, private=["gender", "expression"])
 
     def left(release: Release) -> float:
         r = release.transform(pack.x[rows]).astype(np.float64)
@@ -197,24 +204,24 @@ def test_leace_is_fitted_on_protect_alone():
     pack = vectors_pack()
     x, elsewhere = pack.x.copy(), pack.rows("attack", "calibrate", "test")
     x[elsewhere] *= -3
-    a, b = (fit_leace(LeaceConfig(), p, private=["gender"]) for p in (pack, replace(pack, x=x)))
+    a, b = (fit_leace(p, private=["gender"]) for p in (pack, replace(pack, x=x)))
     assert all(torch.equal(p, q) for p, q in zip(a.encoder.buffers(), b.encoder.buffers(), strict=True))
 
 
 def paper() -> Release:
     config = aia.Config(batch=16, steps_alone=1, steps_joint=1)
-    return aia.fit(config, faces_pack(), private=["gender"], run=Run(seed=0, precision="fp32"))
+    return train("aia", config, faces_pack())
 
 
 def test_leace_on_a_base_starts_from_its_releases(tmp_path):
     pack, base = faces_pack(), paper()
-    release = fit_leace(LeaceConfig(), pack, private=["gender"], base=base)
+    release = fit_leace(pack, private=["gender"], base=base)
     rows = pack.rows("protect")
     inside = base.transform(pack.x[rows]).astype(np.float64)
     z = np.eye(2)[pack.label("gender")[rows]]
     # float32 maps of condition some 1e3 on values of about 0.5
     np.testing.assert_allclose(release.transform(pack.x[rows]), erase(inside, z), atol=1e-4)
-    twice = fit_leace(LeaceConfig(), pack, private=["smile"], base=release)
+    twice = fit_leace(pack, private=["smile"], base=release)
     again = Release.load(twice.save(tmp_path / "r"))
     assert (again.transform(pack.x[:9]) == twice.transform(pack.x[:9])).all()
 
@@ -222,7 +229,7 @@ def test_leace_on_a_base_starts_from_its_releases(tmp_path):
 @pytest.mark.parametrize("share", [0.5, 0.13, 1.0])
 def test_random_replaces_the_share_and_keeps_the_rest(share):
     pack, base = faces_pack(), paper()
-    release = fit_random(RandomConfig(share=share), pack, private=["gender"], key=KEY, base=base)
+    release = fit_random(pack, share, private=["gender"], base=base)
     clean, out = base.transform(pack.x), release.transform(pack.x)
     k = release.contract.k
     changed = clean != out
@@ -241,13 +248,13 @@ def test_random_replaces_the_share_and_keeps_the_rest(share):
     assert drawn.mean() == pytest.approx(0.5, abs=5 / math.sqrt(12 * drawn.size))
     assert drawn.var() == pytest.approx(1 / 12, abs=5 * math.sqrt(1 / 180 / drawn.size))
     # Places and values are drawn apart: a value does not tell where it stands.
-    other = fit_random(RandomConfig(share=share), pack, private=["gender"], key=bytes(32), base=base)
+    other = fit_random(pack, share, private=["gender"], key=bytes(32), base=base)
     assert (other.transform(pack.x) != out).any(1).all()
 
 
 def test_random_on_the_input():
     pack = faces_pack()
-    release = fit_random(RandomConfig(), pack, private=["gender"], key=KEY)
+    release = fit_random(pack, private=["gender"])
     kept = release.transform(pack.x[:20]) == input_release(pack).transform(pack.x[:20])
     assert (np.abs(kept.sum(1) - 512) <= 5).all()
 
@@ -258,7 +265,7 @@ def test_random_scales_values_that_lie_elsewhere(tmp_path, centre):
     rng = np.random.default_rng(0)
     x = (centre + rng.normal(size=(2000, 6)) * np.array([0.1, 1, 10, 1, 1, 0])).astype(np.float32)
     pack = Pack.from_arrays(x, {"gender": np.arange(2000) % 2}, split=["protect"] * 1000 + ["test"] * 1000)
-    release = fit_random(RandomConfig(), pack, private=["gender"], key=KEY)
+    release = fit_random(pack, private=["gender"])
     out = release.transform(x)
     assert out.min() >= 0
     assert out.max() <= 1
@@ -275,7 +282,7 @@ def test_random_refuses_values_whose_range_is_no_number():
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32) * np.float32(1e38)
     pack = Pack.from_arrays(x, {"gender": np.arange(40) % 2}, split=["protect"] * 40)
     with pytest.raises(InputError, match=r"random: values to be scaled must lie within 1e\+30 of 0, got"):
-        fit_random(RandomConfig(), pack, private=["gender"])
+        fit_random(pack, private=["gender"])
 
 
 @pytest.mark.parametrize("row", [1000, 1300, 1999])
@@ -284,29 +291,29 @@ def test_random_looks_at_every_row_that_it_releases(row):
     x = np.random.default_rng(0).random((2000, 6), np.float32)
     labels = {"gender": np.arange(2000) % 2}
     fine = Pack.from_arrays(x, labels, split=["protect"] * 1000 + ["test"] * 1000)
-    release = fit_random(RandomConfig(), fine, private=["gender"], key=KEY)
+    release = fit_random(fine, private=["gender"])
     for value in (-0.5, 1.5):
         bad = x.copy()
         bad[row, 3] = value
         pack = Pack.from_arrays(bad, labels, split=["protect"] * 1000 + ["test"] * 1000)
         with pytest.raises(InputError, match=rf"random: values must lie in \[0, 1\], got .* in row {row}$"):
-            fit_random(RandomConfig(), pack, private=["gender"])
+            fit_random(pack, private=["gender"])
         with pytest.raises(InputError, match=rf"random: values must lie in \[0, 1\], got .* in row {row}$"):
             release.transform(bad)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_random_refuses_other_shares(share):
-    with pytest.raises(InputError, match=r"share must be in \(0, 1\]"):
-        RandomConfig(share=share)
+    with pytest.raises(InputError, match=r"share: must lie in \(0, 1\]"):
+        random.Config(share=share)
 
 
 @pytest.mark.parametrize("method", ["leace", "random"])
 def test_keyed_base_is_refused(method):
     pack = faces_pack()
-    base = fit_random(RandomConfig(), pack, private=["gender"], key=KEY)
+    base = fit_random(pack, private=["gender"])
     with pytest.raises(InputError, match="without keyed noise or a choice, got 'random' with keyed noise"):
-        METHODS[method].fit(METHODS[method].configured(None, {}), pack, private=["gender"], base=base)
+        train(method, brief(method), pack, base=base)
 
 
 BASES = {
@@ -316,18 +323,7 @@ BASES = {
         "a choice among substitutes",
     ),
     "averages": ("substitution", {"steps": 1, "codes": 4, "draw": False}, "a choice among substitutes"),
-    "images": (
-        "mi",
-        {
-            "steps_views": 1,
-            "steps_alone": 1,
-            "steps_discriminator": 1,
-            "steps_joint": 1,
-            "batch": 8,
-            "least_variety": 0,
-        },
-        "images",
-    ),
+    "images": ("mi", BRIEF["mi"], "images"),
 }
 
 
@@ -336,15 +332,15 @@ BASES = {
 def test_base_that_releases_no_vectors_is_refused(method, case):
     under, settings, words = BASES[case]
     pack = faces_pack()
-    base, _ = pipeline.fit(under, pack, private=["gender"], utility="smile", settings=settings)
+    base = fitting.fit(under, pack, private=["gender"], utility="smile", settings=settings).release
     with pytest.raises(InputError, match=f"base: must release vectors, .* got '{under}' with {words}"):
-        pipeline.fit(method, pack, private=["gender"], base=base)
+        fitting.fit(method, pack, private=["gender"], base=base)
 
 
 def test_leace_on_a_base_that_may_be_told_guesses(tmp_path):
     pack = vectors_pack()
-    base, _ = pipeline.fit("template", pack, private=["gender"], preset="aligned", settings={"steps_guess": 2})
-    release = fit_leace(LeaceConfig(), pack, private=["gender"], base=base)
+    base = fitting.fit("template", pack, private=["gender"], preset="aligned", settings={"steps_guess": 2}).release
+    release = fit_leace(pack, private=["gender"], base=base)
     again = Release.load(release.save(tmp_path / "r"))
     rows = pack.rows("protect")
     inside, z = base.transform(pack.x[rows]).astype(np.float64), np.eye(2)[pack.label("gender")[rows]]
@@ -355,4 +351,4 @@ def test_leace_on_a_base_that_may_be_told_guesses(tmp_path):
 
 def test_leace_names_a_missing_label():
     with pytest.raises(InputError, match="beard"):
-        fit_leace(LeaceConfig(), vectors_pack(), private=["gender", "beard"])
+        fit_leace(vectors_pack(), private=["gender", "beard"])

@@ -9,9 +9,11 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import beta
 
-from veil.audit.attackers import Problem, lookup_table, recurs
-from veil.audit.certificate import certify, upper_limit
-from veil.audit.run import Subject, audit
+from conftest import audited, only
+from veil.auditing.certificate import certify, upper_limit
+from veil.auditing.classical import lookup_table, recurs
+from veil.auditing.exhibit import Exhibit
+from veil.auditing.problem import Problem
 from veil.data.pack import Pack
 from veil.errors import InputError
 
@@ -206,8 +208,10 @@ def population(people: int = 900, leak: float = 0.5) -> tuple[Pack, np.ndarray]:
 
 def found(pack: Pack, codes: np.ndarray, **options) -> dict[tuple[str, str], object]:
     x = np.eye(4, dtype=np.float32)[codes]
-    subject = Subject(name="r", x=x, role="method", codes=codes, **options)
-    findings = audit([subject], pack, private=["gender"], utility=[], effort="quick", jobs=1)
+    subject = Exhibit.of("r", x, "method", codes=codes, **options)
+    findings = audited(
+        [subject], pack, private=["gender"], utility=[], changes=only("lookup table", "logistic regression")
+    )
     return {(f.code, f.attacker): f for f in findings if f.role != "control"}
 
 
@@ -241,9 +245,9 @@ def test_audit_says_why_there_is_no_certificate(count, message):
 
 def test_audit_refuses_codes_that_do_not_fit():
     pack, codes = population(people=60)
-    subject = Subject(name="r", x=np.asarray(pack.x), role="method", codes=codes[:-1])
+    subject = Exhibit.of("r", np.asarray(pack.x), "method", codes=codes[:-1])
     with pytest.raises(InputError, match="needs one integer code for each of the pack's 120 rows"):
-        audit([subject], pack, private=["gender"], utility=[])
+        audited([subject], pack, private=["gender"], utility=[])
 
 
 def test_audit_refuses_rows_that_say_more_than_their_codes():
@@ -251,6 +255,6 @@ def test_audit_refuses_rows_that_say_more_than_their_codes():
     pack, codes = population(people=60)
     x = np.eye(4, dtype=np.float32)[codes]
     x[17] += 1e-6
-    subject = Subject(name="r", x=x, role="method", codes=codes, seen=pack.split == 0)
+    subject = Exhibit.of("r", x, "method", codes=codes, seen=pack.split == 0)
     with pytest.raises(InputError, match="'r': rows of one code must be alike, and of rows 0 to 119 some are not"):
-        audit([subject], pack, private=["gender"], utility=[])
+        audited([subject], pack, private=["gender"], utility=[])

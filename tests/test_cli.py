@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import inspect
 import json
 import logging
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -24,22 +24,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
 from PIL import Image
 
-from conftest import brightness_file, faces_pack, onnx_file, vectors_pack
-from veil import cli, pipeline
+from conftest import attacked_by, brightness_file, faces_pack, only, onnx_file, vectors_pack
+from veil import cli
 from veil._version import __version__
-from veil.audit import run, transfer
-from veil.audit.attackers import EFFORTS
-from veil.audit.findings import Finding
+from veil.auditing import transfer
+from veil.auditing.matchers import MATCHERS
+from veil.auditing.problem import EFFORTS
+from veil.cli import app as commands
+from veil.cli import arguments
+from veil.cli.show import Lines, Show
+from veil.cli.tables import show_audit
 from veil.data.layouts import LAYOUTS
 from veil.data.pack import Pack
 from veil.data.vectors import SUFFIXES
 from veil.errors import InputError
+from veil.findings import Finding
 from veil.methods import METHODS, template
 from veil.release import Release
+from veil.workflows import fit as fitting
+from veil.workflows.audit import OUTCOMES, Audit, _described, audit
+from veil.workflows.demo import Scale
+from veil.workflows.fit import Curves, read_curves, write_curves
+from veil.workflows.fit_folder import FitOptions, fit_into
+from veil.workflows.subjects import Subject
 
+BRIEF_DEMO = Scale(
+    people=60, images=3, side=32, matcher={"networks": 1, "steps_alone": 1, "batch": 16},
+    protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
+    template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
+)  # fmt: skip
 COMMANDS = ("demo", "pack", "fit", "apply", "audit", "report", "export")
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
@@ -85,18 +100,20 @@ STOPS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 @pytest.fixture
 def veil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Veil]:
     handlers = {number: signal.getsignal(number) for number in STOPS}
-    monkeypatch.setattr(cli._Lines, "FIRST", math.inf)  # no progress, however slow the machine
+    monkeypatch.setattr(Lines, "FIRST", math.inf)  # no progress, however slow the machine
     monkeypatch.setattr(template, "ENOUGH", 0)  # nor a warning of the few people of these tests
     yield Veil(capsys, monkeypatch)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
+BRIEF: dict[str, Any] = {"matchers": {"LDA": MATCHERS["LDA"]}}
+
+
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """An audit of seconds: the attackers that need no training loop, one matcher."""
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression", "RBF SVM"))
-    monkeypatch.setattr(run, "MATCHERS", {"LDA": run.MATCHERS["LDA"]})
+    attacked_by(monkeypatch, "logistic regression", "RBF SVM", **BRIEF)
 
 
 def _process(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -179,22 +196,22 @@ def test_an_audit_that_cannot_be_written_leaves_the_last(tmp_path: Path, monkeyp
     pack, out = vectors_pack(), tmp_path / "out"
     ask: dict[str, Any] = {"private": ["gender"], "utility": [], "baselines": (), "effort": "quick", "jobs": 1}
 
-    def entry(loss: float) -> pipeline.Entry:
-        return pipeline.Entry(name="mine", vectors=np.asarray(pack.x), curves=[(0, "stage", "player", loss)])
+    def subject(loss: float) -> Subject:
+        return Subject(name="mine", vectors=np.asarray(pack.x), curves=[(0, "stage", "player", loss)])
 
-    pipeline.audit_pack(pack, out, [entry(0.5)], **ask)
+    audit(pack, [subject(0.5)], out, **ask)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert sorted(path.name for path in before) == ["00-mine.parquet", "findings.json"]
+    assert sorted(path.name for path in before if path.parent.name != OUTCOMES) == ["00-mine.parquet", "findings.json"]
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipeline.files, "write", full)
+    monkeypatch.setattr("veil.findings.write", full)
     with pytest.raises(OSError, match="No space left"):
-        pipeline.audit_pack(pack, out, [entry(0.7)], **ask)
+        audit(pack, [subject(0.7)], out, **ask)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match="effort: must be one of"):
-        pipeline.audit_pack(pack, tmp_path / "other", [entry(0.5)], **(ask | {"effort": "quik"}))
+        audit(pack, [subject(0.5)], tmp_path / "other", **(ask | {"effort": "quik"}))
     assert not (tmp_path / "other").exists()
 
 
@@ -268,12 +285,28 @@ def test_a_fit_that_is_done_is_done_again_at_once(
     assert {path: path.read_bytes() for path in kept} == kept
 
 
+def test_python_has_what_fit_does_with_folders(tmp_path: Path, people: Path) -> None:
+    options = FitOptions(method="random", private=["gender"])
+    made = fit_into(options, people, tmp_path / "r")
+    assert made is not None
+    assert (made.folder, made.curves, made.noiseless) == (tmp_path / "r", None, False)
+    assert (made.key, made.fitted) == (tmp_path / "r.key", tmp_path / "r.fitted")
+    assert made.key.read_bytes() == made.release.key == Release.load(made.folder).key
+    with pytest.raises(InputError, match="r: already exists; choose another name or force"):
+        fit_into(options, people, tmp_path / "r")
+    with pytest.raises(InputError, match="r: already exists, and is of another fit"):
+        fit_into(replace(options, seed=1), people, tmp_path / "r", resume=True)
+    resumed = fit_into(options, people, tmp_path / "r", resume=True)
+    assert resumed is not None
+    assert resumed.release.made == made.release.made
+
+
 def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(*arguments: object, **options: object) -> None:
         raise AssertionError("trained before all was checked")
 
-    monkeypatch.setattr(pipeline, "fit", trained)
-    monkeypatch.setattr(pipeline, "fit_measured", trained)
+    monkeypatch.setattr("veil.workflows.fit.fit", trained)
+    monkeypatch.setattr("veil.workflows.fit.fit_measured", trained)
 
 
 def test_what_saving_would_refuse_is_refused_before_training(
@@ -319,7 +352,7 @@ def test_a_fit_on_few_people_is_warned_of(
     assert [f"warning: {words}\n" for words in told] == [done.err]
     release = Release.load(tmp_path / "r")
     assert release.made["warnings"] == told
-    assert pipeline._described(pipeline.Entry(name="r", release=release, note="Mine."))["note"] == f"Mine. {told[0]}"
+    assert _described(Subject(name="r", release=release, note="Mine."))["note"] == f"Mine. {told[0]}"
 
 
 def test_a_fit_on_people_enough_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +361,7 @@ def test_a_fit_on_people_enough_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {"steps": 1, "steps_guess": 1, "batch": 8}
     for enough, few in ((here, False), (here + 1, True)):
         monkeypatch.setattr(template, "ENOUGH", enough)
-        release, _ = pipeline.fit("template", pack, private=["gender"], settings=short)
+        release = fitting.fit("template", pack, private=["gender"], settings=short).release
         assert ("warnings" in release.made) == few
 
 
@@ -354,22 +387,23 @@ def test_an_audit_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     pack, out = vectors_pack(), tmp_path / "out"
     ask: dict[str, Any] = {"private": ["gender"], "utility": [], "baselines": (), "effort": "quick", "jobs": 1}
 
-    def entry(name: str, curves: pipeline.Curves = ((0, "stage", "player", 0.5),)) -> pipeline.Entry:
-        return pipeline.Entry(name=name, vectors=np.asarray(pack.x), curves=curves)
+    def subject(name: str, curves: Curves = ((0, "stage", "player", 0.5),)) -> Subject:
+        return Subject(name=name, vectors=np.asarray(pack.x), curves=curves)
 
     def there() -> list[str]:
-        return sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+        paths = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+        return [path for path in paths if not path.startswith(OUTCOMES)]
 
-    pipeline.audit_pack(pack, out, [entry("one"), entry("two")], **ask)
+    audit(pack, [subject("one"), subject("two")], out, **ask)
     (out / "report.html").write_text("of one and two")
     (out / "notes.txt").write_text("somebody's")
     (out / "curves" / "mine.parquet").write_text("somebody's")
     assert there() == ["curves", "curves/00-one.parquet", "curves/01-two.parquet", "curves/mine.parquet",
                        "findings.json", "notes.txt", "report.html"]  # fmt: skip
-    pipeline.audit_pack(pack, out, [entry("two")], **ask)
+    audit(pack, [subject("two")], out, **ask)
     assert there() == ["curves", "curves/00-two.parquet", "curves/mine.parquet", "findings.json", "notes.txt"]
     (out / "curves" / "mine.parquet").unlink()
-    pipeline.audit_pack(pack, out, [entry("three", ())], **ask)
+    audit(pack, [subject("three", ())], out, **ask)
     assert there() == ["findings.json", "notes.txt"]
 
     # Findings that name files elsewhere have nothing removed there.
@@ -378,7 +412,7 @@ def test_an_audit_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
         document = json.loads((out / "findings.json").read_text())
         document["curves"] = [{"file": name, "release": "three"}]
         (out / "findings.json").write_text(json.dumps(document))
-        pipeline.audit_pack(pack, out, [entry("three", ())], **ask)
+        audit(pack, [subject("three", ())], out, **ask)
         assert (tmp_path / "precious").exists()
 
 
@@ -399,8 +433,8 @@ def test_an_audit_of_the_use_alone_is_an_audit(veil: Veil, tmp_path: Path, peopl
     ]
     assert veil("report", tmp_path / "out").status == 0
     pack = Pack.open(people)
-    found = pipeline.audit_pack(pack, tmp_path / "c", [], private=[], utility=["identity"], effort="quick", jobs=1)
-    assert {f.release for f in found} == {"Input"}  # no LEACE: there is nothing for it to hide
+    found = audit(pack, [], private=[], utility=["identity"], effort="quick", jobs=1)
+    assert {f.release for f in found.findings} == {"Input"}  # no LEACE: there is nothing for it to hide
 
 
 def test_who_somebody_is_cannot_be_read_of_people_never_seen(veil: Veil, tmp_path: Path, people: Path) -> None:
@@ -454,12 +488,10 @@ def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people:
     assert veil(*ask, "--key", f"R={key}").status == 0
 
 
-@pytest.mark.usefixtures("brief")
 def test_an_audit_of_people_who_were_trained_on_says_so(
     veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "MATCHERS", {})
-    monkeypatch.setattr(pipeline, "audit", functools.partial(run.audit, together=False))
+    attacked_by(monkeypatch, "logistic regression", linkers={})
     pack = vectors_pack(people=100)
     table = {"v": list(pack.x), **{n: [pack.classes[n][c] for c in pack.labels[n]] for n in pack.labels}}
     pq.write_table(pa.table(table), tmp_path / "people.parquet")
@@ -488,8 +520,8 @@ def test_an_audit_of_people_who_were_trained_on_says_so(
 
 
 def test_training_losses_that_are_cut_off_are_one_line(veil: Veil, tmp_path: Path, people: Path) -> None:
-    losses = pipeline.write_curves(tmp_path / "r.curves.parquet", [(0, "s", "p", 0.5)])
-    assert pipeline.read_curves(losses) == [(0, "s", "p", 0.5)]
+    losses = write_curves(tmp_path / "r.curves.parquet", [(0, "s", "p", 0.5)])
+    assert read_curves(losses) == [(0, "s", "p", 0.5)]
     losses.write_bytes(losses.read_bytes()[:-20])
     err = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--release", tmp_path / "r")
     assert "r.curves.parquet: cannot be read" in err
@@ -509,24 +541,22 @@ def test_training_losses_do_not_outlive_their_release(veil: Veil, tmp_path: Path
 
 
 @pytest.mark.usefixtures("brief")
-def test_the_demo_ends_with_a_table_and_a_report(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "DEMO_PEOPLE", 60)
-    monkeypatch.setattr(pipeline, "DEMO_IMAGES", 3)
-    monkeypatch.setattr(pipeline, "DEMO_SIZE", 32)
-    short = {name: {"steps_alone": 1, "steps_joint": 1, "batch": 16} for name in pipeline.DEMO_SETTINGS}
-    short["original"] = {"steps_alone": 1, "batch": 16}
-    short["substitution"] = {"steps": 1, "batch": 16}
-    monkeypatch.setattr(pipeline, "DEMO_SETTINGS", short)
+def test_the_demo_ends_with_verdicts_and_the_paths_of_their_pages(
+    veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("veil.workflows.demo.STANDARD", BRIEF_DEMO)
     done = veil("demo", "--out", tmp_path / "demo", "--jobs", 1, "--quiet")
     assert (done.status, done.err) == (0, "")
+    pages = [str(tmp_path / "demo" / way / "report.html") for way in ("photographs", "templates")]
     lines = done.out.splitlines()
-    assert lines[-1] == str(tmp_path / "demo" / "report.html")
-    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
-    for name in ("Input", "Original", "Random", "AIA\\T", "AIA", "AIA deep", "LEACE", "Substitution"):
-        rows = [line for line in lines if re.search(rf"│ {re.escape(name)} +│", line)]
-        assert len(rows) == 1, name
-        assert re.search(r"0\.\d{3} +│ 0\.\d{3} - [01]\.\d{3}", rows[0])
-    assert sorted(p.name for p in (tmp_path / "demo").iterdir() if p.is_dir())[-1] == "releases"
+    assert [line for line in lines if line.endswith(".html")] == pages
+    assert lines[-1] == pages[-1]
+    for way, page in zip(("photographs", "templates"), pages, strict=True):
+        assert Path(page).stat().st_size > 10_000
+        said = [line for line in lines if line.startswith(f"Protected {way}.")]
+        assert [line.split(". ")[1] for line in said] == ["To hide: gender", "To keep: face matching"]
+        assert all(re.search(r"\d", line) for line in said)
+    assert Release.load(tmp_path / "demo" / "template").made["budget"] == {"gender": BRIEF_DEMO.budget}
 
 
 @pytest.mark.usefixtures("brief")
@@ -536,8 +566,8 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
     def singular(problem: Any) -> Any:
         raise np.linalg.LinAlgError("Singular matrix")
 
-    whole = run.ATTACKERS["logistic regression"]
-    monkeypatch.setitem(run.ATTACKERS, "logistic regression", singular)
+    broken = {"logistic regression": singular}
+    attacked_by(monkeypatch, attackers=broken | only("RBF SVM")["attackers"], of_means=broken, **BRIEF)
     ask = (
         "audit",
         people,
@@ -552,7 +582,7 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
         "none",
     )
     done = veil(*ask)
-    assert done.status == cli.BROKE_OFF == 4
+    assert done.status == commands.BROKE_OFF == 4
     assert done.err == (
         "veil: 2 attempts broke off, and what would have been found is not known: Input: logistic regression on gender "
         "(LinAlgError: Singular matrix), Input: logistic regression on gender, means of a person's (LinAlgError: "
@@ -565,7 +595,7 @@ def test_an_audit_of_which_something_breaks_off_ends_and_says_so(
     done = veil(*ask, "--json")
     assert done.status == 4
     assert [f["note"] for f in json.loads(done.out)["broke_off"]] == ["LinAlgError: Singular matrix"] * 2
-    monkeypatch.setitem(run.ATTACKERS, "logistic regression", whole)
+    attacked_by(monkeypatch, "logistic regression", "RBF SVM", **BRIEF)
     assert veil.json(*ask)["broke_off"] == []
 
 
@@ -577,25 +607,23 @@ def test_an_audit_goes_on_without_a_control_near_duplicates_or_pictures(
     def wall(*arguments: Any, **options: Any) -> Any:
         raise np.linalg.LinAlgError("a wall")
 
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
-    monkeypatch.setattr(run, "MATCHERS", {})
-    noisy = pipeline.fit(
-        "aia",
+    attacked_by(monkeypatch, "logistic regression")
+    noisy = fitting.fit(
+        "deep",
         faces_pack(),
         private=["gender"],
-        preset="deep",
         settings={"batch": 16, "steps_alone": 1, "steps_joint": 1},
-    )[0]
-    for name in ("fit", "released_means", "_pictures"):
-        monkeypatch.setattr(pipeline, name, wall)
-    findings = pipeline.audit_pack(
-        faces_pack(), tmp_path / "a", [pipeline.Entry(name="noisy", release=noisy)], private=["gender"],
+    ).release
+    for name in ("subjects.fit", "subjects.released_means", "pictures.decoded"):
+        monkeypatch.setattr(f"veil.workflows.{name}", wall)
+    findings = audit(
+        faces_pack(), [Subject(name="noisy", release=noisy)], tmp_path / "a", private=["gender"],
         utility=["identity"], effort="quick", jobs=1,
-    )  # fmt: skip
+    ).findings  # fmt: skip
     lost = {(f.release, f.code, f.attacker): f.note for f in findings if f.status == "did_not_converge"}
     assert lost == {
         ("Input", "attribute.balanced_accuracy", "LEACE"): "LinAlgError: a wall",
-        ("noisy", "attribute.repeated_balanced_accuracy", "none"): "LinAlgError: a wall",
+        ("noisy", "attribute.repeated_balanced_accuracy", "logistic regression"): "LinAlgError: a wall",
     }
     assert any(f.ok and f.release == "noisy" and f.attacker == "logistic regression" for f in findings)
     document = json.loads((tmp_path / "a" / "findings.json").read_text())
@@ -609,7 +637,7 @@ def test_a_control_that_does_not_fit_says_how_to_leave_it_out(
     def refuses(*arguments: Any, **options: Any) -> Any:
         raise InputError("x: must be y")
 
-    monkeypatch.setattr(pipeline, "fit", refuses)
+    monkeypatch.setattr("veil.workflows.subjects.fit", refuses)
     said = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--quiet")
     assert said == "veil: the control LEACE: x: must be y; --baseline none leaves it out\n"
 
@@ -617,7 +645,8 @@ def test_a_control_that_does_not_fit_says_how_to_leave_it_out(
 # Of each method what makes it quick, and lets it work where nobody is known.
 WITHOUT_PEOPLE: dict[str, dict[str, tuple[str, ...]]] = {
     "vectors": {
-        "aia": ("--utility", "age", "--preset", "deep", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "aia": ("--utility", "age", "steps_alone=2", "steps_joint=2", "batch=32"),
+        "deep": ("--utility", "age", "steps_alone=2", "steps_joint=2", "batch=32"),
         "template": ("steps=2", "steps_guess=2", "batch=16", "--no-frontier"),
         "substitution": ("--utility", "age", "steps=2", "substitutes=code"),
         "leace": (),
@@ -675,7 +704,7 @@ def test_packs_without_identity_go_all_the_way(
     veil: Veil, tmp_path: Path, nobody: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fit, apply, audit, report, with every method: each row counts as a person, and all that is said says so."""
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    attacked_by(monkeypatch, "logistic regression", "RBF SVM", classifiers=only("RBF SVM")["attackers"], **BRIEF)
     kind, pack = nobody
     releases = []
     for method, words in WITHOUT_PEOPLE[kind].items():
@@ -794,7 +823,7 @@ def test_an_audit_says_what_it_lacks(veil: Veil, strangers: Path, people: Path, 
 @pytest.mark.usefixtures("brief")
 def test_the_users_own_files_protect_and_attack(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A matcher that is followed in training, and one and a classifier that releases are shown to."""
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
+    attacked_by(monkeypatch, "logistic regression", "RBF SVM", classifiers=only("RBF SVM")["attackers"], **BRIEF)
     monkeypatch.setattr(transfer, "siamese", lambda problem: lambda x: x.reshape(len(x), -1).astype(np.float32))
     pack, release, out = tmp_path / "pack", tmp_path / "redrawn", tmp_path / "audit"
     assert veil("pack", "stylised", "identities=60,images=3", pack, "--size", 16).status == 0
@@ -1013,7 +1042,7 @@ def test_columns_of_vectors_go_from_the_pack_to_the_release(veil: Veil, tmp_path
 def test_a_file_that_is_audited_says_what_was_taken_and_what_is_lost(
     veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "audit_pack", lambda *_, **__: [])
+    monkeypatch.setattr("veil.workflows.audit.audit", lambda *_, **__: Audit(findings=[], document={}))
     lines = [f"{i},{i // 4},{'NULL' if i % 4 else 'f' if i % 8 else 'm'},{i}.5,{i + 1}.25" for i in range(1, 80)]
     (tmp_path / "v.csv").write_text("\n".join(["name,identity,gender,yaw,pitch", *lines]))
     done = veil("audit", tmp_path / "v.csv", tmp_path / "out", "--private", "gender")
@@ -1043,7 +1072,7 @@ def test_a_quiet_export_is_quiet(
         return SimpleNamespace(model_proto=onnx.ModelProto())
 
     monkeypatch.setattr(torch.onnx, "export", export)
-    release = pipeline.fit("leace", Pack.open(people), private=["gender"])[0].save(tmp_path / "r")
+    release = fitting.fit("leace", Pack.open(people), private=["gender"]).release.save(tmp_path / "r")
     assert veil("export", release, tmp_path / "r.onnx", "--quiet") == (0, f"{tmp_path / 'r.onnx'}\n", "")
     assert not caplog.records
     log.warning("of others is heard")
@@ -1051,7 +1080,7 @@ def test_a_quiet_export_is_quiet(
 
 
 def test_our_own_fault_is_one_line_and_status_one(veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from veil.report import html
+    from veil.report import page as html
 
     def broken(out: Path) -> Path:
         raise ZeroDivisionError("one\ntwo")
@@ -1072,7 +1101,7 @@ def test_our_own_fault_is_one_line_and_status_one(veil: Veil, tmp_path: Path, mo
 def test_what_the_system_refuses(
     error: BaseException, status: int, message: str, veil: Veil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from veil.report import html
+    from veil.report import page as html
 
     def broken(out: Path) -> Path:
         raise error
@@ -1088,7 +1117,7 @@ def test_what_the_system_refuses(
 def _lines(capsys: pytest.CaptureFixture[str], *calls: tuple[float, str, int, int | None, str]) -> list[str]:
     """What is said on stderr of calls at some times, after the beginning at 0."""
     now = 0.0
-    lines = cli._Lines(clock=lambda: now)
+    lines = Lines(clock=lambda: now)
     for when, *what in calls:
         now = when
         lines.show(*what)  # type: ignore[arg-type]
@@ -1128,7 +1157,7 @@ def test_a_reader_who_has_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(sys, "stderr", Gone())
     now = 0.0
-    lines = cli._Lines(clock=lambda: now)
+    lines = Lines(clock=lambda: now)
     now = 60.0
     lines.show("fit", 1, 2, "")
 
@@ -1137,7 +1166,7 @@ def test_a_reader_who_has_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_log_has_progress_unless_it_is_silenced(
     silenced: tuple[str, ...], veil: Veil, tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli._Lines, "FIRST", -1.0)
+    monkeypatch.setattr(Lines, "FIRST", -1.0)
     done = veil("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT, *silenced)
     assert done.status == 0
     if silenced:
@@ -1177,27 +1206,27 @@ def test_bars_show_the_time_that_is_left_on_a_narrow_terminal(people: Path, tmp_
 def test_names_of_releases(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
-    assert cli._named(str(odd)) == ("a=b", odd)
-    assert cli._named(f"mine={tmp_path}") == ("mine", tmp_path)
-    assert cli._named("R/paper") == ("paper", Path("R/paper"))
+    assert arguments.named_path(str(odd)) == ("a=b", odd)
+    assert arguments.named_path(f"mine={tmp_path}") == ("mine", tmp_path)
+    assert arguments.named_path("R/paper") == ("paper", Path("R/paper"))
     # A dot is part of a folder's name; of a file of vectors the suffix is not.
-    assert cli._named("runs/aia.v1") == ("aia.v1", Path("runs/aia.v1"))
-    assert cli._named("theirs.npz", SUFFIXES) == ("theirs", Path("theirs.npz"))
-    assert cli._named("theirs.v2.PARQUET", SUFFIXES) == ("theirs.v2", Path("theirs.v2.PARQUET"))
-    assert cli._named("theirs.npz") == ("theirs.npz", Path("theirs.npz"))
+    assert arguments.named_path("runs/aia.v1") == ("aia.v1", Path("runs/aia.v1"))
+    assert arguments.named_path("theirs.npz", SUFFIXES) == ("theirs", Path("theirs.npz"))
+    assert arguments.named_path("theirs.v2.PARQUET", SUFFIXES) == ("theirs.v2", Path("theirs.v2.PARQUET"))
+    assert arguments.named_path("theirs.npz") == ("theirs.npz", Path("theirs.npz"))
 
 
 def test_names_and_paths_may_hold_the_sign_between_them(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
-    assert cli._named(f"alpha=0.5={odd}") == ("alpha=0.5", odd)
-    assert cli._named(f"mine={odd}") == ("mine", odd)
-    assert cli._named("mine=no=where") == ("mine", Path("no=where"))
+    assert arguments.named_path(f"alpha=0.5={odd}") == ("alpha=0.5", odd)
+    assert arguments.named_path(f"mine={odd}") == ("mine", odd)
+    assert arguments.named_path("mine=no=where") == ("mine", Path("no=where"))
     pairs = ["x=y=c.onnx", "x=d=e.onnx"]
-    assert cli._classifiers(pairs, ["x=y"]) == {"x=y": [Path("c.onnx")], "x": [Path("d=e.onnx")]}
-    keys = cli._pairs("--key", "NAME=FILE", ["alpha=0.5=k=1.key"], ["alpha=0.5"])
+    assert arguments.classifiers(pairs, ["x=y"]) == {"x=y": [Path("c.onnx")], "x": [Path("d=e.onnx")]}
+    keys = arguments.named_files("--key", "NAME=FILE", ["alpha=0.5=k=1.key"], ["alpha=0.5"])
     assert keys == [("alpha=0.5", Path("k=1.key"))]
-    assert cli._settings(["labels=a=b"]) == {"labels": "a=b"}
+    assert arguments.settings(["labels=a=b"]) == {"labels": "a=b"}
 
 
 def test_a_folder_may_be_called_by_where_one_stands(
@@ -1209,8 +1238,8 @@ def test_a_folder_may_be_called_by_where_one_stands(
     for place, path in ((folder, "."), (folder / "in", "..")):
         monkeypatch.chdir(place)
         assert veil("apply", path, people, tmp_path / f"{place.name}.npy").status == 0
-        assert cli._named(path) == ("random", folder)
-        assert cli._named(f"mine={path}") == ("mine", folder)
+        assert arguments.named_path(path) == ("random", folder)
+        assert arguments.named_path(f"mine={path}") == ("mine", folder)
     assert "/: not a name" in veil.refuses("fit", "random", people, "/", "--private", "gender", "--force")
     assert ".: not a name" in veil.refuses("apply", folder, people, ".", "--force")
     monkeypatch.chdir(folder)
@@ -1231,7 +1260,7 @@ def test_a_folder_may_be_called_by_where_one_stands(
 
 def _options(command: str) -> dict[str, str]:
     """The help of every parameter of a command."""
-    hints = inspect.get_annotations(getattr(cli, command), eval_str=True, globals=vars(cli) | {"Path": Path})
+    hints = inspect.get_annotations(getattr(commands, command), eval_str=True, globals=vars(commands) | {"Path": Path})
     return {name: hint.__metadata__[0].help for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
@@ -1242,7 +1271,7 @@ def test_every_parameter_has_help_that_is_shown(command: str, veil: Veil, monkey
     done = veil(command, "--help")
     assert (done.status, done.err) == (0, "")
     options = _options(command)
-    assert set(options) == set(inspect.signature(getattr(cli, command)).parameters)
+    assert set(options) == set(inspect.signature(getattr(commands, command)).parameters)
     for name, text in options.items():
         assert text, name
         assert " ".join(text.split())[:30] in " ".join(done.out.split()), name
@@ -1258,7 +1287,7 @@ def test_help_names_what_there_is() -> None:
     baselines = [name for name, method in METHODS.items() if method.role(next(iter(method.presets))) == "baseline"]
     assert baselines == ["leace", "random"]
     assert all(name in _options("audit")["baseline"] for name in baselines)
-    assert {c.callback.__name__ for c in cli.app.registered_commands if c.callback} == set(COMMANDS)
+    assert {c.callback.__name__ for c in commands.app.registered_commands if c.callback} == set(COMMANDS)
 
 
 def test_no_arguments_show_the_help(veil: Veil) -> None:
@@ -1272,17 +1301,11 @@ def test_json_holds_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     """Of an attempt that broke off there is no figure; that it did is the exit status."""
     failed = Finding(code="attribute.balanced_accuracy", release="a", target="gender", attacker="MLPs", role="attack",
                      value=float("nan"), n=3, status="did_not_converge", note="why", worst=True)  # fmt: skip
-    with pytest.raises(typer.Exit):
-        cli._print_summary(
-            [failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=True, command=str)
-        )
+    assert show_audit(Show(quiet=False, as_json=True, command=str), [failed], ["gender"], "identity", Path("x"))
     told = json.loads(capsys.readouterr().out)
     assert (told["rows"][0]["attack"]["value"], told["rows"][0]["utility"]) == (None, None)
     assert [f["note"] for f in told["broke_off"]] == ["why"]
-    with pytest.raises(typer.Exit):
-        cli._print_summary(
-            [failed], ["gender"], "identity", Path("x"), cli.Show(quiet=False, as_json=False, command=str)
-        )
+    assert show_audit(Show(quiet=False, as_json=False, command=str), [failed], ["gender"], "identity", Path("x"))
     assert "│ -" in capsys.readouterr().out
 
 

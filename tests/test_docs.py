@@ -16,20 +16,24 @@ import torch
 import typer
 
 import veil
-from veil import report
-from veil.audit import attackers, findings
-from veil.audit import inversion as attacks
-from veil.audit import run as audit_run
-from veil.cli import app
+from methods_matrix import BRIEF
+from veil import findings
+from veil.auditing import attackers, networks
+from veil.auditing import inversion as attacks
+from veil.auditing import matchers as matchers_module
+from veil.auditing import problem as problem_module
+from veil.auditing.rosters import roster
+from veil.cli.app import app
 from veil.data import decode
+from veil.data.classes import NOTHING
 from veil.data.columns import IMAGE_KEYS
 from veil.data.layouts import LAYOUTS
-from veil.data.pack import NOTHING
-from veil.methods import METHODS, aia, inversion, mi, san, substitution, template
+from veil.methods import METHODS, aia, deep, inversion, mi, san, substitution, template
+from veil.report import document as report
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-IDS = [page.name for page in PAGES]
+LINKED = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 # What makes an example small enough for a test; the blocks are otherwise run as they are printed.
@@ -73,15 +77,16 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # the audit then stays in this process, where trainings are short
-    for name, preset in aia.PRESETS.items():
-        short = {"steps_alone": 2, "steps_joint": 2, "batch": 32}
-        monkeypatch.setitem(aia.PRESETS, name, replace(preset, **short))
+    for method in (aia, deep):
+        for name, preset in method.PRESETS.items():
+            short = {"steps_alone": 2, "steps_joint": 2, "batch": 32}
+            monkeypatch.setitem(method.PRESETS, name, replace(preset, **short))
     for name, protection in template.PRESETS.items():
         short = {"steps_guess": 2, "steps": 2, "batch": 32}
         monkeypatch.setitem(template.PRESETS, name, replace(protection, **short))
-    train = attackers.train
-    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
-    monkeypatch.setattr(attackers, "_WIDE", 16)
+    train = networks.train
+    monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+    monkeypatch.setattr(problem_module, "WIDE", 16)
 
 
 def execute(page: Path) -> None:
@@ -138,11 +143,11 @@ def test_commands_parse(arguments: list[str]) -> None:
     got = parsed(arguments)
     settings = dict(pair.split("=", 1) for pair in got.get("settings") or [])
     if got["command"] == "fit":
-        METHODS[got["method"]].configured(got["preset"], settings)
+        METHODS[got["method"]].algorithm.configured(got["preset"], settings)
     elif got["command"] == "pack":
         assert got["layout"] in LAYOUTS
     elif got["command"] == "audit":
-        assert got["effort"] in attackers.EFFORTS
+        assert got["effort"] in problem_module.EFFORTS
         assert set((got["attack_on"] or "attack").split(",")) <= {"protect", "attack"}
         assert all(b in METHODS or b == "none" for b in got["baseline"] or [])
 
@@ -175,7 +180,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_links_lead_somewhere(page: Path) -> None:
     lost = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
@@ -199,6 +204,7 @@ DOCUMENTED = pytest.mark.parametrize(
     ("page", "method"),
     [
         ("aia.md", aia),
+        ("deep.md", deep),
         ("templates.md", template),
         ("mi.md", mi),
         ("substitution.md", substitution),
@@ -235,7 +241,8 @@ def logged_losses(page: str) -> set[tuple[str, str]]:
     return {(stage.strip("`"), p) for stage, who, _ in printed for p in re.findall(r"`([a-z-]+)[ `]", who)}
 
 
-def test_logged_losses_of_aia() -> None:
+@pytest.mark.parametrize(("page", "uses"), [("aia.md", ("identity",)), ("deep.md", ("identity", "smile"))])
+def test_logged_losses_of_aia_and_deep(page: str, uses: tuple[str, ...]) -> None:
     """The table names the stages and players that a run logs, over the ways in which they differ."""
     pack = veil.Pack.from_arrays(
         torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy(),
@@ -247,70 +254,59 @@ def test_logged_losses_of_aia() -> None:
         split=["protect"] * 64,
     )
     logged = set()
-    for preset, utility in (("paper", "identity"), ("deep", "identity"), ("deep", "smile")):
-        _, losses = _fit_on_protect(pack, preset, utility, {"steps_alone": 4, "steps_joint": 1, "batch": 8})
+    for utility in uses:
+        settings = {"steps_alone": 4, "steps_joint": 1, "batch": 8}
+        losses = veil.fit(page.removesuffix(".md"), pack, private=["gender"], utility=utility, settings=settings).curves
         logged |= {(stage, player.split()[0]) for _, stage, player, _ in losses}
-    assert logged_losses("aia.md") == logged
+    assert logged_losses(page) == logged
 
 
 def test_logged_losses_of_template() -> None:
-    from veil.engine import Run
-
     x = torch.randn(64, 4).numpy()
     pack = veil.Pack.from_arrays(x, {"gender": ["f", "m"] * 32, "identity": [*range(64)]}, split=["protect"] * 64)
-    run = Run(seed=0, precision="fp32")
-    template.fit(
-        template.Config(keep=0.5, rounds=1, steps_erase=1, steps_guess=1, steps=1, batch=8),
-        pack,
-        private=["gender"],
-        run=run,
-    )
-    assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in run.curves}
+    settings = {"keep": 0.5, "rounds": 1, "steps_erase": 1, "steps_guess": 1, "steps": 1, "batch": 8}
+    losses = veil.fit("template", pack, private=["gender"], settings=settings).curves
+    assert logged_losses("templates.md") == {(stage, player.split()[0]) for _, stage, player, _ in losses}
 
 
 def test_logged_losses_of_methods_for_images() -> None:
-    from veil.engine import Run
-
     x = torch.arange(64 * 256).reshape(64, 16, 16).remainder(251).byte().numpy()
     labels = {"gender": ["f", "m"] * 32, "smile": ["no"] * 32 + ["yes"] * 32, "identity": [*range(64)]}
     pack = veil.Pack.from_arrays(x, labels, split=["protect"] * 64)
-    short = {"steps_alone": 1, "steps_joint": 1, "batch": 8}
-    for page, method, config in (
-        ("mi.md", mi, mi.Config(keep=1.0, steps_views=1, steps_discriminator=1, least_variety=0.0, **short)),
-        ("san.md", san, san.Config(steps_classifier=1, steps_matcher=1, steps=4, rounds=3, batch=8, aligned=0.0)),
-        ("substitution.md", substitution, substitution.Config(steps=1, batch=8, people=2)),
-        ("inversion.md", inversion, inversion.Config(steps_perceptual=1, steps_decoder=1, **short)),
+    for name, preset, settings in (
+        ("mi", "default", {}),
+        ("san", "default", {"steps": 4, "rounds": 3}),
+        ("substitution", "default", {}),
+        ("inversion", "adversarial", {}),
     ):
-        run = Run(seed=0, precision="fp32")
-        if method is san:  # which needs couples
+        if name == "san":  # which needs couples
             pack = veil.Pack.from_arrays(x, {**labels, "identity": [i // 4 for i in range(64)]}, split=["protect"] * 64)
-        method.fit(config, pack, private=["gender"], utility="identity" if method is san else "smile", run=run)
-        logged = {(stage.rstrip(" 0123456789"), player.split()[0]) for _, stage, player, _ in run.curves}
-        assert logged_losses(page) == logged
-
-
-def _fit_on_protect(pack: veil.Pack, preset: str, utility: str, settings: dict[str, Any]) -> tuple[veil.Release, Any]:
-    from veil.engine import Run
-
-    run = Run(seed=0, precision="fp32")
-    config = METHODS["aia"].configured(preset, settings)
-    return aia.fit(config, pack, private=["gender"], utility=utility, run=run), run.curves
+        use = "identity" if name == "san" else "smile"
+        losses = veil.fit(
+            name, pack, private=["gender"], utility=use, preset=preset, settings={**BRIEF[name], "batch": 8, **settings}
+        ).curves
+        logged = {(stage.rstrip(" 0123456789"), player.split()[0]) for _, stage, player, _ in losses}
+        assert logged_losses(f"{name}.md") == logged
 
 
 def test_attackers() -> None:
     printed = rows(section("audit.md", "Attackers"))
     assert [row[0] for row in printed] == list(attackers.ATTACKERS)
-    assert {row[0] for row in printed if row[2] == "yes"} == set(audit_run._QUICK)
+    assert {row[0] for row in printed if row[2] == "yes"} == set(roster("quick").attackers)
     assert {row[0] for row in printed if row[3] == "images, feature maps"} == set(attackers.CONVOLUTIONAL)
     words = section("audit.md", "Attackers")
-    assert all(f"`{name}`" in words for name in attackers.MATCHERS)
+    assert all(f"`{name}`" in words for name in matchers_module.MATCHERS)
     decoders = [row[0] for row in rows(section("audit.md", "Inversion"))]
     assert decoders == [*attacks.DECODERS, attacks.MORE_DATA]
 
 
 def test_codes_of_findings() -> None:
-    printed = {code.strip("`"): meaning for code, meaning, _ in rows(section("audit.md", "Figures and intervals"))}
-    assert printed == findings.CODES
+    printed = {code.strip("`"): more for code, *more in rows(section("audit.md", "Figures and intervals"))}
+    assert list(printed) == list(findings.CODES)
+    for name, (meaning, chance, threat) in printed.items():
+        code = findings.CODES[name]
+        assert (meaning, threat) == (code.meaning, code.threat), name
+        assert code.chance is None or float(chance) == code.chance, name
 
 
 def test_example_of_findings_is_read(tmp_path: Path) -> None:
@@ -327,10 +323,8 @@ def text_after_example() -> str:
     return FENCE.sub("", section("audit.md", "findings.json"))
 
 
-def test_layouts_and_public_names() -> None:
+def test_layouts() -> None:
     assert re.findall(r"^### `(\w+)`$", section("data.md", "Layouts"), re.M) == list(LAYOUTS)
-    names = re.findall(r"`(\w+)`", section("index.md", "Python names").strip().split("\n\n")[0])
-    assert set(names) == set(veil.__all__)
 
 
 def test_splits() -> None:

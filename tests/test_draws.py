@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from veil import draws
-from veil.draws import BLOCK, WIDEST, Field, keyed_uniform, normalised_noise
+from veil.release import draws
+from veil.release.draws import BLOCK, WIDEST, Field, keyed_uniform, normalised_noise
 
 KEY = bytes(range(32))
 

@@ -31,23 +31,27 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conftest import faces_pack, vectors_pack
-from veil import cli, frontier, pipeline
+from methods_matrix import BRIEF, kind_of, pack_of, train, use_of
+from veil import cli
+from veil.cli.arguments import four_floats
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
 from veil.engine import run as engine
-from veil.engine.augment import augment
 from veil.engine.checkpoint import read
 from veil.engine.run import by_first, left_by, one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
-from veil.losses import balanced_weights, cross_entropy
-from veil.methods import METHODS, aia, inversion, mi, san, substitution, template
+from veil.methods import METHODS, aia, deep, inversion, mi, san, substitution, template
+from veil.nn.augment import augment
+from veil.nn.losses import balanced_weights, cross_entropy
 from veil.release import Release
+from veil.workflows import fit as fitting
+from veil.workflows import frontier
 
 TESTS = Path(__file__).parent
 
 SMALL = {"batch": 16, "steps_alone": 4, "steps_joint": 8}
-DEEP = aia.Config(encoder="deep", features=16, networks=2, noise=0.5, augment=True, **SMALL)
+DEEP = deep.Config(features=16, networks=2, noise=0.5, augment=True, **SMALL)
 TEMPLATE = template.Config(
     batch=16, guess=32, steps_guess=4, folds=2, adversaries=2, refresh=3, steps=8, keep=0.75, rounds=2, steps_erase=3
 )
@@ -68,7 +72,7 @@ INVERSION = inversion.Config(
     steps_decoder=2, steps_joint=8,
 )  # fmt: skip
 SAN = san.Config(batch=16, steps_classifier=3, steps_matcher=3, steps=8, aligned=0.0)
-METHOD = {module.Config: module for module in (aia, inversion, mi, san, substitution, template)}
+MODULE = {module.Config: module for module in (aia, deep, inversion, mi, san, substitution, template)}
 
 
 def toy(*parts: int | str) -> nn.Module:
@@ -305,7 +309,7 @@ def test_healthy_checkpoint_survives_a_later_divergence(tmp_path):
 def test_fit_that_runs_away_ends_in_one_line(faces):
     config = aia.Config(beta=1e6, lr=10.0, lr_opponents=10.0, **{**SMALL, "steps_joint": 40})
     with pytest.raises(Diverged, match=r"^(auto-encoder|opponents|joint), step \d+: .*(protector|adversary|task)"):
-        aia.fit(config, faces, private=["gender"], run=Run(seed=0, precision="fp32"))
+        train("aia", config, faces)
 
 
 # Resuming
@@ -326,7 +330,11 @@ def fitted(
     use = "identity"
     if isinstance(config, inversion.Config):
         use, private = "smile", tuple(name for name in private if name != config.labels)  # which it keeps
-    return Fitted(run, METHOD[type(config)].fit(config, pack, private=private, utility=use, run=run))
+    return Fitted(run, train(name_of(config), config, pack, private=private, utility=use, run=run))
+
+
+def name_of(config: object) -> str:
+    return MODULE[type(config)].__name__.split(".")[-1]
 
 
 def weights(fit: Fitted) -> dict[str, torch.Tensor]:
@@ -466,7 +474,7 @@ def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, m
     options: dict[str, Any] = {"private": [], "utility": "smile", "precision": "fp32"}
     unprotected = {"preset": "unprotected", "settings": settings, **options}
     for seed, name in enumerate("ab"):
-        pipeline.fit("inversion", faces, seed=seed, **unprotected)[0].save(tmp_path / name)
+        fitting.fit("inversion", faces, seed=seed, **unprotected).release.save(tmp_path / name)
     file = tmp_path / "run.ckpt"
 
     def stop(stage: str, done: int, *rest: object) -> None:
@@ -475,7 +483,7 @@ def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, m
 
     def begun(weights: str, **more: Any) -> Release:
         options = {**unprotected, "settings": {**settings, "weights": str(tmp_path / weights)}}
-        return pipeline.fit("inversion", faces, checkpoint=file, every=1, **options, **more)[0]
+        return fitting.fit("inversion", faces, checkpoint=file, every=1, **options, **more).release
 
     with pytest.raises(KeyboardInterrupt):
         begun("a", progress=stop)
@@ -488,7 +496,7 @@ def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, m
     with pytest.raises(KeyboardInterrupt):
         begun("a", progress=stop)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "__version__", "0.0.0")
+        patched.setattr("veil.methods.fitting.__version__", "0.0.0")
         with pytest.raises(InputError, match="another version of Veil"):
             begun("a", resume=True)
     shutil.rmtree(tmp_path / "a")
@@ -499,7 +507,7 @@ def test_checkpoint_follows_what_files_hold_and_veils_version(tmp_path, faces, m
 
 @pytest.mark.parametrize("name", METHODS)
 def test_settings_that_name_files_are_those_whose_docstring_begins_so(name):
-    body = ast.parse(inspect.getsource(METHODS[name].config)).body[0].body
+    body = ast.parse(inspect.getsource(METHODS[name].algorithm.config)).body[0].body
     texts = [
         (a.target.id, b.value.value)
         for a, b in pairwise(body)
@@ -786,7 +794,7 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     """
     one, (two, _) = one_and_two
     config, pack, private = PAIRED[name]
-    module = METHOD[type(config)]
+    module = MODULE[type(config)]
     function = "unit_rows" if name == "template" else "to_input"
     exact = getattr(module, function)
     rng = np.random.default_rng(0)
@@ -807,31 +815,18 @@ def test_fit_on_two_processes_equals_one(one_and_two, monkeypatch, name):
     assert gap(two) <= 5 * gap(nudged)
 
 
-THREE: dict[str, tuple[str, dict[str, object]]] = {  # use, settings
-    "aia": ("identity", {"encoder": "deep", "features": 16, "networks": 1, "noise": 0.5, "adversary": "mlp",
-                         "batch": 18, "steps_alone": 4, "steps_joint": 3}),
-    "template": ("identity", {"batch": 18, "guess": 16, "steps_guess": 2, "folds": 2, "adversaries": 1, "steps": 2,
-                              "keep": 0.75, "rounds": 1, "steps_erase": 2}),
-    "mi": ("identity", {"batch": 18, "features": 8, "steps_views": 1, "steps_alone": 1, "steps_discriminator": 1,
-                        "steps_joint": 1, "keep": 1.0, "least_variety": 0.0}),
-    "substitution": ("smile", {"batch": 18, "codes": 4, "heads": 1, "steps": 1, "people": 2}),
-    "inversion": ("smile", {"batch": 18, "features": 16, "capacity": 16.0, "steps_alone": 1,
-                            "steps_perceptual": 1, "steps_decoder": 1, "steps_joint": 1}),
-    "san": ("identity", {"batch": 18, "steps_classifier": 1, "steps_matcher": 1, "steps": 1, "aligned": 0.0}),
-    "leace": ("identity", {}),
-    "random": ("identity", {}),
-}  # fmt: skip
-
-
 def rank_of_three(folder: str) -> None:
     """Fits every method as one of three processes, and writes the key and a digest of each release."""
     out: dict[str, object] = {"told": by_first(lambda: os.environ["RANK"])}
     with pytest.raises(InputError) as caught:
-        by_first(lambda: cli._floats("crop", f"rank {os.environ['RANK']}"))
+        by_first(lambda: four_floats("crop", f"rank {os.environ['RANK']}"))
     out["raised"] = str(caught.value)
-    for name, (use, settings) in THREE.items():
-        pack = vectors_pack() if name == "template" else faces_pack()
-        release, _ = pipeline.fit(name, pack, private=["gender"], utility=use, settings=settings, precision="fp32")
+    for name, settings in BRIEF.items():
+        use, pack = use_of(name, kind_of(name)), pack_of(kind_of(name))
+        more = {"keep": 0.75} if name == "template" else {}  # it erases, too
+        release = fitting.fit(
+            name, pack, private=["gender"], utility=use, settings={**settings, **more}, precision="fp32"
+        ).release
         assert (release.key is not None) == release.contract.keyed
         values = b"".join(v.numpy().tobytes() for _, v in sorted(release.encoder.state_dict().items()))
         out[name] = (hashlib.sha256(values).hexdigest(), release.key.hex() if release.key else "")
@@ -840,13 +835,12 @@ def rank_of_three(folder: str) -> None:
 
 
 def test_three_processes_fit_every_method_to_one_release_with_one_key(tmp_path):
-    assert THREE.keys() == METHODS.keys()
     finished(launched(f"import test_engine; test_engine.rank_of_three({str(tmp_path)!r})", 3))
     ranks = [json.loads((tmp_path / f"{i}.json").read_text()) for i in range(3)]
     assert ranks[0] == ranks[1] == ranks[2]
     assert (ranks[0].pop("told"), ranks[0].pop("raised")[-8:]) == ("0", "'rank 0'")
     assert [name for name, (_, key) in ranks[0].items() if key] == [
-        "aia", "template", "substitution", "inversion", "random",
+        "deep", "template", "substitution", "inversion", "random",
     ]  # fmt: skip
 
 

@@ -65,10 +65,10 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_parameters_go_in_and_out() -> None:
-    protector = Protector("aia", preset="deep", seed=3, alpha=0.5)
-    assert protector.get_params() == {"method": "aia", "preset": "deep", "seed": 3, "alpha": 0.5}
+    protector = Protector("aia", preset="paper", seed=3, alpha=0.5)
+    assert protector.get_params() == {"method": "aia", "preset": "paper", "seed": 3, "alpha": 0.5}
     assert protector.set_params(alpha=0.1, seed=4, features=9) is protector
-    assert protector.get_params() == {"method": "aia", "preset": "deep", "seed": 4, "alpha": 0.1, "features": 9}
+    assert protector.get_params() == {"method": "aia", "preset": "paper", "seed": 4, "alpha": 0.1, "features": 9}
     assert repr(Protector("leace", rank=2)) == "Protector(method='leace', rank=2)"
 
 
@@ -117,9 +117,7 @@ def test_it_stands_in_a_pipeline(data: tuple[np.ndarray, ...]) -> None:
 
 def test_a_search_over_folds_splits_all_that_fit_is_given(data: tuple[np.ndarray, ...]) -> None:
     x, gender, age, who = data
-    pipeline = make_pipeline(
-        StandardScaler(), Protector("aia", preset="deep", features=8, batch=16), LogisticRegression()
-    )
+    pipeline = make_pipeline(StandardScaler(), Protector("deep", features=8, batch=16), LogisticRegression())
     brief = {"protector__steps_alone": [2], "protector__steps_joint": [2], "protector__seed": [0, 1]}
     search = GridSearchCV(pipeline, brief, cv=GroupKFold(2), error_score="raise")
     both = np.stack([gender, np.arange(len(x)) % 2], axis=1)
@@ -216,7 +214,7 @@ def test_transform_before_fit_is_sklearns_error(data: tuple[np.ndarray, ...]) ->
         ({"frobnicate": 3}, {}, "got 'frobnicate'"),
         ({"method": "magic"}, {}, f"method: must be one of {', '.join(METHODS)}, got 'magic'"),
         ({"preset": "huge"}, {}, "preset: must be one of default, got 'huge'"),
-        ({"method": "aia", "preset": "deep"}, {"identity": None}, "matching needs people with at least 2 images"),
+        ({"method": "deep"}, {"identity": None}, "matching needs people with at least 2 images"),
         (
             {"method": "substitution", "guide": 0.0},
             {"identity": None},

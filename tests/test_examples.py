@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import faces_pack
-from veil.audit import attackers
-from veil.methods import aia
+from conftest import attacked_by, faces_pack, short_decoders
+from methods_matrix import train
+from veil.auditing import networks
+from veil.methods import deep
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,15 +95,14 @@ def test_a_disagreement_stops_the_benchmark(
 
 
 def test_lfw_takes_deep_without_protection_from_deep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what the preset ``deep-original`` trains with the same seed."""
+    """It is what the preset ``unprotected`` trains with the same seed."""
     monkeypatch.syspath_prepend(ROOT / "examples")
     lfw = importlib.import_module("aia_lfw")
     short = {"features": 8, "batch": 16, "steps_alone": 2, "steps_joint": 2}
-    deep, original = (
-        aia.fit(replace(aia.PRESETS[preset], **short), faces_pack(), private=["gender"])
-        for preset in ("deep", "deep-original")
+    protected, original = (
+        train("deep", replace(deep.PRESETS[preset], **short), faces_pack()) for preset in ("default", "unprotected")
     )
-    taken = lfw._unguarded(deep)
+    taken = lfw._unguarded(protected)
     assert (taken.config, taken.contract) == (original.config, original.contract)
     assert (taken.transform(faces_pack().x[:9]) == original.transform(faces_pack().x[:9])).all()
 
@@ -110,8 +110,7 @@ def test_lfw_takes_deep_without_protection_from_deep(monkeypatch: pytest.MonkeyP
 def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("captum")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr("veil.audit.run._QUICK", ("logistic regression",))  # seconds instead of a minute
-    monkeypatch.setattr("veil.audit.run.MATCHERS", {})
+    attacked_by(monkeypatch, "logistic regression")  # seconds instead of a minute
     figures = importlib.import_module("aia_figures")
     small = ["--people", "60", "--size", "16", "--batch", "16", "--values", "1", "--steps-alone", "2"]
 
@@ -153,8 +152,8 @@ def unipen(path: Path, writers: int = 30, digits: int = 20) -> None:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attackers of examples take a few steps."""
     monkeypatch.syspath_prepend(ROOT / "examples")
-    train = attackers.train
-    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+    train = networks.train
+    monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
 
 
 @pytest.mark.usefixtures("brief")
@@ -203,14 +202,12 @@ def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A quick run at a step each: rows for both cuts, tables that show them, a sheet of pictures; and it continues."""
-    from veil.audit import inversion as attacks
 
     monkeypatch.syspath_prepend(ROOT / "examples")
     example = importlib.import_module("inversion_faces")
     monkeypatch.setattr(example, "SHORT", {"steps_perceptual": 2, "steps_decoder": 1, "batch": 8})
     monkeypatch.setattr(example, "QUICK", dict.fromkeys(example.STEPS, 2))
-    monkeypatch.setattr(attacks, "_STEPS", dict.fromkeys(("weak", "strong", "features"), (2, 2, 2)))
-    monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 2)
+    short_decoders(monkeypatch)
     results, figures = tmp_path / "r.md", tmp_path / "figures"
     arguments = ["x", "--out", str(tmp_path / "out"), "--quick", "--people", "60"]
     monkeypatch.setattr("sys.argv", [*arguments, "--results", str(results), "--figures", str(figures)])
@@ -227,7 +224,7 @@ def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tm
     with Image.open(figures / "inversion-cuts.png") as sheet:
         assert sheet.height == 2 * (5 * (example.SIZE + 4) + 4)  # originals, and four rows of what was redrawn
     before = results.read_bytes()
-    monkeypatch.setattr(example.pipeline, "fit", None)  # nothing is fitted again
+    monkeypatch.setattr(example.fitting, "fit", None)  # nothing is fitted again
     example.main()
     assert results.read_bytes() == before
 
@@ -238,7 +235,7 @@ def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     example = importlib.import_module("san_faces")
     short = {"steps": 4, "steps_classifier": 1, "steps_matcher": 1, "batch": 8, "aligned": 0}
     monkeypatch.setattr(example, "PEOPLE", "identities=60,images=4")
-    monkeypatch.setattr(example.pipeline, "fit", partial(example.pipeline.fit, settings=short))
+    monkeypatch.setattr(example.fitting, "fit", partial(example.fitting.fit, settings=short))
     page, figure = tmp_path / "page.md", tmp_path / "figure.png"
     arguments = ["x", "--out", str(tmp_path / "out"), "--seeds", "0", "--size", "32"]
     monkeypatch.setattr("sys.argv", [*arguments, "--results", str(page), "--figure", str(figure)])
@@ -255,6 +252,6 @@ def test_semi_adversarial_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with Image.open(figure) as sheet:
         assert sheet.size == (12 * 36 + 4, 3 * 36 + 4)
     before = page.read_bytes()
-    monkeypatch.setattr(example.pipeline, "fit", None)
+    monkeypatch.setattr(example.fitting, "fit", None)
     example.main()
     assert page.read_bytes() == before

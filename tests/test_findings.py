@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from veil import files, report
-from veil.audit import findings
-from veil.audit.findings import Finding
+import veil
+from veil import files, findings
 from veil.errors import InputError
+from veil.findings import CODES, Finding, Measurement
+from veil.report import document as report
 
 
 def finding(**changes: Any) -> Finding:
@@ -29,7 +31,7 @@ def finding(**changes: Any) -> Finding:
 
 def document(*found: Finding, **changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
-        "version": "0.1.0", "seed": 0, "command": "veil audit PACK OUT", "created": "2026-01-02",
+        "seed": 0, "command": "veil audit PACK OUT",
         "data": {"kind": "images", "n": np.int64(8), "shape": (64, 64), "identities": None, "skipped": float("nan")},
         "releases": [{"name": "Input", "role": "input"}, {"name": "AIA deep", "role": "method"}],
         "findings": found,
@@ -93,14 +95,39 @@ def test_other_outcomes_need_no_figure() -> None:
         found.figures()
 
 
-@pytest.mark.parametrize("code", findings.CODES)
-def test_codes_are_taken_and_reports_know_how_to_write_them(code: str) -> None:
-    assert finding(code=code).code == code
-    assert report.metric(code).title
+@pytest.mark.parametrize("code", CODES)
+def test_a_code_says_all_that_a_reader_needs(code: str) -> None:
+    known = finding(code=code)
+    assert known.family == code.partition(".")[0]
+    assert CODES[code].title
+    assert CODES[code].heading
+    assert CODES[code].meaning
+    # Who attacks is said of every attack, and of nothing else.
+    attacks = known.family in ("attribute", "linkability", "identification", "inversion", "certificate")
+    assert bool(CODES[code].threat) == attacks
 
 
-def test_no_report_knows_a_code_that_is_none() -> None:
-    assert set(report.METRICS) == set(findings.CODES)
+def test_what_stands_in_for_a_decision_is_its_auc() -> None:
+    stand_ins = {code: CODES[code].stand_in for code in CODES if CODES[code].stand_in}
+    assert stand_ins == {code: code.replace("balanced_accuracy", "auc") for code in stand_ins}
+    assert {CODES[code].chance for code in stand_ins.values()} == {0.5}
+    decisions = {code for code in CODES if code.endswith("balanced_accuracy") and not code.startswith("certificate")}
+    assert set(stand_ins) == decisions
+
+
+def test_measurements_make_findings() -> None:
+    attempt = Measurement(release="AIA deep", target="gender", attacker="mlp", role="attack", n=3363)
+    measured = attempt.measured("attribute.balanced_accuracy", (0.61, 0.59, 0.63), chance=0.5, worst=True)
+    assert measured == finding()
+    assert attempt.measured("attribute.auc", (0.61, 0.59, 0.63)).chance == 0.5  # a constant of the code
+    with pytest.raises(ValueError, match="chance must be finite where the status is 'ok', got None"):
+        attempt.measured("attribute.balanced_accuracy", (0.61, 0.59, 0.63))  # which has none: it follows the classes
+    lost = replace(attempt, attacker="cnn", level=0.9).missing("attribute.auc", "did_not_converge", "diverged")
+    none = {"value": None, "low": None, "high": None, "chance": None, "worst": False}
+    said = {"status": "did_not_converge", "note": "diverged"}
+    assert lost == finding(code="attribute.auc", attacker="cnn", level=0.9, **none, **said)
+    with pytest.raises(ValueError, match="note must say why the status is 'not_applicable'"):
+        attempt.missing("attribute.auc", "not_applicable", "")
 
 
 def test_normalised_gain_is_the_share_of_the_gain_that_is_left() -> None:
@@ -150,7 +177,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [Finding(**entry) for entry in found["findings"]] == [finding(), lost]
     assert found["data"] == {"kind": "images", "n": 8, "shape": [64, 64], "identities": None, "skipped": None}
     assert "NaN" not in path.read_text()
-    assert found["created"] == "2026-01-02"
+    assert (found["veil"], found["created"]) == (veil.__version__, given["created"])
+    assert datetime.date.fromisoformat(found["created"])  # a day, and no time of it
     assert [entry.name for entry in path.parent.iterdir()] == ["findings.json"]
 
 
@@ -347,8 +375,8 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_report_needs_little_of_the_audit() -> None:
-    """The reader comes with the audit's findings; what attacks does not."""
-    code = "import sys, veil.report.html; print(*sys.modules)"
+    """It reads what an audit wrote; nothing of what attacks comes with it."""
+    code = "import sys, veil.report.page; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name for name in loaded if name.startswith("veil.audit")} == {"veil.audit", "veil.audit.findings"}
+    assert not [name for name in loaded if name.startswith(("veil.auditing", "veil.methods", "veil.workflows"))]
     assert not {"torch", "sklearn", "scipy"} & set(loaded)

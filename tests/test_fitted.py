@@ -8,7 +8,7 @@ import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,24 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
 
-from conftest import faces_pack, vectors_pack
-from test_engine import THREE
-from veil import fitted, frontier, pipeline
-from veil.audit import leakage, run
-from veil.audit.findings import Finding
-from veil.audit.leakage import overlap
+from conftest import faces_pack, only, vectors_pack
+from methods_matrix import BRIEF, kind_of, pack_of, use_of
+from veil.auditing import leakage
+from veil.auditing.leakage import overlap
+from veil.data import fitted
+from veil.data.fitted import Fitted
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
-from veil.estimator import Protector
-from veil.fitted import Fitted, recorded
+from veil.findings import Finding
+from veil.findings.codes import SEEN
 from veil.methods import METHODS
-from veil.pipeline import Entry, audit_pack
 from veil.release import Release
+from veil.workflows import fit as fitting
+from veil.workflows import frontier
+from veil.workflows.audit import audit
+from veil.workflows.estimator import Protector
+from veil.workflows.fit import fit_measured
+from veil.workflows.subjects import Subject
 
 
 def names(pack: Pack, label: str) -> list[str]:
@@ -44,7 +49,7 @@ def split_anew(seed: int = 5, **changes: Any) -> Pack:
 
 
 def leace(pack: Pack | None = None, **options: Any) -> Release:
-    return pipeline.fit("leace", pack or vectors_pack(), private=["gender"], **options)[0]
+    return fitting.fit("leace", pack or vectors_pack(), private=["gender"], **options).release
 
 
 def compared(
@@ -62,9 +67,8 @@ def people_of(pack: Pack, *splits: str) -> set[str]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_leaves_them_beside_its_release(tmp_path: Path, name: str) -> None:
-    pack = vectors_pack() if name == "template" else faces_pack()
-    use, settings = THREE[name]
-    release, _ = pipeline.fit(name, pack, private=["gender"], utility=use, settings=settings, precision="fp32")
+    pack, use, settings = pack_of(kind_of(name)), use_of(name, kind_of(name)), BRIEF[name]
+    release = fitting.fit(name, pack, private=["gender"], utility=use, settings=settings, precision="fp32").release
     release.save(tmp_path / "r")
     file = tmp_path / "r.fitted"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -130,14 +134,14 @@ def test_a_name_is_one_name_however_it_is_encoded() -> None:
 
 def test_what_chooses_the_noise_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = vectors_pack()
-    settings = THREE["template"][1]
+    settings = BRIEF["template"]
     point = frontier.Point(
         noise=0.5, attacks={"gender": {"value": 0.5, "low": 0.5, "high": 0.5}}, utility={"value": 0.9}
     )
     monkeypatch.setattr(frontier, "measure", lambda *_, **__: [point])
     options: dict[str, Any] = {"private": ["gender"], "settings": settings, "precision": "fp32"}
-    measured, _ = pipeline.fit_measured("template", pack, **options)
-    chosen, _ = pipeline.fit_measured("template", pack, budget={"gender": 0.6}, **options)
+    measured = fit_measured("template", pack, **options).release
+    chosen = fit_measured("template", pack, budget={"gender": 0.6}, **options).release
     for release, splits in ((measured, ("protect",)), (chosen, ("protect", "attack", "calibrate"))):
         assert release.fitted is not None
         there = release.fitted.has_people(pack.classes["identity"])
@@ -265,7 +269,7 @@ def test_other_pictures_of_a_person_are_known_by_name_and_other_names_by_picture
 
 def test_scaled_templates_are_the_same_rows() -> None:
     release = replace(leace(), fitted=None)
-    release = recorded(replace(release, contract=replace(release.contract, direction=True)), vectors_pack())
+    release = replace(release, contract=replace(release.contract, direction=True)).recorded(vectors_pack())
     pack = split_anew()
     nobody = Pack.from_arrays(3 * pack.x, {"gender": names(pack, "gender")}, split=[SPLITS[c] for c in pack.split])
     found = compared(release, nobody).rows
@@ -318,8 +322,8 @@ def test_where_nothing_says_it_cannot_be_known(tmp_path: Path) -> None:
 
 def test_what_lies_underneath_counts(tmp_path: Path) -> None:
     here, there = vectors_pack(), split_anew()
-    settings = {**THREE["template"][1], "noise": 0.0}
-    base, _ = pipeline.fit("template", there, private=["gender"], settings=settings, precision="fp32")
+    settings = {**BRIEF["template"], "noise": 0.0}
+    base = fitting.fit("template", there, private=["gender"], settings=settings, precision="fp32").release
     over = leace(here, base=base)
     assert over.made["underneath"] == [there.fingerprint]
     found = compared(over, here)
@@ -345,9 +349,9 @@ def test_the_network_that_inversion_begins_with_counts(tmp_path: Path) -> None:
     other = Pack.from_arrays(pack.x, {label: names(pack, label) for label in pack.labels}, seed=5)
     options: dict[str, Any] = {"private": [], "utility": "smile", "preset": "unprotected", "precision": "fp32"}
     settings = {"features": 8, "batch": 8, "steps_alone": 1}
-    pipeline.fit("inversion", other, settings=settings, **options)[0].save(tmp_path / "first")
+    fitting.fit("inversion", other, settings=settings, **options).release.save(tmp_path / "first")
     settings = {**settings, "weights": str(tmp_path / "first")}
-    second, _ = pipeline.fit("inversion", pack, settings=settings, **options)
+    second = fitting.fit("inversion", pack, settings=settings, **options).release
     both = people_of(pack, "protect") | people_of(other, "protect")
     found = compared(second, pack, private=[])
     assert np.array_equal(found.rows, np.isin(names(pack, "identity"), list(both)) & (pack.split > 0))
@@ -361,29 +365,28 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Findin
     strangers = replace(
         strangers, classes={**strangers.classes, "identity": tuple(f"other-{i:03d}" for i in range(400))}
     )
-    few = partial(run.audit, together=False)
-    codes = pipeline.fit(
+    codes = fitting.fit(
         "substitution", strangers, private=["gender"],
         settings={"substitutes": "code", "codes": 4, "heads": 1, "steps": 1, "guide": 0.0, "batch": 64},
-    )[0]  # fmt: skip
-    entries = [
-        Entry(name="leaky", release=leace(), role="method"),
-        Entry(name="unknown", release=replace(leace(), fitted=None), role="method"),
-        Entry(name="sound", release=codes),
-        Entry(name="outside", vectors=np.asarray(pack.x)),
+    ).release  # fmt: skip
+    subjects = [
+        Subject(name="leaky", release=leace(), role="method"),
+        Subject(name="unknown", release=replace(leace(), fitted=None), role="method"),
+        Subject(name="sound", release=codes),
+        Subject(name="outside", vectors=np.asarray(pack.x)),
     ]
-    with pytest.MonkeyPatch.context() as patched:  # who attacks does not matter here
-        patched.setattr(pipeline, "audit", few)
-        patched.setattr(run, "_QUICK", ("logistic regression",))
-        patched.setattr(run, "_SHUFFLED", "logistic regression")
-        patched.setattr(run, "MATCHERS", {})
-        found = audit_pack(pack, out, entries, private=["gender"], utility=["identity"], effort="quick", jobs=1)
-    return out, found
+    who = only("logistic regression")  # who attacks does not matter here
+    roster = who | {"control": next(iter(who["attackers"].items()))}
+    made = audit(
+        pack, subjects, out, private=["gender"], utility=["identity"], effort="quick", jobs=1, together=False,
+        roster=roster,
+    )  # fmt: skip
+    return out, list(made.findings)
 
 
 def test_the_audit_holds_a_control_of_each_release_and_both_fingerprints(leaking: tuple[Path, list[Finding]]) -> None:
     out, found = leaking
-    controls = {f.release: f for f in found if f.code == leakage.CODE}
+    controls = {f.release: f for f in found if f.code == SEEN}
     assert list(controls) == ["Input + LEACE", "leaky", "unknown", "sound", "outside"]
     assert [c.status for c in controls.values()] == ["ok", "ok", "not_applicable", "ok", "not_applicable"]
     assert [c.value for c in controls.values()][0::3] == [0, 0]
@@ -400,32 +403,32 @@ def test_certificates_stand_where_calibration_was_not_seen(leaking: tuple[Path, 
     bounds = [f for f in found if f.code.startswith("certificate.")]
     assert [(f.release, f.status) for f in bounds] == [("sound", "ok"), ("sound", "ok")]
     pack = split_anew()
-    finite = pipeline.fit(
+    finite = fitting.fit(
         "substitution", vectors_pack(), private=["gender"],
         settings={"substitutes": "code", "codes": 4, "heads": 1, "steps": 1, "guide": 0.0, "batch": 64},
-    )[0]  # fmt: skip
+    ).release  # fmt: skip
     seen = compared(finite, pack).rows
     assert seen[pack.rows("calibrate")].any()
 
 
 def test_the_page_says_so_first(leaking: tuple[Path, list[Finding]]) -> None:
-    from veil.report import html
+    from veil.report import page as html
 
     out, found = leaking
     page = html.write(out).read_text()
-    note = next(f.note for f in found if f.code == leakage.CODE and f.release == "leaky")
+    note = next(f.note for f in found if f.code == SEEN and f.release == "leaky")
     alarm = page.index("own controls failed")
     told = page.index(f"leaky is measured on people, or rows, that it was fitted on: {note}")
     assert alarm < page.index("the release leaky") < told
     start = page.index('<section id="verdict">')
     assert told < page.index("unknown: whether it was fitted on these people cannot be known") < start
     verdict = page[start : page.index('<section id="plane">')]
-    of_leaky = verdict[verdict.index("<strong>leaky") : verdict.index("<strong>unknown")]
+    of_leaky = verdict[verdict.index("<h3>leaky") : verdict.index("<h3>unknown")]
     assert of_leaky.index(note) < of_leaky.index("the worst tested attack")
     assert of_leaky.count("A control failed: this figure means nothing.") == 2
-    of_unknown = verdict[verdict.index("<strong>unknown") : verdict.index("<strong>sound")]
+    of_unknown = verdict[verdict.index("<h3>unknown") : verdict.index("<h3>sound")]
     assert "whether it was fitted on these people cannot be known" in of_unknown
     assert "A control failed" not in of_unknown
-    rest = verdict[verdict.index("<strong>sound") :]
+    rest = verdict[verdict.index("<h3>sound") :]
     assert "cannot be known" not in rest  # of vectors from outside it is said among the controls, quietly
     assert page.index(leakage.OUTSIDE) > page.index('<section id="controls">')

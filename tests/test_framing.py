@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from veil import fit
-from veil.apply import apply, framing_doubt
 from veil.data import build, framing
 from veil.data.pack import Pack
 from veil.release import Release
+from veil.workflows.apply import apply
+from veil.workflows.framing import framing_doubt
 
 
 def pictures(folder: Path, *sizes: tuple[int, int], each: int = 6) -> Path:
@@ -36,7 +37,7 @@ def faces(tmp_path: Path) -> Pack:
 
 @pytest.fixture
 def release(faces: Pack) -> Release:
-    return fit("leace", faces, private=["identity"], utility="")[0]
+    return fit("leace", faces, private=["identity"], utility="").release
 
 
 def told(release: Release, source: Path, out: Path) -> list[str]:

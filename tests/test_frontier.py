@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from veil import InputError, frontier, pipeline
-from veil.audit.findings import Finding
+from veil import InputError
 from veil.data.pack import SPLITS, Pack
-from veil.frontier import Point, kept, meet, parse_budget
+from veil.findings import Finding
+from veil.workflows import fit as fitting
+from veil.workflows import frontier
+from veil.workflows.fit import fit_measured
+from veil.workflows.frontier import Point, kept, meet, parse_budget
 
 
 def point(noise: float, high: float, use: float) -> Point:
@@ -112,7 +115,7 @@ def test_frontier_falls_with_the_noise_and_stops_at_the_budget():
     best attack without noise has accuracy Phi(0.99 / sqrt(1.09)) = 0.83, up to what normalising changes.
     """
     pack = population(1)
-    release, _ = pipeline.fit("template", pack, private=["gender"], settings=NOISE_ALONE, seed=0, key=KEY)
+    release = fitting.fit("template", pack, private=["gender"], settings=NOISE_ALONE, seed=0, key=KEY).release
     points = frontier.measure(
         release, pack, private=["gender"], utility="identity", noises=[0.0, 2.0], budget={"gender": 0.75}, jobs=1
     )
@@ -128,9 +131,9 @@ def test_frontier_falls_with_the_noise_and_stops_at_the_budget():
 def test_budget_chooses_the_release_and_is_written_into_it(tmp_path):
     pack = population(2)
     settings = {**NOISE_ALONE}
-    release, _ = pipeline.fit_measured(
+    release = fit_measured(
         "template", pack, private=["gender"], settings=settings, seed=0, budget={"gender": 0.8}, jobs=1, key=KEY
-    )
+    ).release
     chosen = [p for p in release.made["frontier"] if p["noise"] == release.contract.noise]
     assert len(chosen) == 1
     assert chosen[0]["attacks"]["gender"]["high"] <= 0.8
@@ -142,11 +145,11 @@ def test_budget_chooses_the_release_and_is_written_into_it(tmp_path):
 def test_budget_needs_a_private_label_and_noise():
     pack = population(3, people=200)
     with pytest.raises(InputError, match="budget: must name a private label"):
-        pipeline.fit_measured("template", pack, private=["gender"], budget={"smile": 0.6})
+        fit_measured("template", pack, private=["gender"], budget={"smile": 0.6})
     with pytest.raises(InputError, match="inversion: a frontier chooses the setting noise, and this method has none"):
-        pipeline.fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
+        fit_measured("inversion", pack, private=["gender"], utility="smile", budget={"gender": 0.6})
     with pytest.raises(InputError, match="frontier needs a release with keyed noise, got noise 0; leave it out"):
-        pipeline.fit_measured("template", pack, private=["gender"], preset="aligned")
+        fit_measured("template", pack, private=["gender"], preset="aligned")
 
 
 def test_a_label_of_a_budget_may_hold_a_sign_of_equality():
@@ -160,8 +163,8 @@ def test_a_frontier_that_cannot_be_measured_says_how_to_do_without(monkeypatch):
     def trained(*arguments, **options):
         raise AssertionError("trained before it was asked")
 
-    monkeypatch.setattr(pipeline, "fit", trained)
+    monkeypatch.setattr("veil.workflows.fit.fit", trained)
     pack = population(3, people=50)
     alone = Pack.from_arrays(pack.x, {n: pack.label(n) for n in pack.labels}, split=["protect"] * len(pack))
     with pytest.raises(InputError, match=r"^frontier: split attack has no rows; .* \(--no-frontier\)$"):
-        pipeline.fit_measured("template", alone, private=["gender"])
+        fit_measured("template", alone, private=["gender"])

@@ -22,8 +22,8 @@ READERS = (
     "landmarks, csv", "choices, csv", "lfw, archive", "lfw, lists", "pendigits", "celeba", "vggface2", "msceleb",
     "folder, pictures", "folder, labels", "landmarks", "embeddings", "pack, images", "pack, vectors", "pack, applied",
     *(f"release, {method}" for method in
-      ("template", "leace", "random", "substitution", "aia", "mi", "san", "inversion")), "key", "report", "curves",
-    "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
+      ("template", "leace", "random", "substitution", "aia", "deep", "mi", "san", "inversion")),
+    "key", "report", "curves", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
 )  # fmt: skip
 BOMBS = (
     "pack: vectors of 2^40 rows", "pack: deep JSON", "labels: a quote that never ends", "vectors: an npy of 2^40 rows",

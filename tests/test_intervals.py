@@ -10,9 +10,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
 
-from veil import metrics
-from veil.audit import intervals
-from veil.audit.intervals import Interval, Persons, Spread
+from veil.auditing import intervals, metrics
+from veil.auditing.intervals import Interval, Persons, Spread
 from veil.errors import InputError
 
 

@@ -11,19 +11,28 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from conftest import faces_pack, vectors_pack
-from veil import pipeline
-from veil.audit import inversion as attacks
-from veil.audit.findings import NO_BETTER, Finding
+from conftest import faces_pack, only, short_decoders, vectors_pack
+from methods_matrix import train
+from veil.auditing import inversion as attacks
+from veil.auditing import judges as judging
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Inversion, Setting
+from veil.auditing.task import Outcome
 from veil.data.pack import Pack
 from veil.engine import Run, perceptual
-from veil.engine.onnxfile import OnnxNetwork
-from veil.engine.run import Diverged
+from veil.engine.player import Diverged
 from veil.errors import InputError
-from veil.losses import perceptual_distance, pixel_error
+from veil.findings import Finding
+from veil.findings.codes import NO_BETTER
 from veil.methods import inversion
 from veil.methods.inversion import Config
-from veil.nets import ImageDiscriminator, MirrorDecoder, PerceptualNetwork, ResNet, Vgg16, load_torchvision
+from veil.nn.losses import perceptual_distance, pixel_error
+from veil.nn.nets import ImageDiscriminator, MirrorDecoder
+from veil.nn.onnxfile import OnnxNetwork
+from veil.nn.torchvision import PerceptualNetwork, ResNet, Vgg16, load_torchvision
+from veil.workflows.audit import audit
+from veil.workflows.subjects import Subject
+from veil.workflows.summary import redrawn
 
 SHORT = Config(batch=8, features=16, steps_alone=2, steps_perceptual=3, steps_decoder=2, steps_joint=2)
 
@@ -31,8 +40,7 @@ SHORT = Config(batch=8, features=16, steps_alone=2, steps_perceptual=3, steps_de
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Decoders learn for a moment only; those of closed form are what they are."""
-    monkeypatch.setattr(attacks, "_STEPS", {"weak": (60,) * 3, "strong": (20,) * 3, "features": (40,) * 3})
-    monkeypatch.setattr(attacks, "_STEPS_PERCEPTUAL", 3)
+    short_decoders(monkeypatch, 40)
 
 
 # Attacks, where the answer is known
@@ -62,19 +70,29 @@ def centred(x: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _judges() -> attacks.Judges:
+def _judges() -> judging.Judges:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         looks = PerceptualNetwork(1).requires_grad_(False).eval()
-    return attacks.Judges(looks=looks, matcher=centred, about="")
+    return judging.Judges(looks=looks, matcher=centred, about="")
 
 
-def invert(x: np.ndarray, pack: Pack | None = None, *, judges=None, role="method", feature_map=None, **options):
-    pack = pack or small_pack()
-    return attacks.invert(
-        x, pack, judges or _judges(), release="r", role=role, feature_map=feature_map, attack_on=("protect", "attack"),
-        effort="quick", seed=0, level=0.95, **options,
+def setting(pack: Pack, *, decoders=None, attack_on=("attack",), effort="quick") -> Setting:
+    return Setting(
+        pack=pack, private=(), utility=(), roster=roster(effort, decoders=decoders), attack_on=attack_on, effort=effort,
+        inversion=Inversion(),
     )  # fmt: skip
+
+
+def outcome(
+    x: np.ndarray, pack: Pack | None = None, *, judges=None, role="method", feature_map=None, decoders=None
+) -> Outcome:
+    asked = setting(pack or small_pack(), decoders=decoders, attack_on=("protect", "attack"))
+    return attacks.invert(asked, judges or _judges(), x, release="r", role=role, feature_map=feature_map)
+
+
+def invert(x: np.ndarray, pack: Pack | None = None, **options) -> list[Finding]:
+    return list(outcome(x, pack, **options).findings)
 
 
 def one(found: list[Finding], code: str, attacker: str | None = None) -> Finding:
@@ -105,15 +123,16 @@ def test_an_invertible_linear_encoder_is_inverted():
     assert one(found, "rank1", attacks.DEALT).chance == one(found, "rank1").chance == 1 / len(set(people()))
 
 
-def test_a_constant_encoder_gives_the_mean_image_and_the_audit_says_so(tmp_path):
+def test_a_constant_encoder_gives_the_mean_image_and_the_audit_says_so():
     pack = small_pack()
-    found = invert(np.ones((len(pack), 5), np.float32), pictures=tmp_path)
+    made = outcome(np.ones((len(pack), 5), np.float32))
+    found = list(made.findings)
     for code in ("psnr", "ssim", "perceptual", "face_similarity"):
         exact, worst = one(found, code, "linear decoder"), one(found, code)
         assert exact.value == pytest.approx(one(found, code, attacks.MEAN).value, abs=1e-6)
         assert exact.note.startswith(NO_BETTER)
         assert worst.note.startswith(NO_BETTER)
-    drawn = np.load(attacks.picture(tmp_path, "r"))
+    drawn = made.picture
     assert (drawn == drawn[:1]).all()
     assert one(found, "lda", "scatter").status == "not_applicable"
 
@@ -152,7 +171,7 @@ def test_features_are_found_whatever_their_length():
     """A matcher's features are compared by their directions, and so is what an attack on them learns to choose."""
     judges = _judges()
     releases = judges.matcher(np.asarray(small_pack().x)) @ np.random.default_rng(0).normal(size=(256, 12))
-    long = attacks.Judges(looks=judges.looks, matcher=lambda x: 20 * judges.matcher(x), about="")
+    long = judging.Judges(looks=judges.looks, matcher=lambda x: 20 * judges.matcher(x), about="")
     found = [invert(releases.astype(np.float32), judges=who, decoders=()) for who in (judges, long)]
     values = [one(each, "feature_similarity", "linear features").value for each in found]
     assert values[0] == pytest.approx(values[1], abs=1e-5)
@@ -171,7 +190,7 @@ def test_stored_templates_are_reconstructed():
     """Vectors from turned vectors: the cosine to the original is 1, and every person is found."""
     pack = vectors_pack()
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))
-    none = attacks.judges(pack, attacks.Options(), attack_on=("attack",), seed=0, effort="quick")
+    none = judging.judges(setting(pack))
     found = invert(np.asarray(pack.x) @ turn.astype(np.float32), pack, judges=none)
     assert one(found, "similarity").value > 0.99
     assert one(found, "rank1").value > 0.8
@@ -181,25 +200,23 @@ def test_stored_templates_are_reconstructed():
 def test_more_data_where_the_attackers_have_less():
     pack = small_pack()
     x = np.asarray(pack.x).reshape(len(pack), -1).astype(np.float32)
-    ask = {"release": "r", "role": "method", "feature_map": None, "attack_on": ("attack",), "seed": 0, "level": 0.95}
-    names = [
-        {f.attacker for f in attacks.invert(x[:, ::64], pack, _judges(), effort=effort, **ask)}
-        for effort in ("quick", "standard")
-    ]
+    names = []
+    for effort in ("quick", "standard"):
+        made = attacks.invert(setting(pack, effort=effort), _judges(), x[:, ::64], release="r", role="method")
+        names.append({f.attacker for f in made.findings})
     assert names[1] - names[0] == {attacks.MORE_DATA}
 
 
 def test_an_audit_with_inversion_writes_figures_pictures_and_a_report(tmp_path):
-    from veil.report import html
+    from veil.report import page as html
 
     pack = faces_pack()
     release = fit(replace(SHORT, capacity=8.0))
-    entry = pipeline.Entry(name="Ours", release=release)
-    found = pipeline.audit_pack(
-        pack, tmp_path, [entry], private=[], utility=["smile", "glasses"], baselines=(), effort="quick", jobs=1,
-        invert=attacks.Options(),
-    )  # fmt: skip
-    worst = pipeline.redrawn(found)
+    found = audit(
+        pack, [Subject(name="Ours", release=release)], tmp_path, private=[], utility=["smile", "glasses"], baselines=(),
+        effort="quick", jobs=1, inversion=True, roster=only("logistic regression", classifiers={}),
+    ).findings  # fmt: skip
+    worst = redrawn(found)
     assert set(worst) == {"Input", "Ours"}
     assert {"inversion.ssim", "inversion.face_similarity", "inversion.feature_similarity"} <= set(worst["Ours"])
     mean = [f for f in found if f.code == "utility.mean_mcc" and f.release == "Input"]
@@ -348,7 +365,7 @@ def training(config: Config = SHORT) -> inversion.Training:
 
 
 def fit(config: Config = SHORT, pack: Pack | None = None, utility: str = "smile", **options):
-    return inversion.fit(config, pack or faces_pack(), utility=utility, run=Run(seed=0, precision="fp32"), **options)
+    return train("inversion", config, pack or faces_pack(), private=(), utility=utility, **options)
 
 
 def test_errors_count_up_to_the_mean_images():

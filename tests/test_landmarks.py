@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from veil import cli
+from methods_matrix import train
+from veil.cli import process
 from veil.data import build, stylised
 from veil.data.columns import IMAGE_KEYS
 from veil.data.decode import EYES, Eyes, Pixels
@@ -233,9 +234,9 @@ def test_the_command_aligns(album, tmp_path, monkeypatch, capsys):
     def command(*options: object) -> tuple[int, str]:
         arguments = ["veil", "pack", "folder", album / "in", tmp_path / "pack", "--size", "48", *options]
         monkeypatch.setattr(sys, "argv", [str(a) for a in arguments])
-        monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(process.signal, "signal", lambda *_: None)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            process.main()
         shown = capsys.readouterr()
         return int(caught.value.code or 0), shown.out + shown.err
 
@@ -288,6 +289,6 @@ def test_shaken_faces_are_sharp_again_once_aligned(tmp_path):
     limit = config.aligned
     assert sharpness(before.x, before.rows("protect")) < limit < sharpness(after.x, after.rows("protect"))
     with pytest.raises(InputError, match=r"faces must be aligned, .*pack them with landmarks of the eyes"):
-        san.fit(config, before, private=["gender"])
-    release = san.fit(config, after, private=["gender"])
+        train("san", config, before)
+    release = train("san", config, after)
     assert (release.contract.aligned, release.contract.crop) == (True, None)

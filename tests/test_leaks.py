@@ -22,21 +22,28 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from conftest import brightness_file, onnx_file, vectors_pack
-from veil import cli, pipeline
-from veil.audit import inversion, run
+from conftest import attacked_by, brightness_file, only, onnx_file, short_decoders, vectors_pack
+from veil import cli
+from veil.auditing.matchers import MATCHERS
+from veil.cli.show import Bars
+from veil.cli.tables import print_attacks
 from veil.data import build
+from veil.data.classes import nameless
 from veil.data.csvfile import cell
-from veil.data.pack import Pack, nameless
+from veil.data.pack import Pack
 from veil.errors import InputError, printable, printable_json
-from veil.report import html
+from veil.report import page as html
+from veil.workflows import fit as fitting
+from veil.workflows.audit import OUTCOMES, audit
+from veil.workflows.demo import Scale
+from veil.workflows.subjects import Subject
 
 KEY = hashlib.sha256(b"of nobody").digest()  # such as stands in no file by chance
 SECRETS = [KEY, KEY.hex().encode(), KEY.hex().upper().encode(), base64.b64encode(KEY), str(list(KEY))[1:-1].encode()]
 PEOPLE, FILES = ("zelda", "quentin"), ("qportrait", "qguestlist", "qtemplates", "qsnapshot", "qunlocker")
 """Beginnings of names of people, and of files; none is a word of Veil's."""
 QUICK = {
-    "aia": ("steps_alone=1", "steps_joint=1", "batch=16", "networks=1"),
+    "deep": ("steps_alone=1", "steps_joint=1", "batch=16", "networks=1"),
     "mi": ("steps_views=1", "steps_alone=1", "steps_discriminator=1", "steps_joint=1", "batch=16", "features=8",
            "least_variety=0"),
     "template": ("steps=1", "steps_guess=1", "batch=16", "adversaries=1"),
@@ -55,8 +62,8 @@ def veil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     home.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
-    monkeypatch.setattr(run, "MATCHERS", {"LDA": run.MATCHERS["LDA"]})
+    alone = only("RBF SVM")["attackers"]
+    attacked_by(monkeypatch, "logistic regression", matchers={"LDA": MATCHERS["LDA"]}, classifiers=alone)
     handler = signal.getsignal(signal.SIGTERM)
 
     def call(*words: object, status: int = 0) -> str:
@@ -137,15 +144,11 @@ def test_nothing_written_names_folders_people_files_or_keys(
         told.append(
             veil(
                 "fit",
-                "aia",
+                "deep",
                 "album",
                 "deep",
                 *ask,
-                "--preset",
-                "deep",
-                "--set",
-                "noise=0.5",
-                *_short("aia"),
+                *_short("deep"),
                 "--keep-decoder",
             )
         )
@@ -180,8 +183,7 @@ def test_nothing_written_names_folders_people_files_or_keys(
         )
         told.append(veil("report", "alone"))
     else:
-        monkeypatch.setattr(inversion, "_STEPS", dict.fromkeys(inversion._STEPS, (2, 2, 2)))
-        monkeypatch.setattr(inversion, "_STEPS_PERCEPTUAL", 2)
+        short_decoders(monkeypatch)
         nets = Path("qguestlist-nets")
         nets.mkdir()
         brightness_file(nets / "judge.onnx")
@@ -191,15 +193,19 @@ def test_nothing_written_names_folders_people_files_or_keys(
                          "--classifier", f"gender={nets / 'judge.onnx'}", "--matcher", nets / "matcher.onnx",
                          "--inversion", "--effort", "quick", "--jobs", 1))  # fmt: skip
         told.append(veil("report", "redrawn-found"))
-        monkeypatch.setattr(pipeline, "DEMO_ROWS", pipeline.DEMO_ROWS[:2])
-        for name, value in (("PEOPLE", 60), ("IMAGES", 3), ("SIZE", 32)):
-            monkeypatch.setattr(pipeline, f"DEMO_{name}", value)
-        monkeypatch.setattr(pipeline, "DEMO_SETTINGS", {"original": {"steps_alone": 1, "batch": 16}})
+        brief = {"networks": 1, "steps_alone": 1, "batch": 16}
+        scale = Scale(
+            people=60, images=3, side=32, matcher=brief, protector={**brief, "steps_joint": 3},
+            template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
+        )  # fmt: skip
+        monkeypatch.setattr("veil.workflows.demo.STANDARD", scale)
         told.append(veil("demo", "--out", "shown-all", "--jobs", 1))
     written = sorted({path for path in Path().rglob("*") if path.is_file()} - inputs)
     there = {path.suffix for path in written}
     assert {".onnx", ".npz", ".npy", ".parquet", ".json", ".html", ".safetensors", ".key"} <= there
     assert {".csv", ".png"} <= there or kind == "vectors"
+    kept = {path.suffix for path in written if path.parent.name == OUTCOMES}
+    assert kept == ({".json"} if kind == "vectors" else {".json", ".npy"})
 
     machine = [os.fsencode(folder) for folder in (Path.cwd(), Path.home(), Path(cli.__file__).parents[2], sys.prefix)]
     machine += [b"cellar-of-wilma", b"home-of-xaver"]
@@ -238,11 +244,13 @@ def test_names_stay_where_they_are_asked_for(veil: Any) -> None:
         assert (b"zelda" in Path("found/report.html").read_bytes()) == bool(words)
 
 
-def test_warnings_of_a_pack_are_in_its_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+def test_warnings_of_a_pack_are_in_its_audit(tmp_path: Path) -> None:
     pack = vectors_pack()
     pack.meta["warnings"], pack.meta["notes"] = ["Half of it is lost."], ["A note."]  # type: ignore[index]
-    pipeline.audit_pack(pack, tmp_path, [], private=["gender"], utility=[], baselines=(), effort="quick", jobs=1)
+    audit(
+        pack, [], tmp_path, private=["gender"], utility=[], baselines=(), effort="quick", jobs=1,
+        roster=only("logistic regression"),
+    )  # fmt: skip
     assert json.loads((tmp_path / "findings.json").read_text())["data"]["notes"] == ["Half of it is lost.", "A note."]
 
 
@@ -304,7 +312,7 @@ def test_what_was_skipped_while_applying_is_no_formula(veil: Any) -> None:
     vectors[3:] = 0
     names = ["a", "b", "c", "=1+1", "+1", "\x1b[2J"]
     np.savez("in.npz", vectors=vectors, source=names)
-    pipeline.fit("leace", vectors_pack(d=4), private=["gender"])[0].save(Path("r"))
+    fitting.fit("leace", vectors_pack(d=4), private=["gender"]).release.save(Path("r"))
     assert _acts(veil("apply", "r", "in.npz", "out.npz")) == []
     text = Path("out.npz.skipped.csv").read_text()
     assert [line.split(",")[0] for line in text.splitlines()[1:]] == ["'=1+1", "'+1", "\\x1b[2J"]
@@ -316,12 +324,11 @@ def test_cells_are_no_formulas(first: str) -> None:
     assert cell("a" + first) == printable("a" + first)
 
 
-def test_a_page_turns_no_text_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))
+def test_a_page_turns_no_text_round(tmp_path: Path) -> None:
     pack, name = vectors_pack(), "fine \u202ednuob on\u2069\x9b31m"
-    entries = [pipeline.Entry(name=name, vectors=np.asarray(pack.x), note=name, curves=[(0, name, name, 0.5)])]
+    subjects = [Subject(name=name, vectors=np.asarray(pack.x), note=name, curves=[(0, name, name, 0.5)])]
     ask: dict[str, Any] = {"private": ["gender"], "utility": [], "baselines": (), "effort": "quick", "jobs": 1}
-    pipeline.audit_pack(pack, tmp_path, entries, command=f"veil {name}", **ask)
+    audit(pack, subjects, tmp_path, command=f"veil {name}", roster=only("logistic regression"), **ask)
     written = (tmp_path / "findings.json").read_text()
     assert _acts(written) == []
     assert json.loads(written)["releases"][1]["name"] == name  # as JSON means it
@@ -338,12 +345,12 @@ def test_progress_and_tables_show_names_as_they_are(capsys: pytest.CaptureFixtur
     """Neither commands of terminals nor rich's own mark-up, of which an odd bracket ended the command."""
     shown = io.StringIO()
     with Progress(console=Console(file=shown, force_terminal=False)) as display:
-        bars = cli._Bars(display)
+        bars = Bars(display)
         bars.show("a\x1b[2J", 1, 2, "b\u202e")
         assert [(t.description, t.fields["text"]) for t in display.tasks] == [("a\\x1b[2J", "b\\u202e")]
     figure = SimpleNamespace(value=0.5, low=0.4, high=0.6, code="attribute.auc", attacker="[bold]", level=0.95)
     row = SimpleNamespace(name="[/red] :smile: \x1b[2J", attack=figure, transfer=None, utility=None)
-    cli._print_attacks("\x1bgender", [row], "")
+    print_attacks("\x1bgender", [row], "")
     out = capsys.readouterr().out
     assert "[/red] :smile: \\x1b[2J" in out
     assert "[bold]" in out

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from veil.audit import linkage as module
-from veil.audit.attackers import DidNotConverge
-from veil.audit.findings import Finding
-from veil.audit.linkage import firsts, identification, linkage
-from veil.audit.pools import LARGEST, pool
-from veil.audit.run import Subject, audit
-from veil.audit.verification import Metric
+from conftest import audited, only
+from veil.auditing.exhibit import Exhibit
+from veil.auditing.linkage import Search, firsts, identification, link
+from veil.auditing.pairs import Metric
+from veil.auditing.pools import LARGEST, deal
+from veil.auditing.problem import DidNotConverge
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data.pack import Pack
 from veil.errors import InputError
+from veil.findings import Finding
 
 PEOPLE, IMAGES, WIDTH = 240, 4, 16
 
@@ -38,13 +40,22 @@ def rows(pack: Pack) -> list[NDArray[np.int64]]:
     return [pack.rows(split) for split in ("attack", "calibrate", "test")]
 
 
-def linked(releases: NDArray[Any], originals: NDArray[Any] | None = None, effort: str = "quick") -> dict[str, Finding]:
-    pack, x = population()
-    found = linkage(
-        releases, x if originals is None else originals, pack.label("identity"), *rows(pack), release="r", seed=0,
-        effort=effort, level=0.95,
-    )  # fmt: skip
-    return {f.code: f for f in found}
+def findings(
+    releases: NDArray[Any],
+    originals: NDArray[Any] | None = None,
+    pack: Pack | None = None,
+    effort: str = "quick",
+    **changes: Any,
+) -> tuple[Finding, ...]:
+    own, x = population()
+    setting = Setting(
+        pack=pack or own, private=(), utility=("identity",), roster=roster(effort, **changes), effort=effort
+    )
+    return link(setting, "r", releases, x if originals is None else originals).findings
+
+
+def linked(releases: NDArray[Any], originals: NDArray[Any] | None = None, **options: Any) -> dict[str, Finding]:
+    return {f.code: f for f in findings(releases, originals, **options)}
 
 
 # -- nearest records --------------------------------------------------------------------------------------------------
@@ -93,17 +104,15 @@ def test_a_release_of_a_value_or_two_is_linked_by_them(width: int, least: float)
     assert linked(x[:, :width].copy())["linkability.rank1"].value > least  # type: ignore[operator]
 
 
-def test_the_same_record_is_found_by_its_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINKERS", {})
+def test_the_same_record_is_found_by_its_cosine() -> None:
     _, x = population()
-    found = linked(x)
+    found = linked(x, linkers={})
     assert (found["linkability.rank1"].attacker, found["linkability.rank1"].value) == ("cosine", 1.0)
     assert found["linkability.rank1"].low < 1  # type: ignore[operator]
 
 
-def test_records_around_other_points_are_found_without_their_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_around_other_points_are_found_without_their_centres() -> None:
     """Releases and originals lie around different points: what they share is what is left without those."""
-    monkeypatch.setattr(module, "LINKERS", {})
     pack, x = population()
     rng = np.random.default_rng(5)
     moved = (x + 0.8 * rng.normal(size=x.shape) + 5 * rng.normal(size=WIDTH)).astype(np.float32)
@@ -111,25 +120,22 @@ def test_records_around_other_points_are_found_without_their_centres(monkeypatch
     test = rows(pack)[2]
     plain = firsts(moved[test], originals[test], np.arange(len(test))).mean()
     less = firsts(moved[test] - moved.mean(0), originals[test] - originals.mean(0), np.arange(len(test))).mean()
-    found = linked(moved, originals)["linkability.rank1"]
+    found = linked(moved, originals, linkers={})["linkability.rank1"]
     assert (found.attacker, found.value) == ("centred cosine", pytest.approx(less, abs=0.05))
     assert less > 2 * plain
 
 
-def test_linkers_that_fail_have_a_finding_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linkers_that_fail_have_a_finding_each() -> None:
     def singular(problem: Any) -> Any:
         raise np.linalg.LinAlgError("Singular matrix")
 
     def lost(problem: Any) -> Any:
         raise DidNotConverge("its training loss became nan")
 
-    monkeypatch.setattr(module, "LINKERS", {"canonical correlations": singular, "two towers": lost})
+    linkers = {"canonical correlations": singular, "two towers": lost}
     _, x = population()
-    pack = population()[0]
     for releases, stands in ((x, True), (x[:, :3].copy(), False)):  # of another width nothing else is there
-        found = linkage(
-            releases, x, pack.label("identity"), *rows(pack), release="r", seed=0, effort="standard", level=0.95
-        )
+        found = findings(releases, linkers=linkers)
         failed = {f.attacker: (f.code, f.status, f.note, f.worst) for f in found if not f.ok}
         assert failed == {
             "canonical correlations": ("linkability.auc", "did_not_converge", "LinAlgError: Singular matrix", False),
@@ -169,10 +175,8 @@ def test_a_release_of_the_person_alone_names_the_person_and_not_the_image() -> N
 def test_identification_needs_two_people_and_a_second_image() -> None:
     _, x = population()
     for test, identity in ((np.arange(4), np.zeros(4, int)), (np.arange(4), np.arange(4))):
-        found = identification(
-            lambda r: x[r], lambda r: x[r], test, identity, among="releases", release="r", attacker="cosine", seed=0,
-            level=0.95,
-        )  # fmt: skip
+        search = Search(release="r", attacker="cosine", seed=0, level=0.95)
+        found = identification(search, lambda r: x[r], lambda r: x[r], test, identity, "releases")
         assert (found.status, found.value) == ("not_applicable", None)
         assert "two images" in found.note
 
@@ -180,10 +184,8 @@ def test_identification_needs_two_people_and_a_second_image() -> None:
 def test_a_test_split_of_one_person_has_no_linkability() -> None:
     _, x = population()
     identity = np.repeat(np.arange(PEOPLE), IMAGES)
-    found = linkage(
-        x, x, identity, np.arange(400), np.arange(400, 480), np.arange(480, 484), release="r", seed=0, effort="quick",
-        level=0.95,
-    )  # fmt: skip
+    split = np.repeat(["attack", "calibrate", "test", "protect"], [400, 80, 4, len(x) - 484])
+    found = findings(x, pack=Pack.from_arrays(x, {"identity": identity}, split=list(split)))
     assert {f.status for f in found} == {"not_applicable"}
 
 
@@ -194,7 +196,7 @@ def test_pools_are_means_of_one_persons_releases_in_one_split() -> None:
     pack, x = population()
     sets = rows(pack)
     who = pack.label("identity")
-    pools = pool(x, pack.label("gender"), who, sets, seed=0)
+    pools = deal(pack.label("gender"), who, sets, seed=0)
     for part, members in zip(pools.parts, sets, strict=True):
         assert set(pools.groups[part]) == set(who[members])
     gender_of = dict(zip(who, pack.label("gender"), strict=True))
@@ -202,9 +204,10 @@ def test_pools_are_means_of_one_persons_releases_in_one_split() -> None:
     test = pools.parts[2]
     assert len(test) == len(np.unique(pools.groups[test]))  # four images make one pool of at most four
     assert LARGEST == IMAGES
-    assert pools.x[test[0]] == pytest.approx(x[who == pools.groups[test[0]]].mean(0), abs=1e-5)
+    means = pools.means(x)
+    assert means[test[0]] == pytest.approx(x[who == pools.groups[test[0]]].mean(0), abs=1e-5)
     single = pools.parts[0][: len(sets[0])]  # in training the releases themselves come first
-    assert len(np.unique(pools.x[single].round(3), axis=0)) == len(sets[0])
+    assert len(np.unique(means[single].round(3), axis=0)) == len(sets[0])
 
 
 def test_pools_have_one_size_or_noise_would_tell_how_many_images_there_are() -> None:
@@ -214,20 +217,21 @@ def test_pools_have_one_size_or_noise_would_tell_how_many_images_there_are() -> 
     who = np.repeat(np.arange(400), 2 + 2 * gender)
     x = rng.normal(size=(len(who), 32)).astype(np.float32)
     pack = Pack.from_arrays(x, {"identity": who, "gender": gender[who]})
-    pools = pool(x, gender[who], who, rows(pack), seed=0)
+    pools = deal(gender[who], who, rows(pack), seed=0)
     test = pools.parts[2]
-    spread = [pools.x[test][pools.y[test] == z].var() for z in (0, 1)]
+    means = pools.means(x)
+    spread = [means[test][pools.y[test] == z].var() for z in (0, 1)]
     assert spread == pytest.approx([0.5, 0.5], rel=0.15)  # pools of two; those of four would have 0.25
 
 
 def test_who_changes_the_attribute_or_is_unknown_is_in_no_pool() -> None:
-    pack, x = population()
+    pack, _ = population()
     gender, who = pack.label("gender").copy(), pack.label("identity").copy()
     test = rows(pack)[2]
     fickle, unknown = np.unique(who[test])[:2]
     gender[np.flatnonzero(who == fickle)[0]] ^= 1
     who[who == unknown] = -1
-    owners = pool(x, gender, who, rows(pack), seed=0).groups
+    owners = deal(gender, who, rows(pack), seed=0).groups
     assert fickle not in owners
     assert -1 not in owners
 
@@ -236,18 +240,15 @@ def test_single_releases_cannot_be_pooled() -> None:
     _, x = population()
     alone = np.arange(len(x))
     with pytest.raises(InputError, match="two classes, with two releases each"):
-        pool(x, alone % 2, alone, [alone[:400], alone[400:600], alone[600:]], seed=0)
+        deal(alone % 2, alone, [alone[:400], alone[400:600], alone[600:]], seed=0)
 
 
-def test_noise_of_every_image_averages_out_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_of_every_image_averages_out_of_a_pool() -> None:
     """Known answer: Phi(2 / s) of one release, Phi(2 / sqrt(s^2 / 4)) of the mean of four, s^2 = .04 + 9."""
-    monkeypatch.setattr("veil.audit.run._QUICK", ("logistic regression",))
-    monkeypatch.setattr("veil.audit.run._POOLS", {"quick": ("logistic regression",)})
-    monkeypatch.setattr("veil.audit.run.MATCHERS", {})
     pack, x = population()
     noisy = x + 3 * np.random.default_rng(4).normal(size=x.shape).astype(np.float32)
-    subjects = [Subject(name="Input", x=x, role="input"), Subject(name="noisy", x=noisy, role="method")]
-    found = audit(subjects, pack, private=["gender"], utility=["identity"], effort="quick", jobs=1)
+    subjects = [Exhibit.of("Input", x, "input"), Exhibit.of("noisy", noisy, "method")]
+    found = audited(subjects, pack, private=["gender"], utility=["identity"], changes=only("logistic regression"))
     figures = {f.code: f.value for f in found if f.release == "noisy" and f.worst and f.role == "attack"}
     assert figures["attribute.balanced_accuracy"] == pytest.approx(0.747, abs=0.06)
     assert figures["attribute.pooled_balanced_accuracy"] == pytest.approx(0.908, abs=0.09)

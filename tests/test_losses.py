@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from veil import metrics
-from veil.losses import (
+from veil.auditing import metrics
+from veil.nn.losses import (
     balanced_weights,
     confusion,
     contrastive,
@@ -19,7 +19,7 @@ from veil.losses import (
     structural_similarity,
     supervised_contrastive,
 )
-from veil.nets import to_input
+from veil.nn.nets import to_input
 
 
 def unit(rows: int, k: int = 6, seed: int = 0) -> torch.Tensor:

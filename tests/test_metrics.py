@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from veil import metrics
+from veil.auditing import metrics
 from veil.errors import InputError
 
 NORMAL = NormalDist()

@@ -10,24 +10,26 @@ import pytest
 import torch
 
 from conftest import faces_pack, vectors_pack
+from methods_matrix import train
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.engine.run import Diverged
+from veil.engine.player import Diverged
 from veil.errors import InputError
 from veil.methods import mi
 from veil.methods.mi import AutoEncoder, Config, Discriminator, Substituter, blurred, mutual_information
+from veil.methods.protocol import Task
 from veil.release import Release
 
 SHORT = Config(batch=16, features=8, steps_alone=2, steps_discriminator=2, steps_joint=2, tie=1.0, least_variety=0.0)
 
 
-def fit(pack: Pack, config: Config = SHORT, *, private=("gender",), seed=0, **options) -> Release:
-    return mi.fit(config, pack, private=private, run=Run(seed=seed, precision="fp32"), **options)
+def fit(pack: Pack, config: Config = SHORT, **options) -> Release:
+    return train("mi", config, pack, **options)
 
 
 def prepared(config: Config = SHORT, run: Run | None = None) -> mi.Training:
     run = run or Run(seed=0, precision="fp32")
-    training = mi.prepare(config, faces_pack(), ["gender"], "identity", run)
+    training = mi.prepare(config, Task(pack=faces_pack(), private=["gender"], run=run))
     run.enter(*training.players)
     return training
 
@@ -214,7 +216,7 @@ def test_data_that_does_not_fit():
         fit(vectors_pack())
     with pytest.raises(InputError, match="target: must be a class of gender, got 'x'"):
         fit(faces_pack(), replace(SHORT, target="x"))
-    with pytest.raises(InputError, match="private must name at least one label"):
+    with pytest.raises(InputError, match="private: at least one label must be named"):
         fit(faces_pack(), private=())
     with pytest.raises(InputError, match="takes no base"):
         fit(faces_pack(), base=fit(faces_pack()))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from veil.nets import OrientationMaps, ResidualEncoder, _strided
+from veil.nn.nets import OrientationMaps, ResidualEncoder
+from veil.nn.torchvision import _strided
 
 maps = OrientationMaps()
 

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from conftest import brightness_file, onnx_file, vectors_pack
-from veil import pipeline
-from veil.audit import run, transfer, verification
-from veil.audit.run import Subject
+from veil.auditing import pairs as pairing
+from veil.auditing import transfer
+from veil.auditing.attackers import ATTACKERS
+from veil.auditing.metrics import auc
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Networks, Setting
 from veil.data.pack import Pack
-from veil.engine import onnxfile
-from veil.engine.onnxfile import OnnxNetwork
 from veil.errors import InputError
-from veil.metrics import auc
+from veil.findings import Finding
+from veil.nn import onnxfile
+from veil.nn.onnxfile import OnnxNetwork
+from veil.workflows.audit import audit
 
 FLATTEN = ("Flatten", (), {})
 
@@ -104,16 +108,36 @@ def lit_pack() -> Pack:
 
 
 READ, AREA = "attribute.transfer_balanced_accuracy", "attribute.transfer_auc"
-OPTIONS: dict[str, Any] = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
+SVM = {"RBF SVM": ATTACKERS["RBF SVM"]}
 
 
-def test_a_classifier_of_a_file_reads_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _setting(pack: Pack, networks: Networks, classifiers: Any = SVM) -> Setting:
+    private = tuple(name for name in pack.labels if name != "identity")
+    who = roster("quick", classifiers=classifiers)
+    return Setting(pack=pack, private=private, utility=("identity",), roster=who, effort="quick", networks=networks)
+
+
+def _read(
+    pack: Pack, releases: dict[str, np.ndarray], classifiers: Any = SVM, files: tuple[OnnxNetwork, ...] = ()
+) -> dict[str, list[Finding]]:
+    """What classifiers of originals read, by release."""
+    setting = _setting(pack, Networks(classifiers={"light": files}), classifiers)
+    findings = transfer.classified(setting, pack.x, releases, "light").findings
+    return {name: [f for f in findings if f.release == name] for name in releases}
+
+
+def _matched(pack: Pack, releases: dict[str, np.ndarray], file: OnnxNetwork) -> dict[str, list[Finding]]:
+    """How matchers of originals compare, by release."""
+    findings = transfer.matched(_setting(pack, Networks(matcher=file)), pack.x, releases).findings
+    return {name: [f for f in findings if f.release == name] for name in releases}
+
+
+def test_a_classifier_of_a_file_reads_what_it_knows(tmp_path: Path) -> None:
     """Mean brightness is the label on originals, and its opposite on inverted images."""
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
     pack = lit_pack()
     x = np.asarray(pack.x)
-    files = [OnnxNetwork(brightness_file(tmp_path / "light.onnx"))]
-    found = transfer.classified(x, {"Input": x, "Inverted": 255 - x}, pack, "light", files=files, **OPTIONS)
+    files = (OnnxNetwork(brightness_file(tmp_path / "light.onnx")),)
+    found = _read(pack, {"Input": x, "Inverted": 255 - x}, files=files)
     by = {(name, f.attacker): f for name, each in found.items() for f in each if f.code == READ}
     assert set(by) == {(n, a) for n in ("Input", "Inverted") for a in ("RBF SVM", "light.onnx")}
     assert by["Input", "light.onnx"].value == 1
@@ -129,9 +153,8 @@ def test_a_classifier_of_a_file_reads_what_it_knows(tmp_path: Path, monkeypatch:
     assert sum(f.worst for f in found["Input"] if f.code == READ) == 1
 
 
-def test_a_classifier_of_a_file_gets_a_threshold_on_originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_of_a_file_gets_a_threshold_on_originals(tmp_path: Path) -> None:
     """Its logits were made for other light: the larger one names one class for everybody, and still it tells all."""
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ())
     pack = lit_pack()
     x = np.asarray(pack.x)
     mean = ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0})
@@ -139,26 +162,23 @@ def test_a_classifier_of_a_file_gets_a_threshold_on_originals(tmp_path: Path, mo
         tmp_path / "shifted.onnx", mean, ("MatMul", ("w",), {}), ("Add", ("b",), {}), shape=["B", 1, 4, 4],
         w=[[-1, 1]], b=[[9, 0]],
     )  # fmt: skip
-    found = transfer.classified(x, {"Input": x}, pack, "light", files=[OnnxNetwork(shifted)], **OPTIONS)["Input"]
+    found = _read(pack, {"Input": x}, {}, (OnnxNetwork(shifted),))["Input"]
     read = next(f for f in found if f.code == READ)
     assert (read.value, read.worst) == (1, True)
     assert read.note == "a file of the user's; by its largest logit, without the threshold, 0.500"
 
 
-def test_a_classifier_of_a_file_in_another_order_is_asked_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ())
+def test_a_classifier_of_a_file_in_another_order_is_asked_about(tmp_path: Path) -> None:
     pack = lit_pack()
     x = np.asarray(pack.x)
     turned = OnnxNetwork(brightness_file(tmp_path / "turned.onnx", [[1.0, -1.0]]))
-    found = transfer.classified(x, {"Input": x}, pack, "light", files=[turned], **OPTIONS)["Input"]
+    found = _read(pack, {"Input": x}, {}, (turned,))["Input"]
     read = next(f for f in found if f.code == READ)
     assert "AUC on originals 0.000: are its classes in the pack's order?" in read.note
     assert next(f.value for f in found if f.code == AREA) == 0
 
 
-def test_the_classifier_with_the_best_auc_on_originals_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classifier_with_the_best_auc_on_originals_is_marked() -> None:
     """Not the one whose threshold, set on the same originals, is lucky there; and one that raises costs only itself."""
     rng = np.random.default_rng(0)
     n = 800
@@ -179,17 +199,14 @@ def test_the_classifier_with_the_best_auc_on_originals_is_marked(monkeypatch: py
     def singular(problem: Any) -> Any:
         raise np.linalg.LinAlgError("Singular matrix")
 
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ("lucky", "weak", "singular"))
     known = {"lucky": knowing(lucky), "weak": knowing(weak), "singular": singular}
-    monkeypatch.setattr(transfer, "ATTACKERS", known)
-    found = transfer.classified(pack.x, {"Input": pack.x}, pack, "light", **OPTIONS)["Input"]
+    found = _read(pack, {"Input": pack.x}, known)["Input"]
     assert {f.attacker for f in found if f.worst} == {"weak"}
     failed = next(f for f in found if f.attacker == "singular")
     assert (failed.status, failed.note) == ("did_not_converge", "LinAlgError: Singular matrix")
 
 
 def test_a_file_that_fails_is_not_taken_for_safety(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "CLASSIFIERS", ("RBF SVM",))
     monkeypatch.setattr(transfer, "siamese", lambda problem: lambda x: x.reshape(len(x), -1).astype(np.float32))
     pack = lit_pack()
     x = np.asarray(pack.x)
@@ -197,11 +214,11 @@ def test_a_file_that_fails_is_not_taken_for_safety(tmp_path: Path, monkeypatch: 
         tmp_path / "sqrt.onnx", ("Sqrt", (), {}), ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0}),
         ("MatMul", ("w",), {}), shape=["B", 1, 4, 4], w=[[-1, 1]],
     )  # fmt: skip
-    found = transfer.classified(x, {"Input": x}, pack, "light", files=[OnnxNetwork(sqrt)], **OPTIONS)
+    found = _read(pack, {"Input": x}, files=(OnnxNetwork(sqrt),))
     failed = next(f for f in found["Input"] if f.attacker == "sqrt.onnx")
     assert (failed.status, failed.worst) == ("not_applicable", False)
     assert "must be finite" in failed.note
-    matching = transfer.matched(x, {"Input": x}, pack, file=OnnxNetwork(sqrt), **OPTIONS)["Input"]
+    matching = _matched(pack, {"Input": x}, OnnxNetwork(sqrt))["Input"]
     assert [(f.attacker, f.status, f.worst) for f in matching] == [
         (name, status, name == transfer.MATCHER)
         for name, status in ((transfer.MATCHER, "ok"), ("sqrt.onnx", "not_applicable"))
@@ -214,12 +231,12 @@ def test_a_matcher_of_a_file_compares_beside_the_trained_one(tmp_path: Path, mon
     monkeypatch.setattr(
         transfer, "siamese", lambda problem: lambda x: np.random.default_rng(0).normal(size=(len(x), 4))
     )
-    monkeypatch.setattr(verification, "metrics_of", lambda x, rows: {"cosine": verification.COSINE})
+    monkeypatch.setattr(pairing, "metrics_of", lambda x, rows: {"cosine": pairing.COSINE})
     pack = lit_pack()
     x = np.asarray(pack.x)
     file = OnnxNetwork(onnx_file(tmp_path / "pixels.onnx", FLATTEN, shape=["B", 1, 8, 8]))
     releases = {"Input": x, "Inverted": 255 - x, "Constant": np.full_like(x, 200)}
-    found = transfer.matched(x, releases, pack, file=file, **OPTIONS)
+    found = _matched(pack, releases, file)
 
     def value(release: str, code: str, attacker: str = "pixels.onnx") -> float:
         hits = [f for f in found[release] if (f.code, f.attacker) == (f"verification.{code}", attacker)]
@@ -252,7 +269,7 @@ def test_a_matcher_of_a_file_compares_by_the_metric_that_serves_it(
     x = (x * np.linspace(0.2, 1, 16).reshape(4, 4)).astype(np.uint8)
     pack = Pack.from_arrays(x, {"identity": [f"{i:03d}" for i in who]})
     far = OnnxNetwork(onnx_file(tmp_path / "f.onnx", FLATTEN, ("Add", ("b",), {}), shape=["B", 1, 4, 4], b=[9.0] * 16))
-    found = transfer.matched(x, {"Input": x}, pack, file=far, **OPTIONS)["Input"]
+    found = _matched(pack, {"Input": x}, far)["Input"]
     figure = next(f for f in found if (f.code, f.attacker) == ("verification.transfer_auc", "f.onnx"))
     assert "by centred cosine" in figure.note or "by euclidean" in figure.note
     rows = pack.rows("test")
@@ -262,25 +279,18 @@ def test_a_matcher_of_a_file_compares_by_the_metric_that_serves_it(
     assert figure.value > auc((unit @ unit.T)[a, b], who[rows[a]] == who[rows[b]]) + 0.005
 
 
-def _audit(pack: Pack, releases: dict[str, np.ndarray], **options: Any) -> Any:
-    subjects = [Subject(name="Input", x=pack.x, role="input")]
-    subjects += [Subject(name=name, x=x, role="method") for name, x in releases.items()]
-    options = {"private": ["light"], "utility": ["identity"], "effort": "quick", "jobs": 1, **options}
-    return run.audit(subjects, pack, **options)
-
-
 def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
     pack = lit_pack()
-    images, vectors = {"A": 255 - np.asarray(pack.x)}, {"A": np.zeros((len(pack), 3), np.float32)}
     light = brightness_file(tmp_path / "light.onnx")
     three = brightness_file(tmp_path / "three.onnx", [[0, 1, 2]])
     twin = tmp_path / "other" / "light.onnx"
     twin.parent.mkdir()
     twin.write_bytes(light.read_bytes())
 
-    def refused(message: str, releases: dict[str, np.ndarray] = images, **options: Any) -> None:
+    def refused(message: str, **options: Any) -> None:
+        asked: dict[str, Any] = {"private": ["light"], "utility": ["identity"], "matcher": None, "classifiers": {}}
         with pytest.raises(InputError, match=message) as caught:
-            _audit(pack, releases, **options)
+            transfer.opened(pack, **{**asked, "shown": True, "inverted": False, **options})
         assert "\n" not in str(caught.value)
 
     refused(
@@ -294,14 +304,14 @@ def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
     refused(r"gone\.onnx: cannot be read", matcher=tmp_path / "gone.onnx")
     refused(
         "^classifier: reads releases that are images like the .* to show to .*light.onnx$",
-        vectors,
+        shown=False,
         classifiers={"light": [light]},
     )
-    refused("^matcher: compares redrawn faces", vectors, matcher=light)
+    refused("^matcher: compares redrawn faces", shown=False, matcher=light)
     refused("^matcher: compares redrawn faces", utility=[], matcher=light)  # nothing is matched
     with pytest.raises(InputError, match=r"^classifier: reads releases that are images"):
-        pipeline.audit_pack(
-            vectors_pack(), tmp_path / "out", [], private=["gender"], utility=["identity"],
+        audit(
+            vectors_pack(), [], tmp_path / "out", private=["gender"], utility=["identity"],
             classifiers={"gender": [light]},
         )  # fmt: skip
     assert not (tmp_path / "out").exists()

@@ -21,8 +21,10 @@ import pytest
 from PIL import Image
 
 from veil.data import build
+from veil.data.classes import encode, told_class
 from veil.data.layouts.listing import Item, Listing
-from veil.data.pack import SPLITS, Pack, encode, sha256, told_class
+from veil.data.pack import SPLITS, Pack
+from veil.data.packfile import sha256
 from veil.errors import InputError
 
 
@@ -552,7 +554,7 @@ def test_a_copy_is_hashed_once(packed, tmp_path, monkeypatch, without):
     elif without == "sense":
         (copy / "checked.json").write_text("[" * 200_000)
     hashed = []
-    monkeypatch.setattr("veil.data.pack.sha256", lambda path: hashed.append(path.name) or sha256(path))
+    monkeypatch.setattr("veil.data.packfile.sha256", lambda path: hashed.append(path.name) or sha256(path))
     assert Pack.open(packed).fingerprint == fingerprint
     assert hashed == []
     assert Pack.open(copy).fingerprint == fingerprint

@@ -10,32 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import vectors_pack
-from veil import pipeline
-from veil.audit.run import Subject, audit
+from conftest import audited, vectors_pack
+from methods_matrix import BRIEF, EVERY, LABELLED, train
+from veil.auditing.exhibit import Exhibit
 from veil.data import build, splits, stylised
 from veil.data.pack import Pack
 from veil.engine import Run
 from veil.errors import InputError
-from veil.estimator import Protector
-from veil.methods import METHODS
+from veil.methods import METHODS, template
 from veil.release import Release
-
-BRIEF: dict[str, dict[str, Any]] = {
-    "aia": {"steps_alone": 1, "steps_joint": 1, "batch": 8},
-    "template": {"steps_guess": 2, "steps": 2, "batch": 16},
-    "mi": {
-        "steps_views": 1,
-        "steps_alone": 1,
-        "steps_discriminator": 1,
-        "steps_joint": 1,
-        "batch": 8,
-        "least_variety": 0.0,
-    },
-    "san": {"steps_classifier": 1, "steps_matcher": 1, "steps": 1, "batch": 8, "aligned": 0.0},
-    "leace": {},
-}
-"""Settings that make a method brief."""
+from veil.workflows import fit as fitting
+from veil.workflows.audit import audit
+from veil.workflows.demo import demo
+from veil.workflows.estimator import Protector
+from veil.workflows.fit import fit_measured
+from veil.workflows.subjects import Subject
 
 PEOPLE, IMAGES = 40, 4
 
@@ -88,10 +77,10 @@ def test_rows_that_know_all_labels_must_show_every_class(method, case):
     made = of(method, gender=without(GENDER, no_gender), glasses=without(glasses, no_glasses))
     options: dict[str, Any] = {"private": ["gender", "glasses"], "settings": BRIEF[method]}
     if words is None:
-        assert pipeline.fit(method, made, **options)
+        assert fitting.fit(method, made, **options)
         return
     with pytest.raises(InputError, match=words) as caught:
-        pipeline.fit(method, made, **options)
+        fitting.fit(method, made, **options)
     assert "rows of split protect that know all of gender, glasses" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -100,14 +89,14 @@ def test_the_target_must_be_among_the_rows_that_know_all_labels():
     """Of people, not every class need be there."""
     made = of("mi", gender=without(GENDER, WHO == 0))
     with pytest.raises(InputError, match="target: identity '0' has no row in split protect that knows all of identity"):
-        pipeline.fit(
+        fitting.fit(
             "mi", made, private=["identity", "gender"], utility="glasses", settings={**BRIEF["mi"], "target": "0"}
         )
 
 
 def test_leace_erases_each_label_by_the_rows_that_know_it():
     made = of("leace", gender=without(GENDER, GLASSES))
-    release, _ = pipeline.fit("leace", made, private=["gender", "glasses"])
+    release = fitting.fit("leace", made, private=["gender", "glasses"]).release
     r, known = release.transform(made.x), made.label("gender") >= 0
     for rows, label in ((np.ones(len(r), bool), "glasses"), (known, "gender")):
         codes = made.label(label)[rows]
@@ -118,50 +107,44 @@ def test_leace_erases_each_label_by_the_rows_that_know_it():
 
 @pytest.mark.parametrize("method", ["template", "san"])
 def test_a_label_named_twice_is_hidden_once(method, tmp_path):
-    release, _ = pipeline.fit(method, of(method), private=["gender", "gender"], settings=BRIEF[method])
+    release = fitting.fit(method, of(method), private=["gender", "gender"], settings=BRIEF[method]).release
     assert release.made["private"] == ["gender"]
     assert Release.load(release.save(tmp_path / "r")).contract == release.contract
 
 
 @pytest.mark.parametrize(
-    ("method", "preset"), [("template", "default"), ("template", "aligned"), ("aia", "deep"), ("san", None)]
+    ("method", "preset"), [("template", "default"), ("template", "aligned"), ("deep", None), ("san", None)]
 )
 def test_people_are_no_classes_of_which_something_ships(method, preset):
     with pytest.raises(InputError, match=f"^{method}: private must not be identity") as caught:
-        pipeline.fit(method, of(method), private=["identity"], utility="gender", preset=preset)
+        fitting.fit(method, of(method), private=["identity"], utility="gender", preset=preset)
     assert "\n" not in str(caught.value)
 
 
 def test_no_name_of_a_person_is_in_a_release(tmp_path):
     made = of("template", identity=[f"Person {i}" for i in WHO])
     settings = {"rounds": 2, "steps_erase": 2}
-    release, _ = pipeline.fit(
+    release = fitting.fit(
         "template", made, private=["identity"], preset="erased", utility="gender", settings=settings
-    )
+    ).release
     assert "Person" not in (release.save(tmp_path / "r") / "release.json").read_text()
 
 
 NAMES = ("yaw", "pitch", "roll", "iod", "nose", "mouth")
 
 
-@pytest.mark.parametrize(
-    ("method", "preset", "settings"),
-    [
-        ("aia", "paper", BRIEF["aia"]),
-        ("aia", "deep", BRIEF["aia"]),
-        ("template", "default", BRIEF["template"]),
-        ("template", "erased", {"rounds": 2, "steps_erase": 2}),
-        ("template", "aligned", BRIEF["template"]),
-        ("template", "noise", {}),
-        ("substitution", "default", {"steps": 2, "batch": 16, "codes": 4, "heads": 1, "people": 2, "guide": 0.0}),
-        ("leace", None, {}),
-        ("random", None, {}),
-    ],
-)
-def test_a_release_knows_the_columns_that_its_vectors_stood_in(method, preset, settings, tmp_path):
+@pytest.mark.parametrize(("method", "preset"), [each[:2] for each in EVERY if each[2] == "vectors"])
+def test_a_release_knows_the_columns_that_its_vectors_stood_in(method, preset, tmp_path):
     named = replace(pack("vectors"), meta={"columns": list(NAMES)})
     named = replace(named, x=np.clip(named.x, 0, 1)) if method == "random" else named
-    release, _ = pipeline.fit(method, named, private=["gender"], preset=preset, settings=settings)
+    release = fitting.fit(
+        method,
+        named,
+        private=["gender"],
+        utility="glasses" if method in LABELLED else "identity",
+        preset=preset,
+        settings=BRIEF[method],
+    ).release
     assert release.contract.columns == NAMES
     loaded = Release.load(release.save(tmp_path / "r"))
     assert loaded.contract.columns == NAMES
@@ -173,17 +156,17 @@ def test_a_release_knows_the_columns_that_its_vectors_stood_in(method, preset, s
 
 def test_a_base_and_an_audit_take_packs_of_the_same_columns_only(tmp_path):
     named = replace(pack("vectors"), meta={"columns": list(NAMES)})
-    base, _ = pipeline.fit("aia", named, private=["gender"], settings=BRIEF["aia"])
+    base = fitting.fit("aia", named, private=["gender"], settings=BRIEF["aia"]).release
     turned = replace(named, meta={"columns": list(reversed(NAMES))}, split=np.arange(len(named)).astype(np.int8) % 4)
     with pytest.raises(InputError, match=r"^base: the release was fitted on the columns"):
-        pipeline.fit("leace", turned, private=["gender"], base=base)
-    entry = pipeline.Entry(name="A", release=base)
+        fitting.fit("leace", turned, private=["gender"], base=base)
+    subject = Subject(name="A", release=base)
     with pytest.raises(InputError, match=r"^A: the release was fitted on the columns"):
-        pipeline.audit_pack(turned, tmp_path / "audit", [entry], private=["gender"], utility=["identity"])
+        audit(turned, [subject], tmp_path / "audit", private=["gender"], utility=["identity"])
 
 
 def test_settings_that_are_no_numbers_or_of_another_kind():
-    method = METHODS["template"]
+    method = METHODS["template"].algorithm
     for value, message in (
         ("inf", "noise: must be a finite number, got 'inf'"),
         (float("nan"), "noise: must be a finite number, got nan"),
@@ -197,7 +180,7 @@ def test_settings_that_are_no_numbers_or_of_another_kind():
     with pytest.raises(InputError, match=re.escape("align: must be true or false, got 1")):
         method.configured(None, {"align": 1})
     with pytest.raises(InputError, match=re.escape("classifiers: must be text, got 3")):
-        METHODS["san"].configured(None, {"classifiers": 3})
+        METHODS["san"].algorithm.configured(None, {"classifiers": 3})
     steps = method.configured(None, {"steps": np.float64(5)}).steps
     assert (steps, type(steps)) == (5, int)
 
@@ -207,21 +190,21 @@ def test_joint_classes_that_would_not_fit():
     labels = {f"l{i:02d}": rng.integers(0, 2, 60) for i in range(11)}
     pack = Pack.from_arrays(rng.normal(size=(60, 8)), {"identity": np.arange(60) // 2, **labels})
     with pytest.raises(InputError, match="template: private labels make at most 1,024 joint classes"):
-        METHODS["template"].fit(METHODS["template"].presets["default"], pack, private=list(labels))
+        train("template", template.Config(), pack, private=list(labels))
 
 
 def test_a_precision_that_there_is_not():
     with pytest.raises(InputError, match="precision: must be one of"):
-        pipeline.fit("leace", vectors_pack(), private=["gender"], precision="fp16")
+        fitting.fit("leace", vectors_pack(), private=["gender"], precision="fp16")
 
 
 def _as_layout(seed: object, folder: Path) -> None:
     build.pack("stylised", "identities=9", folder / "pack", seed=seed)
 
 
-def _as_subject(seed: object, folder: Path) -> None:
-    subject = Subject(name="r", x=vectors_pack().x, role="method")
-    audit([subject], vectors_pack(), private=["gender"], utility=[], seed=seed, jobs=1)
+def _as_exhibit(seed: object, folder: Path) -> None:
+    exhibit = Exhibit.of("r", vectors_pack().x, "method")
+    audited([exhibit], vectors_pack(), private=["gender"], utility=[], seed=seed)
 
 
 SEEDED = {
@@ -230,17 +213,12 @@ SEEDED = {
     "pack": _as_layout,
     "population": lambda seed, _: stylised.population(9, 1, seed),
     "Run": lambda seed, _: Run(seed=seed),
-    "fit": lambda seed, _: pipeline.fit("template", vectors_pack(), private=["gender"], seed=seed),
-    "fit_measured": lambda seed, _: pipeline.fit_measured("template", vectors_pack(), private=["gender"], seed=seed),
-    "a method's fit": lambda seed, _: METHODS["leace"].fit(
-        METHODS["leace"].presets["default"], vectors_pack(), private=["gender"], seed=seed
-    ),
+    "fit": lambda seed, _: fitting.fit("template", vectors_pack(), private=["gender"], seed=seed),
+    "fit_measured": lambda seed, _: fit_measured("template", vectors_pack(), private=["gender"], seed=seed),
     "Protector": lambda seed, _: Protector("leace", seed=seed).fit(np.eye(9), private=[0, 1, 1] * 3),
-    "audit": _as_subject,
-    "audit_pack": lambda seed, folder: pipeline.audit_pack(
-        vectors_pack(), folder / "out", [], private=["gender"], utility=[], seed=seed
-    ),
-    "demo": lambda seed, folder: pipeline.demo(folder / "demo", seed=seed),
+    "exhibits": _as_exhibit,
+    "audit": lambda seed, folder: audit(vectors_pack(), [], folder / "out", private=["gender"], utility=[], seed=seed),
+    "demo": lambda seed, folder: demo(folder / "demo", seed=seed),
 }
 
 
@@ -265,4 +243,4 @@ def test_a_label_that_inversion_keeps_is_not_private():
         split=["protect"] * 60,
     )
     with pytest.raises(InputError, match=r"label glasses: must not be both private and the use$"):
-        pipeline.fit("inversion", pixels, private=["glasses"], utility="gender", settings={"labels": "glasses"})
+        fitting.fit("inversion", pixels, private=["glasses"], utility="gender", settings={"labels": "glasses"})

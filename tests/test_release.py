@@ -23,31 +23,21 @@ import torch
 from PIL import Image
 
 from conftest import faces_pack, vectors_pack
+from methods_matrix import EVERY, KEY, brief, train, use_of
 from veil import files
-from veil import release as release_module
 from veil.data.pack import Pack, flat
-from veil.draws import keyed_uniform
 from veil.engine import Run
 from veil.errors import InputError
-from veil.methods import METHODS, aia
-from veil.methods.baselines import input_release
-from veil.nets import to_input
-from veil.pipeline import fit
-from veil.release import (
-    Contract,
-    Release,
-    field_path,
-    key_path,
-    new_key,
-    read_key_file,
-)
-
-KEY = bytes(range(32))
-SHORT = {"batch": 16, "steps_alone": 2, "steps_joint": 2, "steps_guess": 2, "steps": 2, "steps_discriminator": 2}
-SHORT |= {"steps_decoder": 2, "steps_perceptual": 2, "steps_classifier": 2, "steps_matcher": 2, "aligned": 0.0}
-SHORT |= {"steps_views": 2, "people": 2, "codes": 6, "person": "identity", "rare": 0.0, "guide": 0.0}
-SHORT |= {"least_variety": 0.0}
-
+from veil.methods import METHODS
+from veil.methods.base import input_release
+from veil.nn.nets import to_input
+from veil.release import Release
+from veil.release import folder as release_folder
+from veil.release.beside import key_path, new_key, read_key_file
+from veil.release.contract import Contract
+from veil.release.draws import keyed_uniform
+from veil.release.onnx import field_path
+from veil.workflows.fit import fit
 
 CROP = (0.1, 0.2, 0.9, 1.0)
 
@@ -62,18 +52,14 @@ def framed_pack() -> Pack:
 @cache
 def made(method: str, preset: str | None = None, kind: str = "images", **settings: object) -> Release:
     """A release of any method after a step or two."""
-    known = {f.name for f in fields(METHODS[method].config)}
-    config = METHODS[method].configured(preset, {**{k: v for k, v in SHORT.items() if k in known}, **settings})
     pack = framed_pack() if kind == "images" else vectors_pack()
-    base = made("aia", "paper", kind) if method in ("leace", "random") else None
-    return METHODS[method].fit(
-        config, pack, private=["gender"], utility="smile" if method == "inversion" else "identity",
-        run=Run(seed=1, precision="fp32"), key=KEY, base=base,
-    )  # fmt: skip
+    base = made("aia", "paper", kind) if METHODS[method].takes_base else None
+    run = Run(seed=1, precision="fp32")
+    return train(method, brief(method, preset, **settings), pack, utility=use_of(method, kind), run=run, base=base)
 
 
 def noisy() -> Release:
-    return made("aia", "deep", noise=0.5)
+    return made("deep", noise=0.5)
 
 
 def inputs(release: Release, n: int = 40) -> np.ndarray:
@@ -88,14 +74,6 @@ def one_line(caught: pytest.ExceptionInfo[InputError], *words: str) -> None:
 
 
 # Every method keeps the contract
-
-EVERY = [
-    (method, preset, kind)
-    for method, entry in METHODS.items()
-    for preset in entry.presets
-    for kind in ("images", "vectors")
-    if (method, kind) not in (("template", "images"), ("mi", "vectors"), ("inversion", "vectors"), ("san", "vectors"))
-]
 
 
 @pytest.mark.parametrize(("method", "preset", "kind"), EVERY)
@@ -131,10 +109,10 @@ def test_every_method_keeps_the_contract(tmp_path, method, preset, kind):
         assert getattr(again, name) == json.loads(json.dumps(getattr(release, name)))
     assert again.key == release.key == (KEY if release.contract.keyed else None)
     assert (again.transform(inputs(release)) == out).all()
-    assert (release.decoder is None) == (METHODS[method].build_decoder is None)
+    assert (release.decoder is None) == (METHODS[method].algorithm.build_decoder is None)
     if release.decoder is not None:
         assert (again.redraw(out) == release.redraw(out)).all()
-    assert (release.classifier is None) == (METHODS[method].build_classifier is None)
+    assert (release.classifier is None) == (METHODS[method].algorithm.build_classifier is None)
     if release.classifier is not None:
         read, once_more = release.predict(out), again.predict(out)
         assert {name: p.shape for name, p in read.items()} == {"smile": (40, 2)}
@@ -245,7 +223,7 @@ def test_a_replacement_that_fails_leaves_the_old_release_and_its_key(tmp_path, m
 def test_a_release_that_takes_anothers_place_is_never_without_its_key(tmp_path, monkeypatch):
     """Whoever is killed before, in or after the exchange leaves a release that loads with the key that is there."""
     path = noisy().save(tmp_path / "r")
-    publish, loaded = release_module.publish, []
+    publish, loaded = release_folder.publish, []
 
     def published(folder, target):
         loaded.append(Release.load(path).key)
@@ -253,7 +231,7 @@ def test_a_release_that_takes_anothers_place_is_never_without_its_key(tmp_path, 
         loaded.append(Release.load(path).key)
         assert read_key_file(tmp_path / "r.key") == b"k" * 32  # the new one's first
 
-    monkeypatch.setattr(release_module, "publish", published)
+    monkeypatch.setattr(release_folder, "publish", published)
     replace(noisy(), key=b"k" * 32).save(path, force=True)
     assert loaded == [KEY, b"k" * 32]
     assert (tmp_path / "r.key").read_bytes() == b"k" * 32
@@ -267,7 +245,7 @@ def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_what_was_fitted_with_numbers_of_numpy_is_saved(tmp_path):
-    release, _ = fit("leace", vectors_pack(), private=["gender"], settings={"rank": np.int64(1)}, seed=np.int64(3))
+    release = fit("leace", vectors_pack(), private=["gender"], settings={"rank": np.int64(1)}, seed=np.int64(3)).release
     again = Release.load(release.save(tmp_path / "r"))
     assert (again.config["rank"], again.made["seed"]) == (1, 3)
 
@@ -298,8 +276,7 @@ def test_key_lies_beside_and_only_its_owner_reads_it(tmp_path):
 def test_fresh_keys_differ():
     assert new_key() != new_key()
     assert len(new_key()) == 32
-    config = aia.Config(encoder="deep", features=8, noise=0.5, batch=16, steps_alone=2, steps_joint=2)
-    fits = [aia.fit(config, vectors_pack(), private=["gender"], run=Run(seed=1, precision="fp32")) for _ in range(2)]
+    fits = [train("deep", brief("deep"), vectors_pack(), key=None) for _ in range(2)]
     assert fits[0].key != fits[1].key  # the same seed does not give the same secret
     assert all(torch.equal(a, b) for a, b in zip(*(f.encoder.parameters() for f in fits), strict=True))
 
@@ -345,7 +322,7 @@ def edit(path: Path, *, resign: bool = True, **changes: object) -> None:
     """Change the card; and its own hash, as somebody would who knows the format."""
     card = json.loads((path / "release.json").read_text()) | changes
     if resign:
-        card["card_sha256"] = release_module._card_check(card)
+        card["card_sha256"] = release_folder.card_check(card)
     (path / "release.json").write_text(json.dumps(card))
 
 
@@ -376,7 +353,7 @@ DAMAGE = {
     "method": lambda p: edit(p, method="nobody"),
     "method a list": lambda p: edit(p, method=["aia"]),
     "config unknown": lambda p: edit(p, config={"nothing": 1}),
-    "config wrong": lambda p: edit(p, config={**card(p)["config"], "encoder": "deep"}),
+    "config wrong": lambda p: edit(p, config={**card(p)["config"], "objective": "none"}),
     "config invalid": lambda p: edit(p, config={**card(p)["config"], "batch": -1}),
     "config a list": lambda p: edit(p, config=[1]),
     "contract a list": lambda p: edit(p, contract=[1]),
@@ -543,7 +520,7 @@ def test_one_input_has_one_release_whatever_its_neighbours():
 
 def test_batches_side_by_side_equal_one_after_the_other():
     """And PyTorch has its threads back afterwards, where a batch was refused too."""
-    release = made("aia", "deep", "vectors")
+    release = made("deep", kind="vectors")
     x = vectors_pack().x
     one = release.transform(x, batch=50)
     bad = x.copy()
@@ -669,7 +646,7 @@ def exported(release: Release, path: Path):
         lambda: made("aia", "paper"),
         noisy,
         lambda: made("leace"),
-        lambda: made("aia", "deep", "vectors"),
+        lambda: made("deep", kind="vectors"),
         lambda: made("template", kind="vectors"),
         lambda: made("template", kind="vectors", noise=0.0),
         lambda: made("mi"),

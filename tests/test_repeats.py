@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import faces_pack, vectors_pack
-from veil.audit import run
-from veil.audit.repeats import COUNT, Repeats, chosen_rows, moved_images, moved_vectors, released_means
-from veil.audit.run import Subject, audit
+from conftest import attacked_by, audited, faces_pack, vectors_pack
+from veil.auditing.exhibit import Exhibit
+from veil.auditing.repeats import COUNT, Repeats, chosen_rows, moved_images, moved_vectors, released_means
 from veil.data.pack import Pack
-from veil.pipeline import Entry, audit_pack, fit
+from veil.workflows.audit import audit
+from veil.workflows.fit import fit
+from veil.workflows.subjects import Subject
 
 
 def test_vectors_are_scaled_or_turned_about_the_centre() -> None:
@@ -79,13 +80,17 @@ def test_a_mean_tells_what_noise_of_its_own_for_each_hid() -> None:
     own = released_means(
         lambda x: (x + 6 * rng.standard_normal(x.shape)).astype(np.float32), pack, rows, ("attack",), 0
     )
+
+    def repeats(means: np.ndarray) -> Repeats:
+        return Repeats(rows=rows, means=means, singles=singles)
+
     subjects = [
-        Subject(name="own noise", x=singles, role="method", repeats=Repeats(rows=rows, means=own, singles=singles)),
-        Subject(name="one noise", x=singles, role="method", repeats=Repeats(rows=rows, means=same, singles=singles)),
-        Subject(name="strangers", x=singles, role="method", repeats="they gave vectors alone"),
-        Subject(name="not asked", x=singles, role="method"),
+        Exhibit.of("own noise", singles, "method", near_duplicates=lambda *_: repeats(own)),
+        Exhibit.of("one noise", singles, "method", near_duplicates=lambda *_: repeats(same)),
+        Exhibit.of("strangers", singles, "method", near_duplicates="they gave vectors alone"),
+        Exhibit.of("not asked", singles, "method"),
     ]
-    findings = audit(subjects, pack, private=["gender"], utility=[], effort="quick", jobs=1, together=False)
+    findings = audited(subjects, pack, private=["gender"], utility=[], together=False)
 
     def worst(release: str, code: str) -> float:
         (finding,) = [f for f in findings if f.worst and (f.release, f.code) == (release, f"attribute.{code}")]
@@ -100,19 +105,18 @@ def test_a_mean_tells_what_noise_of_its_own_for_each_hid() -> None:
     assert [(f.release, f.status, f.note) for f in rest] == [("strangers", "not_applicable", "they gave vectors alone")]
 
 
-def test_releases_with_a_key_are_asked_for_near_duplicates(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(run, "_QUICK", ("logistic regression",))  # who attacks does not matter here
-    monkeypatch.setattr(run, "MATCHERS", {})
+def test_releases_with_a_key_are_asked_for_near_duplicates(monkeypatch) -> None:
+    attacked_by(monkeypatch, "logistic regression")  # who attacks does not matter here
     pack, images = vectors_pack(), faces_pack()
-    noisy = fit("template", pack, private=["gender"], settings={"batch": 16, "steps": 2, "steps_guess": 2})[0]
-    entries = [
-        Entry(name="noisy", release=noisy),
-        Entry(name="clean", release=replace(noisy, contract=replace(noisy.contract, noise=0.0))),
-        Entry(name="outside", vectors=np.asarray(pack.x)),
+    noisy = fit("template", pack, private=["gender"], settings={"batch": 16, "steps": 2, "steps_guess": 2}).release
+    subjects = [
+        Subject(name="noisy", release=noisy),
+        Subject(name="clean", release=replace(noisy, contract=replace(noisy.contract, noise=0.0))),
+        Subject(name="outside", vectors=np.asarray(pack.x)),
     ]
-    findings = audit_pack(
-        pack, tmp_path / "a", entries, private=["gender"], utility=["identity"], baselines=(), effort="quick", jobs=1
-    )
+    findings = audit(
+        pack, subjects, private=["gender"], utility=["identity"], baselines=(), effort="quick", jobs=1
+    ).findings
     states = {f.release: (f.status, f.note) for f in findings if f.code == "attribute.repeated_balanced_accuracy"}
     assert states["noisy"] == ("ok", "")
     assert states["clean"][0] == states["outside"][0] == "not_applicable"
@@ -122,9 +126,9 @@ def test_releases_with_a_key_are_asked_for_near_duplicates(tmp_path, monkeypatch
 
     # Of a draw among substitutes the indicators of codes are averaged: how often each comes tells its probability.
     drawn = fit("substitution", images, private=["gender"], utility="smile",
-                settings={"batch": 16, "steps": 2, "codes": 4, "heads": 1, "person": "identity"})[0]  # fmt: skip
-    findings = audit_pack(
-        images, tmp_path / "b", [Entry(name="drawn", release=drawn)], private=["gender"], utility=["smile"],
+                settings={"batch": 16, "steps": 2, "codes": 4, "heads": 1, "person": "identity"}).release  # fmt: skip
+    findings = audit(
+        images, [Subject(name="drawn", release=drawn)], private=["gender"], utility=["smile"],
         baselines=(), effort="quick", jobs=1,
-    )  # fmt: skip
-    assert [f.status for f in findings if f.code == "attribute.repeated_balanced_accuracy"] == ["ok"] * 2
+    ).findings  # fmt: skip
+    assert [f.status for f in findings if f.code == "attribute.repeated_balanced_accuracy"] == ["ok"]

@@ -20,8 +20,10 @@ import pytest
 from PIL import Image
 
 from veil.errors import InputError
-from veil.report import interval, number, plots, read, share
-from veil.report.html import render, write
+from veil.report import labels, plots
+from veil.report.document import read
+from veil.report.page import render, write
+from veil.report.words import interval, number, share
 
 ATTACKERS = ("logistic", "knn", "svm", "boosted trees", "mlp", "cnn")
 MATCHERS = ("cosine", "siamese")
@@ -354,11 +356,20 @@ def only(document: Json, release: str, code: str, role: str = "attack") -> list[
 
 def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
     got = page(tmp_path, build())
-    assert (
-        "AIA deep: the worst tested attack on gender (mlp) reaches 61.2 % balanced accuracy (95 % interval "
-        "59.0–63.4 %; chance 50 %); on the unprotected input it reaches 91.0 %. Face matching keeps an AUC of .914 "
-        "(95 % interval .905–.923), input .941." in got.text("verdict")
+    hidden = (
+        "AIA deep To hide: gender Of 100 people, as many of each class, the worst tested attack names 61 rightly from "
+        "one release. Guessing gets 50; without protection it is 91. {} the worst tested attack on gender (mlp) "
+        "reaches 61.2 % balanced accuracy (95 % interval 59.0–63.4 %; chance 50 %); on the unprotected input it "
+        "reaches 91.0 %."
     )
+    kept = (
+        "To keep: face matching Of 100 choices between a pair of one person and a pair of two, a matcher makes 91 "
+        "rightly. Guessing gets 50; without protection it is 94. {} Face matching keeps an AUC of .914 (95 % interval "
+        ".905–.923), input .941."
+    )
+    scale = "0 50 100"
+    assert f"{hidden.format(scale)} {kept.format(scale)}" in got.text("verdict")
+    assert "Controls: 4 of 4 passed." in got.text("verdict")
     assert [i for i in got.ids() if i in got.sections] == [
         "verdict",
         "plane",
@@ -372,6 +383,27 @@ def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
         "glossary",
     ]
     assert [name for name in got.sections if "alarm" in name] == ["alarm lost"]  # an attacker of LEACE
+
+
+def test_plain_words_are_for_figures_that_have_them_and_can_be_trusted(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+    seven = page(tmp_path / "a", build(private={"expression": tuple("abcdefg")}))
+    # 1/7 + 2 * (0.612 - 0.5) * 6/7 = 33.5 of 100; the input 1/7 + 0.82 * 6/7 = 84.6
+    assert "names 33 rightly from one release. Guessing gets 14; without protection it is 85." in seven.text("verdict")
+    starts = [str(a["style"]) for tag, a in seven.tags if tag == "i" and a["class"] == "release" and "style" in a]
+    assert starts == ["left:48.9%", "left:92.1%", "left:33.5%", "left:91.4%"]
+    smile = build(utility="smile")
+    smile["findings"].append(
+        finding("certificate.balanced_accuracy", "AIA deep", "gender", "any", 0.63, role="bound", low=0.6, high=0.6601)
+    )
+    verdict = page(tmp_path / "b", smile).text("verdict")
+    assert "To keep: recognising smile Of 100 people, as many of each class, 91 are recognised rightly." in verdict
+    assert "Certified: from one release no attack of any kind names more than 67." in verdict  # rounded up
+    broken = page(tmp_path / "c", shuffle_control(build(), "Input", value=0.44, low=0.42, high=0.46)).text("verdict")
+    assert "names" not in broken
+    assert broken.count("a matcher makes") == 2  # which no control speaks against
+    assert "Controls:" not in broken
 
 
 def test_people_on_a_map(tmp_path: Path) -> None:
@@ -388,7 +420,7 @@ def test_people_on_a_map(tmp_path: Path) -> None:
 def test_no_release_is_called_private(tmp_path: Path) -> None:
     document = build(releases=[*RELEASES, ("Perfect", "method", 0.5, 0.94)])
     text = page(tmp_path, document).text("verdict").lower()
-    assert "perfect: the worst tested attack" in text
+    assert "perfect to hide: gender" in text
     assert not re.search(r"\b(private|safe|anonymous|secure)\b", text)
 
 
@@ -406,7 +438,7 @@ def test_a_release_without_any_figure_is_not_passed_over(tmp_path: Path) -> None
     for f in only(document, "AIA deep", "attribute.balanced_accuracy"):
         f.update(value=None, low=None, high=None, status="did_not_converge", note="why", worst=False)
     got = page(tmp_path, document)
-    assert "AIA deep: no attack on gender gave a figure" in got.text("verdict")
+    assert "AIA deep To hide: gender no attack on gender gave a figure" in got.text("verdict")
     assert "Not drawn, for want of a figure: AIA deep." in got.text("plane")
 
 
@@ -567,9 +599,9 @@ def test_pools_and_linkage_have_a_table_and_a_pool_that_gets_further_is_in_the_v
     ]
     got = page(tmp_path, document)
     verdict = got.text("verdict")
-    assert (
-        verdict.count("From the mean of several releases of one person") == 1
-    )  # AIA's worst single attack gets further
+    # AIA's worst single attack gets further.
+    assert verdict.count("From the mean of several releases of one person an attack (") == 1
+    assert verdict.count("From the mean of several releases of one person an attack names 68.") == 1
     assert "person an attack (MLPs) reaches 68.0 % (95 % interval" in verdict
     table = got.text("together")
     assert "Own original found first" in table
@@ -587,7 +619,8 @@ def test_near_duplicates_that_get_further_are_in_the_verdict(tmp_path: Path) -> 
         finding(repeated, "AIA", "gender", "none", None, status="not_applicable", note=why),
     ]
     got = page(tmp_path, document)
-    assert got.text("verdict").count("From the mean of the releases of 32 near-duplicates of one input") == 1
+    mean = "From the mean of the releases of 32 near-duplicates of one input an attack"
+    assert [got.text("verdict").count(f"{mean} {words}") for words in ("names 68.", "(MLPs) reaches 68.0 %")] == [1, 1]
     assert "Mean over near-duplicates" in got.text("together")
 
 
@@ -622,8 +655,9 @@ def test_a_decision_that_tells_nothing_gives_way_to_the_auc(tmp_path: Path) -> N
     got = page(tmp_path, _decides_nothing(build(), "AIA deep"))
     verdict = got.text("verdict")
     assert (
-        "AIA deep: the worst tested attack on gender (mlp) reaches an AUC of .478 (95 % interval .330–.620; chance "
-        ".500); on the unprotected input it reaches .869. At its threshold it names one class for everybody" in verdict
+        "AIA deep To hide: gender the worst tested attack on gender (mlp) reaches an AUC of .478 (95 % interval "
+        ".330–.620; chance .500); on the unprotected input it reaches .869. At its threshold it names one class for "
+        "everybody" in verdict
     )
     assert "AIA deep .478 AUC mlp .620 AUC not applicable" in got.text("releases")
     attackers = got.text("attackers")
@@ -649,7 +683,7 @@ def test_what_somebody_asked_for_has_a_verdict_and_is_still_a_reference(tmp_path
     assert "No protected release was audited" in page(tmp_path, document).text("verdict")
     document["releases"][1]["named"] = True
     got = page(tmp_path, document)
-    said = "LEACE (a reference, which protects nothing or only in part): the worst tested attack on gender"
+    said = "LEACE (a reference, which protects nothing or only in part) To hide: gender Of 100 people"
     assert said in got.text("verdict")
     assert "LEACE baseline" in got.text("releases")
 
@@ -748,7 +782,7 @@ def test_the_same_findings_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, veil.report.html; sys.exit('torch' in sys.modules)"
+    code = "import sys, veil.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
 
@@ -825,18 +859,18 @@ def test_many_releases_and_attributes_have_labels_that_do_not_overlap(tmp_path: 
     assert len(Page(render(document, tmp_path)).figures()) == 3
     for name in private:
         figure = plots.plane(document, name, "identity", width=680)
-        labels = [a for a in figure.layout.annotations if a.showarrow]
-        assert len(labels) == 12
-        boxes = [_label_box(figure, label) for label in labels]
+        shown = [a for a in figure.layout.annotations if a.showarrow]
+        assert len(shown) == 12
+        boxes = [_label_box(figure, label) for label in shown]
         for i, a in enumerate(boxes):
             assert a.left > 55.9
             assert a.right < 668.1
             assert a.top > 25.9
             assert a.bottom < figure.layout.height - 51.9
-            assert all(_shared(a, b) < 1 for b in boxes[:i]), labels[i].text
+            assert all(_shared(a, b) < 1 for b in boxes[:i]), shown[i].text
 
 
-def _shared(a: plots.Box, b: plots.Box) -> float:
+def _shared(a: labels.Box, b: labels.Box) -> float:
     """The area of both boxes, in square pixels."""
     across, down = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
     return max(across, 0.0) * max(down, 0.0)
@@ -857,15 +891,15 @@ def test_the_time_of_a_report_grows_with_its_releases_alone(tmp_path: Path) -> N
     assert calls[40] < 4.5 * calls[10]
 
 
-def _label_box(figure: Any, label: Any) -> plots.Box:
+def _label_box(figure: Any, label: Any) -> labels.Box:
     """Where a label lands, from the figure's axes and margins alone."""
     (x0, x1), (y0, y1), margin = figure.layout.xaxis.range, figure.layout.yaxis.range, figure.layout.margin
     wide, high = figure.layout.width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
     x = margin.l + (label.x - x0) / (x1 - x0) * wide + label.ax
     y = margin.t + (y1 - label.y) / (y1 - y0) * high + label.ay
-    width = plots._text_width(label.text, 12)
+    width = labels.text_width(label.text, 12)
     left = x - {"left": 0.0, "center": width / 2, "right": width}[label.xanchor]
-    return plots.Box(left=left, top=y - 7, right=left + width, bottom=y + 7)
+    return labels.Box(left=left, top=y - 7, right=left + width, bottom=y + 7)
 
 
 def test_the_plane_holds_every_release_with_its_intervals(tmp_path: Path) -> None:

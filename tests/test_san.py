@@ -12,26 +12,29 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import faces_pack, onnx_file, vectors_pack
-from veil import pipeline
-from veil.apply import apply
-from veil.audit import attackers, transfer
+from conftest import faces_pack, only, onnx_file, vectors_pack
+from methods_matrix import train
+from veil.auditing import networks, transfer
+from veil.auditing.rosters import roster
+from veil.auditing.setting import Setting
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.engine.onnxfile import OnnxNetwork
 from veil.errors import InputError
 from veil.methods import san
 from veil.methods.san import Config, partners, prototypes, sharpness
-from veil.nets import to_input
+from veil.nn.nets import to_input
+from veil.nn.onnxfile import OnnxNetwork
 from veil.release import Release
+from veil.workflows.apply import Options, apply
+from veil.workflows.audit import audit
+from veil.workflows.subjects import Subject
 
 SHORT = Config(batch=8, steps_classifier=2, steps_matcher=2, steps=2, aligned=0.0)
 
 
-def fit(config: Config = SHORT, pack: Pack | None = None, *, private=("gender",), seed=0, **options):
-    run = Run(seed=seed, precision="fp32")
-    return san.fit(config, pack or faces_pack(), private=private, run=run, **options)
+def fit(config: Config = SHORT, pack: Pack | None = None, **options):
+    return train("san", config, pack or faces_pack(), **options)
 
 
 def test_prototypes_are_the_classes_means():
@@ -188,26 +191,26 @@ def test_choices_from_a_file(tmp_path):
     for name, image in zip("abc", x, strict=True):
         Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
     (tmp_path / "hide.csv").write_text("path,hide\n./a.png,glasses\nb.png,\n")
-    apply(release, tmp_path / "in", tmp_path / "out", hide=tmp_path / "hide.csv", images=True)
+    apply(release, tmp_path / "in", tmp_path / "out", Options(hide=tmp_path / "hide.csv", images=True))
     hide = {"gender": np.array([False, False, True]), "glasses": np.array([True, False, True])}
     wanted = release.transform(x, hide=hide)
     for name, image in zip("abc", wanted, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), image)
     build.pack("folder", tmp_path / "in", tmp_path / "pack", size=32)
-    apply(release, tmp_path / "pack", tmp_path / "out.npy", hide=tmp_path / "hide.csv")
+    apply(release, tmp_path / "pack", tmp_path / "out.npy", Options(hide=tmp_path / "hide.csv"))
     np.testing.assert_allclose(255 * np.load(tmp_path / "out.npy").reshape(wanted.shape), wanted, atol=1e-3)
     (tmp_path / "other.csv").write_text('File_Name;hide\na.png;"glasses"\nb.png;""\n')  # as files of labels may be
-    apply(release, tmp_path / "pack", tmp_path / "other.npy", hide=tmp_path / "other.csv")
+    apply(release, tmp_path / "pack", tmp_path / "other.npy", Options(hide=tmp_path / "other.csv"))
     np.testing.assert_array_equal(np.load(tmp_path / "other.npy"), np.load(tmp_path / "out.npy"))
     (tmp_path / "bad.csv").write_text("path,hide\na.png,gender; age\n")
     with pytest.raises(InputError, match=r"bad\.csv: row 0: hide must name some of gender, glasses, got 'age'"):
-        apply(release, tmp_path / "in", tmp_path / "bad", hide=tmp_path / "bad.csv", images=True)
+        apply(release, tmp_path / "in", tmp_path / "bad", Options(hide=tmp_path / "bad.csv", images=True))
     (tmp_path / "case.csv").write_text("path,hide\nA.png,gender\nb.png,\n")
     for source in ("in", "pack"):
         with pytest.raises(InputError, match=r"case\.csv: every row must name an image, got A\.png"):
-            apply(release, tmp_path / source, tmp_path / "bad.npy", hide=tmp_path / "case.csv")
+            apply(release, tmp_path / source, tmp_path / "bad.npy", Options(hide=tmp_path / "case.csv"))
     with pytest.raises(InputError, match="must not be given, as the release leaves nothing to choose"):
-        apply(fit(), tmp_path / "in", tmp_path / "bad", hide=tmp_path / "hide.csv", images=True)
+        apply(fit(), tmp_path / "in", tmp_path / "bad", Options(hide=tmp_path / "hide.csv", images=True))
     assert not (tmp_path / "bad").exists()
 
 
@@ -293,7 +296,10 @@ def test_average_faces_of_unaligned_images_are_blurred():
         ({"classifiers": ""}, "classifiers: must be kinds of residual, strided, blurred, six, got none"),
         ({"transport": 9}, r"transport: moves images .* \(prototype=neutral\), got prototype=opposite"),
         ({"transport": 9, "prototype": "neutral", "choose": True}, "transport: .*, got a choice for each image"),
-        ({"rounds": -1, "pixels": "x"}, "rounds: must be >= 0, got -1; pixels: must be one of entropy, absolute"),
+        (
+            {"rounds": -1, "pixels": "x"},
+            "pixels: must be one of .*, got 'x'; rounds: must be >= 0, got -1",
+        ),
     ],
 )
 def test_settings_out_of_range(settings, words):
@@ -308,7 +314,7 @@ def test_data_that_does_not_fit():
         fit(private=("expression",))
     with pytest.raises(InputError, match="what this method keeps is identity, got 'smile'"):
         fit(utility="smile")
-    with pytest.raises(InputError, match="private must name at least one label"):
+    with pytest.raises(InputError, match="private: at least one label must be named"):
         fit(private=())
 
 
@@ -448,23 +454,23 @@ def turned_pack() -> tuple[Pack, np.ndarray]:
 def test_classifiers_of_originals_are_taken_in_and_say_so():
     pack, turned = turned_pack()
     shown = {"Input": np.asarray(pack.x), "Turned": turned}
-    options = {"attack_on": ("attack",), "effort": "quick", "seed": 0, "level": 0.95}
-    found = transfer.classified(np.asarray(pack.x), shown, pack, "side", **options)
+    setting = Setting(pack=pack, private=("side",), utility=(), roster=roster("quick"), effort="quick")
+    found = transfer.classified(setting, np.asarray(pack.x), shown, "side").findings
     code = "attribute.transfer_balanced_accuracy"
-    worst = {name: next(f for f in each if f.worst and f.code == code) for name, each in found.items()}
+    worst = {f.release: f for f in found if f.worst and f.code == code}
     assert worst["Input"].value > 0.95
     assert worst["Turned"].value < 0.05
     assert worst["Turned"].note.startswith("below chance")
-    assert [f.attacker for f in found["Input"] if f.code == code] == list(transfer.CLASSIFIERS)
+    assert [f.attacker for f in found if (f.code, f.release) == (code, "Input")] == list(transfer.CLASSIFIERS)
 
 
-def test_an_audit_of_images_measures_transfer_and_likeness(tmp_path):
+def test_an_audit_of_images_measures_transfer_and_likeness():
     pack = faces_pack()
     release = fit(replace(SHORT, strength=0.0))
-    found = pipeline.audit_pack(
-        pack, tmp_path, [pipeline.Entry(name="Same", release=release)], private=["gender"], utility=["identity"],
-        baselines=(), effort="quick", jobs=1,
-    )  # fmt: skip
+    found = audit(
+        pack, [Subject(name="Same", release=release)], private=["gender"], utility=["identity"], baselines=(),
+        effort="quick", jobs=1, roster=only("logistic regression", classifiers=only("RBF SVM")["attackers"]),
+    ).findings  # fmt: skip
 
     def value(release: str, code: str) -> float:
         return next(f.value for f in found if (f.release, f.code) == (release, code) and f.worst)
@@ -478,6 +484,6 @@ def test_an_audit_of_images_measures_transfer_and_likeness(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    train = attackers.train
-    monkeypatch.setattr(attackers, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 40)}))
+    train = networks.train
+    monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 40)}))
     torch.set_num_threads(1)

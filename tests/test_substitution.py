@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from conftest import faces_pack, vectors_pack
-from veil.audit.attackers import Problem, lookup_table
+from methods_matrix import train
+from veil.auditing.classical import lookup_table
+from veil.auditing.metrics import balanced_accuracy
+from veil.auditing.problem import Problem
 from veil.data.pack import Pack
-from veil.engine import Run
 from veil.errors import InputError
 from veil.methods import substitution
 from veil.methods.substitution import Averages, Config, information, prices, shared
-from veil.metrics import balanced_accuracy
 from veil.release import Release
 
-KEY = bytes(range(32))
 SHORT = Config(batch=32, codes=6, heads=2, steps=3, people=2, rare=0.0, guide=0.0, keep=1.0, hide=2.0)
 
 
-def fit(pack: Pack, config: Config = SHORT, *, private=("gender",), seed=0, **options) -> Release:
-    return substitution.fit(config, pack, private=private, run=Run(seed=seed, precision="fp32"), key=KEY, **options)
+def fit(pack: Pack, config: Config = SHORT, **options) -> Release:
+    return train("substitution", config, pack, **options)
 
 
 # Information
@@ -239,7 +239,7 @@ def test_data_that_does_not_fit():
         fit(pack, replace(SHORT, person="writer"))
     with pytest.raises(InputError, match="target: must be a class of gender, got 'x'"):
         fit(pack, replace(SHORT, target="x", expose=True))
-    with pytest.raises(InputError, match="private must name at least one label"):
+    with pytest.raises(InputError, match="private: at least one label must be named"):
         fit(pack, private=())
     with pytest.raises(InputError, match="takes no base"):
         fit(pack, base=fit(pack))

@@ -18,21 +18,22 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from conftest import faces_pack, vectors_pack
+from methods_matrix import train
 from veil.data.pack import Pack
-from veil.draws import normalised_noise
 from veil.engine import Run
 from veil.errors import InputError
-from veil.methods import aia, template
-from veil.nets import to_input
+from veil.methods import deep, guard, labels, template
+from veil.methods.guard import Classes, Plan, TemplateEncoder
+from veil.nn.nets import to_input
+from veil.nn.transport import SHRINKAGES
 from veil.release import Release
-from veil.transport import SHRINKAGES
+from veil.release.draws import normalised_noise
 
-KEY = bytes(range(32))
 SHORT = template.Config(batch=16, guess=16, steps_guess=2, folds=2, adversaries=2, steps=2)
 
 
-def fit(pack: Pack, config: template.Config = SHORT, *, private=("gender",), seed=0, **options) -> Release:
-    return template.fit(config, pack, private=private, run=Run(seed=seed, precision="fp32"), key=KEY, **options)
+def fit(pack: Pack, config: template.Config = SHORT, *, seed=0, **options) -> Release:
+    return train("template", config, pack, run=Run(seed=seed, precision="fp32"), **options)
 
 
 def one_line(caught: pytest.ExceptionInfo[InputError], *words: str) -> None:
@@ -45,9 +46,9 @@ def one_line(caught: pytest.ExceptionInfo[InputError], *words: str) -> None:
 # The network
 
 
-def encoder(k: int = 6, classes: int = 4) -> template.TemplateEncoder:
+def encoder(k: int = 6, classes: int = 4) -> TemplateEncoder:
     """With every part away from where it starts."""
-    made = template.TemplateEncoder(k, k, classes, 8)
+    made = TemplateEncoder(k, k, classes, 8)
     with torch.no_grad():
         for tensor in (made.centre, made.means, made.maps, made.guard[-1].weight, made.guard[-1].bias):
             tensor += 0.3 * torch.randn_like(tensor)
@@ -57,7 +58,7 @@ def encoder(k: int = 6, classes: int = 4) -> template.TemplateEncoder:
 
 def test_new_encoder_changes_nothing_but_lengths():
     x = torch.randn(50, 6)
-    made = template.TemplateEncoder(6, 6, 4, 8)
+    made = TemplateEncoder(6, 6, 4, 8)
     for scale in (1.0, 1e-25, 1e25):
         torch.testing.assert_close(made(scale * x), F.normalize(x, dim=1))
 
@@ -167,13 +168,13 @@ def test_who_erases_nothing_says_so(rank, keep):
 
 def test_rounds_drop_equal_shares_and_readers_start_afresh():
     made, x = training(replace(SHORT, keep=0.5, align=False, hide=0.0, rounds=3, steps_erase=2, readers=1), k=16)
-    assert made.widths.tolist() == [16, 13, 11, 8]
+    assert made.eraser.widths.tolist() == [16, 13, 11, 8]
     assert [player.name for player in made.players] == ["reader 1", "basis"]
     made.train(x)
-    assert made.readers[0].updates == 0
-    assert {(stage, player) for _, stage, player, _ in made.run.curves} == {("erase", "reader 1")}
+    assert made.eraser.readers[0].updates == 0
+    assert {(stage, player) for _, stage, player, _ in made.eraser.run.curves} == {("erase", "reader 1")}
     made, _ = training(replace(SHORT, keep=0.5, rounds=50), k=4)
-    assert made.widths.tolist() == [4, 3, 2]
+    assert made.eraser.widths.tolist() == [4, 3, 2]
 
 
 def test_principal_axes_come_first():
@@ -222,7 +223,7 @@ def equal() -> Pack:
 REFUSED = {
     "images": (faces_pack, {}, "needs a pack of vectors, got images"),
     "a base": (small, {"base": lambda: fit(small())}, "takes no base"),
-    "nothing private": (small, {"private": list}, "private must name"),
+    "nothing private": (small, {"private": list}, "private: at least one label must be named"),
     "unknown label": (small, {"private": lambda: ["age"]}, "age"),
     "unknown use": (small, {"utility": lambda: "age"}, "age"),
     "one class": (lambda: small(gender=["f"] * 40), {}, "gender has 1 class"),
@@ -306,11 +307,11 @@ def test_people_without_identity_are_people_of_their_own():
     known = pack.label("identity").copy()
     rows = pack.rows("protect")
     known[rows[::3]] = -1
-    who = template.people(replace(pack, labels={**pack.labels, "identity": known}), rows)
+    who = labels.people(replace(pack, labels={**pack.labels, "identity": known}), rows)
     assert (who[1::3] == known[rows[1::3]]).all()
     assert len(np.unique(who)) == len(np.unique(known[rows][known[rows] >= 0])) + len(rows[::3])
     nobody = replace(pack, labels={name: codes for name, codes in pack.labels.items() if name != "identity"})
-    assert (template.people(nobody, rows) == np.arange(len(rows))).all()
+    assert (labels.people(nobody, rows) == np.arange(len(rows))).all()
     assert fit(nobody, utility="age").contract.k == 16
 
 
@@ -381,19 +382,21 @@ def training(config: template.Config, n: int = 240, k: int = 8) -> tuple[templat
     codes = [np.repeat(rng.permutation(n // 3) % z, 3) for z in (2, 3)]
     x = template.unit_rows(rng.normal(size=(n, k)).astype(np.float32), np.arange(n))
     run = Run(seed=0, precision="fp32")
-    erased = template.kept_dimensions(x, config.keep) if config.keep < 1 else None
-    made = template.Training(config, run, k=k, erased=erased, codes=codes, sizes=[2, 3], people=people)
+    dimensions = template.kept_dimensions(x, config.keep) if config.keep < 1 else None
+    classes = Classes.of("template", codes, [2, 3], people, ship=config.moves)
+    made = template.Training(config, run, k, dimensions, classes)
     run.enter(*made.players)
     return made, run.tensor(x)
 
 
 def test_guesses_are_out_of_fold():
     """Every row is guessed by the one classifier that did not learn from its person."""
-    made, x = training(replace(SHORT, folds=3))
+    whole, x = training(replace(SHORT, folds=3))
+    made, people = whole.guard, whole.classes.people
     for fold in range(3):
         learned = np.concatenate(made.learned[1 + fold])
-        assert set(made.people[learned]).isdisjoint(made.people[made.fold == fold])
-        assert set(made.people[learned]) | set(made.people[made.fold == fold]) == set(made.people)
+        assert set(people[learned]).isdisjoint(people[made.fold == fold])
+        assert set(people[learned]) | set(people[made.fold == fold]) == set(people)
     assert sorted(np.concatenate(made.learned[0])) == [*range(240)]
     sizes = np.bincount(made.fold)
     assert sizes.max() - sizes.min() <= 3  # one person
@@ -406,27 +409,31 @@ def test_guesses_are_out_of_fold():
 
 def test_class_within_one_fold_is_learned_whole():
     people = np.arange(40)
-    options = {"k": 4, "sizes": [2], "people": people}
-    fold = template.Training(replace(SHORT, folds=4), Run(seed=0), codes=[people % 2], **options).fold
+
+    def training(codes: np.ndarray) -> guard.Training:
+        classes = Classes.of("template", [codes], [2], people)
+        return guard.Training(Plan.of(replace(SHORT, folds=4)), Run(seed=0), TemplateEncoder(4, 4, 2, 8), classes)
+
+    fold = training(people % 2).fold
     codes = np.isin(people, np.flatnonzero(fold == 2)[:6]).astype(np.int64)
-    made = template.Training(replace(SHORT, folds=4), Run(seed=0), codes=[codes], **options)
+    made = training(codes)
     assert all(members[1].tolist() == np.flatnonzero(codes).tolist() for members in made.learned)
 
 
 def test_batches_hold_as_many_of_every_joint_class():
-    made, _ = training(SHORT)
-    for step in made.run.stage("s", 3):
-        rows = made._balanced(18, step, made.members)
-        assert np.bincount(made.joint[rows]).tolist() == [3] * 6
+    classes = training(SHORT)[0].classes
+    for step in Run(seed=0).stage("s", 3):
+        rows = guard.balanced(18, step, classes.members)
+        assert np.bincount(classes.joint[rows]).tolist() == [3] * 6
 
 
 def test_adversaries_differ_and_start_afresh_in_turn():
     """Two adversaries, refreshed in turn after steps 2 and 4 of 5: each has then made the updates since its own."""
     made, x = training(replace(SHORT, refresh=2, steps=5))
     made.train(x)
-    assert [a.updates for a in made.adversaries] == [3, 1]
+    assert [a.updates for a in made.guard.adversaries] == [3, 1]
     made, _ = training(replace(SHORT, adversaries=6))
-    shapes = {tuple(m.out_features for m in a.module if isinstance(m, nn.Linear)) for a in made.adversaries}
+    shapes = {tuple(m.out_features for m in a.module if isinstance(m, nn.Linear)) for a in made.guard.adversaries}
     assert len(shapes) == 6
     assert {s[-1] for s in shapes} == {2 + 3}
 
@@ -434,13 +441,13 @@ def test_adversaries_differ_and_start_afresh_in_turn():
 def test_guard_is_the_mean_of_its_second_half(monkeypatch):
     made, x = training(replace(SHORT, steps=5))
     seen: list[list[torch.Tensor]] = []
-    average = made.average_guard
+    average = made.guard.average_guard
 
     def watched(step: object) -> None:
-        seen.append([p.detach().clone() for p in made.guard.parameters])
+        seen.append([p.detach().clone() for p in made.guard.guard.parameters])
         average(step)
 
-    monkeypatch.setattr(made, "average_guard", watched)
+    monkeypatch.setattr(made.guard, "average_guard", watched)
     protector = made.train(x)
     assert len(seen) == 5
     for i, got in enumerate(protector.guard.parameters()):
@@ -455,7 +462,7 @@ def test_guard_learns_under_its_own_noise():
     inputs: list[torch.Tensor] = []
     released: list[torch.Tensor] = []
     made.encoder.guard.register_forward_pre_hook(lambda _, given: inputs.append(given[0][:, :64] / 8))
-    made.adversaries[0].module.register_forward_pre_hook(lambda _, given: released.append(given[0] / 8))
+    made.guard.adversaries[0].module.register_forward_pre_hook(lambda _, given: released.append(given[0] / 8))
     made.train(x)
     # The guard's first step changes nothing. cos = 1 / sqrt(1 + 0.7^2), standard deviation below 0.7 / sqrt(64) a row.
     cosine = (inputs[0] * released[0]).sum(1)
@@ -472,7 +479,7 @@ def test_parts_that_are_left_out():
     protector = made.train(x)
     assert (protector.maps - torch.eye(8)).abs().max() > 0.01
     assert protector.guard[-1].weight.abs().max() == 0
-    assert {stage for _, stage, *_ in made.run.curves} == {"guess"}
+    assert {stage for _, stage, *_ in made.guard.run.curves} == {"guess"}
 
 
 # The release
@@ -524,8 +531,7 @@ def test_wrong_codes_are_refused(several, told, words):
 
 
 def test_release_that_only_guesses_says_so():
-    config = aia.Config(encoder="deep", features=8, batch=16, steps_alone=1, steps_joint=1)
-    release = aia.fit(config, vectors_pack(), private=["gender"], run=Run(seed=0, precision="fp32"))
+    release = train("deep", deep.Config(features=8, batch=16, steps_alone=1, steps_joint=1), vectors_pack())
     with pytest.raises(InputError, match="it guesses") as caught:
         release.transform(vectors_pack().x[:4], told={"gender": np.zeros(4, int)})
     one_line(caught, "'gender'")

@@ -6,6 +6,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from threadpoolctl import threadpool_info
 
 from conftest import vectors_pack
 from veil import fit, threads
-from veil.audit import run as audit_run
-from veil.engine.run import Run, kept_memory, seeded
-from veil.release import Release, in_order
+from veil.auditing.execute import attempted
+from veil.auditing.task import Outcome
+from veil.engine.memory import kept_memory
+from veil.engine.run import Run, seeded
+from veil.release.release import Release
+from veil.threads import in_order
 
 pytestmark = pytest.mark.skipif(not threads.SETTABLE, reason="one thread's count cannot be set by itself here")
 
@@ -89,7 +93,7 @@ def test_calls_that_overlap_leave_the_count_of_threads() -> None:
 
 def test_many_threads_transform_at_once_and_leave_the_count() -> None:
     pack = vectors_pack()
-    release: Release = fit("leace", pack, private=["gender"])[0]
+    release: Release = fit("leace", pack, private=["gender"]).release
     whole = release.transform(pack.x, batch=100)
 
     def call() -> None:
@@ -117,19 +121,20 @@ def test_a_task_of_the_audit_has_one_thread_and_leaves_the_counts() -> None:
     seen: list[tuple[int, set[int], int]] = []
     met = threading.Barrier(2, timeout=10)
 
-    def task(late: threading.Event | None) -> None:
+    def task(late: threading.Event | None = None) -> Outcome:
         met.wait()
         seen.append((torch.get_num_threads(), blas(), elsewhere(torch.get_num_threads)))
         if late is not None:
             assert late.wait(10)
+        return Outcome(findings=())
 
     done = threading.Event()
 
     def first() -> None:
-        audit_run._single((task, (None,), {}))
+        attempted(task)
         done.set()
 
-    at_once(first, lambda: audit_run._single((task, (done,), {})))
+    at_once(first, lambda: attempted(partial(task, done)))
     assert seen == [(1, {1}, 3)] * 2
     assert torch.get_num_threads() == elsewhere(torch.get_num_threads) == 3
     assert blas() == before
@@ -202,7 +207,7 @@ def test_initial_weights_of_fits_at_once_follow_their_seeds() -> None:
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     pack = vectors_pack()
-    release = fit("leace", pack, private=["gender"])[0]
+    release = fit("leace", pack, private=["gender"]).release
     three = release.transform(pack.x, batch=100)
     torch.set_num_threads(1)
     np.testing.assert_array_equal(release.transform(pack.x, batch=100), three)

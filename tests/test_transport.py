@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from veil.transport import SHRINKAGES, choose_shrinkage, transport_maps
+from veil.nn.transport import SHRINKAGES, choose_shrinkage, transport_maps
 
 
 def exact(mean: np.ndarray, covariance: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from veil import metrics
-from veil.audit import intervals, verification
-from veil.audit.verification import Figure, Pairs
+from veil.auditing import intervals, metrics, verification
+from veil.auditing import pairs as pairing
+from veil.auditing.pairs import Pairs
+from veil.auditing.verification import Figure
 from veil.errors import InputError
 
 
@@ -36,7 +37,7 @@ def by_code(figures: list[Figure]) -> dict[str, Figure]:
 def test_few_rows_give_every_pair_once() -> None:
     identity = np.array([5, 2, 5, -1, 2, 9, 5, 2])
     rows = np.array([0, 1, 2, 3, 5, 6, 7])  # row 3 is unknown, row 4 is left out
-    pairs = verification.sample_pairs(rows, identity, seed=0)
+    pairs = pairing.sample_pairs(rows, identity, seed=0)
     assert keys(pairs) == {frozenset(pair) for pair in combinations([0, 1, 2, 5, 6, 7], 2)}
     assert len(pairs) == 15
     np.testing.assert_array_equal(pairs.same, identity[pairs.a] == identity[pairs.b])
@@ -46,7 +47,7 @@ def test_few_rows_give_every_pair_once() -> None:
 
 def test_a_much_photographed_person_does_not_dominate() -> None:
     identity = np.concatenate([np.zeros(530, dtype=np.int64), np.repeat(np.arange(1, 101), 3)])
-    pairs = verification.sample_pairs(np.arange(len(identity)), identity, seed=0, images_per_identity=20)
+    pairs = pairing.sample_pairs(np.arange(len(identity)), identity, seed=0, images_per_identity=20)
     assert int((pairs.same & (pairs.group_a == 0)).sum()) == 190
     assert int(pairs.same.sum()) == 190 + 100 * 3
     images = np.unique(np.concatenate([pairs.a[pairs.group_a == 0], pairs.b[pairs.group_b == 0]]))
@@ -60,7 +61,7 @@ def test_a_sample_of_impostors_is_even_seeded_and_without_repeats(size: int) -> 
     rows = np.arange(90)
     times = np.zeros((30, 30))
     for seed in range(60):
-        pairs = verification.sample_pairs(rows, identity, seed=seed, max_pairs=size)
+        pairs = pairing.sample_pairs(rows, identity, seed=seed, max_pairs=size)
         assert int((~pairs.same).sum()) == size
         assert int(pairs.same.sum()) == min(90, size)
         assert len(keys(pairs)) == len(pairs)
@@ -72,38 +73,38 @@ def test_a_sample_of_impostors_is_even_seeded_and_without_repeats(size: int) -> 
     expected = 60 * size / 435
     chi = float(((times[np.triu_indices(30, 1)] - expected) ** 2 / expected).sum())
     assert chi < 434 + 5 * sqrt(868)
-    again = verification.sample_pairs(rows, identity, seed=59, max_pairs=size)
+    again = pairing.sample_pairs(rows, identity, seed=59, max_pairs=size)
     np.testing.assert_array_equal(again.a, pairs.a)
     np.testing.assert_array_equal(again.b, pairs.b)
 
 
 @pytest.mark.parametrize(("total", "size"), [(0, 5), (5, 5), (7, 5), (10_000, 5), (10**12, 1000)])
 def test_chosen_numbers_differ_and_lie_in_range(total: int, size: int) -> None:
-    chosen = verification._choose(total, size, np.random.default_rng(0))
+    chosen = pairing._choose(total, size, np.random.default_rng(0))
     assert len(np.unique(chosen)) == len(chosen) == min(total, size)
     assert not len(chosen) or (chosen.min() >= 0 and chosen.max() < total)
 
 
 def test_no_rows_and_strangers_only_give_no_genuine_pairs() -> None:
-    assert len(verification.sample_pairs(np.empty(0, dtype=np.int64), np.arange(3), seed=0)) == 0
-    pairs = verification.sample_pairs(np.arange(3), np.arange(3), seed=0)
+    assert len(pairing.sample_pairs(np.empty(0, dtype=np.int64), np.arange(3), seed=0)) == 0
+    pairs = pairing.sample_pairs(np.arange(3), np.arange(3), seed=0)
     assert len(pairs) == 3
     assert not pairs.same.any()
     with pytest.raises(InputError, match="got 0 and 20"):
-        verification.sample_pairs(np.arange(3), np.arange(3), seed=0, max_pairs=0)
+        pairing.sample_pairs(np.arange(3), np.arange(3), seed=0, max_pairs=0)
 
 
 def test_same_attribute_keeps_pairs_of_one_known_code() -> None:
     identity = np.array([0, 1, 2, 3, 4, 5])
     gender = np.array([0, 0, 1, 1, -1, -1])
-    pairs = verification.sample_pairs(np.arange(6), identity, seed=0)
-    mask = verification.same_attribute(pairs, gender)
+    pairs = pairing.sample_pairs(np.arange(6), identity, seed=0)
+    mask = pairing.same_attribute(pairs, gender)
     assert keys(pairs.where(mask)) == {frozenset((0, 1)), frozenset((2, 3))}
 
 
 def test_listed_pairs_keep_those_of_the_rows() -> None:
     table = np.array([[0, 1, 1, 0], [0, 2, 0, 0], [3, 2, 0, 7]])
-    pairs, fold = verification.listed_pairs(table, np.array([0, 2, 3]), np.array([4, 4, 5, 6]))
+    pairs, fold = pairing.listed_pairs(table, np.array([0, 2, 3]), np.array([4, 4, 5, 6]))
     assert pairs.a.tolist() == [0, 3]
     assert pairs.b.tolist() == [2, 2]
     assert pairs.group_a.tolist() == [4, 6]
@@ -119,7 +120,7 @@ def test_listed_pairs_keep_those_of_the_rows() -> None:
 def test_scores_equal_their_definitions(dtype: type, centred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     r = np.random.default_rng(0)
     x = r.integers(0, 256, size=(40, 6, 5)).astype(dtype)
-    pairs = verification.sample_pairs(np.arange(40), np.arange(40) // 4, seed=0)
+    pairs = pairing.sample_pairs(np.arange(40), np.arange(40) // 4, seed=0)
     centre = x.mean(axis=0) if centred else None
     flat = x.reshape(40, 30).astype(np.float64) - (0 if centre is None else centre.reshape(30))
     a, b = flat[pairs.a], flat[pairs.b]
@@ -127,24 +128,24 @@ def test_scores_equal_their_definitions(dtype: type, centred: bool, monkeypatch:
     distance = np.linalg.norm(a - b, axis=1)
     # Sums of 30 float32 products: 30 units in the last place of their largest partial sum, which the norms bound.
     precision = 30 * np.finfo(np.float32).eps
-    found = verification.scores(x, pairs, centre=centre)
+    found = pairing.scores(x, pairs, centre=centre)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, cosine, atol=2 * precision)
-    found_distance = verification.scores(x, pairs, kind="euclidean", centre=centre)
+    found_distance = pairing.scores(x, pairs, kind="euclidean", centre=centre)
     np.testing.assert_allclose(found_distance, -distance, rtol=precision)
-    monkeypatch.setattr(verification, "_CHUNK_BYTES", 7 * 30 * 4)  # seven rows a block
-    np.testing.assert_array_equal(verification.scores(x, pairs, centre=centre), found)
+    monkeypatch.setattr(pairing, "_CHUNK_BYTES", 7 * 30 * 4)  # seven rows a block
+    np.testing.assert_array_equal(pairing.scores(x, pairs, centre=centre), found)
 
 
 def test_scores_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     r = np.random.default_rng(0)
     x = r.integers(0, 256, size=(100, 3072), dtype=np.uint8)
-    pairs = verification.sample_pairs(np.arange(100), np.arange(100) // 5, seed=0)  # 4950 pairs: 122 MB if gathered
-    monkeypatch.setattr(verification, "_CHUNK_BYTES", 1 << 20)
+    pairs = pairing.sample_pairs(np.arange(100), np.arange(100) // 5, seed=0)  # 4950 pairs: 122 MB if gathered
+    monkeypatch.setattr(pairing, "_CHUNK_BYTES", 1 << 20)
     tracemalloc.start()
     try:
         for kind in ("cosine", "euclidean"):
-            verification.scores(x, pairs, kind=kind)
+            pairing.scores(x, pairs, kind=kind)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -154,13 +155,13 @@ def test_scores_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scores_of_zeros_are_zero_and_of_nan_refused() -> None:
     x = np.zeros((3, 2), dtype=np.float32)
     x[0] = 1
-    pairs = verification.sample_pairs(np.arange(3), np.array([0, 0, 1]), seed=0)
-    assert (verification.scores(x, pairs) == 0).all()
+    pairs = pairing.sample_pairs(np.arange(3), np.array([0, 0, 1]), seed=0)
+    assert (pairing.scores(x, pairs) == 0).all()
     x[2, 1] = np.nan
     with pytest.raises(InputError, match="1 rows are not, row 2 first"):
-        verification.scores(x, pairs)
+        pairing.scores(x, pairs)
     with pytest.raises(InputError, match="got 'dot'"):
-        verification.scores(x, pairs, kind="dot")  # type: ignore[arg-type]
+        pairing.scores(x, pairs, kind="dot")  # type: ignore[arg-type]
 
 
 # Figures ------------------------------------------------------------------------------------------------------------
@@ -173,8 +174,8 @@ def weighted(pairs: Pairs, times: np.ndarray) -> np.ndarray:
 
 def test_values_are_the_exact_metrics_and_influence_their_slopes() -> None:
     x, identity = faces(0, persons=12, images=3)
-    pairs = verification.sample_pairs(np.arange(len(x)), identity, seed=0)
-    scores = np.round(verification.scores(x, pairs, kind="euclidean"), 1).astype(np.float64)  # with ties
+    pairs = pairing.sample_pairs(np.arange(len(x)), identity, seed=0)
+    scores = np.round(pairing.scores(x, pairs, kind="euclidean"), 1).astype(np.float64)  # with ties
     found = by_code(verification.verify(scores, pairs, scores, pairs, fars=(0.05,)))
     threshold = metrics.best_threshold(scores, pairs.same)
 
@@ -202,8 +203,8 @@ def test_a_persons_weight_moves_figures_as_the_influence_says() -> None:
     # The thresholds of EER and TAR move too, through a slope that is measured over some of the curve. Of 80 persons'
     # effects the influence explains three quarters of the variance at least.
     x, identity = faces(3, persons=80, images=4)
-    pairs = verification.sample_pairs(np.arange(len(x)), identity, seed=0)
-    scores = verification.scores(x, pairs, kind="euclidean").astype(np.float64)
+    pairs = pairing.sample_pairs(np.arange(len(x)), identity, seed=0)
+    scores = pairing.scores(x, pairs, kind="euclidean").astype(np.float64)
     found = by_code(verification.verify(scores, pairs, None, None, fars=(0.05,)))
     ranking = metrics.rank(scores, pairs.same)
     once = ranking.roc()
@@ -222,7 +223,7 @@ def test_a_persons_weight_moves_figures_as_the_influence_says() -> None:
 
 def test_the_spread_is_that_of_pairs_which_share_a_person() -> None:
     _, identity = faces(0, persons=9, images=3)
-    pairs = verification.sample_pairs(np.arange(27), identity, seed=0)
+    pairs = pairing.sample_pairs(np.arange(27), identity, seed=0)
     genuine = np.zeros(len(pairs))
     genuine[pairs.same] = np.random.default_rng(0).normal(size=int(pairs.same.sum()))
     impostor = np.where(pairs.same, 0, np.random.default_rng(1).normal(size=len(pairs)))
@@ -253,7 +254,7 @@ def test_negative_luck_leaves_the_spread_of_independent_couples() -> None:
 
 def test_perfect_scores_do_not_claim_an_interval_without_width() -> None:
     _, identity = faces(0, persons=20, images=3)
-    pairs = verification.sample_pairs(np.arange(60), identity, seed=0)
+    pairs = pairing.sample_pairs(np.arange(60), identity, seed=0)
     found = by_code(verification.verify(pairs.same * 1.0, pairs, pairs.same * 1.0, pairs))
     assert found["verification.auc"].interval.low < 0.9
     assert found["verification.accuracy"].interval.value == 1
@@ -264,7 +265,7 @@ def test_perfect_scores_do_not_claim_an_interval_without_width() -> None:
 @pytest.mark.parametrize("kind", ["perfect", "reversed", "constant", "two values", "perfect but one"])
 def test_no_interval_of_pairs_is_without_width(kind: str, persons: int) -> None:
     _, identity = faces(0, persons=persons, images=5)
-    pairs = verification.sample_pairs(np.arange(len(identity)), identity, seed=0)
+    pairs = pairing.sample_pairs(np.arange(len(identity)), identity, seed=0)
     scores = {
         "perfect": pairs.same * 1.0,
         "reversed": -1.0 * pairs.same,
@@ -284,7 +285,7 @@ def test_no_interval_of_pairs_is_without_width(kind: str, persons: int) -> None:
 
 def test_random_scores_are_at_chance() -> None:
     _, identity = faces(0, persons=100, images=4)
-    pairs = verification.sample_pairs(np.arange(400), identity, seed=0)
+    pairs = pairing.sample_pairs(np.arange(400), identity, seed=0)
     scores = np.random.default_rng(4).normal(size=len(pairs))
     found = verification.verify(scores, pairs, scores[::-1], pairs)
     assert [figure.status for figure in found] == ["ok"] * 5
@@ -297,8 +298,8 @@ def test_random_scores_are_at_chance() -> None:
 
 def test_figures_that_the_pairs_cannot_give_are_not_applicable() -> None:
     x, identity = faces(0, persons=25, images=4)
-    pairs = verification.sample_pairs(np.arange(100), identity, seed=0)  # 4800 impostor pairs
-    scores = verification.scores(x, pairs)
+    pairs = pairing.sample_pairs(np.arange(100), identity, seed=0)  # 4800 impostor pairs
+    scores = pairing.scores(x, pairs)
     found = by_code(verification.verify(scores, pairs, None, None))
     assert found["verification.tar_at_far_0.01"].status == "ok"
     rare = found["verification.tar_at_far_0.001"]
@@ -323,8 +324,8 @@ def test_exactly_ten_expected_false_accepts_are_enough() -> None:
 
 def test_a_figure_becomes_a_finding() -> None:
     x, identity = faces(0, persons=25, images=4)
-    pairs = verification.sample_pairs(np.arange(100), identity, seed=0)
-    figure = verification.verify(verification.scores(x, pairs), pairs, None, None, level=0.9)[0]
+    pairs = pairing.sample_pairs(np.arange(100), identity, seed=0)
+    figure = verification.verify(pairing.scores(x, pairs), pairs, None, None, level=0.9)[0]
     found = figure.finding(release="Input", attacker="cosine", target="identity|same gender", worst=True)
     assert found.figures() == (*figure.interval, 0.5)
     assert (found.role, found.level, found.n, found.worst) == ("utility", 0.9, len(pairs), True)
@@ -332,8 +333,8 @@ def test_a_figure_becomes_a_finding() -> None:
 
 def test_differences_are_paired() -> None:
     x, identity = faces(1, persons=60, images=4)
-    pairs = verification.sample_pairs(np.arange(240), identity, seed=0)
-    scores = verification.scores(x, pairs, kind="euclidean")
+    pairs = pairing.sample_pairs(np.arange(240), identity, seed=0)
+    scores = pairing.scores(x, pairs, kind="euclidean")
     worse = scores + 0.6 * np.random.default_rng(0).normal(size=len(pairs))
     runs = [verification.verify(s, pairs, None, None)[0] for s in (scores, worse, scores / 2)]
     # A change of scale changes no order. Of 60 people some few might tell the two apart that are not among them.
@@ -346,7 +347,7 @@ def test_differences_are_paired() -> None:
     assert lost.high - lost.low < 0.7 * alone  # two independent figures' difference is 1.4 times as wide as one
     with pytest.raises(ValueError, match="one code"):
         verification.difference(runs[0], replace(runs[1], code="verification.eer"))
-    others = verification.sample_pairs(np.arange(200), identity, seed=0)
+    others = pairing.sample_pairs(np.arange(200), identity, seed=0)
     with pytest.raises(ValueError, match="not of the same pairs"):
         verification.difference(runs[0], verification.verify(np.arange(len(others)), others, None, None)[0])
     assert all(np.isnan(verification.difference(runs[0], replace(runs[1], status="not_applicable"))))
@@ -358,9 +359,9 @@ def test_differences_cover() -> None:
     for run in range(runs):
         r = np.random.default_rng(run)
         x, identity = faces(500 + run, persons=40, images=3)
-        pairs = verification.sample_pairs(np.arange(120), identity, seed=0, max_pairs=3000)
+        pairs = pairing.sample_pairs(np.arange(120), identity, seed=0, max_pairs=3000)
         first, second = (
-            verification.verify(verification.scores(x + 0.5 * r.normal(size=x.shape), pairs), pairs, None, None)[0]
+            verification.verify(pairing.scores(x + 0.5 * r.normal(size=x.shape), pairs), pairs, None, None)[0]
             for _ in range(2)
         )
         interval = verification.difference(first, second)
@@ -371,8 +372,8 @@ def test_differences_cover() -> None:
 def test_intervals_cover_the_figures_of_the_population() -> None:
     # The population's figures, from persons by the thousand: known to a tenth of an interval's width.
     x, identity = faces(0, persons=4000, images=3)
-    pairs = verification.sample_pairs(np.arange(len(x)), identity, seed=0, max_pairs=400_000)
-    truth = metrics.roc(verification.scores(x, pairs, kind="euclidean"), pairs.same)
+    pairs = pairing.sample_pairs(np.arange(len(x)), identity, seed=0, max_pairs=400_000)
+    truth = metrics.roc(pairing.scores(x, pairs, kind="euclidean"), pairs.same)
     known = {"verification.auc": truth.auc(), "verification.eer": truth.eer()}
     known["verification.tar_at_far_0.01"] = truth.tar_at_far(0.01)
     runs = 400
@@ -381,8 +382,8 @@ def test_intervals_cover_the_figures_of_the_population() -> None:
     covered = dict.fromkeys(known, 0)
     for run in range(runs):
         x, identity = faces(100 + run, persons=40, images=3)
-        pairs = verification.sample_pairs(np.arange(120), identity, seed=run, max_pairs=3000)
-        scores = verification.scores(x, pairs, kind="euclidean")
+        pairs = pairing.sample_pairs(np.arange(120), identity, seed=run, max_pairs=3000)
+        scores = pairing.scores(x, pairs, kind="euclidean")
         for code, figure in by_code(verification.verify(scores, pairs, None, None)).items():
             if code in known:
                 interval = figure.interval
@@ -401,7 +402,7 @@ def test_intervals_cover_the_figures_of_the_population() -> None:
 def test_half_a_million_pairs_are_fast() -> None:
     r = np.random.default_rng(0)
     identity = np.repeat(np.arange(1400), 3)
-    pairs = verification.sample_pairs(np.arange(4200), identity, seed=0)
+    pairs = pairing.sample_pairs(np.arange(4200), identity, seed=0)
     assert int((~pairs.same).sum()) == 500_000
     scores = r.normal(size=len(pairs)) + pairs.same
     start = time.process_time()
@@ -468,8 +469,8 @@ def test_ten_folds_that_are_equally_good_have_an_interval_of_some_width() -> Non
 def test_two_people_are_too_few() -> None:
     who = np.repeat([0, 1], 10)
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    pairs = verification.sample_pairs(np.arange(20), who, seed=0)
-    found = verification.verify(verification.scores(x, pairs), pairs, None, None)
+    pairs = pairing.sample_pairs(np.arange(20), who, seed=0)
+    found = verification.verify(pairing.scores(x, pairs), pairs, None, None)
     assert {f.status for f in found} == {"not_applicable"}
     assert all("three people" in f.note for f in found)
 
@@ -478,7 +479,7 @@ def test_two_people_are_too_few() -> None:
 def test_a_threshold_that_tells_nothing_has_no_accuracy(shift: float) -> None:
     """Scores of the calibrate split that lie elsewhere: all pairs of test would be taken for one kind."""
     x, who = faces(0, 30, 4)
-    pairs = verification.sample_pairs(np.arange(len(who)), who, seed=0)
+    pairs = pairing.sample_pairs(np.arange(len(who)), who, seed=0)
     scores = -np.linalg.norm(x[pairs.a] - x[pairs.b], axis=1)
     found = by_code(verification.verify(scores, pairs, scores + shift, pairs))
     accuracy = found.pop("verification.accuracy")

@@ -9,36 +9,40 @@ from veil._version import __version__
 from veil.errors import InputError
 
 if TYPE_CHECKING:
-    from veil.audit.findings import Finding
-    from veil.audit.run import Subject
     from veil.data.build import pack
     from veil.data.pack import Pack
-    from veil.estimator import Protector
-    from veil.pipeline import Entry, audit_pack, fit
+    from veil.findings import Finding
+    from veil.methods.fitting import Fit
     from veil.release import Release
+    from veil.workflows.audit import Audit, audit
+    from veil.workflows.estimator import Protector
+    from veil.workflows.fit import fit
+    from veil.workflows.subjects import Subject
 
 _HOMES = {
-    "Entry": "veil.pipeline",
-    "Finding": "veil.audit.findings",
+    "Audit": "veil.workflows.audit",
+    "Finding": "veil.findings",
+    "Fit": "veil.methods.fitting",
     "Pack": "veil.data.pack",
-    "Protector": "veil.estimator",
+    "Protector": "veil.workflows.estimator",
     "Release": "veil.release",
-    "Subject": "veil.audit.run",
-    "audit_pack": "veil.pipeline",
-    "fit": "veil.pipeline",
+    "Subject": "veil.workflows.subjects",
+    "audit": "veil.workflows.audit",
+    "fit": "veil.workflows.fit",
     "pack": "veil.data.build",
 }
 
 __all__ = [
-    "Entry",
+    "Audit",
     "Finding",
+    "Fit",
     "InputError",
     "Pack",
     "Protector",
     "Release",
     "Subject",
     "__version__",
-    "audit_pack",
+    "audit",
     "fit",
     "pack",
 ]

@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from veil import files
 from veil._version import __version__
 from veil.data import decode, framing, splits
+from veil.data.classes import class_name, few
 from veil.data.columns import plain
 from veil.data.csvfile import cell
 from veil.data.decode import Box
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import LOSS, Item, Listing, Options, Pair, Remarks, check_utf8, clean
-from veil.data.pack import CHECKED, RESERVED, SCHEMA, SPLITS, Pack, class_name, few, sha256, write_checked
+from veil.data.pack import SPLITS, Pack
+from veil.data.packfile import CHECKED, RESERVED, SCHEMA, sha256, write_checked
 from veil.errors import InputError, checked_seed, printable, printable_json
 
 Progress = Callable[[int, int | None, int], None]

@@ -35,10 +35,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
+from veil.data.classes import NOTHING, few
 from veil.data.columns import Kind, leaf, nfc, plain
 from veil.data.csvfile import SUFFIXES as CSV_SUFFIXES
 from veil.data.csvfile import CsvFile, open_csv
-from veil.data.pack import NOTHING, few
 from veil.errors import InputError
 from veil.foreign import MOST_LETTERS, Header, NoPlainArray, check_archive, one_line, opened
 from veil.parquet import FREE_ROWS, FREE_VALUES, LISTED, check_lists, open_parquet, validated

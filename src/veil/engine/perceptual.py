@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from veil.engine.augment import augment
-from veil.engine.run import Player, Run, Step, one_cycle, seeded
-from veil.losses import supervised_contrastive
-from veil.nets import PerceptualNetwork, Vgg16, load_torchvision, to_input
+from veil.engine.player import Player
+from veil.engine.run import Run, Step, one_cycle, seeded
+from veil.nn.augment import augment
+from veil.nn.losses import supervised_contrastive
+from veil.nn.nets import to_input
+from veil.nn.torchvision import PerceptualNetwork, Vgg16, load_torchvision
 
 View = Callable[[Tensor, Step], Tensor]
 """From images ``(B, C, H, W)`` to random views of them, drawn from the step."""

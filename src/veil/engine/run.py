@@ -7,7 +7,6 @@ killed and resumed repeats the same bits without having saved a generator.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
@@ -29,9 +28,11 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from veil.engine.checkpoint import Checkpoint, Curve, read
+from veil.engine.memory import held_memory, keeps_memory
+from veil.engine.player import Diverged, Player
 from veil.errors import InputError, checked_seed, printable
 from veil.foreign import one_line
-from veil.nets import tensors_under
+from veil.nn.nets import tensors_under
 
 Precision = Literal["auto", "bf16", "fp32"]
 T = TypeVar("T")
@@ -39,91 +40,8 @@ T = TypeVar("T")
 _FLUSH_EVERY = 20  # steps between reads of the losses: each read waits for an accelerator to catch up
 _FLUSH_SECONDS = 5.0  # but where steps are slow, no longer than this
 _CHECKPOINT_SECONDS = 60.0  # between checkpoints: what is lost at most, but for a step
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 _PATIENCE = timedelta(days=30)  # processes wait for the first, which may measure a frontier; they see when it ends
-_MODULE, _OPTIMIZER = "module.", "optimizer."  # of tensors' names in a checkpoint
 _LOSS_LIMIT = 1e6  # no loss of a healthy run comes near; an unbounded objective that runs away passes it
-
-
-class Diverged(InputError):
-    """A loss is no longer finite, or beyond any healthy value; the settings, not the machine, are at fault."""
-
-
-class Player:
-    """A network (or several) with the optimiser that alone may change it.
-
-    Args:
-        name: What the progress line and the curves call it.
-        module: Its network.
-        lr: Peak learning rate.
-        optimizer: ``"adam"`` or ``"adamw"`` (decoupled weight decay).
-        weight_decay: For ``"adamw"``.
-        schedule: Factor of the learning rate as a function of the number of updates made so far; constant if None.
-        clip: Largest norm of the gradient; None for no clipping.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        *,
-        lr: float,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
-        schedule: Callable[[int], float] | None = None,
-        clip: float | None = None,
-    ) -> None:
-        self.name = name
-        self.module = module
-        self.lr = lr
-        self.schedule = schedule
-        self.clip = clip
-        self.updates = 0
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
-        # Fused: on a CPU a fifth of the time of PyTorch's default, which is a tenth of a step of a ResNet.
-        self.optimizer = kind(self.parameters, lr=lr, weight_decay=weight_decay, fused=True)
-
-    def restart(self, module: nn.Module) -> None:
-        """Take over the fresh weights of ``module`` (same shapes) and forget the optimiser's state."""
-        self.module.load_state_dict(module.state_dict())
-        self.optimizer.state.clear()
-        self.updates = 0
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Its network's, and the moments of its optimiser, by names that say which they are."""
-        moments = {
-            f"{_OPTIMIZER}{i}.{name}": moment
-            for i, parameter in enumerate(self.parameters)
-            for name, moment in self.optimizer.state.get(parameter, {}).items()
-        }
-        return {f"{_MODULE}{name}": value for name, value in self.module.state_dict().items()} | moments
-
-    def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Takes up what :meth:`tensors` gave, after so many updates.
-
-        Raises:
-            ValueError: If they are of another network, or the moments another optimiser's.
-        """
-        given, own = tensors_under(tensors, _MODULE), self.module.state_dict()
-        if wrong := next((n for n in {**own, **given} if _kind(given.get(n)) != _kind(own.get(n))), ""):
-            raise ValueError(f"{wrong} must be {_kind(own.get(wrong))}, got {_kind(given.get(wrong))}")
-        self.module.load_state_dict(given)
-        moments = tensors_under(tensors, _OPTIMIZER)
-        state = {}
-        for i, parameter in enumerate(self.parameters):
-            known = tensors_under(moments, f"{i}.")
-            like = {"step": torch.zeros(()), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter)}
-            if moments and {name: _kind(x) for name, x in known.items()} != {n: _kind(x) for n, x in like.items()}:
-                raise ValueError("the optimiser's state is another's")
-            # A fused optimiser walks through memory: moments must lie there as the parameter does.
-            state[i] = {
-                name: moment.clone() if name == "step" else torch.empty_like(parameter).copy_(moment)
-                for name, moment in known.items()
-            }
-        now = self.optimizer.state_dict()["param_groups"]  # the settings are those of now
-        self.optimizer.load_state_dict({"state": {i: some for i, some in state.items() if some}, "param_groups": now})
-        self.updates = updates
 
 
 @dataclass(frozen=True)
@@ -370,7 +288,7 @@ class Run:
         """The steps of one stage that are still to be done; checkpoints, progress and divergence in between."""
         self._stage = name
         self._latest.clear()  # losses of the stage before would look like those of this one
-        with _kept_memory() if _keeping else nullcontext():
+        with held_memory() if keeps_memory() else nullcontext():
             for number in range(self._done.get(name, 0), count):
                 self._number = number
                 seed = step_seed(self.seed, name, number)
@@ -462,50 +380,6 @@ class Run:
         return state
 
 
-_keeping = False
-
-
-@contextmanager
-def kept_memory() -> Iterator[None]:
-    """Stages of runs inside keep the memory that they free; for a program whose process is its own.
-
-    It changes how the C library serves the whole process, and cannot put back what its host had set there.
-    """
-    global _keeping
-    _keeping = True
-    try:
-        yield
-    finally:
-        _keeping = False
-
-
-def keeps_memory() -> bool:
-    """Whether :func:`kept_memory` holds, for processes of our own that work for this one."""
-    return _keeping
-
-
-@contextmanager
-def _kept_memory() -> Iterator[None]:
-    """Freed tensors stay with the process inside, for the next step to use; nothing where the C library is not glibc.
-
-    By default glibc hands a large block back to the system when it is freed and gets it anew, zeroed page by page, a
-    moment later: a quarter of the time of a training step on CPUs.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
-        yield
-        return
-    assert libc is not None
-    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too,
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # and the heap does not shrink
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_MMAP_MAX, 65536)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**26)
-        libc.malloc_trim(0)
-
-
 _SEEDING = threading.RLock()
 
 
@@ -517,11 +391,6 @@ def left_by(checkpoint: Path) -> str:
         return ""
     steps = ", ".join(f"{name} {count}" for name, count in state.done.items())
     return printable(f"{state.method or 'a method'} ({steps or 'no'} steps)")
-
-
-def _kind(tensor: Tensor | None) -> str:
-    """Type and shape of a tensor, in words."""
-    return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 @contextmanager

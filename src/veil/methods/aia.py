@@ -8,13 +8,6 @@ private attribute from g (Eq. 6, Sec. 5.2); a task network keeps the use, 1-to-1
     stage 2   encoder and decoder minimise   L_AE + alpha L_Task - beta L_Adv      (Eq. 8)
               while adversary and task keep learning
 
-Preset ``deep`` is ours. Each value of the paper's g sees 10x10 pixels, so it can hide local cues but not global ones:
-
-    stage 1   residual networks, one that sees grey values and one that sees orientation maps, to unit vectors; each
-              learns the task alone (supervised contrastive loss); z is their outputs side by side
-    stage 2   template protection of z (:mod:`veil.methods.template`): alignment of the private classes, a guard
-              against several adversaries that are replaced by fresh ones in turn, keyed noise
-
 Where this file departs from the text, or the text leaves a choice open:
 
 - Eq. 5 swaps x and x' and drops the sign; L_AE here is the binary cross-entropy of x' against x.
@@ -25,14 +18,15 @@ Where this file departs from the text, or the text leaves a choice open:
   undoes. It stays the objective of preset ``paper``; ``objective="confusion"`` is bounded.
 - Several private attributes at once (the paper's future work): each adversary has one output per attribute and L_Adv
   is their mean. Input vectors (face templates) use MLPs in place of the convolutions.
+
+Each value of the paper's g sees 10x10 pixels, so it can hide local cues but not global ones: see
+:mod:`veil.methods.deep`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -42,110 +36,55 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.data.sampling import Couples
-from veil.draws import normalised_noise
-from veil.engine import Player, Run, Step
-from veil.engine.augment import augment
-from veil.engine.run import by_first, one_cycle, seeded
+from veil.engine import Player, Step
+from veil.engine.run import seeded
 from veil.errors import InputError
-from veil.losses import (
-    balanced_weights,
-    confusion,
-    contrastive,
-    cross_entropy,
-    supervised_contrastive,
-)
-from veil.methods import template
-from veil.methods.protocol import refuse_people, require_classes, too_small
-from veil.nets import ResidualEncoder, SixConvolutions, UpsamplingDecoder, mlp, to_input
-from veil.release import Contract, Release, new_key
+from veil.methods.labels import require_classes
+from veil.methods.protocol import Algorithm, Fitted, Task
+from veil.methods.settings import EVEN, Count, Rate, Steps, Weight, at_least, checked
+from veil.nn.augment import augment
+from veil.nn.losses import balanced_weights, confusion, contrastive, cross_entropy, reconstruction
+from veil.nn.nets import SixConvolutions, mlp, to_input
+from veil.release.contract import Contract
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("aia")
 class Config:
     """Settings of AIA; the defaults are the paper's."""
 
-    encoder: Literal["paper", "deep"] = "paper"
-    """``paper``: two convolution blocks, release in [0, 1]. ``deep``: residual network, release on the unit sphere."""
-    features: int = 128
-    """Width of each ``deep`` network's output, and of a ``paper`` release of vectors."""
-    networks: int = 1
-    """Networks side by side (``deep`` only): grey values, orientation maps, grey values, ... A release is as wide as
-    all of them together."""
-    alpha: float = 0.5
-    """Weight of the task (Eq. 8), >= 0 (``paper``; ``deep`` learns the task first, then keeps what it learned)."""
-    beta: float = 0.5
-    """Weight of the adversary (Eq. 8), or of confusion (``deep``), >= 0. With alpha = beta = 0 the paper's auto-encoder
-    is trained alone (Original); with beta = 0 ``deep`` protects nothing."""
+    features: Count = 128
+    """Width of a release of vectors."""
+    alpha: Weight = 0.5
+    """Weight of the task (Eq. 8), >= 0."""
+    beta: Weight = 0.5
+    """Weight of the adversary (Eq. 8), >= 0. With alpha = beta = 0 the auto-encoder is trained alone (Original)."""
     objective: Literal["unbounded", "confusion"] = "unbounded"
-    """``unbounded``: - L_Adv (Eq. 8). ``confusion``: cross-entropy of the adversary's output to the uniform prior,
-    which is ``deep``'s objective always."""
-    noise: float = 0.0
-    """Norm of the keyed noise relative to the unit vector (``deep`` only)."""
+    """``unbounded``: - L_Adv (Eq. 8). ``confusion``: cross-entropy of the adversary's output to the uniform prior."""
     adversary: Literal["conv", "mlp"] = "conv"
-    """``conv``: six convolutions and a linear layer (Sec. 5.2). ``mlp``: one tanh layer (Eq. 6). ``deep`` has several
-    of its own."""
-    margin: float = 1.0
+    """``conv``: six convolutions and a linear layer (Sec. 5.2). ``mlp``: one tanh layer (Eq. 6)."""
+    margin: Rate = 1.0
     """Margin m of the contrastive loss (Eq. 7), > 0."""
-    temperature: float = 0.1
-    """Temperature of the supervised contrastive loss (``deep``), > 0."""
     augment: bool = False
     """Train on random views of the images."""
-    batch: int = 256
+    batch: Annotated[int, at_least(1), EVEN] = 256
     """Images a step, even."""
-    steps_alone: int = 400
+    steps_alone: Count = 400
     """Steps of each part alone (stage 1)."""
-    steps_joint: int = 800
+    steps_joint: Steps = 800
     """Steps of adversarial training (stage 2)."""
-    lr: float = 1e-3
-    """Peak learning rate of the protector."""
-    lr_opponents: float = 1e-3
+    lr: Rate = 1e-3
+    """Learning rate of the protector."""
+    lr_opponents: Rate = 1e-3
     """Learning rate of adversary and task."""
 
-    def __post_init__(self) -> None:
-        problems = too_small(self, _LEAST)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                problems.append(f"{name}: must be one of {choices}, got {getattr(self, name)!r}")
-        if self.batch % 2:
-            problems.append(f"batch: must be even, got {self.batch}")
-        if self.encoder == "paper" and (self.noise or self.networks > 1):
-            problems.append("noise and several networks need encoder='deep'")
-        if self.networks > 64:
-            problems.append(f"networks: must be <= 64, got {self.networks!r}")
-        if problems:
-            raise InputError("aia: " + "; ".join(problems))
-
-
-_CHOICES = {"encoder": ("paper", "deep"), "objective": ("unbounded", "confusion"), "adversary": ("conv", "mlp")}
-_LEAST = {
-    **dict.fromkeys(("alpha", "beta", "noise", "steps_joint"), 0.0),
-    **dict.fromkeys(("features", "networks", "batch", "steps_alone"), 1.0),
-    **dict.fromkeys(("margin", "temperature", "lr", "lr_opponents"), 1e-8),
-}
-
-_DEEP = Config(
-    encoder="deep",
-    networks=2,
-    alpha=1.0,
-    beta=1.0,
-    objective="confusion",
-    noise=0.5,
-    augment=True,
-    batch=192,
-    steps_alone=1000,
-    steps_joint=1500,
-    lr_opponents=2e-3,
-)
 
 PRESETS: dict[str, Config] = {
     "paper": Config(),
     "original": Config(alpha=0.0, beta=0.0),
     "without-task": Config(alpha=0.0),
-    "deep": _DEEP,
-    "deep-original": replace(_DEEP, beta=0.0, noise=0.0),
 }
-"""``original`` and ``without-task`` are the paper's baselines Original and AIA\\T; ``deep-original`` is ``deep``
-without protection, the reference that says what protecting cost."""
+"""``original`` and ``without-task`` are the paper's baselines Original and AIA\\T."""
 
 
 # -- networks (Sec. 4.1, 4.3, 5.2) ------------------------------------------------------------------------------------
@@ -194,38 +133,6 @@ def _upsample_and_convolve(h: Tensor, convolution: nn.Conv2d) -> Tensor:
     return out
 
 
-class DeepEncoder(nn.Module):
-    """Networks that know people side by side, and the protection of what they say.
-
-    z = normalise([normalise(network_1(x)), normalise(network_2(x)), ...]); g = protection(z). Once trained, each
-    network's output is the mean over an image and its mirror image.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module], protection: nn.Module) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.protection = protection
-
-    def parts(self, x: Tensor) -> list[Tensor]:
-        """``(B, 1, H, W)`` or ``(B, d)`` -> unit vectors ``(B, features)`` of each network."""
-        out = []
-        for network in self.networks:
-            z = network(x).float()
-            if x.dim() == 4 and not self.training:
-                z = z + network(x.flip(3)).float()
-            out.append(F.normalize(z, dim=1))
-        return out
-
-    def represent(self, x: Tensor) -> Tensor:
-        """z, unit vectors ``(B, k)``."""
-        return torch.cat(self.parts(x), 1) / math.sqrt(len(self.networks))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """g, unit vectors ``(B, k)``."""
-        out: Tensor = self.protection(self.represent(x))
-        return out
-
-
 class OnMap(nn.Module):
     """Lets a convolutional network read a flattened feature map."""
 
@@ -239,45 +146,18 @@ class OnMap(nn.Module):
         return out
 
 
-def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
-    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
-    c = config if isinstance(config, Config) else Config(**config)
-    if c.encoder == "deep":
-        networks = [_network(c, contract, oriented=i % 2 == 1) for i in range(c.networks)]
-        classes = template.joint_classes(contract)
-        protection = template.new_encoder(_protection(c), contract.k, contract.k, classes) if c.beta else nn.Identity()
-        return DeepEncoder(networks, protection)
+def build(config: Config, contract: Contract) -> nn.Module:
+    """The encoder of a release, without its weights."""
     if contract.kind == "vectors":
-        return nn.Sequential(_network(c, contract), nn.Sigmoid())
+        return nn.Sequential(mlp([contract.shape[0], 512, 512, config.features]), nn.Sigmoid())
     return PaperEncoder()
 
 
-def _network(config: Config, contract: Contract, *, oriented: bool = False) -> nn.Module:
-    if contract.kind == "vectors":
-        return mlp([contract.shape[0], 512, 512, config.features])
-    return ResidualEncoder(1, contract.shape[0], contract.shape[1], config.features, oriented=oriented)
-
-
-def _protection(config: Config) -> template.Config:
-    """Settings of ``deep``'s second stage."""
-    return template.Config(
-        noise=config.noise,
-        hide=config.beta,
-        steps=config.steps_joint,
-        steps_guess=max(config.steps_joint // 3, 1),
-        batch=2 * config.batch,
-        lr=config.lr,
-        lr_opponents=config.lr_opponents,
-    )
-
-
-def build_decoder(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
+def build_decoder(config: Config, contract: Contract) -> nn.Module:
     """The decoder of a release; outputs logits of images, or vectors."""
-    if contract.kind == "vectors":
+    if contract.feature_map is None:
         return mlp([contract.k, 512, contract.shape[0]])
-    if contract.feature_map is not None:
-        return PaperDecoder(contract.feature_map)
-    return UpsamplingDecoder(contract.k, 1, contract.shape[0], contract.shape[1])
+    return PaperDecoder(contract.feature_map)
 
 
 def _adversary(config: Config, contract: Contract, outputs: int) -> nn.Module:
@@ -306,7 +186,7 @@ def _task(contract: Contract, outputs: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """What one step sees: this process's couples of images, and the labels of the whole batch."""
 
     x: Tensor  # (b, C, H, W) or (b, d); rows 2i and 2i + 1 are a couple
@@ -316,13 +196,12 @@ class _Batch:
     everyone: Tensor  # (B,) identities of the whole batch
 
 
-class _Data:
+class Data:
     """The ``protect`` split, and the couples that a step draws from it."""
 
-    def __init__(
-        self, config: Config, pack: Pack, private: Sequence[str], utility: str, contract: Contract, run: Run
-    ) -> None:
-        self.config, self.run, self.contract, self.pack = config, run, contract, pack
+    def __init__(self, config: Config, task: Task, contract: Contract) -> None:
+        pack, private, utility = task.pack, task.private, task.utility
+        self.config, self.run, self.contract, self.pack = config, task.run, contract, pack
         self.matching = utility == "identity"
         self.rows = pack.rows("protect", known=(*private, utility))
         require_classes(pack, self.rows, list(dict.fromkeys([*private, utility])))
@@ -335,13 +214,11 @@ class _Data:
             group = np.ravel_multi_index([c[self.rows] for c in self.codes], self.sizes)
             self.couples = Couples(self.rows, self.target[self.rows], group)
 
-    def batch(self, step: Step) -> _Batch:
+    def batch(self, step: Step) -> Batch:
         """Draw the step's couples and keep this process's share of them."""
         half = self.config.batch // 2
         if not self.matching:
             couples = step.rng.choice(self.rows, (half, 2))
-        elif self.config.encoder == "deep":  # supervised contrastive: every couple shows one person
-            couples = self.couples.genuine(half, step.rng, singles=0.25)
         else:  # contrastive (Eq. 7): as many couples of one person as of two
             couples = np.concatenate(
                 [self.couples.genuine(half - half // 2, step.rng), self.couples.impostor(half // 2, step.rng)]
@@ -355,7 +232,7 @@ class _Data:
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         to = self.run.tensor
-        return _Batch(
+        return Batch(
             x=x,
             private=[to(c[rows]) for c in self.codes],
             weights=[
@@ -370,29 +247,11 @@ class _Data:
         return to_input(self.pack.x[rows], self.contract.kind).to(self.run.device)
 
 
-def _reconstruction_loss(run: Run, decoder: nn.Module, g: Tensor, x: Tensor) -> Tensor:
-    """L_AE (Eq. 5): binary cross-entropy of x' against x; squared error where x is a vector."""
-    with run.autocast():
-        redrawn = decoder(g).float()
-    if x.dim() == 2:
-        return F.mse_loss(redrawn, x)
-    return F.binary_cross_entropy_with_logits(redrawn, x.clamp(0, 1))
+class Training:
+    """The players and the schedule."""
 
-
-def _task_loss(run: Run, task: nn.Module, g: Tensor, batch: _Batch, matching: bool, margin: float) -> Tensor:
-    """L_Siamese (Eq. 7) on couples, or cross-entropy for a label, of the task network."""
-    with run.autocast():
-        out = task(g).float()
-    if not matching:
-        return cross_entropy(out, batch.utility)
-    a, b = out[0::2], out[1::2]
-    return contrastive(F.pairwise_distance(a, b), batch.utility[0::2] != batch.utility[1::2], margin)
-
-
-class _Paper:
-    """The paper's players and schedule."""
-
-    def __init__(self, config: Config, data: _Data, run: Run) -> None:
+    def __init__(self, config: Config, data: Data) -> None:
+        run = data.run
         self.config, self.data, self.run = config, data, run
         with seeded(run.seed, "aia", "networks"):
             self.encoder = run.place(build(config, data.contract))
@@ -432,7 +291,7 @@ class _Paper:
             loss = loss + self.config.beta * self.hiding_loss(g, batch)
         self.run.update(self.protector, loss)
 
-    def update_opponents(self, g: Tensor, batch: _Batch) -> None:
+    def update_opponents(self, g: Tensor, batch: Batch) -> None:
         """Adversary and task learn on a release that they cannot change."""
         self.run.update(self.adversary, self.adversary_loss(g, batch))
         self.run.update(self.task, self.task_loss(g, batch))
@@ -443,18 +302,28 @@ class _Paper:
         return g.float()
 
     def reconstruction_loss(self, g: Tensor, x: Tensor) -> Tensor:
-        return _reconstruction_loss(self.run, self.decoder, g, x)
+        """L_AE (Eq. 5): binary cross-entropy of x' against x; squared error where x is a vector."""
+        with self.run.autocast():
+            redrawn = self.decoder(g).float()
+        return reconstruction(redrawn, x)
 
-    def task_loss(self, g: Tensor, batch: _Batch) -> Tensor:
-        return _task_loss(self.run, self.task.module, g, batch, self.data.matching, self.config.margin)
+    def task_loss(self, g: Tensor, batch: Batch) -> Tensor:
+        """L_Siamese (Eq. 7) on couples, or cross-entropy for a label, of the task network."""
+        with self.run.autocast():
+            out: Tensor = self.task.module(g).float()
+        if not self.data.matching:
+            return cross_entropy(out, batch.utility)
+        a, b = out[0::2], out[1::2]
+        other = batch.utility[0::2] != batch.utility[1::2]
+        return contrastive(F.pairwise_distance(a, b), other, self.config.margin)
 
-    def adversary_loss(self, g: Tensor, batch: _Batch) -> Tensor:
+    def adversary_loss(self, g: Tensor, batch: Batch) -> Tensor:
         """L_Adv: cross-entropy of the private attributes, each class counting the same; mean over attributes."""
         logits = self._private_logits(g)
         losses = [cross_entropy(o, z, w) for o, z, w in zip(logits, batch.private, batch.weights, strict=True)]
         return torch.stack(losses).mean()
 
-    def hiding_loss(self, g: Tensor, batch: _Batch) -> Tensor:
+    def hiding_loss(self, g: Tensor, batch: Batch) -> Tensor:
         """What beta weighs in the protector's loss: - L_Adv (Eq. 8), or confusion of the adversary."""
         if self.config.objective == "unbounded":
             return -self.adversary_loss(g, batch)
@@ -466,151 +335,27 @@ class _Paper:
         return torch.split(out.float(), self.data.sizes, dim=1)
 
 
-class _Deep:
-    """The players and schedule of ``deep``."""
-
-    def __init__(self, config: Config, data: _Data, run: Run) -> None:
-        self.config, self.data, self.run = config, data, run
-        rows, contract = data.rows, data.contract
-        with seeded(run.seed, "aia", "networks"):
-            self.encoder = run.place(build(config, contract))
-            self.decoder = run.place(build_decoder(config, contract))
-            task = None if data.matching else run.place(_task(contract, data.heads))
-        assert isinstance(self.encoder, DeepEncoder)
-        self.representation = Player(
-            "networks", self.encoder.networks, lr=config.lr, optimizer="adamw", weight_decay=0.05,
-            schedule=one_cycle(config.steps_alone),
-        )  # fmt: skip
-        self.task = None if task is None else Player("task", task, lr=config.lr_opponents)
-        self.redrawer = Player("decoder", self.decoder, lr=config.lr)
-        self.protection: template.Training | None = None
-        if config.beta:
-            self.protection = template.Training(
-                _protection(config), run, k=contract.k, codes=[c[rows] for c in data.codes], sizes=data.sizes,
-                people=template.people(data.pack, rows), known=template.known(data.pack, rows),
-            )  # fmt: skip
-            self.encoder.protection = self.protection.encoder
-
-    def train(self) -> None:
-        """The networks learn the task; what they say of the ``protect`` split is protected; a decoder looks at it."""
-        own = [self.representation, self.redrawer, *([] if self.task is None else [self.task])]
-        self.run.enter(*own, *([] if self.protection is None else self.protection.players))
-        for step in self.run.stage("representation", self.config.steps_alone):
-            self.representation_step(step)
-        self.encoder.eval()
-        if self.protection is not None:
-            self.protection.train(self.represented())
-        for step in self.run.stage("decoder", self.config.steps_alone // 4):
-            self.decoder_step(step)
-
-    def representation_step(self, step: Step) -> None:
-        """Every network learns the task by itself (supervised contrastive); all together where it is a label."""
-        assert isinstance(self.encoder, DeepEncoder)
-        batch = self.data.batch(step)
-        with self.run.autocast():
-            parts = self.encoder.parts(batch.x)
-        if self.task is None:
-            temperature = self.config.temperature
-            losses = [supervised_contrastive(self.run.gather(z), batch.everyone, temperature) for z in parts]
-            loss = torch.stack(losses).sum()
-        else:
-            z = torch.cat(parts, 1)
-            self.run.update(self.task, self.task_loss(z.detach(), batch))
-            loss = self.task_loss(z, batch)
-        self.run.update(self.representation, loss)
-
-    def task_loss(self, z: Tensor, batch: _Batch) -> Tensor:
-        assert self.task is not None
-        return _task_loss(self.run, self.task.module, z, batch, self.data.matching, self.config.margin)
-
-    def represented(self) -> Tensor:
-        """z ``(n, k)`` of all rows of the ``protect`` split; from now on the networks stay as they are."""
-        assert isinstance(self.encoder, DeepEncoder)
-        parts = []
-        for start in range(0, len(self.data.rows), 512):
-            with torch.no_grad(), self.run.autocast():
-                parts.append(self.encoder.represent(self.data.inputs(self.data.rows[start : start + 512])))
-        return torch.cat(parts)
-
-    def decoder_step(self, step: Step) -> None:
-        """A decoder for the finished release, which the protector never feels: what it still shows."""
-        batch = self.data.batch(step)
-        with torch.no_grad(), self.run.autocast():
-            g = self.encoder(batch.x).float()
-        if self.config.noise:
-            g = normalised_noise(g, step.normal(*g.shape).to(g.device), self.config.noise)
-        self.run.update(self.redrawer, _reconstruction_loss(self.run, self.decoder, g, batch.x))
+def train(config: Config, task: Task) -> Fitted:
+    """Train AIA: on grey images with sides divisible by 4, or on vectors; any labels, and any use."""
+    pack = task.pack
+    pack.require(private=task.private, utility=task.utility, among=["protect"])
+    contract = contract_of(config, pack)
+    training = Training(config, Data(config, task, contract))
+    training.train()
+    return Fitted(encoder=training.encoder, contract=contract, decoder=training.decoder)
 
 
-def fit(
-    config: Config,
-    pack: Pack,
-    *,
-    private: Sequence[str],
-    utility: str = "identity",
-    seed: int = 0,
-    run: Run | None = None,
-    key: bytes | None = None,
-    base: Release | None = None,
-) -> Release:
-    """Train AIA on the ``protect`` split.
-
-    Args:
-        config: Settings; see :data:`PRESETS`.
-        pack: Grey images (sides divisible by 4, by 16 for ``deep``) or vectors.
-        private: Labels to hide, one or more.
-        utility: ``"identity"`` for 1-to-1 matching, or a label to keep.
-        seed: Seeds weights, batches and noise; ignored where ``run`` is given.
-        run: Precision, checkpoints and progress; a plain run if None. Its ``curves`` hold the losses afterwards.
-        key: Secret of a release with noise; a fresh one from the operating system if None.
-        base: Must be None: AIA reads the input itself.
-
-    Returns:
-        The release, its decoder in ``decoder``.
-
-    Raises:
-        InputError: With all problems of data and labels in one line, or where the run diverges.
-    """
-    if base is not None:
-        raise InputError(f"aia: reads the input itself and takes no base, got a release of {base.method!r}")
-    if not private:
-        raise InputError("aia: private must name at least one label, got none")
-    if config.encoder == "deep" and config.beta:
-        refuse_people("aia", private)
-    pack.require(private=list(private), utility=utility, among=["protect"])
-    contract = _contract(config, pack, private)
-    run = run or Run(seed=seed)
-    run.check_batch(config.batch, each=2)
-    data = _Data(config, pack, private, utility, contract, run)
-    trainer = _Deep(config, data, run) if config.encoder == "deep" else _Paper(config, data, run)
-    trainer.train()
-    made = {"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint}
-    if isinstance(trainer, _Deep) and trainer.protection is not None:
-        made |= trainer.protection.made
-    return Release(
-        method="aia",
-        config=asdict(config),
-        contract=contract,
-        encoder=run.collect(trainer.encoder),
-        decoder=run.collect(trainer.decoder),
-        made=made,
-        key=(key or by_first(new_key)) if contract.keyed else None,
-    )
-
-
-def _contract(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
+def contract_of(config: Config, pack: Pack) -> Contract:
+    """What releases of a pack take and give."""
     shape = tuple(int(n) for n in pack.x.shape[1:])
-    deep = config.encoder == "deep"
-    k = config.features * config.networks
-    classes = {name: tuple(pack.classes[name]) for name in private} if deep and config.beta else {}
     if pack.kind == "vectors":
-        return Contract(kind="vectors", shape=shape, k=k, noise=config.noise, classes=classes, **pack.framing)
-    multiple = ResidualEncoder.multiple if deep else 4
+        return Contract(kind="vectors", shape=shape, k=config.features, **pack.framing)
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")
-    if shape[0] % multiple or shape[1] % multiple:
-        raise InputError(f"aia: height and width must be divisible by {multiple}, got {shape}")
-    if deep:
-        return Contract(kind="images", shape=shape, k=k, noise=config.noise, classes=classes, **pack.framing)
+    if shape[0] % 4 or shape[1] % 4:
+        raise InputError(f"aia: height and width must be divisible by 4, got {shape}")
     feature_map = (12, shape[0] // 4, shape[1] // 4)
     return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, **pack.framing)
+
+
+ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build, build_decoder=build_decoder, unit=2)

@@ -17,14 +17,14 @@ Where this file departs from the text, or the text leaves a choice open:
 - Errors that E maximises are bounded. Each image's is divided by what the mean image gets from it, and counts up to 1:
   worse than the mean image, which an attacker draws from nothing, no redrawing can hide. Weights mu1 and mu2 are
   relative to that, not to the paper's units. ``bounded=false`` (preset ``paper``) takes min away; errors are bounded
-  then by what images in [0, 1] and unit features allow (:func:`veil.losses.perceptual_distance`).
+  then by what images in [0, 1] and unit features allow (:func:`veil.nn.losses.perceptual_distance`).
 - The private and the public data, X1 and X2, are the people of ``protect`` in two parts: ``attack`` is the audit's.
   Without an adversary all of them are private data.
 - ``capacity`` (ours, and the default in place of the adversary): r is centred, has length 1, gets keyed Gaussian noise,
   and length 1 again, in training and in releases. k values with noise of norm s relative to theirs carry at most
   (k / 2) log2(1 + 1 / s^2) bits (Shannon 1948: k Gaussian channels of that power), whatever decoder reads them; s is
   what makes that ``capacity``. E learns to spend the bits on the labels.
-- Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nets.ResNet`).
+- Maps are normalised by group; weights of a file keep its statistics (:class:`veil.nn.torchvision.ResNet`).
 - Perceptual distances come from VGG-16 where ``perceptual_weights`` names a file of it, else from a network that the
   run trains on the public part without labels (:mod:`veil.engine.perceptual`).
 - D's GAN term is the non-saturating one (Eq. 2, 3).
@@ -34,10 +34,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -46,28 +46,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veil.data.pack import Pack
-from veil.draws import normalised_noise
 from veil.engine import Player, Run, Step, perceptual
-from veil.engine.augment import relight, warp
-from veil.engine.run import by_first, one_cycle, seeded
+from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
-from veil.fitted import underneath
-from veil.losses import cross_entropy, perceptual_distance, pixel_error
-from veil.methods.protocol import listed, not_among, too_small
-from veil.methods.template import people
-from veil.nets import ImageDiscriminator, MirrorDecoder, ResNet, load_torchvision, map_shape, to_input
-from veil.release import WEIGHTS, Contract, Release, new_key
+from veil.methods.labels import people
+from veil.methods.protocol import Algorithm, Fitted, Task
+from veil.methods.settings import Count, Rate, Steps, Weight, at_least, checked, listed, one_of, within
+from veil.nn.augment import relight, warp
+from veil.nn.losses import cross_entropy, perceptual_distance, pixel_error
+from veil.nn.nets import ImageDiscriminator, MirrorDecoder, map_shape, to_input
+from veil.nn.torchvision import ResNet, load_torchvision
+from veil.release import Release
+from veil.release.contract import Contract
+from veil.release.draws import normalised_noise
+from veil.release.folder import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("inversion")
 class Config:
     """Settings of representations that resist inversion."""
 
-    depth: int = 18
+    depth: Annotated[int, one_of(18, 50)] = 18
     """Layers of the ResNet: 18 or 50."""
     cut: Literal["conv1", "layer1", "layer2", "layer3", "pool", "fc"] = "fc"
     """Where the network is cut; conv1 is behind the first pooling, pool behind the last."""
-    features: int = 128
+    features: Count = 128
     """Width of fc."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation: by group, or by the stored statistics of a weight file."""
@@ -78,58 +82,46 @@ class Config:
     """File of torchvision's VGG-16 weights, for perceptual distances; a network of this run's own if empty."""
     labels: str = ""
     """Labels to keep beside the utility, separated by commas."""
-    lambda1: float = 1.0
+    lambda1: Weight = 1.0
     """Weight of the perceptual distance for the decoder, >= 0."""
-    lambda2: float = 0.0
+    lambda2: Weight = 0.0
     """Weight of the GAN term for the decoder, >= 0."""
-    mu1: float = 1.0
+    mu1: Weight = 1.0
     """Weight of the pixel error that the encoder maximises, relative to the mean image's, >= 0."""
-    mu2: float = 1.0
+    mu2: Weight = 1.0
     """Weight of the perceptual distance that the encoder maximises, relative to the mean image's, >= 0."""
     bounded: bool = True
     """Count errors up to the mean image's only."""
-    capacity: float = 0.0
+    capacity: Weight = 0.0
     """Bits that a representation carries at most, by keyed noise, >= 0; 0 for no noise, and no bound."""
-    public: float = 0.25
+    public: Annotated[float, within("(0, 1)")] = 0.25
     """Share of the people of `protect` who stand for public data, in (0, 1)."""
-    ahead: int = 2
+    ahead: Count = 2
     """Steps of the decoder for each of the encoder, >= 1."""
     augment: bool = True
     """Random views for the encoder: mirrored, turned, scaled, shifted and in other light."""
-    batch: int = 64
+    batch: Annotated[int, at_least(2)] = 64
     """Images a step."""
-    steps_alone: int = 500
+    steps_alone: Steps = 500
     """Steps of encoder and classifier alone."""
-    steps_perceptual: int = 150
+    steps_perceptual: Count = 150
     """Steps of the network of perceptual distances, where the run trains one."""
-    steps_decoder: int = 200
+    steps_decoder: Steps = 200
     """Steps of the decoder against the encoder as it then is."""
-    steps_joint: int = 400
+    steps_joint: Steps = 400
     """Steps of encoder and classifier against the decoder."""
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Peak learning rate of encoder and classifier."""
-    lr_decoder: float = 1e-3
+    lr_decoder: Rate = 1e-3
     """Learning rate of the decoder."""
-    lr_discriminator: float = 2e-4
+    lr_discriminator: Rate = 2e-4
     """Learning rate of the decoder's discriminator."""
 
-    def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("lambda1", "lambda2", "mu1", "mu2", "capacity"), 0),
-            **dict.fromkeys(("steps_alone", "steps_decoder", "steps_joint"), 0),
-            **dict.fromkeys(("features", "ahead", "steps_perceptual"), 1),
-            **dict.fromkeys(("lr", "lr_decoder", "lr_discriminator"), 1e-8),
-            "batch": 2,
-        }
-        problems = too_small(self, least)
-        problems += not_among(self, {"depth": tuple(ResNet.blocks), "cut": ResNet.stages, "norm": ("group", "batch")})
-        if not 0 < self.public < 1:
-            problems.append(f"public: must lie between 0 and 1, got {self.public!r}")
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
         path = Path(self.weights)
         if (path.is_file() or (path.suffix and not path.is_dir())) and self.norm != "batch":
-            problems.append(f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}")
-        if problems:
-            raise InputError("inversion: " + "; ".join(problems))
+            yield f"norm: a weight file holds statistics of batches, so it must be batch, got {self.norm!r}"
 
     @property
     def adversarial(self) -> bool:
@@ -394,81 +386,40 @@ class Training:
         return (share.clamp_max(1.0) if self.config.bounded else share).mean()
 
 
-def fit(
-    config: Config,
-    pack: Pack,
-    *,
-    private: Sequence[str] = (),
-    utility: str = "identity",
-    seed: int = 0,
-    run: Run | None = None,
-    key: bytes | None = None,
-    base: Release | None = None,
-) -> Release:
-    """Learn a representation that keeps labels and is hard to invert, on the ``protect`` split.
+def train(config: Config, task: Task) -> Fitted:
+    """Learn a representation that keeps labels, the use and ``config.labels``, and is hard to invert.
 
-    Args:
-        config: Settings; see :data:`PRESETS`.
-        pack: Images.
-        private: Not used: the picture itself is what is private.
-        utility: Label to keep; more of them in ``config.labels``.
-        seed: Seeds weights, batches and views; ignored where ``run`` is given.
-        run: Precision, checkpoints and progress; a plain run if None.
-        key: Secret of the noise; a fresh one from the operating system if None.
-        base: Must be None: this method reads the input itself.
-
-    Returns:
-        The release; its ``classifier`` is f.
-
-    Raises:
-        InputError: With all problems of data and labels in one line, or where the run diverges.
+    No label is hidden: the picture itself is what is private. The release's classifier is f.
     """
-    if base is not None:
-        raise InputError(f"inversion: reads the input itself and takes no base, got a release of {base.method!r}")
-    if pack.kind != "images":
-        raise InputError("inversion: needs a pack of images, got vectors; method template protects vectors")
-    kept = list(dict.fromkeys([utility, *listed(config.labels)]))
+    pack, run = task.pack, task.run
+    kept = list(dict.fromkeys([task.utility, *listed(config.labels)]))
     if "identity" in kept:
         raise InputError(
             "utility: this method keeps labels, got 'identity'; name a label (--utility LABEL; more with labels=...), "
             "or use method aia"
         )
     for name in kept:
-        pack.require(private=private, utility=name, among=["protect"])
-    run = run or Run(seed=seed)
-    run.check_batch(config.batch)
+        pack.require(private=task.private, utility=name, among=["protect"])
     x1, x2 = _parts(config, pack, run.seed) if config.adversarial else (pack.rows("protect"), np.arange(0))
     keeps = {name: tuple(pack.classes[name]) for name in kept}
     training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], keeps)
     run.enter(*training.players)
     training.train()
-    shape = training.shape
     contract = Contract(
         kind="images",
         shape=tuple(pack.x.shape[1:]),
-        k=math.prod(shape),
-        feature_map=_as_map(shape),
+        k=math.prod(training.shape),
+        feature_map=_as_map(training.shape),
         noise=training.noise,
         **pack.framing,
         keeps=keeps,
     )
-    files = {"weights": "", "perceptual_weights": ""}  # a release holds no paths; what was loaded is in ``made``
-    return Release(
-        method="inversion",
-        config=asdict(config) | files,
+    return Fitted(
+        encoder=training.encoder,
         contract=contract,
-        encoder=run.collect(training.encoder),
-        classifier=run.collect(training.classifier),
-        made={
-            "private": list(private),
-            "utility": ", ".join(kept),
-            "seed": run.seed,
-            "data": pack.fingerprint,
-            **training.made,
-            **({} if training.before is None else underneath(training.before)),
-        },
-        fitted=None if training.before is None else training.before.fitted,
-        key=(key or by_first(new_key)) if contract.keyed else None,
+        classifier=training.classifier,
+        made={"utility": ", ".join(kept), **training.made},
+        upon=training.before,
     )
 
 
@@ -477,7 +428,7 @@ def recut(release: Release, cut: str) -> Release:
 
     Args:
         release: One of this method.
-        cut: A stage of :class:`veil.nets.ResNet`.
+        cut: A stage of :class:`veil.nn.torchvision.ResNet`.
 
     Raises:
         InputError: If the release adds noise, heard of a decoder in training, or there is no such cut.
@@ -566,13 +517,15 @@ def _parts(config: Config, pack: Pack, seed: int) -> tuple[NDArray[np.int64], ND
     return rows[~public], rows[public]
 
 
-def build(config: Config | Mapping[str, Any], contract: Contract) -> Encoder:
-    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
-    return Encoder(config if isinstance(config, Config) else Config(**config), map_shape(contract.shape))
+def build(config: Config, contract: Contract) -> Encoder:
+    """The encoder of a release, without its weights."""
+    return Encoder(config, map_shape(contract.shape))
 
 
-def build_classifier(config: Config | Mapping[str, Any], contract: Contract) -> Classifier:
+def build_classifier(config: Config, contract: Contract) -> Classifier:
     """The classifier of a release, likewise."""
-    shape = contract.feature_map or (contract.k,)
     outputs = sum(len(names) for names in contract.keeps.values())
-    return Classifier(config if isinstance(config, Config) else Config(**config), shape, outputs)
+    return Classifier(config, contract.feature_map or (contract.k,), outputs)
+
+
+ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build, build_classifier=build_classifier)

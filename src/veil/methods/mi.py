@@ -36,10 +36,10 @@ Where this file departs from the text, or the text leaves a choice open:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -49,24 +49,28 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack
 from veil.engine import Player, Run, Step, perceptual
-from veil.engine.augment import augment, warp
-from veil.engine.run import Diverged, seeded
+from veil.engine.player import Diverged
+from veil.engine.run import seeded
 from veil.errors import InputError
-from veil.losses import cross_entropy
-from veil.methods.protocol import not_among, require_classes, too_small
-from veil.nets import GroupNorm, to_input
-from veil.release import Contract, Release
+from veil.methods.labels import require_classes
+from veil.methods.protocol import Algorithm, Fitted, Task
+from veil.methods.settings import Count, Rate, Share, Steps, Weight, at_least, checked
+from veil.nn.augment import augment, warp
+from veil.nn.losses import cross_entropy
+from veil.nn.nets import GroupNorm, to_input
+from veil.release.contract import Contract
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("mi")
 class Config:
     """Settings of anonymisation by mutual information."""
 
-    lam: float = 1.0
+    lam: Weight = 1.0
     """Weight of the mutual-information term (Eq. 12), >= 0."""
-    tie: float = 0.0
+    tie: Weight = 0.0
     """Weight of the squared error between blurred x and x^, >= 0; the paper has none."""
-    keep: float = 0.0
+    keep: Weight = 0.0
     """Weight of 1 - cosine of x and x^ in a network that finds the other view of an image, >= 0; the paper has none."""
     views: Literal["drawing", "face"] = "drawing"
     """Random views of that network: turned, slanted, stretched and shifted; or those of faces, mirrored and relit."""
@@ -76,48 +80,38 @@ class Config:
     """Release the target's training image nearest to x^ in place of x^."""
     expose: bool = False
     """Allow a substitution, which shows a real person's images."""
-    features: int = 64
+    features: Count = 64
     """Width of the auto-encoder's code."""
-    ahead: int = 4
+    ahead: Count = 4
     """Steps of the private classifier for each of the auto-encoder, >= 1."""
-    least_variety: float = 0.1
+    least_variety: Share = 0.1
     """Variance of the released images, as a share of the input's, below which a run stops, in [0, 1)."""
-    batch: int = 128
+    batch: Annotated[int, at_least(2)] = 128
     """Images a step."""
-    steps_views: int = 400
+    steps_views: Count = 400
     """Steps of the network that finds views, where ``keep`` asks for it."""
-    steps_alone: int = 400
+    steps_alone: Count = 400
     """Steps of the auto-encoder alone (stage 1)."""
-    steps_discriminator: int = 200
+    steps_discriminator: Steps = 200
     """Steps of D against the auto-encoder (stage 2)."""
-    steps_joint: int = 800
+    steps_joint: Steps = 800
     """Steps of stage 3."""
-    lr: float = 5e-4
+    lr: Rate = 5e-4
     """Learning rate of the auto-encoder."""
-    lr_discriminator: float = 2e-4
+    lr_discriminator: Rate = 2e-4
     """Learning rate of D."""
-    lr_private: float = 1e-3
+    lr_private: Rate = 1e-3
     """Learning rate of the private classifier."""
 
-    def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("lam", "tie", "keep", "steps_discriminator", "steps_joint"), 0),
-            **dict.fromkeys(("features", "ahead", "steps_alone", "steps_views"), 1),
-            **dict.fromkeys(("lr", "lr_discriminator", "lr_private"), 1e-8),
-            "batch": 2,
-        }
-        problems = too_small(self, least) + not_among(self, {"views": ("drawing", "face")})
-        if not 0 <= self.least_variety < 1:
-            problems.append(f"least_variety: must lie in [0, 1), got {self.least_variety!r}")
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
         if self.substitute and not self.target:
-            problems.append("substitute: needs the class whose images are released; set target")
+            yield "substitute: needs the class whose images are released; set target"
         if self.substitute and not self.expose:
-            problems.append(
+            yield (
                 "substitute: shows a real person's images to everybody; set expose=true to allow that, or use method "
                 "substitution, whose averages show nobody"
             )
-        if problems:
-            raise InputError("mi: " + "; ".join(problems))
 
 
 PRESETS: dict[str, Config] = {
@@ -429,13 +423,10 @@ class Training:
         return [z[at] for z in self.labels]
 
 
-def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, run: Run) -> Training:
+def prepare(config: Config, task: Task) -> Training:
     """The training on a pack's ``protect`` split, with all that does not fit in one InputError."""
-    if not private:
-        raise InputError("mi: private must name at least one label, got none")
-    if pack.kind != "images":
-        raise InputError("mi: needs a pack of images, got vectors; method template protects vectors")
-    pack.require(private=list(private), utility=pack.known_use(utility), among=["protect"])
+    pack, private = task.pack, task.private
+    pack.require(private=private, utility=pack.known_use(task.utility), among=["protect"])
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)
     real = np.arange(len(rows))
@@ -447,7 +438,7 @@ def prepare(config: Config, pack: Pack, private: Sequence[str], utility: str, ru
                 f"{', '.join(private)}"
             )
     labels = [pack.label(name)[rows] for name in private]
-    return Training(config, run, pack.x, rows, labels, [len(pack.classes[n]) for n in private], real)
+    return Training(config, task.run, pack.x, rows, labels, [len(pack.classes[n]) for n in private], real)
 
 
 def _target_rows(config: Config, pack: Pack, private: str) -> NDArray[np.int64]:
@@ -460,69 +451,35 @@ def _target_rows(config: Config, pack: Pack, private: str) -> NDArray[np.int64]:
     return rows
 
 
-def fit(
-    config: Config,
-    pack: Pack,
-    *,
-    private: Sequence[str],
-    utility: str = "identity",
-    seed: int = 0,
-    run: Run | None = None,
-    key: bytes | None = None,
-    base: Release | None = None,
-) -> Release:
-    """Learn to redraw images without their private attribute, on the ``protect`` split.
-
-    Args:
-        config: Settings; see :data:`PRESETS`.
-        pack: Images.
-        private: Labels to hide, one or more.
-        utility: What the audit will measure; never seen here.
-        seed: Seeds weights and batches; ignored where ``run`` is given.
-        run: Precision, checkpoints and progress; a plain run if None.
-        key: Not used: equal inputs have equal releases without one.
-        base: Must be None: this method reads the input itself.
+def train(config: Config, task: Task) -> Fitted:
+    """Learn to redraw images without their private attribute, whatever their use, which is never seen here.
 
     Raises:
-        InputError: With all problems of data and labels in one line.
         Diverged: Where the released images collapse, or a loss runs away.
     """
-    if base is not None:
-        raise InputError(f"mi: reads the input itself and takes no base, got a release of {base.method!r}")
-    run = run or Run(seed=seed)
-    run.check_batch(config.batch)
-    training = prepare(config, pack, private, utility, run)
-    run.enter(*training.players)
+    training = prepare(config, task)
+    task.run.enter(*training.players)
     for _ in training.train():
         pass
-    encoder = run.collect(training.network)
-    shape = tuple(pack.x.shape[1:])
+    encoder = task.run.collect(training.network)
+    shape = tuple(task.pack.x.shape[1:])
     support = 0
     if config.substitute:
-        table = np.asarray(pack.x[_target_rows(config, pack, private[0])])
+        table = np.asarray(task.pack.x[_target_rows(config, task.pack, task.private[0])])
         encoder, support = Substituter(encoder, torch.from_numpy(table)), len(table)
     contract = Contract(
-        kind="images",
-        shape=shape,
-        k=math.prod(shape),
-        image=shape,
-        support=support,
-        **pack.framing,
+        kind="images", shape=shape, k=math.prod(shape), image=shape, support=support, **task.pack.framing
     )
-    return Release(
-        method="mi",
-        config=asdict(config),
-        contract=contract,
-        encoder=encoder.eval(),
-        made={"private": list(private), "utility": utility, "seed": run.seed, "data": pack.fingerprint},
-    )
+    return Fitted(encoder=encoder, contract=contract)
 
 
-def build(config: Config | Mapping[str, Any], contract: Contract) -> nn.Module:
-    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
-    c = config if isinstance(config, Config) else Config(**config)
+def build(config: Config, contract: Contract) -> nn.Module:
+    """The encoder of a release, without its weights."""
     channels = 3 if len(contract.shape) == 3 else 1
-    autoencoder = AutoEncoder(channels, contract.shape[0], contract.shape[1], c.features)
+    autoencoder = AutoEncoder(channels, contract.shape[0], contract.shape[1], config.features)
     if not contract.support:
         return autoencoder
     return Substituter(autoencoder, torch.zeros(contract.support, *contract.shape, dtype=torch.uint8))
+
+
+ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build)

@@ -56,10 +56,10 @@ Where the text (its abstract is what we have, with the authors' code and a later
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -68,17 +68,16 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from veil.data.pack import Pack
 from veil.data.sampling import Couples
 from veil.engine import Player, Run, Step
-from veil.engine.augment import augment
-from veil.engine.onnxfile import OnnxNetwork
 from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
-from veil.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
-from veil.methods.protocol import listed, not_among, refuse_many, refuse_people, require_classes, too_small
-from veil.methods.template import people
-from veil.nets import (
+from veil.methods.labels import people, refuse_many, refuse_people, require_classes
+from veil.methods.protocol import Algorithm, Fitted, Task
+from veil.methods.settings import EVEN, Count, Rate, Share, Steps, Weight, at_least, checked, listed, within
+from veil.nn.augment import augment
+from veil.nn.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
+from veil.nn.nets import (
     GroupNorm,
     ResidualBlock,
     ResidualEncoder,
@@ -89,17 +88,19 @@ from veil.nets import (
     to_input,
     to_pixels,
 )
-from veil.release import Contract, Release
-from veil.transport import transport_maps
+from veil.nn.onnxfile import OnnxNetwork
+from veil.nn.transport import transport_maps
+from veil.release.contract import Contract
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("san")
 class Config:
     """Settings of semi-adversarial networks."""
 
     prototype: Literal["opposite", "neutral", "same"] = "opposite"
     """Prototype beside which releases are redrawn."""
-    strength: float = 1.0
+    strength: Annotated[float, within("[0, 1]")] = 1.0
     """How far a release goes from the input (0) to what is redrawn (1)."""
     change: str = ""
     """Attributes whose class releases change, separated by commas; all private ones if empty."""
@@ -107,18 +108,18 @@ class Config:
     """Learn to change any of the private attributes, so that it can be chosen for each image."""
     network: Literal["retouch", "paper"] = "retouch"
     """What redraws: a network that adds to the image, or the paper's auto-encoder, which makes it anew."""
-    amplitude: float = 1.0
+    amplitude: Weight = 1.0
     """Light and shade that the former adds to a pixel's logit lie between minus this and this, >= 0; 0 for no bound."""
-    tint: float = 0.05
+    tint: Weight = 0.05
     """What it adds to each colour's logit beside them lies between minus this and this, >= 0; 0 for nothing."""
     classifiers: str = "residual,strided,blurred"
     """Kinds of the frozen classifiers (residual, strided, blurred, six), separated by commas; the first tells the class
     of an image."""
     views: bool = True
     """Show redrawn images to the classifiers in random views, so that they are taken in by more than single pixels."""
-    likeness: float = 0.95
+    likeness: Share = 0.95
     """Structural similarity to the input that redrawn images should have, in [0, 1); 0 to ask none."""
-    weigh_likeness: float = 20.0
+    weigh_likeness: Weight = 20.0
     """Weight of what is missing to it, >= 0."""
     pixels: Literal["entropy", "absolute"] = "entropy"
     """J_D: binary cross-entropy, or mean absolute error."""
@@ -127,61 +128,38 @@ class Config:
     empty."""
     match: Literal["mean", "same"] = "mean"
     """J_M on both redrawn images, or on the one beside the same prototype."""
-    weigh_class: float = 1.0
+    weigh_class: Weight = 1.0
     """Weight of J_G, >= 0."""
-    weigh_match: float = 5.0
+    weigh_match: Weight = 5.0
     """Weight of J_M, >= 0."""
-    transport: int = 0
+    transport: Steps = 0
     """Principal components of images in which they move from their class's Gaussian to the classes' barycentre before
     they are redrawn, >= 0; 0: none do. Needs the neutral prototype, and no choice for each image."""
-    rounds: int = 0
+    rounds: Steps = 0
     """Rounds in which a fresh classifier begins to learn from releases, >= 0."""
-    aligned: float = 0.12
+    aligned: Share = 0.12
     """Least share of an image's pixel variance that the average face of `protect` has, in [0, 1)."""
-    batch: int = 32
+    batch: Annotated[int, at_least(4), EVEN] = 32
     """Images a step, even."""
-    steps_classifier: int = 300
+    steps_classifier: Count = 300
     """Steps of each classifier."""
-    steps_matcher: int = 600
+    steps_matcher: Count = 600
     """Steps of the matcher."""
-    steps: int = 800
+    steps: Count = 800
     """Steps of the auto-encoder, over all rounds."""
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Peak learning rate of the auto-encoder."""
-    lr_frozen: float = 2e-3
+    lr_frozen: Rate = 2e-3
     """Peak learning rate of classifiers and matcher."""
 
-    def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("weigh_class", "weigh_match", "weigh_likeness"), 0),
-            **dict.fromkeys(("amplitude", "tint", "transport", "rounds", "strength"), 0),
-            **dict.fromkeys(("steps_classifier", "steps_matcher", "steps"), 1),
-            **dict.fromkeys(("lr", "lr_frozen"), 1e-8),
-            "batch": 4,
-        }
-        problems = too_small(self, least)
-        choices = {
-            "prototype": ("opposite", "neutral", "same"),
-            "network": ("retouch", "paper"),
-            "pixels": ("entropy", "absolute"),
-            "match": ("mean", "same"),
-        }
-        problems += not_among(self, choices)
-        if self.strength > 1:
-            problems.append(f"strength: must lie in [0, 1], got {self.strength!r}")
-        for name in ("aligned", "likeness"):
-            if not 0 <= getattr(self, name) < 1:
-                problems.append(f"{name}: must lie in [0, 1), got {getattr(self, name)!r}")
+    def problems(self) -> Iterator[str]:
+        """Kinds that there are not, and what does not fit together."""
         if not self.kinds or (unknown := [kind for kind in self.kinds if kind not in KINDS]):
             got = repr(unknown[0]) if self.kinds else "none"
-            problems.append(f"classifiers: must be kinds of {', '.join(KINDS)}, got {got}")
+            yield f"classifiers: must be kinds of {', '.join(KINDS)}, got {got}"
         if self.transport and (self.prototype != "neutral" or self.choose):
             got = "a choice for each image" if self.choose else f"prototype={self.prototype}"
-            problems.append(f"transport: moves images to the middle of their classes (prototype=neutral), got {got}")
-        if self.batch % 2:
-            problems.append(f"batch: must be even, got {self.batch!r}")
-        if problems:
-            raise InputError("san: " + "; ".join(problems))
+            yield f"transport: moves images to the middle of their classes (prototype=neutral), got {got}"
 
     @property
     def kinds(self) -> list[str]:
@@ -662,45 +640,22 @@ class Training:
             self.learn(self.classifiers[len(config.kinds) : self.known], views[1].detach(), z)
 
 
-def fit(
-    config: Config,
-    pack: Pack,
-    *,
-    private: Sequence[str],
-    utility: str = "identity",
-    seed: int = 0,
-    run: Run | None = None,
-    key: bytes | None = None,
-    base: Release | None = None,
-) -> Release:
-    """Learn to redraw faces so that they match and tell another class, on the ``protect`` split.
+def train(config: Config, task: Task) -> Fitted:
+    """Learn to redraw aligned faces so that they match and tell another class.
 
-    Args:
-        config: Settings; see :data:`PRESETS`.
-        pack: Aligned faces, grey or RGB, sides divisible by 4. Where it does not say who is seen, each image counts as
-            a person, and views of it teach the matcher to tell it from others.
-        private: Labels of two classes each.
-        utility: ``"identity"``: matching is what this method keeps.
-        seed: Seeds weights, batches and views; ignored where ``run`` is given.
-        run: Precision, checkpoints and progress; a plain run if None.
-        key: Not used: equal inputs have equal releases without one.
-        base: Must be None: this method reads the input itself.
+    Where the pack does not say who is seen, each image counts as a person, and views of it teach the matcher to tell it
+    from others.
 
     Raises:
-        InputError: With all problems of data and labels in one line, where faces are not aligned, or for a matcher's
-            file that does not serve.
+        InputError: Also where faces are not aligned, or for a matcher's file that does not serve.
     """
-    if base is not None:
-        raise InputError(f"san: reads the input itself and takes no base, got a release of {base.method!r}")
-    _check(config, pack, private, utility)
-    run = run or Run(seed=seed)
-    run.check_batch(config.batch, each=2)
+    _check(config, task)
+    pack, private, run = task.pack, task.private, task.run
     teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)
     codes = [pack.label(name)[rows] for name in private]
     joint = np.ravel_multi_index(codes, [2] * len(private)).astype(np.int64)
-    classes = {name: tuple(pack.classes[name]) for name in private}
     shape = tuple(pack.x.shape[1:])
     contract = Contract(
         kind="images",
@@ -708,7 +663,7 @@ def fit(
         k=math.prod(shape),
         image=shape,
         **pack.framing,
-        classes=classes,
+        classes={name: tuple(pack.classes[name]) for name in private},
         asks=True,
         chooses=config.choose,
     )
@@ -725,36 +680,23 @@ def fit(
     training = Training(config, run, pack.x, rows, joint, who, protector, teacher, alone=not pack.knows_people)
     run.enter(*training.players)
     training.train()
-    return Release(
-        method="san",
-        config=asdict(config) | {"matcher": ""},  # a release holds no paths; what was loaded is in ``made``
-        contract=contract,
-        encoder=run.collect(protector),
-        made={
-            "private": list(private),
-            "utility": utility,
-            "seed": run.seed,
-            "data": pack.fingerprint,
-            **({} if teacher is None else {"matcher": teacher.digest}),
-        },
-    )
+    made = {} if teacher is None else {"matcher": teacher.digest}
+    return Fitted(encoder=protector, contract=contract, made=made, config=config)
 
 
-def _check(config: Config, pack: Pack, private: Sequence[str], utility: str) -> None:
-    if not private:
-        raise InputError("san: private must name at least one label, got none")
+def _check(config: Config, task: Task) -> None:
+    """Raises InputError where faces, labels or the use do not fit."""
+    pack, private = task.pack, task.private
     refuse_people("san", private)
-    if pack.kind != "images":
-        raise InputError("san: needs a pack of images, got vectors; method template protects vectors")
-    pack.require(private=list(private), utility=pack.known_use("identity"), among=["protect"])
+    pack.require(private=private, utility=pack.known_use("identity"), among=["protect"])
     refuse_many("san", pack, private)
     problems = [
         f"label {name!r}: the opposite needs two classes, got {len(pack.classes[name])}"
         for name in private
         if len(pack.classes[name]) != 2
     ]
-    if utility != "identity":
-        problems.append(f"utility: what this method keeps is identity, got {utility!r}")
+    if task.utility != "identity":
+        problems.append(f"utility: what this method keeps is identity, got {task.utility!r}")
     height, width = pack.x.shape[1:3]
     if height % 4 or width % 4 or min(height, width) < 12:
         problems.append(f"san: height and width must be 12 or more and divisible by 4, got {height}x{width}")
@@ -795,8 +737,10 @@ def averages(x: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float3
     return np.concatenate([averaged(to_input(x[part], "images")).flatten(1).numpy() for part in parts])
 
 
-def build(config: Config | Mapping[str, Any], contract: Contract) -> Protector:
-    """The protector of a release; what :meth:`veil.release.Release.load` fills with weights."""
-    c = config if isinstance(config, Config) else Config(**config)
+def build(config: Config, contract: Contract) -> Protector:
+    """The protector of a release, without its weights."""
     channels = 3 if len(contract.shape) == 3 else 1
-    return Protector(c, contract, torch.zeros(2 ** len(contract.classes), channels, *contract.shape[:2]))
+    return Protector(config, contract, torch.zeros(2 ** len(contract.classes), channels, *contract.shape[:2]))
+
+
+ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build, unit=2)

@@ -8,7 +8,7 @@
     release     the substitute of a code that a keyed hash of x draws from P(. | x): one input has one release
 
 All terms are sums over small tables, in closed form: no adversary is trained, none can be fooled. A release says which
-of K codes it is and nothing more, so what any attacker can do with it has a bound: ``veil.audit.certificate``. That
+of K codes it is and nothing more, so what any attacker can do with it has a bound: ``veil.auditing.certificate``. That
 hiding by substitution outdoes adversarial training against fresh attackers is what PASS found (ICML 2025).
 
 - I(c; c') from the K x K table of a batch is invariant information clustering (Ji, Henriques and Vedaldi, ICCV 2019,
@@ -28,9 +28,9 @@ of one ``target``) expose that person, so they ask for ``expose``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -40,37 +40,39 @@ from torch import Tensor, nn
 
 from veil.data.pack import Pack, flat
 from veil.engine import Player, Run, Step
-from veil.engine.augment import relight, warp
-from veil.engine.run import by_first, one_cycle, seeded
+from veil.engine.run import one_cycle, seeded
 from veil.errors import InputError
-from veil.losses import cross_entropy
-from veil.methods.protocol import too_small
-from veil.methods.template import people
-from veil.nets import GroupNorm, ResidualEncoder, mlp, to_input
-from veil.release import Contract, Release, new_key
+from veil.methods.labels import people
+from veil.methods.protocol import Algorithm, Fitted, Task
+from veil.methods.settings import Count, Rate, Share, Weight, at_least, checked
+from veil.nn.augment import relight, warp
+from veil.nn.losses import cross_entropy
+from veil.nn.nets import GroupNorm, ResidualEncoder, mlp, to_input
+from veil.release.contract import Contract
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked("substitution")
 class Config:
     """Settings of substitution."""
 
-    codes: int = 16
+    codes: Annotated[int, at_least(2)] = 16
     """Number K of codes to begin with, >= 2; those that hardly occur are dropped at the end."""
-    heads: int = 3
+    heads: Count = 3
     """Last layers that learn side by side, >= 1; the one of the best objective ships. How codes fall is partly luck."""
-    hide: float = 20.0
+    hide: Weight = 20.0
     """Weight of the leak I(z; c), >= 0."""
-    guide: float = 1.0
+    guide: Weight = 1.0
     """Weight of the information about the label to keep, >= 0; 0 never looks at it."""
-    keep: float = 0.1
+    keep: Weight = 0.1
     """Weight of what two views share, >= 0."""
-    spread: float = 0.0
+    spread: Weight = 0.0
     """Weight of the entropy H(c), >= 0: more codes stay in use, at the price of codes that views share less."""
     substitutes: Literal["average", "code", "single"] = "average"
     """What stands for a code: the average of several people's images, the code as a vector, or one real image."""
-    people: int = 10
+    people: Annotated[int, at_least(2)] = 10
     """People, at least, in an average, >= 2."""
     person: str = "identity"
     """Label that says who is seen, for averages and for the halves."""
@@ -80,52 +82,36 @@ class Config:
     """Allow substitutes that show a single person."""
     draw: bool = True
     """Draw the code by the keyed hash; else the likeliest is released, without a key."""
-    rare: float = 0.004
+    rare: Share = 0.004
     """Codes of a smaller share of the people to protect are dropped, in [0, 1)."""
-    rotation: float = 0.17
+    rotation: Weight = 0.17
     """Largest rotation of a view, in radians, >= 0."""
-    shear: float = 0.0
+    shear: Weight = 0.0
     """Largest shear of a view, >= 0."""
-    scale: float = 0.12
+    scale: Share = 0.12
     """Largest change of size of a view, in [0, 1)."""
-    shift: float = 0.1
+    shift: Weight = 0.1
     """Largest shift of a view, in half widths, >= 0."""
     face: bool = True
     """Views are mirrored and change in light, and keep their proportions; else width and height are scaled apart."""
-    jitter: float = 0.3
+    jitter: Weight = 0.3
     """Norm of what a view adds to a vector, relative to the deviation of each value, >= 0."""
-    memory: float = 0.93
+    memory: Share = 0.93
     """Share of the running averages that each step keeps, in [0, 1)."""
-    batch: int = 384
+    batch: Count = 384
     """Images, or vectors, a step."""
-    steps: int = 300
+    steps: Count = 300
     """Steps."""
-    lr: float = 2e-3
+    lr: Rate = 2e-3
     """Peak learning rate."""
 
-    def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("hide", "guide", "keep", "spread", "rotation", "shear", "shift", "jitter"), 0),
-            **dict.fromkeys(("codes", "people"), 2),
-            **dict.fromkeys(("heads", "batch", "steps"), 1),
-            "lr": 1e-8,
-        }
-        problems = too_small(self, least)
-        problems += [
-            f"{name}: must lie in [0, 1), got {getattr(self, name)!r}"
-            for name in ("memory", "rare", "scale")
-            if not 0 <= getattr(self, name) < 1
-        ]
-        kinds = ("average", "code", "single")
-        if self.substitutes not in kinds:
-            problems.append(f"substitutes: must be one of {', '.join(kinds)}, got {self.substitutes!r}")
-        elif (self.substitutes == "single" or self.target) and not self.expose:
-            problems.append(
+    def problems(self) -> Iterator[str]:
+        """What shows a person without leave."""
+        if (self.substitutes == "single" or self.target) and not self.expose:
+            yield (
                 "substitutes: single images, or those of one target, show a real person to everybody; set expose=true "
                 "to allow that, or release averages"
             )
-        if problems:
-            raise InputError("substitution: " + "; ".join(problems))
 
 
 PRESETS: dict[str, Config] = {
@@ -392,48 +378,45 @@ def _balanced(z: Tensor) -> Tensor:
     return weight / weight.sum()
 
 
-def fit(
-    config: Config,
-    pack: Pack,
-    *,
-    private: Sequence[str],
-    utility: str = "identity",
-    seed: int = 0,
-    run: Run | None = None,
-    key: bytes | None = None,
-    base: Release | None = None,
-) -> Release:
-    """Learn codes and their substitutes on the ``protect`` split.
-
-    Args:
-        config: Settings; see :data:`PRESETS`.
-        pack: Images or vectors.
-        private: Labels to hide, one or more.
-        utility: Label to keep; not looked at where ``guide`` is 0.
-        seed: Seeds weights, batches and views; ignored where ``run`` is given.
-        run: Precision, checkpoints and progress; a plain run if None.
-        key: Secret of the draws; a fresh one from the operating system if None.
-        base: Must be None: this method reads the input itself.
-
-    Raises:
-        InputError: With all problems of data and labels in one line, or where the run diverges.
-    """
-    if base is not None:
-        raise InputError(f"substitution: reads the input itself and takes no base, got a release of {base.method!r}")
-    if not private:
-        raise InputError("substitution: private must name at least one label, got none")
+def train(config: Config, task: Task) -> Fitted:
+    """Learn codes and their substitutes; the label to keep is not looked at where ``guide`` is 0."""
+    pack, private = task.pack, task.private
     guided = config.guide > 0
-    if guided and utility == "identity":
+    if guided and task.utility == "identity":
         raise InputError(
             "utility: a release of few values cannot keep identity, got 'identity'; name the label to keep, or set "
             "guide=0 (presets unguided and handwriting)"
         )
-    pack.require(private=list(private), utility=utility if guided else (), among=["protect"])
-    run = run or Run(seed=seed)
-    run.check_batch(config.batch)
+    pack.require(private=private, utility=task.utility if guided else (), among=["protect"])
     rows = pack.rows("protect")
     who = _people(config, pack, rows)
     candidates, needed = _candidates(config, pack, private[0], rows, who)  # before training: it may refuse
+    encoder = _coded(config, task, rows, who)
+    share = probabilities(encoder, pack, rows).mean(0)
+    encoder.keep(0, torch.from_numpy(np.flatnonzero(share >= min(config.rare, share.max()))))
+    p = probabilities(encoder, pack, rows)
+    table = _substitutes(config, pack, rows, who, p, candidates, needed)
+    encoder.substitutes = torch.from_numpy(table)
+    contract = Contract(
+        kind=pack.kind,
+        shape=tuple(pack.x.shape[1:]),
+        k=math.prod(table.shape[1:]),
+        image=tuple(table.shape[1:]) if table.dtype == np.uint8 else None,
+        support=p.shape[1],
+        draw=config.draw,
+        **pack.framing,
+    )
+    share = p.mean(0)
+    made = {
+        "bits": float(-(share * np.log2(share)).sum()),
+        "leak_bits": {name: _leak(p, pack.label(name)[rows], len(pack.classes[name])) for name in private},
+    }
+    return Fitted(encoder=encoder, contract=contract, made=made)
+
+
+def _coded(config: Config, task: Task, rows: NDArray[np.int64], who: NDArray[np.int64]) -> CodeEncoder:
+    """The trained encoder, with the head of the best objective alone."""
+    pack, private, run = task.pack, task.private, task.run
     deviation = run.tensor(np.asarray(pack.x[rows]).std(0)) if pack.kind == "vectors" else None
 
     def inputs(some: NDArray[np.int64]) -> Tensor:
@@ -444,58 +427,26 @@ def fit(
         run.place(encoder)
     # The person who is hidden stands in both halves, each image on its own.
     units = np.arange(len(rows)) if config.person in private else who
-    half = np.random.default_rng(run.seed).permutation(units.max() + 1)[units] % 2
     training = Training(
         config,
         run,
         encoder,
         private=[pack.label(name)[rows] for name in private],
         sizes=[len(pack.classes[name]) for name in private],
-        utility=pack.label(utility)[rows] if guided else None,
-        classes=len(pack.classes[utility]) if guided else 0,
-        half=half,
+        utility=pack.label(task.utility)[rows] if config.guide else None,
+        classes=len(pack.classes[task.utility]) if config.guide else 0,
+        half=np.random.default_rng(run.seed).permutation(units.max() + 1)[units] % 2,
     )
     run.enter(*training.players)
     for step in run.stage("codes", config.steps):
         training.step(step, inputs, deviation)
     run.collect(encoder)
     encoder.keep(int(training.losses.mean.argmin()), torch.arange(config.codes))
-    share = probabilities(encoder, pack, rows).mean(0)
-    encoder.keep(0, torch.from_numpy(np.flatnonzero(share >= min(config.rare, share.max()))))
-    p = probabilities(encoder, pack, rows)
-    table = _substitutes(config, pack, rows, who, p, candidates, needed)
-    encoder.substitutes = torch.from_numpy(table)
-    image = tuple(table.shape[1:]) if table.dtype == np.uint8 else None
-    contract = Contract(
-        kind=pack.kind,
-        shape=tuple(pack.x.shape[1:]),
-        k=math.prod(table.shape[1:]),
-        image=image,
-        support=p.shape[1],
-        draw=config.draw,
-        **pack.framing,
-    )
-    leak = {name: _leak(p, pack.label(name)[rows], len(pack.classes[name])) for name in private}
-    share = p.mean(0)
-    return Release(
-        method="substitution",
-        config=asdict(config),
-        contract=contract,
-        encoder=encoder.eval(),
-        made={
-            "private": list(private),
-            "utility": utility,
-            "seed": run.seed,
-            "data": pack.fingerprint,
-            "bits": float(-(share * np.log2(share)).sum()),
-            "leak_bits": leak,
-        },
-        key=(key or by_first(new_key)) if contract.keyed else None,
-    )
+    return encoder
 
 
-def build(config: Config | Mapping[str, Any], contract: Contract) -> CodeEncoder:
-    """The encoder of a release; what :meth:`veil.release.Release.load` fills with weights."""
+def build(config: Config, contract: Contract) -> CodeEncoder:
+    """The encoder of a release, without its weights."""
     shape = (contract.support, *(contract.image or (contract.k,)))
     blank = torch.zeros(shape, dtype=torch.uint8 if contract.image is not None else torch.float32)
     return CodeEncoder(contract.shape, contract.kind, contract.support, blank)
@@ -586,3 +537,6 @@ def _one_each(places: NDArray[np.int64], who: NDArray[np.int64]) -> NDArray[np.i
     """The first place of each person, in their order."""
     first = np.unique(who[places], return_index=True)[1]
     return places[np.sort(first)]
+
+
+ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build)

@@ -2,13 +2,12 @@
 
 ``plane`` draws what a release still gives away against what it is still good for; ``losses`` draws the training curves
 of one stage. Figures are light by default; :data:`DARK` gives for each light colour the one that replaces it on a dark
-page. Labels stand beside the points, so no legend is needed: they are placed here, for a given width in pixels.
+page. Labels stand beside the points, so no legend is needed: they are placed by ``labels``, for a width in pixels.
 """
 
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,8 +15,11 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from veil.audit.findings import Finding
-from veil.report import ATTACK, Document, interval, metric, number, share, use_name
+from veil.findings import CODES, Finding
+from veil.findings.codes import ATTACK
+from veil.report.document import Document
+from veil.report.labels import Box, placed, shortened, spread, text_width
+from veil.report.words import interval, number, share, use_name
 
 INK, MUTED, RULE, PAPER = "#1b2026", "#59636f", "#dfe3e8", "#ffffff"
 METHOD, BASELINE, INPUT = "#1d5fa6", "#7d7265", "#1b2027"
@@ -49,16 +51,6 @@ _CURVE_POINTS = 150
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
-    """A rectangle in pixels, y downwards."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Line:
     """One player's losses over one stage: ``steps`` and ``values`` are float ``(n,)``, steps rising, values finite."""
 
@@ -69,8 +61,8 @@ class Line:
 
 def missing_on_plane(document: Document, private: str, utility: str) -> list[str]:
     """The releases that the plane cannot show, for want of an attack's or a use's figure; all where it is empty."""
-    there = {point.name for point in _points(document, private, utility)}
-    return [release.name for release in document.releases if release.name not in there]
+    drawn = {point.name for point in _points(document, private, utility)}
+    return [release.name for release in document.releases if release.name not in drawn]
 
 
 def plane(document: Document, private: str, utility: str, *, width: int = 680) -> go.Figure:
@@ -85,43 +77,30 @@ def plane(document: Document, private: str, utility: str, *, width: int = 680) -
     height = 400 + 8 * max(0, len(points) - 8)
     left, right, top, bottom = 56, 12, 26, 52
     chance = next((point.attack.chance for point in points if point.attack.chance is not None), None)
-    y_chance = next((point.use.chance for point in points if point.use.chance is not None), None)
+    use_chance = next((point.use.chance for point in points if point.use.chance is not None), None)
     across = _range([point.x for point in points] + ([] if chance is None else [(100 * chance,)]))
     upwards = _range([point.y for point in points if not point.sunk])
     edge = upwards[0] + 12 / (height - top - bottom) * (upwards[1] - upwards[0])
     points = [replace(point, y=(edge,) * 3) if point.sunk else point for point in points]
     area = Box(left=left, top=top, right=width - right, bottom=height - bottom)
 
-    code = points[0].use.code if points else ""
+    use = points[0].use.code if points else ""
     figure = go.Figure()
-    notes = _names(points, across, upwards, chance, area, narrow)
+    annotations = _names(points, across, upwards, chance, area, narrow)
     if chance is not None:
         figure.add_trace(_dashes((100 * chance, 100 * chance), upwards))
-        words: dict[str, object] = {
-            "x": 100 * chance,
-            "y": 1,
-            "yref": "paper",
-            "text": f"chance {share(chance)}",
-            "showarrow": False,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "font": {"color": MUTED, "size": 11},
-            "xshift": -8,
-        }
-        notes = [words, *notes]
-    if y_chance is not None and upwards[0] < _shown(code, y_chance) < upwards[1]:
-        figure.add_trace(_dashes(across, (_shown(code, y_chance), _shown(code, y_chance))))
+        annotations = [_chance_label(chance), *annotations]
+    if use_chance is not None and upwards[0] < _scaled(use, use_chance) < upwards[1]:
+        figure.add_trace(_dashes(across, (_scaled(use, use_chance),) * 2))
     figure.add_traces([_mark(point) for point in points])
+    attack_title = f"Worst attack on {private}, {CODES[ATTACK].title}"
+    use_title = f"{use_name(utility)}, {CODES[use].title}"
     figure.update_layout(
         **_base(width, height),
-        annotations=notes,  # all at once: plotly checks those that are there again with each that is added
+        annotations=annotations,  # all at once: plotly checks those that are there again with each that is added
         margin={"l": left, "r": right, "t": top, "b": bottom},
-        xaxis=_axis(
-            across, f"Worst attack on {private}, {metric(ATTACK).title}", ticks=6 if narrow else 9, percent=True
-        ),
-        yaxis=_axis(
-            upwards, f"{use_name(utility)}, {metric(code).title}", ticks=7, percent=metric(code).style == "percent"
-        ),
+        xaxis=_axis(across, attack_title, ticks=6 if narrow else 9, percent=True),
+        yaxis=_axis(upwards, use_title, ticks=7, percent=CODES[use].style == "percent"),
     )
     return figure
 
@@ -133,8 +112,8 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
     ``colours`` gives each player's colour; ``width`` in pixels.
     """
     height, left, top, bottom = 210, 28, 8, 34
-    names = {line.player: _shortened(line.player, 18) for line in lines}
-    right = 10 + round(max((_text_width(name, 11) for name in names.values()), default=0))
+    names = {line.player: shortened(line.player, 18) for line in lines}
+    right = 10 + round(max((text_width(name, 11) for name in names.values()), default=0))
     every = np.concatenate([line.values for line in lines]) if lines else np.array([0.0, 1.0])
     logarithmic = bool(every.min() > 0 and every.max() >= 30 * every.min())
     scaled = [np.log10(line.values) if logarithmic else line.values for line in lines]
@@ -146,54 +125,56 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
 
     figure = go.Figure()
     for line in lines:
-        figure.add_trace(
-            go.Scatter(
-                x=_rounded(line.steps),
-                y=_rounded(line.values),
-                name=_escaped(line.player),
-                mode="lines" if len(line.steps) > 1 else "markers",
-                line={"color": colours[line.player], "width": 1.6},
-                marker={"color": colours[line.player], "size": 6},
-                hovertext=[
-                    f"{_escaped(line.player)}<br>step {s:,.0f}: {v:.4g}"
-                    for s, v in zip(line.steps, line.values, strict=True)
-                ],
-                hoverinfo="text",
-                showlegend=False,
-            )
-        )
+        figure.add_trace(_loss(line, colours[line.player]))
     plot_height = height - top - bottom
     ends = [(high - float(values[-1])) / (high - low) * plot_height for values in scaled]
-    spread = _spread(ends, 13.0, plot_height)
+    steps = _axis((first, last if last > first else first + 1), "step", ticks=4)
     figure.update_layout(
         **_base(width, height),
         margin={"l": left, "r": right, "t": top, "b": bottom},
-        xaxis={
-            **_axis((first, last if last > first else first + 1), "step", ticks=4),
-            "tickformat": "~s",
-            "showgrid": False,
-        },
+        xaxis={**steps, "tickformat": "~s", "showgrid": False},
         yaxis={**_axis((low, high), "", ticks=5), "tickformat": "~g", "automargin": True},
         annotations=[
-            {
-                "x": 1,
-                "xref": "paper",
-                "y": 1 - at / plot_height,
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "middle",
-                "xshift": 5,
-                "text": _escaped(names[line.player]),
-                "showarrow": False,
-                "font": {"color": colours[line.player], "size": 11},
-            }
-            for line, at in zip(lines, spread, strict=True)
+            _end_label(names[line.player], colours[line.player], 1 - at / plot_height)
+            for line, at in zip(lines, spread(ends, 13.0, plot_height), strict=True)
         ],
     )
     if logarithmic:
         wide = high - low >= 3  # over fewer decades, labels at powers of ten alone are too sparse to read by
         figure.update_yaxes(type="log", tickformat="~g", dtick=1 if wide else "D2", nticks=0)
     return figure
+
+
+def _loss(line: Line, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=_rounded(line.steps),
+        y=_rounded(line.values),
+        name=_escaped(line.player),
+        mode="lines" if len(line.steps) > 1 else "markers",
+        line={"color": colour, "width": 1.6},
+        marker={"color": colour, "size": 6},
+        hovertext=[
+            f"{_escaped(line.player)}<br>step {s:,.0f}: {v:.4g}" for s, v in zip(line.steps, line.values, strict=True)
+        ],
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _end_label(name: str, colour: str, y: float) -> dict[str, object]:
+    """A player's name at the end of its line, ``y`` from the bottom (0) to the top (1) of the plot."""
+    return {
+        "x": 1,
+        "xref": "paper",
+        "y": y,
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "middle",
+        "xshift": 5,
+        "text": _escaped(name),
+        "showarrow": False,
+        "font": {"color": colour, "size": 11},
+    }
 
 
 def people(x: Sequence[float], y: Sequence[float], person: Sequence[int], *, width: int = 250) -> go.Figure:
@@ -259,17 +240,8 @@ def _points(document: Document, private: str, utility: str) -> list[_Point]:
     for release in document.releases:
         attack, use = document.attack(release.name, private), document.use(release.name, utility)
         if attack is not None and use is not None and (attack.code, use.code) == codes:  # others have other axes
-            points.append(
-                _Point(
-                    name=release.name,
-                    role=release.role,
-                    attack=attack,
-                    use=use,
-                    x=_span(attack),
-                    y=_span(use),
-                    sunk=False,
-                )
-            )
+            x, y = _span(attack), _span(use)
+            points.append(_Point(name=release.name, role=release.role, attack=attack, use=use, x=x, y=y, sunk=False))
     core = [end for point in points if point.role != "baseline" for end in point.y]
     if len(core) < 6:  # the input and one method at least, else there is nothing to keep readable
         return points
@@ -285,11 +257,12 @@ def _span(finding: Finding) -> tuple[float, ...]:
     """
     value = finding.value or 0.0
     low, high = (value if end is None else end for end in (finding.low, finding.high))
-    return tuple(_shown(finding.code, end) for end in (min(low, value), value, max(high, value)))
+    return tuple(_scaled(finding.code, end) for end in (min(low, value), value, max(high, value)))
 
 
-def _shown(code: str, value: float) -> float:
-    return 100 * value if metric(code).style == "percent" else value
+def _scaled(code: str, value: float) -> float:
+    """A figure in the unit of its axis."""
+    return 100 * value if CODES[code].style == "percent" else value
 
 
 def _mark(point: _Point) -> go.Scatter:
@@ -325,6 +298,21 @@ def _mark(point: _Point) -> go.Scatter:
             f"<br>use ({_escaped(point.use.attacker)}): {_with_interval(point.use)}"
         ],
     )
+
+
+def _chance_label(chance: float) -> dict[str, object]:
+    """Says at the top of the plane what its dashed line is."""
+    return {
+        "x": 100 * chance,
+        "y": 1,
+        "yref": "paper",
+        "text": f"chance {share(chance)}",
+        "showarrow": False,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "font": {"color": MUTED, "size": 11},
+        "xshift": -8,
+    }
 
 
 def _dashes(x: tuple[float, ...], y: tuple[float, ...]) -> go.Scatter:
@@ -412,16 +400,16 @@ def _names(
             Box(left=left - 3, top=y - 3, right=right + 3, bottom=y + 3),
             Box(left=x - 3, top=top - 3, right=x + 3, bottom=bottom + 3),
         ]
-        figure = f" ({number(point.use.code, point.use.value)})" if point.sunk else ""
-        texts.append(_shortened(point.name, 20 if narrow else 28) + figure)
-    boxes = _placed(centres, [_text_width(text, _LABEL_PX) for text in texts], obstacles, area)
-    notes: list[dict[str, object]] = []
+        use = f" ({number(point.use.code, point.use.value)})" if point.sunk else ""
+        texts.append(shortened(point.name, 20 if narrow else 28) + use)
+    boxes = placed(centres, [text_width(text, _LABEL_PX) for text in texts], obstacles, area)
+    annotations: list[dict[str, object]] = []
     for point, text, (x, y), box in zip(points, texts, centres, boxes, strict=True):
         far = max(box.left - x, x - box.right, 0.0) + max(box.top - y, y - box.bottom, 0.0) > 20
         anchor = "left" if box.left >= x else "right" if box.right <= x else "center"
         tail = {"left": box.left, "right": box.right, "center": (box.left + box.right) / 2}[anchor] - x
         colour = _COLOURS[point.role]
-        notes.append(
+        annotations.append(
             {
                 "x": point.x[1],
                 "y": point.y[1],
@@ -439,140 +427,7 @@ def _names(
                 "font": {"color": colour, "size": _LABEL_PX},
             }
         )
-    return notes
-
-
-def _placed(
-    centres: Sequence[tuple[float, float]], widths: Sequence[float], obstacles: Sequence[Box], area: Box
-) -> list[Box]:
-    """A place for each label: near its point, inside ``area``, off the obstacles, off each other and their leaders.
-
-    Coordinate descent: each label in turn takes the cheapest of its candidate places given the others, until none
-    moves. The cost is overlapped area plus a little for distance, so ties fall the same way each time. A label is
-    looked at again only where one within its reach has moved.
-    """
-    options = [_Places(centre, width) for centre, width in zip(centres, widths, strict=True)]
-    bounds, barred = _corners([area]), _corners(obstacles)
-    fixed = []
-    for each in options:
-        outside = each.areas - _overlaps(each.boxes, bounds)[:, 0]
-        fixed.append(4 * outside + _overlaps(each.boxes, barred).sum(1) + each.prices)
-    chosen = [_cheapest(costs) for costs in fixed]
-    extents = np.array([each.extent for each in options]).reshape(-1, 4)
-    near = [np.flatnonzero(row) for row in (_overlaps(extents, extents) > 0) & ~np.eye(len(options), dtype=bool)]
-    due = set(range(len(options)))
-    for _ in range(12):
-        for i, each in enumerate(options):
-            if i not in due:
-                continue
-            due.discard(i)
-            boxes = np.array([options[j].boxes[chosen[j]] for j in near[i]]).reshape(-1, 4)
-            bits = np.concatenate([_corners([]), *(options[j].leader(chosen[j]) for j in near[i])])
-            crossed = np.bincount(each.owner, _overlaps(each.leaders, boxes).sum(1), minlength=len(each.boxes))
-            costs = fixed[i] + 6 * _overlaps(each.boxes, boxes).sum(1)
-            best = _cheapest(costs + 8 * _overlaps(each.boxes, bits).sum(1) + 8 * crossed)
-            if best != chosen[i]:
-                chosen[i] = best
-                due.update(near[i].tolist())
-        if not due:
-            break
-    return [Box(**dict(zip(("left", "top", "right", "bottom"), options[i].boxes[chosen[i]].tolist(), strict=True)))
-            for i in range(len(options))]  # fmt: skip
-
-
-class _Places:
-    """Where a label may stand.
-
-    Attributes:
-        boxes: Corners ``(C, 4)`` of the candidates.
-        prices: ``(C,)`` of their distances.
-        areas: ``(C,)`` in square pixels.
-        leaders: Corners ``(L, 4)`` of the bits of all candidates' leaders.
-        owner: ``(L,)`` whose each is, rising.
-        extent: Corners ``(4,)`` of what holds all of them.
-    """
-
-    def __init__(self, centre: tuple[float, float], width: float) -> None:
-        found = list(_candidates(centre, width))
-        self.boxes = _corners([box for box, _, _ in found])
-        self.prices = np.array([price for _, _, price in found])
-        self.areas = (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
-        self.leaders = _corners([bit for _, bits, _ in found for bit in bits])
-        self.owner = np.repeat(np.arange(len(found)), [len(bits) for _, bits, _ in found])
-        every = np.concatenate([self.boxes, self.leaders])
-        self.extent = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
-
-    def leader(self, candidate: int) -> NDArray[np.float64]:
-        """The bits ``(b, 4)`` of one candidate's leader."""
-        first, last = np.searchsorted(self.owner, [candidate, candidate + 1])
-        return self.leaders[first:last]
-
-
-def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
-    """``(n, 4)``: left, top, right and bottom of each."""
-    return np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.float64).reshape(-1, 4)
-
-
-def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The area ``(n, m)`` in square pixels that each of some boxes ``(n, 4)`` shares with each of others ``(m, 4)``."""
-    across, down = (
-        np.minimum(a[:, None, side + 2], b[:, side + 2]) - np.maximum(a[:, None, side], b[:, side]) for side in (0, 1)
-    )
-    shared: NDArray[np.float64] = across.clip(min=0) * down.clip(min=0)
-    return shared
-
-
-def _cheapest(costs: NDArray[np.float64]) -> int:
-    """The first of the lowest costs; what differs by rounding alone is the same everywhere."""
-    return int(np.argmin(costs.round(6)))
-
-
-def _candidates(centre: tuple[float, float], width: float) -> Iterable[tuple[Box, list[Box], float]]:
-    """Places for a label ``width`` pixels wide around ``centre``, nearest first: (label, bits of its leader, price)."""
-    half = 7.5
-    for reach in (10, 18, 28, 40, 54, 70, 88):
-        for turn in range(16):
-            angle = math.pi * turn / 8
-            across, up = math.cos(angle), math.sin(angle)
-            # The label's nearest edge, not its centre, keeps the distance.
-            left = centre[0] + reach * across - (1 - across) * width / 2
-            top = centre[1] - reach * up - half - up * half
-            leader = [
-                Box(left=x - 2, top=y - 2, right=x + 2, bottom=y + 2)
-                for x, y in ((centre[0] + far * across, centre[1] - far * up) for far in range(14, reach, 6))
-            ]
-            yield Box(left=left, top=top, right=left + width, bottom=top + 2 * half), leader, 1.5 * (reach - 10)
-
-
-def _spread(places: Sequence[float], gap: float, length: float) -> list[float]:
-    """``places`` on a line of ``length``, moved as little as need be to lie ``gap`` apart where there is room."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    gap = min(gap, length / max(len(places), 1))
-    found = [places[i] for i in order]
-    for i in range(1, len(found)):
-        found[i] = max(found[i], found[i - 1] + gap)
-    limit = length
-    for i in reversed(range(len(found))):
-        found[i] = min(found[i], limit)
-        limit = found[i] - gap
-    result = [0.0] * len(places)
-    for i, place in zip(order, found, strict=True):
-        result[i] = place
-    return result
-
-
-def _text_width(text: str, size: float) -> float:
-    """About how wide ``text`` is in a sans-serif font of ``size`` pixels."""
-    wide = sum(1.0 if c in "mwMW@%" or ord(c) > 0x2E80 else 0.32 if c in "iljtfI.,:'|!() " else 0.6 for c in text)
-    return size * wide
-
-
-def _shortened(text: str, most: int) -> str:
-    """``text`` in at most ``most`` characters, its middle left out: both ends of a name tell it from others."""
-    if len(text) <= most:
-        return text
-    tail = (most - 1) // 2
-    return text[: most - 1 - tail].rstrip() + "\u2026" + text[-tail:].lstrip()
+    return annotations
 
 
 def _escaped(text: str) -> str:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from veil.data.classes import few
 from veil.data.columns import KEYS
 from veil.data.layouts import table as tables
 from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options
-from veil.data.pack import few
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
 

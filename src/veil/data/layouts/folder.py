@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veil.data import decode
+from veil.data.classes import few
 from veil.data.layouts import table as tables
 from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, own
-from veil.data.pack import few
 from veil.errors import InputError
 
 SYSTEM_FOLDERS = frozenset(

@@ -12,11 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
+from veil.data.classes import column_classes, few, nothing_note
 from veil.data.columns import IMAGE_KEYS, key_columns, nfc, plain
 from veil.data.csvfile import open_csv
 from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
-from veil.data.pack import SPLITS, Pack, column_classes, few, nothing_note
+from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.foreign import MOST_LETTERS
 from veil.parquet import open_parquet, validated

@@ -1,0 +1,31 @@
+"""Who attacks at each effort."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from veil.auditing.attackers import ATTACKERS
+from veil.auditing.linkage import LINKERS
+from veil.auditing.matchers import MATCHERS
+from veil.auditing.setting import Roster
+from veil.auditing.transfer import CLASSIFIERS
+
+_QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN", "plain CNN")
+_QUICK_LINKERS = ("canonical correlations",)
+_OF_MEANS = ("logistic regression", "RBF SVM", "MLPs", "residual MLPs")
+_QUICK_OF_MEANS = ("logistic regression", "MLPs")
+_CONTROL = "RBF SVM"  # it memorises, is quick, and takes any width
+
+
+def roster(effort: str, **changes: Any) -> Roster:
+    """Those who take part in an audit of this effort, but for changes, by the names of :class:`Roster`'s attributes."""
+    quick = effort == "quick"
+    own: dict[str, Any] = {
+        "attackers": {n: a for n, a in ATTACKERS.items() if not quick or n in _QUICK},
+        "of_means": {n: ATTACKERS[n] for n in (_QUICK_OF_MEANS if quick else _OF_MEANS)},
+        "control": (_CONTROL, ATTACKERS[_CONTROL]),
+        "classifiers": {n: ATTACKERS[n] for n in CLASSIFIERS},
+        "matchers": MATCHERS,
+        "linkers": {n: a for n, a in LINKERS.items() if not quick or n in _QUICK_LINKERS},
+    }
+    return Roster(**(own | changes))

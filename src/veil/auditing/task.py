@@ -1,0 +1,99 @@
+"""A task: the smallest piece of an audit that is done, kept and done again by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veil.auditing.problem import failure
+from veil.findings import Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a task gives.
+
+    Attributes:
+        findings: Of one release, or of several.
+        quality: How well an attacker did on validation data, by which the worst of a contest is chosen; below 0 where
+            it failed.
+        picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
+    """
+
+    findings: tuple[Finding, ...]
+    quality: float = -1.0
+    picture: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Status and note of what broke off; it comes back from a worker process in place of an outcome."""
+
+    status: str
+    note: str
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        status, note = failure(error)
+        return Failure(status=status, note=note)
+
+
+class Missing(Exception):
+    """Raised where a task turns out to have nothing to do; its status and note become a finding."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.note)
+        self.failure = failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something to do, here or in a worker process.
+
+    Attributes:
+        name: What progress calls it.
+        key: Hash of all that its outcome depends on (:func:`key`); "" for an outcome that is not worth keeping.
+        prepare: Gives the call that a worker process gets: a ``functools.partial`` of a function of a module. It is
+            called here, and alone may read releases.
+        missing: From status and note to the findings that stand in the outcome's place where the task breaks off.
+        releases: Names of the releases that it needs.
+        contest: Release, label and kind of a contest, whose best attacker on validation data is marked; () of others.
+        first: Whether it takes long: no process should be left with it at the end.
+    """
+
+    name: str
+    key: str
+    prepare: Callable[[], Callable[[], Outcome]]
+    missing: Callable[[str, str], list[Finding]]
+    releases: tuple[str, ...]
+    contest: tuple[str, ...] = ()
+    first: bool = False
+
+
+def key(*parts: Any) -> str:
+    """A hash of plain values, by which an outcome is found again."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def given(findings: list[Finding], name: str = "") -> Task:
+    """A task whose findings are known, for they cost nothing or cannot be had."""
+
+    def known() -> Outcome:
+        return Outcome(findings=tuple(findings))
+
+    return Task(name=name, key="", prepare=lambda: known, missing=lambda status, note: [], releases=())
+
+
+def marked(outcomes: list[Outcome]) -> list[Outcome]:
+    """A contest's outcomes, the findings of the best on validation data marked as the worst (ties: the first).
+
+    One whose decision has no figure may be the best: its AUC then speaks for it.
+    """
+    best = max((o for o in outcomes if any(f.ok for f in o.findings)), key=lambda o: o.quality, default=None)
+    return [replace(o, findings=tuple(replace(f, worst=o is best) for f in o.findings)) for o in outcomes]

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from veil.cli.process import main
+
+__all__ = ["main"]

@@ -1,0 +1,338 @@
+"""The command line: ``veil demo | pack | fit | apply | audit | report | export``.
+
+Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
+needs it: ``veil --help`` must be quick.
+"""
+
+# ruff: noqa: T201 (to print is this file's task)
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from veil._version import __version__
+from veil.cli import arguments
+from veil.cli.show import Show, show_fit
+from veil.cli.tables import show_audit, show_demo
+from veil.errors import InputError
+
+BROKE_OFF = 4
+"""Exit status of an audit of which some attempts have no figure, for they did not converge."""
+
+app = typer.Typer(
+    help="Releases of images of people that keep a declared use and hide declared private attributes, and audits of "
+    "what any release still gives away.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """Registers a command; ``--quiet`` and ``--json``, which all commands take, make up its first argument."""
+
+    def common(*, quiet: arguments.Quiet = False, as_json: arguments.Json = False) -> None: ...
+
+    own = inspect.signature(run, eval_str=True)
+    parameters = [
+        *list(own.parameters.values())[1:],
+        *inspect.signature(common, eval_str=True).parameters.values(),
+    ]
+
+    @functools.wraps(run)
+    def registered(*, quiet: bool, as_json: bool, **values: Any) -> None:
+        repeat = functools.partial(arguments.command_without_paths, run.__name__, parameters, values)
+        show = Show(quiet, as_json, repeat)
+        with show.logged():
+            run(show, **values)
+
+    registered.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    registered.__annotations__ = {p.name: p.annotation for p in parameters}
+    return app.command()(registered)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@command
+def demo(
+    show: Show, out: arguments.DemoFolder = Path("demo"), seed: arguments.Seed = 0, jobs: arguments.Jobs = None
+) -> None:
+    """Both ways in, on built-in stylised faces: photographs, and stored templates under a budget. Hides gender, keeps
+    face matching, audits what is released, and writes a page on each."""
+    from veil.engine.memory import kept_memory
+    from veil.workflows.demo import Watch, demo
+
+    with show.progress() as bars, kept_memory():
+        watch = Watch(pack=bars.rows("pack"), fit=bars.fit, frontier=bars.count("frontier"), audit=bars.stage)
+        ways = demo(out, seed=seed, jobs=jobs, command=show.command(), watch=watch)
+    if show_demo(show, ways):
+        raise typer.Exit(BROKE_OFF)
+
+
+@command
+def pack(
+    show: Show,
+    layout: arguments.Layout,
+    source: arguments.DataSet,
+    out: arguments.NewPack,
+    size: arguments.Side = 64,
+    channels: arguments.Channels = 1,
+    labels: arguments.PackLabels = None,
+    crop: arguments.Crop = None,
+    landmarks: arguments.PackLandmarks = None,
+    fractions: arguments.Fractions = "0.45,0.20,0.10,0.25",
+    by_identity: arguments.Disjoint = True,
+    options: arguments.LayoutSettings = None,
+    seed: arguments.Seed = 0,
+    jobs: arguments.Jobs = None,
+    force: arguments.Force = False,
+) -> None:
+    """Decode a data set once into a pack: images or vectors, labels and splits in one folder."""
+    from veil.data import build
+
+    with show.progress() as bars:
+        made = build.pack(
+            layout,
+            source,
+            out,
+            size=size,
+            channels=channels,
+            labels=labels,
+            seed=seed,
+            crop=None if crop is None else arguments.four_floats("crop", crop),
+            landmarks=landmarks,
+            fractions=arguments.four_floats("fractions", fractions),
+            force=force,
+            progress=bars.rows("pack"),
+            disjoint=by_identity,
+            jobs=jobs,
+            settings=arguments.settings(options),
+        )
+    meta = dict(made.meta)
+    show.remarks(meta["warnings"])
+    splits = ", ".join(f"{name} {n:,}" for name, n in meta["splits"].items())
+    show.result(
+        {
+            "pack": str(out),
+            **{k: meta[k] for k in ("layout", "kind", "shape", "splits", "skipped", "warnings", "notes")},
+        },
+        f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
+        *(f"  note: {note}" for note in meta["notes"]),
+    )
+
+
+@command
+def fit(
+    show: Show,
+    method: arguments.MethodName,
+    source: arguments.PackFolder,
+    out: arguments.NewRelease,
+    private: arguments.PrivateLabels = None,
+    utility: arguments.KeptUse = "identity",
+    preset: arguments.Preset = None,
+    settings: arguments.MethodSettings = None,
+    budget: arguments.Budget = None,
+    frontier: arguments.Frontier = None,
+    base: arguments.Base = None,
+    key: arguments.FitKey = None,
+    precision: arguments.Precision = "auto",
+    checkpoint_every: arguments.CheckpointEvery = None,
+    resume: arguments.ResumeFit = False,
+    keep_decoder: arguments.KeepDecoder = False,
+    seed: arguments.Seed = 0,
+    force: arguments.Force = False,
+) -> None:
+    """Train a protector on a pack and save its release. Beside it go its secret key, if any (RELEASE.key), and hashes
+    of the rows and people that it was fitted on, for audits (RELEASE.fitted)."""
+    from veil.engine.memory import kept_memory
+    from veil.workflows.fit_folder import FitOptions, fit_into
+    from veil.workflows.frontier import parse_budget
+
+    options = FitOptions(
+        method=method,
+        private=private or [],
+        utility=utility,
+        preset=preset,
+        settings=arguments.settings(settings),
+        seed=seed,
+        base=base,
+        key=key,
+        budget=dict(parse_budget(text) for text in budget or []),
+        frontier=frontier,
+        precision=precision,
+        every=checkpoint_every,
+        keep_decoder=keep_decoder,
+    )
+    with show.progress() as bars, kept_memory():
+        progress, measured = bars.fit(method), bars.count("frontier")
+        made = fit_into(options, source, out, resume=resume, force=force, progress=progress, measured=measured)
+    if made is not None:
+        show_fit(show, made, key)
+
+
+@command
+def apply(
+    show: Show,
+    release: arguments.ReleaseFolder,
+    source: arguments.Rows,
+    out: arguments.Target,
+    key: arguments.Key = None,
+    column: arguments.Column = None,
+    told: arguments.ToldLabels = None,
+    row_numbers: arguments.RowNumbers = False,
+    landmarks: arguments.ImageLandmarks = None,
+    hide: arguments.Hide = None,
+    images: arguments.ImageFiles = False,
+    resume: arguments.ResumeApply = False,
+    strict: arguments.Strict = False,
+    force: arguments.Force = False,
+) -> None:
+    """Release every row of a source, in its order; rows that cannot be read are listed in OUT.skipped.csv."""
+    from veil.release import Release
+    from veil.workflows.apply import Options, apply
+
+    remarks: dict[str, list[str]] = {"warning": [], "note": []}
+    options = Options(
+        column=column,
+        told=arguments.labels(told),
+        row_numbers=row_numbers,
+        landmarks=landmarks,
+        hide=hide,
+        images=images,
+    )
+    with show.progress() as bars:
+        n, skipped = apply(
+            Release.load(release, key=key),
+            source,
+            out,
+            options,
+            resume=resume,
+            force=force,
+            progress=bars.rows("apply"),
+            remark=lambda kind, sentence: remarks[kind].append(sentence),
+        )
+    show.remarks(remarks["warning"])
+    show.result(
+        {"out": str(out), "rows": n, "skipped": skipped, "warnings": remarks["warning"], "notes": remarks["note"]},
+        f"{out}: {n:,} {'images' if images else 'rows'}"
+        + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        *(f"  note: {note}" for note in remarks["note"]),
+    )
+    if strict and skipped:
+        raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
+
+
+@command
+def audit(
+    show: Show,
+    *,
+    source: arguments.AuditedData = None,
+    out: arguments.AuditFolder = None,
+    private: arguments.PrivateLabels = None,
+    utility: arguments.MeasuredUses = None,
+    release: arguments.Releases = None,
+    vectors: arguments.Vectors = None,
+    key: arguments.Keys = None,
+    labels: arguments.VectorLabels = None,
+    folder: arguments.AuditFolderAlone = None,
+    baseline: arguments.Baselines = None,
+    effort: arguments.Effort = "standard",
+    attack_on: arguments.AttackOn = None,
+    level: arguments.Level = 0.95,
+    invert: arguments.Inversion = False,
+    matcher: arguments.Matcher = None,
+    classifier: arguments.Classifiers = None,
+    perceptual: arguments.Perceptual = None,
+    names: arguments.Names = False,
+    resume: arguments.ResumeAudit = False,
+    seed: arguments.Seed = 0,
+    jobs: arguments.Jobs = None,
+) -> None:
+    """Attack releases with fresh attackers, measure what use is left, and write findings.json.
+
+    Exit status 4: done, but for attempts that broke off; findings.json and a line on stderr say which, and why.
+    """
+    from veil.engine.memory import kept_memory
+    from veil.workflows.audit_folder import AuditedFiles, audit_into
+
+    private, utility = arguments.labels(private), arguments.labels(utility)
+    if not private and not utility and not invert:
+        raise InputError(
+            "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
+            "label), got nothing"
+        )
+    files = AuditedFiles(
+        source=source,
+        labels=labels,
+        releases=arguments.named_releases(release, key),
+        vectors=arguments.named_vectors(vectors),
+    )
+    if source is None and (release or baseline):
+        raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
+    if invert and source is None:
+        raise InputError("audit: --inversion redraws unprotected originals, so a PACK that holds them must be named")
+    if not invert and perceptual:
+        raise InputError("audit: --perceptual is for --inversion, which was not asked for")
+    if out is not None and folder is not None:
+        raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
+    with show.progress() as bars, kept_memory():
+        made = audit_into(
+            out or folder or Path("audit"),
+            files,
+            private=private,
+            utility=utility,
+            attack_on=None if attack_on is None else [part.strip() for part in attack_on.split(",")],
+            seed=seed,
+            remark=show.remark,
+            baselines=arguments.baselines(baseline),
+            effort=effort,
+            jobs=jobs,
+            level=level,
+            inversion=invert,
+            perceptual=perceptual,
+            matcher=matcher,
+            classifiers=arguments.classifiers(classifier, private),
+            command=arguments.whole_command() if names else show.command(),
+            names=names,
+            resume=resume,
+            progress=bars.stage,
+        )
+    if show_audit(show, made.findings, list(dict.fromkeys(private)), made.use, made.path, made.warnings):
+        raise typer.Exit(BROKE_OFF)
+
+
+@command
+def report(show: Show, out: arguments.ReportFolder) -> None:
+    """Write report.html, one self-contained page, from findings.json and what lies beside it."""
+    from veil.report import page as html
+
+    path = html.write(out)
+    show.result({"report": str(path)}, str(path))
+
+
+@command
+def export(
+    show: Show, release: arguments.ReleaseFolder, out: arguments.OnnxFile, force: arguments.Force = False
+) -> None:
+    """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
+    from veil.release import Release
+
+    path = Release.load(release).export_onnx(out, force=force)
+    show.result({"onnx": str(path)}, str(path))

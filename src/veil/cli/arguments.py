@@ -1,0 +1,354 @@
+"""What commands take: the types of their options, with help; how texts are read; the command, for who repeats it."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from typer import Argument, Option
+
+from veil.errors import InputError
+from veil.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from veil.workflows.named import NamedPath
+
+# -- methods and presets, for the help of `fit` -----------------------------------------------------------------------
+
+
+def methods_help() -> str:
+    *names, last = METHODS
+    return f"{', '.join(names)} or {last}."
+
+
+def presets_help() -> str:
+    """Of methods that have more than one preset."""
+    several = [f"{m.name}: {', '.join(m.presets)}" for m in METHODS.values() if len(m.presets) > 1]
+    return f"For {'; for '.join(several)}."
+
+
+def frontier_help() -> str:
+    due = [
+        f"{m.name}'s {' and '.join(p for p in m.presets if p in m.frontier)}" for m in METHODS.values() if m.frontier
+    ]
+    return f"Measure what each noise hides and keeps; by default for presets {', '.join(due)}."
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+# Of all commands, or several.
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress.")]
+Json = Annotated[bool, Option("--json", help="Print the result as one JSON object, without progress.")]
+Seed = Annotated[int, Option(min=0, max=2**31 - 1, help="Seeds everything random but secret keys.")]
+Force = Annotated[bool, Option("--force", help="Replace what is there.")]
+Jobs = Annotated[
+    int | None, Option(min=1, help="How much to do at a time; as much as there are processors by default.")
+]
+PrivateLabels = Annotated[list[str] | None, Option("--private", help="Label to hide and attack; repeat for several.")]
+PackFolder = Annotated[Path, Argument(metavar="PACK", help="What `veil pack` made.")]
+ReleaseFolder = Annotated[Path, Argument(metavar="RELEASE", help="What `veil fit` made.")]
+
+# demo
+DemoFolder = Annotated[Path, Option(help="Folder for all of it; what an earlier demo left there is replaced.")]
+
+# pack
+Layout = Annotated[
+    str,
+    Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits, embeddings, vggface2 or msceleb."),
+]
+DataSet = Annotated[str, Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")]
+NewPack = Annotated[Path, Argument(metavar="PACK", help="Folder to make.")]
+Side = Annotated[int, Option(help="Side of the images in pixels.")]
+Channels = Annotated[int, Option(help="1 (grey) or 3 (RGB).")]
+PackLabels = Annotated[Path | None, Option(help="CSV or Parquet file of labels, or another pack.")]
+Crop = Annotated[
+    str | None, Option(help="Left,top,right,bottom as fractions of the image; the layout's own by default.")
+]
+PackLandmarks = Annotated[
+    Path | None,
+    Option(help="CSV file that says where eyes are; faces are then aligned by them, in place of a crop."),
+]
+Fractions = Annotated[str, Option(help="Shares of the splits protect,attack,calibrate,test.")]
+Disjoint = Annotated[
+    bool, Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private.")
+]
+LayoutSettings = Annotated[list[str] | None, Option("--set", help="The layout's own setting, NAME=VALUE.")]
+
+# fit
+MethodName = Annotated[str, Argument(metavar="METHOD", help=methods_help())]
+NewRelease = Annotated[Path, Argument(metavar="RELEASE", help="Folder to make.")]
+KeptUse = Annotated[
+    str,
+    Option(
+        help="identity (1-to-1 matching), or a label to keep; inversion takes more with --set labels=A,B. aia, "
+        "substitution and inversion need a label where the pack does not say who is seen."
+    ),
+]
+Preset = Annotated[str | None, Option(help=presets_help())]
+MethodSettings = Annotated[list[str] | None, Option("--set", help="Change a setting of the preset, NAME=VALUE.")]
+Budget = Annotated[
+    list[str] | None,
+    Option(
+        help="NAME=LIMIT: choose the noise so that the worst attack's balanced accuracy on "
+        "held-out people stays at or below the limit.",
+    ),
+]
+Frontier = Annotated[
+    bool | None,
+    Option(help=frontier_help()),
+]
+Base = Annotated[Path | None, Option(help="Release that a baseline works on; the input itself if none.")]
+FitKey = Annotated[
+    Path | None,
+    Option(help="Key file of 32 bytes for keyed noise; RELEASE.key if it is there, else a fresh one."),
+]
+Precision = Annotated[str, Option(help="auto, bf16 or fp32.")]
+CheckpointEvery = Annotated[int | None, Option(min=1, help="Steps between checkpoints; one a minute by default.")]
+ResumeFit = Annotated[bool, Option("--resume", help="Continue an interrupted fit of the same settings.")]
+KeepDecoder = Annotated[bool, Option("--keep-decoder", help="Ship the decoder, which redraws inputs.")]
+
+# apply
+Rows = Annotated[
+    Path, Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz, npy or CSV file of vectors.")
+]
+Target = Annotated[
+    Path, Argument(metavar="OUT", help="NAME.parquet, NAME.npz, NAME.npy, or a folder for a pack or --images.")
+]
+Key = Annotated[Path | None, Option(help="Key file; RELEASE.key if none.")]
+Column = Annotated[
+    str | None,
+    Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v; or several, A,B,C."),
+]
+ToldLabels = Annotated[
+    list[str] | None,
+    Option(help="Private label whose class a column of that name, or the pack, tells, so that it is not guessed."),
+]
+RowNumbers = Annotated[
+    bool, Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
+]
+ImageLandmarks = Annotated[
+    Path | None,
+    Option(help="CSV file that says where eyes are in a folder's images, if the release needs them aligned."),
+]
+Hide = Annotated[
+    Path | None, Option(help="CSV file that says what to hide in which images, if the release lets you choose.")
+]
+ImageFiles = Annotated[
+    bool, Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata.")
+]
+ResumeAudit = Annotated[
+    bool,
+    Option("--resume", help="Measure only what an audit there has not, which was killed, or of fewer releases."),
+]
+ResumeApply = Annotated[bool, Option("--resume", help="Continue a killed run of the same release and source.")]
+Strict = Annotated[bool, Option("--strict", help="Exit with 2 if a row could not be read.")]
+
+# audit
+AuditedData = Annotated[
+    Path | None,
+    Argument(metavar="PACK", help="What `veil pack` made, or a file of unprotected vectors with labels."),
+]
+AuditFolder = Annotated[
+    Path | None,
+    Argument(
+        metavar="OUT",
+        help="Folder for findings.json, pictures, curves, in place of an earlier audit's; audit by default.",
+    ),
+]
+AuditFolderAlone = Annotated[Path | None, Option("--out", help="OUT, where no PACK stands before it.")]
+MeasuredUses = Annotated[
+    list[str] | None,
+    Option(help="identity, or a label; repeat for several. By default identity, where the pack says who is seen."),
+]
+Releases = Annotated[list[str] | None, Option("--release", help="Release folder, or NAME=FOLDER; repeat for several.")]
+Vectors = Annotated[
+    list[str] | None,
+    Option(
+        "--vectors",
+        help="Parquet, npz, npy or CSV file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK "
+        "the first one brings the labels.",
+    ),
+]
+Keys = Annotated[
+    list[str] | None,
+    Option(help="NAME=FILE: the key of a release, where it is not RELEASE.key; repeat for several."),
+]
+VectorLabels = Annotated[
+    Path | None, Option(help="CSV or Parquet file, or pack, with the labels of a file of vectors.")
+]
+Baselines = Annotated[
+    list[str] | None,
+    Option(help="Control on the unprotected input: leace (by default), random, or none; repeat for both."),
+]
+Effort = Annotated[str, Option(help="quick, standard or strong.")]
+AttackOn = Annotated[
+    str | None,
+    Option(help="Splits that attackers train on: attack (by default of a pack), or protect,attack (of files)."),
+]
+Level = Annotated[float, Option(min=0.5, max=0.999, help="Coverage of the intervals.")]
+Inversion = Annotated[bool, Option("--inversion", help="Also redraw the originals from releases with fresh decoders.")]
+Matcher = Annotated[
+    Path | None,
+    Option(
+        help="ONNX face matcher: it judges redrawn faces in place of one trained on the attackers' splits, and "
+        "compares releases that are images, beside one."
+    ),
+]
+Classifiers = Annotated[
+    list[str] | None,
+    Option(
+        help="LABEL=FILE.onnx: a classifier of a private label that releases that are images are shown to; it "
+        "gives a logit for each of the label's classes, in their order in pack.json; repeat for several."
+    ),
+]
+Perceptual = Annotated[Path | None, Option(help="File of torchvision's VGG-16 weights, for perceptual distances.")]
+Names = Annotated[
+    bool,
+    Option(
+        "--names",
+        help="Leave names of rows and files, and paths, in the notes and the command that findings.json and the "
+        "report hold; without it they hold none, but what releases and ONNX files are called.",
+    ),
+]
+
+# report, export
+ReportFolder = Annotated[Path, Argument(metavar="OUT", help="Folder with findings.json; its report.html is replaced.")]
+OnnxFile = Annotated[Path, Argument(metavar="OUT", help="NAME.onnx.")]
+
+
+# -- reading texts ----------------------------------------------------------------------------------------------------
+
+
+def four_floats(name: str, text: str) -> tuple[float, float, float, float]:
+    try:
+        a, b, c, d = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{name}: must be four numbers separated by commas, got {text!r}") from None
+    return a, b, c, d
+
+
+def settings(texts: Sequence[str] | None) -> dict[str, str]:
+    """From NAME=VALUE to values by name."""
+    values = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set: must be NAME=VALUE, got {text!r}")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def labels(names: Sequence[str] | None) -> list[str]:
+    """Names of labels, as packs write them."""
+    from veil.data.columns import nfc
+
+    return [nfc(name) for name in names or []]
+
+
+def classifiers(texts: Sequence[str] | None, private: Sequence[str]) -> dict[str, list[Path]]:
+    """From LABEL=FILE to each label's files."""
+    files: dict[str, list[Path]] = {}
+    for label, path in named_files("--classifier", "LABEL=FILE", texts, private):
+        files.setdefault(label, []).append(path)
+    return files
+
+
+def named_vectors(texts: Sequence[str] | None) -> list[NamedPath]:
+    """Files of vectors, each with its name."""
+    from veil.data.vectors import SUFFIXES
+    from veil.workflows.named import NamedPath
+
+    pairs = [named_path(text, SUFFIXES) for text in texts or []]
+    return [NamedPath(name=name, path=path) for name, path in pairs]
+
+
+def named_releases(texts: Sequence[str] | None, keys: Sequence[str] | None) -> list[NamedPath]:
+    """Releases, each with its name and, where one of NAME=FILE gives it, its key; refuses keys of none of them."""
+    from veil.workflows.named import NamedPath
+
+    pairs = [named_path(text) for text in texts or []]
+    names = list(dict(pairs))
+    files = dict(named_files("--key", "NAME=FILE", keys, names))
+    if strange := [name for name in files if name not in names]:
+        raise InputError(f"--key: must name a release ({', '.join(names) or 'there is none'}), got {strange[0]!r}")
+    return [NamedPath(name=name, path=path, key=files.get(name)) for name, path in pairs]
+
+
+def named_files(option: str, form: str, texts: Sequence[str] | None, names: Sequence[str]) -> list[tuple[str, Path]]:
+    """NAME=PATH, both of which may hold a ``=``: read so that one of the ``names`` stands before it, if that can be."""
+    files = []
+    for text in texts or []:
+        halves = _halves(text)
+        if not halves:
+            raise InputError(f"{option}: must be {form}, got {text!r}")
+        name, path = next((half for half in halves if half[0] in names), halves[0])
+        files.append((name, Path(path)))
+    return files
+
+
+def named_path(text: str, suffixes: Sequence[str] = ()) -> tuple[str, Path]:
+    """NAME=PATH, or a path that names itself by its last part, without a suffix of a file of vectors.
+
+    Both may hold a ``=``: read so that the path exists, if that can be.
+    """
+    from veil.release.beside import named
+
+    if "=" not in text or Path(text).exists():
+        path = named(text)
+        return path.stem if path.suffix.lower() in suffixes else path.name, path
+    halves = _halves(text)
+    if not halves:
+        raise InputError(f"release: must be NAME=PATH or a path, got {text!r}")
+    name, value = next((half for half in halves if Path(half[1]).exists()), halves[0])
+    return name, named(value)
+
+
+def _halves(text: str) -> list[tuple[str, str]]:
+    """What may stand before a ``=`` and what behind it; the shortest name first."""
+    halves = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "="]
+    return [(name, value) for name, value in halves if name and value]
+
+
+def baselines(names: Sequence[str] | None) -> list[str] | None:
+    """The controls that were asked for; None where nothing was."""
+    return None if not names else [name for name in names if name != "none"]
+
+
+# -- the command itself -----------------------------------------------------------------------------------------------
+
+
+def whole_command() -> str:
+    """The command as it was typed, but for ``--resume``: what comes out is the same with it."""
+    return shlex.join(["veil", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
+_WORDS = frozenset({"private", "utility", "baseline", "effort", "attack_on"})
+"""Parameters whose texts are names of labels, or words of Veil; any other's text may be a path."""
+
+
+def command_without_paths(command: str, parameters: Sequence[inspect.Parameter], arguments: Mapping[str, Any]) -> str:
+    """The command that was asked for, as far as it is not the default, with words such as PACK in place of paths."""
+    from veil.data.vectors import SUFFIXES
+
+    words = ["veil", command]
+    for parameter in parameters:
+        name, value = parameter.name, arguments.get(parameter.name)
+        if value in (parameter.default, None, []) or name == "resume":  # with it the same comes out
+            continue
+        info = next(part for part in get_args(parameter.annotation) if hasattr(part, "param_decls"))
+        declared = [text for text in info.param_decls or () if text.startswith("--")]
+        option = [] if info.metavar else declared[:1] or [f"--{name.replace('_', '-')}"]
+        for each in value if isinstance(value, list) else [value]:
+            word = str(each)
+            if name not in _WORDS and isinstance(each, str | Path):
+                word = info.metavar or option[0].strip("-").upper()
+                if name in ("release", "vectors"):
+                    word = f"{named_path(str(each), SUFFIXES if name == 'vectors' else ())[0]}={word}"
+                elif isinstance(each, str) and "=" in each:
+                    word = f"{each.partition('=')[0]}={word}"
+            words += option if each is True else [*option, word]
+    return shlex.join(words)

@@ -1,0 +1,19 @@
+"""Findings: one figure about one release each, their codes, and the file that they are kept in."""
+
+from veil.findings.codes import CODES, NO_BETTER, Code
+from veil.findings.io import KEYS, NAME, document, read, write
+from veil.findings.schema import Finding, Measurement, normalised_gain
+
+__all__ = [
+    "CODES",
+    "KEYS",
+    "NAME",
+    "NO_BETTER",
+    "Code",
+    "Finding",
+    "Measurement",
+    "document",
+    "normalised_gain",
+    "read",
+    "write",
+]

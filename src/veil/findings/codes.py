@@ -1,0 +1,231 @@
+"""The codes of findings: what each figure is, how it is written, and which attacker it tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A kind of figure.
+
+    Attributes:
+        title: Words that fit inside a sentence.
+        heading: The head of a table's column.
+        meaning: What it says to a reader.
+        style: How it is written: ``"percent"`` (61.2 %), ``"fraction"`` (.914) or ``"plain"`` (23.4).
+        chance: What it would be without any knowledge, where that is the same for all data.
+        lower_tells_more: Whether the lower figure is the stronger attack's, or the better use's.
+        threat: The attacker whom it tells of, ``"A0"`` to ``"A5"`` (docs/audit.md); "" for uses and controls.
+        stand_in: The code that speaks in its place where a decision has no figure, for it names one class for
+            everybody; "" where none does.
+    """
+
+    title: str
+    heading: str
+    meaning: str
+    style: Literal["percent", "fraction", "plain"]
+    chance: float | None = None
+    lower_tells_more: bool = False
+    threat: str = ""
+    stand_in: str = ""
+
+
+ATTACK = "attribute.balanced_accuracy"
+GAIN = "attribute.normalised_gain"
+TRANSFER = "attribute.transfer_balanced_accuracy"
+POOLED = "attribute.pooled_balanced_accuracy"
+REPEATED = "attribute.repeated_balanced_accuracy"
+MATCHING = "verification.auc"
+SEEN = "training.seen"
+CERTIFICATE = "certificate.balanced_accuracy"
+"""How often a bound on every attacker is right, whatever it does."""
+
+USES = (
+    MATCHING,
+    "verification.accuracy",
+    "verification.lfw10_accuracy",
+    "utility.balanced_accuracy",
+    "utility.auc",
+    "utility.mcc",
+)
+"""Figures that speak for a use, best first: the first one measured is taken."""
+INVERSION = ("inversion.face_similarity", "inversion.similarity", "inversion.ssim")
+"""Figures that speak for an attack by inversion, best first."""
+LINKAGE = (
+    "linkability.auc",
+    "linkability.rank1",
+    "identification.rank1_originals",
+    "identification.rank1_releases",
+)
+"""Figures of records and people found again, whatever is private."""
+LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
+"""What images are still good for to whoever knows originals alone."""
+
+CODES: Mapping[str, Code] = {
+    ATTACK: Code(
+        title="balanced accuracy", heading="Balanced accuracy", style="percent", threat="A1",
+        stand_in="attribute.auc", meaning="Balanced accuracy of an attribute attacker",
+    ),
+    "attribute.auc": Code(
+        title="AUC", heading="AUC", style="fraction", chance=0.5, threat="A1",
+        meaning="AUC of an attribute attacker",
+    ),
+    GAIN: Code(
+        title="normalised gain", heading="Normalised gain", style="percent", chance=0.0, threat="A1",
+        meaning="Share of the unprotected attack's gain over chance that is left",
+    ),
+    TRANSFER: Code(
+        title="balanced accuracy", heading="Knows only originals", style="percent", threat="A0",
+        stand_in="attribute.transfer_auc",
+        meaning="Balanced accuracy of a classifier that knows originals alone",
+    ),
+    "attribute.transfer_auc": Code(
+        title="AUC", heading="Knows only originals, AUC", style="fraction", chance=0.5, threat="A0",
+        meaning="AUC of a classifier that knows originals alone",
+    ),
+    POOLED: Code(
+        title="balanced accuracy", heading="Mean of several releases", style="percent", threat="A3",
+        stand_in="attribute.pooled_auc",
+        meaning="Balanced accuracy of an attack on means of releases of one person",
+    ),
+    "attribute.pooled_auc": Code(
+        title="AUC", heading="Mean of several releases, AUC", style="fraction", chance=0.5, threat="A3",
+        meaning="AUC of an attack on means of releases of one person",
+    ),
+    REPEATED: Code(
+        title="balanced accuracy", heading="Mean over near-duplicates", style="percent", threat="A3",
+        stand_in="attribute.repeated_auc",
+        meaning="Balanced accuracy of an attack on means over near-duplicates of one input",
+    ),
+    "attribute.repeated_auc": Code(
+        title="AUC", heading="Mean over near-duplicates, AUC", style="fraction", chance=0.5, threat="A3",
+        meaning="AUC of an attack on means over near-duplicates of one input",
+    ),
+    MATCHING: Code(
+        title="AUC", heading="AUC", style="fraction", chance=0.5,
+        meaning="Verification: area under the ROC curve",
+    ),
+    "verification.eer": Code(
+        title="EER", heading="EER", style="percent", chance=0.5, lower_tells_more=True,
+        meaning="Verification: equal error rate",
+    ),
+    "verification.tar_at_far_0.01": Code(
+        title="TAR at FAR 1 %", heading="TAR at FAR 1 %", style="percent", chance=0.01,
+        meaning="Verification: true-accept rate at a false-accept rate of 1 %",
+    ),
+    "verification.tar_at_far_0.001": Code(
+        title="TAR at FAR 0.1 %", heading="TAR at FAR 0.1 %", style="percent", chance=0.001,
+        meaning="Verification: true-accept rate at a false-accept rate of 0.1 %",
+    ),
+    "verification.accuracy": Code(
+        title="accuracy", heading="Accuracy", style="percent", chance=0.5,
+        meaning="Verification: mean of true-accept and true-reject rate at a calibrated threshold",
+    ),
+    "verification.lfw10_accuracy": Code(
+        title="LFW 10-fold accuracy", heading="LFW 10-fold", style="percent", chance=0.5,
+        meaning="Verification: accuracy over the ten folds of the LFW protocol",
+    ),
+    "verification.transfer_auc": Code(
+        title="AUC", heading="Release with release, AUC", style="fraction", chance=0.5,
+        meaning="Verification of releases by a matcher that knows originals alone: AUC",
+    ),
+    "verification.mixed_auc": Code(
+        title="AUC", heading="Release with original, AUC", style="fraction", chance=0.5,
+        meaning="Verification of a release against originals, by that matcher: AUC",
+    ),
+    "utility.ssim": Code(
+        title="SSIM", heading="SSIM to the original", style="fraction", chance=0.0,
+        meaning="Structural similarity of releases and their originals",
+    ),
+    "utility.psnr": Code(
+        title="PSNR", heading="PSNR to the original, dB", style="plain", chance=0.0,
+        meaning="Peak signal-to-noise ratio of releases to their originals, in dB",
+    ),
+    "utility.balanced_accuracy": Code(
+        title="balanced accuracy", heading="Balanced accuracy", style="percent", stand_in="utility.auc",
+        meaning="Balanced accuracy of a utility probe",
+    ),
+    "utility.auc": Code(
+        title="AUC", heading="AUC", style="fraction", chance=0.5,
+        meaning="AUC of a utility probe",
+    ),
+    "utility.mcc": Code(
+        title="MCC", heading="MCC", style="fraction", chance=0.0,
+        meaning="Matthews' correlation of a utility probe",
+    ),
+    "linkability.auc": Code(
+        title="AUC", heading="Own original told from others: AUC", style="fraction", chance=0.5, threat="A4",
+        meaning="Telling a release's own original from another person's: AUC",
+    ),
+    "linkability.rank1": Code(
+        title="rank 1", heading="Own original found first", style="percent", threat="A4",
+        meaning="Share of releases whose own original is found first among all",
+    ),
+    "identification.rank1_originals": Code(
+        title="rank 1", heading="Person found first, among originals", style="percent", threat="A5",
+        meaning="Share of releases whose person is found first among originals",
+    ),
+    "identification.rank1_releases": Code(
+        title="rank 1", heading="Person found first, among releases", style="percent", threat="A3",
+        meaning="Share of releases whose person is found first among releases",
+    ),
+    "utility.mean_mcc": Code(
+        title="mean MCC", heading="Mean MCC", style="fraction", chance=0.0,
+        meaning="Matthews' correlation of the utility probes, mean over the labels",
+    ),
+    "inversion.face_similarity": Code(
+        title="face similarity", heading="Face similarity", style="fraction", threat="A4",
+        meaning="Inversion: cosine of a matcher's features of the original and what is redrawn",
+    ),
+    "inversion.similarity": Code(
+        title="cosine similarity", heading="Cosine to the original", style="fraction", threat="A4",
+        meaning="Inversion: cosine of the original vector and what a decoder makes of its release",
+    ),
+    "inversion.rank1": Code(
+        title="rank 1", heading="Person found first", style="percent", threat="A4",
+        meaning="Inversion: share of redrawn images whose person is found first among other images",
+    ),
+    "inversion.ssim": Code(
+        title="SSIM", heading="SSIM", style="fraction", threat="A4",
+        meaning="Inversion: structural similarity of the original and what a decoder redraws",
+    ),
+    "inversion.psnr": Code(
+        title="PSNR", heading="PSNR, dB", style="plain", threat="A4",
+        meaning="Inversion: peak signal-to-noise ratio of what a decoder redraws, in dB",
+    ),
+    "inversion.perceptual": Code(
+        title="perceptual distance", heading="Perceptual distance", style="fraction", lower_tells_more=True,
+        threat="A4", meaning="Inversion: perceptual distance of the original and what a decoder redraws",
+    ),
+    "inversion.feature_similarity": Code(
+        title="feature similarity", heading="Feature similarity, straight from the release", style="fraction",
+        threat="A4", meaning="Inversion: cosine of the matcher's features and what is mapped from a release",
+    ),
+    "inversion.lda": Code(
+        title="LDA score", heading="LDA score", style="plain", chance=0.0, threat="A3",
+        meaning="Scatter of releases between people relative to that within a person's",
+    ),
+    SEEN: Code(
+        title="share", heading="Seen in training", style="percent", chance=0.0,
+        meaning="Share of the rows that the release was fitted on, or on their people",
+    ),
+    "utility.bits": Code(
+        title="bits", heading="Bits of its codes", style="plain", chance=0.0,
+        meaning="Bits that a release of finitely many values says at all: the entropy of its codes",
+    ),
+    CERTIFICATE: Code(
+        title="balanced accuracy", heading="Certified bound", style="percent", threat="A4",
+        meaning="Certified bound on every attacker's balanced accuracy",
+    ),
+    "certificate.accuracy": Code(
+        title="accuracy", heading="Certified bound on plain accuracy", style="percent", threat="A4",
+        meaning="Certified bound on every attacker's plain accuracy",
+    ),
+}  # fmt: skip
+"""All codes, in the order in which tables show them."""
+
+NO_BETTER = "not clearly better than without a release"
+"""How the note begins of what was redrawn by somebody who may as well have seen no release."""

@@ -1,0 +1,209 @@
+"""The file that findings are kept in: ``findings.json``, schema 1. All that reads the file reads it here."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veil._version import __version__
+from veil.errors import InputError, printable_json
+from veil.files import written
+from veil.findings.schema import Finding
+from veil.foreign import (
+    ANYTHING,
+    FLAG,
+    LIST,
+    OBJECT,
+    REALS,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    WHOLES,
+    Rule,
+    among,
+    check_fields,
+    either,
+    one_line,
+    read_json,
+    shown,
+)
+
+SCHEMA = 1
+NAME = "findings.json"
+KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves", "maps")
+RELEASE_ROLES = ("input", "baseline", "method")
+
+
+def document(
+    *,
+    seed: int,
+    command: str,
+    data: Mapping[str, Any],
+    releases: Sequence[Mapping[str, Any]],
+    findings: Sequence[Finding],
+    pictures: Sequence[Mapping[str, Any]] = (),
+    curves: Sequence[Mapping[str, Any]] = (),
+    maps: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The document that :func:`write` takes, and checks: of this version of Veil and of today (UTC, ISO 8601)."""
+    return {
+        "schema": SCHEMA,
+        "veil": __version__,
+        "seed": seed,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": command,
+        "data": dict(data),
+        "releases": [dict(release) for release in releases],
+        "findings": [asdict(finding) for finding in findings],
+        "pictures": [dict(picture) for picture in pictures],
+        "curves": [dict(curve) for curve in curves],
+        "maps": [dict(plane) for plane in maps],
+    }
+
+
+def _plain(x: Any) -> Any:
+    """The same in JSON's own types; numbers that are not finite become None."""
+    if isinstance(x, Mapping):
+        return {str(key): _plain(value) for key, value in x.items()}
+    if isinstance(x, np.ndarray):
+        return _plain(x.tolist())
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, np.generic):
+        return _plain(x.item())
+    if isinstance(x, float) and not math.isfinite(x):
+        return None
+    if isinstance(x, Path):
+        return x.as_posix()
+    return x
+
+
+# -- the rules of the file --------------------------------------------------------------------------------------------
+
+_DOCUMENT: Mapping[str, Rule] = {
+    **dict.fromkeys(("schema", "seed"), either(WHOLE)),
+    **dict.fromkeys(("veil", "created", "command"), TEXT),
+    "data": OBJECT,
+    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), LIST),
+}
+_DATA: Mapping[str, Rule] = {
+    **dict.fromkeys(("layout", "kind", "fingerprint"), TEXT),
+    **dict.fromkeys(("n", "identities", "skipped"), either(WHOLE)),
+    **dict.fromkeys(("private", "utility", "attack_on", "notes"), TEXTS),
+    **dict.fromkeys(("splits", "labels"), OBJECT),
+    "shape": WHOLES,
+}
+_LABEL: Mapping[str, Rule] = {"classes": TEXTS, "counts": OBJECT}
+_ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
+    "releases": (
+        {
+            **dict.fromkeys(("name", "method", "preset", "note"), TEXT),
+            **dict.fromkeys(("k", "seed"), either(WHOLE)),
+            "role": among(*RELEASE_ROLES),
+            "config": OBJECT,
+            "data": either(TEXT),
+            "named": FLAG,
+        },
+        ("name", "role"),
+    ),
+    "pictures": ({"file": TEXT, "title": TEXT, "caption": TEXT}, ("file",)),
+    "curves": ({"file": TEXT, "release": TEXT}, ("file", "release")),
+    "maps": ({"release": TEXT, "x": REALS, "y": REALS, "person": WHOLES}, ("release", "x", "y", "person")),
+}
+"""The fields of an entry of each list, and those that it needs; findings have the fields of :class:`Finding`, all."""
+
+
+def _check(document: Any) -> None:
+    """Raises ValueError, without a file's name, for the first thing in which a document is not one of this schema."""
+    if not isinstance(document, dict) or "schema" not in document:
+        raise ValueError("not a file of findings: schema is missing")
+    if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
+        got = shown(document["schema"])
+        raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
+    check_fields(document, "", _DOCUMENT, [key for key in KEYS if key != "maps"])  # earlier versions had none
+    check_fields(document["data"], "data", _DATA)
+    for split, sizes in document["data"].get("splits", {}).items():
+        place = f"data.splits.{split}"
+        check_fields(sizes, place, dict.fromkeys(sizes, either(WHOLE)) if isinstance(sizes, dict) else {})
+    for name, label in document["data"].get("labels", {}).items():
+        check_fields(label, f"data.labels.{name}", _LABEL, list(_LABEL))
+        check_fields(label["counts"], f"data.labels.{name}.counts", dict.fromkeys(label["counts"], WHOLES))
+    for key, (rules, needed) in _ENTRIES.items():
+        for i, entry in enumerate(document.get(key, [])):
+            check_fields(entry, f"{key}[{i}]", rules, needed)
+    names: list[str] = []
+    for i, release in enumerate(document["releases"]):
+        if release["name"] in names:
+            raise ValueError(f"releases[{i}].name must be unique, got {shown(release['name'])}")
+        names.append(release["name"])
+    own = {field.name for field in fields(Finding)}
+    for i, entry in enumerate(document["findings"]):
+        check_fields(entry, f"findings[{i}]", dict.fromkeys(own, ANYTHING), [f.name for f in fields(Finding)])
+        try:
+            Finding(**entry)
+        except ValueError as error:
+            raise ValueError(f"findings[{i}]: {error}") from None
+    for key in ("findings", "curves", "maps"):
+        for i, entry in enumerate(document.get(key, [])):
+            if entry["release"] not in names:
+                got = shown(entry["release"])
+                raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
+    for key in ("pictures", "curves"):
+        files = [entry["file"] for entry in document[key]]
+        if len(set(files)) < len(files):
+            raise ValueError(f"{key}: each must be of a file of its own, got {len(files) - len(set(files))} again")
+    for i, entry in enumerate(document.get("maps", [])):
+        if not len(entry["x"]) == len(entry["y"]) == len(entry["person"]):
+            rule = f"as many as x ({len(entry['x'])}) and y ({len(entry['y'])})"
+            raise ValueError(f"maps[{i}].person must be {rule}, got {len(entry['person'])}")
+
+
+def write(out: Path, document: Mapping[str, Any]) -> Path:
+    """Writes ``out/findings.json`` whole or not at all, and returns its path; makes the folder where need be.
+
+    Keys keep a fixed order; numbers that are not finite become null. Raises ValueError for what :func:`read` would
+    refuse.
+    """
+    plain = _plain({key: document[key] for key in KEYS if key in document})
+    _check(plain)
+    order = [field.name for field in fields(Finding)]
+    plain["findings"] = [{name: entry[name] for name in order} for entry in plain["findings"]]
+    text = printable_json(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / NAME
+    with written(path) as file:
+        file.write(text.encode())
+    return path
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The document in ``out/findings.json``, checked.
+
+    Every object has the fields that docs/audit.md lists and no others, each of its type; findings are such as
+    :class:`Finding` takes, of releases that are listed.
+
+    Raises:
+        InputError: In one line, for a file that is missing, cut short, foreign or of another schema, and for the first
+            field that breaks a rule, with the place of its finding.
+    """
+    path = Path(out) / NAME
+    try:
+        document = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no findings here; `veil audit` writes them") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        _check(document)
+    except ValueError as error:
+        raise InputError(f"{path}: {one_line(error, 400)}") from None
+    assert isinstance(document, dict)
+    return document

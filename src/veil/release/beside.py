@@ -1,0 +1,100 @@
+"""What lies beside a release and never in it: its secret key, and where the hashes of what it was fitted on are."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+
+from veil.data import fitted
+from veil.errors import InputError
+from veil.files import written
+from veil.foreign import (
+    opened,
+)
+
+KEY_BYTES = 32
+
+
+def new_key() -> bytes:
+    """A fresh secret from the operating system: the one draw that must not follow a seed."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def read_key_file(path: Path) -> bytes:
+    """The secret in a key file; raises InputError unless it holds 32 bytes.
+
+    Of a release that was about to take another's place when it was killed the file holds both keys, the new one first.
+    """
+    return keys_in(path)[0]
+
+
+def keys_in(path: Path) -> list[bytes]:
+    try:
+        with opened(path) as file:
+            data = file.read(2 * KEY_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be read ({error.strerror})") from error
+    if len(data) not in (KEY_BYTES, 2 * KEY_BYTES):
+        size = len(data) if len(data) <= 2 * KEY_BYTES else path.stat().st_size
+        raise InputError(f"{path}: a key must have {KEY_BYTES} bytes, got {size}")
+    return [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+
+
+def named(path: str | Path) -> Path:
+    """A path whose last part is a name, for files beside it to share; ``.`` and ``..`` are written out.
+
+    Raises:
+        InputError: For the root, which has none, and a name that is not UTF-8.
+    """
+    from veil.data.layouts.listing import check_utf8  # whoever loads a release need not wait for image decoders
+
+    path = Path(path)
+    check_utf8(path)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise InputError(f"{path}: not a name for a folder")
+    return path
+
+
+def check_key(path: Path, key: bytes) -> None:
+    """Raises InputError where another key is in the place of a release's."""
+    beside = key_path(path)
+    if beside.exists() and read_key_file(beside) != key:
+        raise InputError(f"{beside}: holds another key, which releases that are out may need; move it, or force")
+
+
+def key_path(release: Path) -> Path:
+    release = named(release)
+    return release.with_name(release.name + ".key")
+
+
+def fitted_path(release: Path) -> Path:
+    """Where hashes of what a release was fitted on lie."""
+    release = named(release)
+    return release.with_name(release.name + fitted.SUFFIX)
+
+
+def key_check(key: bytes) -> str:
+    """Tells whether a key is this release's without giving the key away."""
+    return hashlib.blake2b(b"veil key check", key=key, digest_size=8).hexdigest()
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    with written(path, secret=True) as file:
+        file.write(data)
+
+
+def read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
+    if check is None:
+        if given is not None:
+            raise InputError(f"{given}: {path} is a release without keyed noise or draws, and takes no key")
+        return None
+    source = Path(given) if given is not None else key_path(path)
+    if given is None and not source.exists():
+        return None
+    key = next((key for key in keys_in(source) if key_check(key) == check), None)
+    if key is None:
+        raise InputError(f"{source}: is not the key of {path}")
+    return key

@@ -1,0 +1,159 @@
+"""A release's encoder as an ONNX file, without its secret."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from veil.errors import InputError
+from veil.files import sweep, written
+from veil.nn.nets import to_input
+from veil.release.beside import KEY_BYTES, write_secret
+from veil.release.contract import Contract
+from veil.release.draws import Field, normalised_noise, position
+
+
+def export(encoder: nn.Module, contract: Contract, field: Field | None, path: Path, *, force: bool) -> Path:
+    """Write an encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
+
+    The file holds what is computed and no more: PyTorch's notes of how it was traced name folders of this machine.
+    The secret of keyed noise is no part of the file: the arrays of its :class:`veil.release.draws.Field` are further
+    inputs of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the
+    key. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``. Images come out as floats in
+    [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
+
+    Args:
+        encoder: Of the release.
+        contract: Without values replaced at random.
+        field: Its noise, where it has any and the key is there.
+        path: ``NAME.onnx``.
+        force: Replace it if it exists.
+
+    Raises:
+        InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; or if the extra
+            ``onnx`` is not installed.
+    """
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
+    secret = None if field is None else field_path(path)
+    arrays = b"" if field is None else _field_file(field)
+    sweep(path)
+    for target in filter(None, (path, secret)):
+        # The arrays of this very field may be there: whoever writes both may be killed between.
+        if target.exists() and not force and (target == path or target.read_bytes() != arrays):
+            raise InputError(f"{target}: already exists; choose another name or force")
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError("export needs the extra 'onnx': pip install '.[onnx]' in Veil's folder") from error
+    network = _traced(encoder, contract)
+    _strip(network)
+    if secret is not None:  # first, as a network without it is of no use
+        write_secret(secret, arrays)
+    with written(path) as file:
+        file.write(network.SerializeToString())
+    return path
+
+
+def field_path(onnx: Path) -> Path:
+    """Where the secret of an exported release's noise lies."""
+    return onnx.with_name(f"{onnx.stem}.field.npz")
+
+
+def _traced(encoder: nn.Module, contract: Contract) -> Any:
+    """The network that computes releases, as a message of ONNX."""
+    blank = np.zeros((2, *contract.shape), np.uint8 if contract.kind == "images" else np.float32)
+    example = to_input(blank, contract.kind)
+    module = encoder
+    arguments: tuple[Tensor, ...] = (example,)
+    names = ["x"]
+    if contract.support:
+        module = _Substituted(encoder, contract)
+        if contract.draw:
+            arguments, names = (example, torch.full((2, 1), 0.5)), ["x", "uniform"]
+    shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch", min=1)} for _ in names)
+    if contract.noise:
+        module = _Noisy(encoder, contract.noise)
+        # Of a key of no release: the field is an input, and its values are not in the file.
+        stand_in = Field.draw(bytes(KEY_BYTES), contract.k).arrays()
+        arguments, names = (example, *stand_in.values()), ["x", *stand_in]
+        shapes = (*shapes, tuple({} for _ in stand_in))
+    # Deprecations inside torch, and what it could export besides, are not the caller's concern.
+    with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            module.eval(),
+            arguments,
+            input_names=names,
+            output_names=["release"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def _field_file(field: Field) -> bytes:
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {name: array.numpy() for name, array in field.arrays().items()}
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _strip(message: Any) -> None:
+    """Takes the notes of whoever made it out of a message of ONNX, and out of all that it holds."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:  # one message, or several
+                _strip(part)
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Loggers of that name say nothing below an error inside."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Noisy(nn.Module):
+    """An encoder and its noise as one graph, for export."""
+
+    def __init__(self, encoder: nn.Module, noise: float) -> None:
+        super().__init__()
+        self.encoder, self.noise = encoder, noise
+
+    def forward(self, x: Tensor, *field: Tensor) -> Tensor:
+        z = self.encoder(x)
+        return normalised_noise(z, Field(*field)(z), self.noise)
+
+
+class _Substituted(nn.Module):
+    """An encoder of codes and the table of their substitutes as one graph, for export."""
+
+    def __init__(self, encoder: nn.Module, contract: Contract) -> None:
+        super().__init__()
+        self.encoder = encoder
+        table: Tensor = encoder.substitutes.flatten(1)  # type: ignore[operator]
+        self.register_buffer("table", table.float() / (255 if contract.image is not None else 1))
+
+    def forward(self, x: Tensor, uniform: Tensor | None = None) -> Tensor:
+        log_p = self.encoder(x)
+        code = log_p.argmax(1) if uniform is None else position(log_p.softmax(1), uniform)
+        return self.table[code]  # type: ignore[index]

@@ -1,0 +1,422 @@
+"""The release: an encoder's weights, its contract, and how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from veil import notebook
+from veil.data import fitted
+from veil.data.fitted import UNDERNEATH, Fitted
+from veil.data.pack import Pack
+from veil.errors import InputError
+from veil.nn.nets import to_input, to_pixels
+from veil.release import folder, onnx
+from veil.release.beside import KEY_BYTES, named
+from veil.release.contract import Contract
+from veil.release.draws import Field, chosen, keyed_uniform, normalised_noise
+from veil.threads import in_order
+
+BATCH = {"images": 128, "vectors": 1024}
+"""Rows that each thread releases at a time; divides :data:`veil.workflows.apply.parts.PART`: no batch is in two."""
+_FEW, _PIXELS = 8, 1 << 17  # images, and their pixels in all, that are redrawn at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A trained protector, ready to use: ``transform(images)`` gives float32 ``(N, k)``, or images.
+
+    Attributes:
+        method: Name in ``veil.methods.METHODS``.
+        config: The method's configuration, as plain values.
+        contract: Input and output.
+        encoder: The network; takes float32 ``(B, C, H, W)`` in [0, 1] or ``(B, d)``.
+        made: What it was fitted for and on: private attributes, utility, seed, fingerprint of the data.
+        key: The secret of a keyed release; None otherwise.
+        fitted: Hashes of what it was fitted on; None where nothing says so.
+        decoder: Redraws the input from a release, as logits; never saved unless asked for.
+        classifier: Reads the labels to keep from a release: the half of a network that runs where releases are sent.
+    """
+
+    method: str
+    config: Mapping[str, Any]
+    contract: Contract
+    encoder: nn.Module
+    made: Mapping[str, Any] = field(default_factory=dict)
+    key: bytes | None = field(default=None, repr=False)
+    fitted: Fitted | None = field(default=None, repr=False)
+    decoder: nn.Module | None = field(default=None, repr=False)
+    classifier: nn.Module | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key is not None and len(self.key) != KEY_BYTES:
+            raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
+
+    def transform(
+        self,
+        x: NDArray[Any],
+        *,
+        told: Mapping[str, NDArray[Any]] | None = None,
+        hide: Mapping[str, NDArray[Any]] | None = None,
+        batch: int | None = None,
+    ) -> NDArray[Any]:
+        """Release inputs.
+
+        Args:
+            x: uint8 ``(N, H, W[, 3])`` or float32 ``(N, d)``, as :attr:`contract` says.
+            told: ``(N,)`` class codes for some of the contract's ``told``, -1 where unknown; the encoder then need
+                not guess them.
+            hide: ``(N,)`` true where an attribute is to be hidden, for some of the contract's ``classes``, and of the
+                others none, where the contract says that this can be chosen. None: as the release was trained.
+            batch: Rows at a time; :data:`BATCH` if None. Memory does not grow with N beyond the result.
+
+        Returns:
+            float32 ``(N, k)``, or uint8 images ``(N, H, W[, 3])`` where the contract says so, in the order of the rows.
+
+        Raises:
+            InputError: On another shape or dtype, non-finite vectors, zero vectors where only the direction counts, a
+                label that cannot be told or chosen, or a missing key.
+        """
+        asked = self._asked(told, hide, len(x))
+        self._need_key()
+        return self._all(x, 0, asked, batch)
+
+    def _all(
+        self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None], batch: int | None = None
+    ) -> NDArray[Any]:
+        """Releases of all inputs, some at a time; messages number rows from ``first_row``."""
+        out = self.contract.empty(len(x))
+        size = batch or BATCH[self.contract.kind]
+        if batch is None and self.contract.image is not None:
+            # Networks that redraw large images keep many maps of them: of few images at a time they stay in the cache.
+            size = min(size, max(_FEW, _PIXELS // math.prod(self.contract.image[:2])))
+
+        def one(start: int) -> NDArray[Any]:
+            part = slice(start, start + size)
+            return self._release(x[part], first_row + start, [None if t is None else t[part] for t in asked])
+
+        if 0 < len(x) <= size:
+            return one(0)
+        start = 0
+        for values in in_order(one, iter(range(0, len(x), size))):
+            out[start : start + len(values)] = values
+            start += len(values)
+        return out
+
+    def codes(self, x: NDArray[Any], *, batch: int | None = None) -> NDArray[np.int64]:
+        """Which of its finitely many values each input is released as: ``(N,)`` in 0 .. K - 1.
+
+        Raises:
+            InputError: As for :meth:`transform`, or where the release can take any number of values.
+        """
+        if not self.contract.support:
+            raise InputError(f"{self.method}: its releases take no finite number of values, so they have no codes")
+        self._need_key()
+        size = batch or BATCH[self.contract.kind]
+        out = np.empty(len(x), np.int64)
+        for start in range(0, len(x), size):
+            part = self._checked(x[start : start + size], start)
+            out[start : start + size] = self._code(part, self._clean(part, (), start))
+        return out
+
+    @property
+    def substitutes(self) -> NDArray[Any]:
+        """The values ``(K, ...)`` of a release that takes finitely many, in the order of its codes."""
+        table: NDArray[Any] = self.encoder.substitutes.numpy()  # type: ignore[operator]
+        return table
+
+    def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[Any]]:
+        """Release one batch after another; nothing is held back."""
+        self._need_key()
+        for x in batches:
+            yield self._all(x, first_row, ())
+            first_row += len(x)
+
+    @cached_property
+    def draw_key(self) -> bytes:
+        """Secret of the draws: of the key, what the release was made with, and its weights.
+
+        Raises:
+            InputError: Without a key.
+        """
+        self._need_key()
+        assert self.key is not None
+        return self._digest(self.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that tell releases apart which may release one input differently: weights, settings and key."""
+        secret = self.draw_key if self.contract.keyed else self._digest(b"")
+        return hashlib.blake2b(secret, digest_size=16, person=b"fingerprint").hexdigest()
+
+    def _digest(self, key: bytes) -> bytes:
+        made = json.dumps([self.method, dict(self.config), asdict(self.contract)], sort_keys=True)
+        digest = hashlib.blake2b(made.encode(), key=key, digest_size=KEY_BYTES)
+        for name, value in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.digest()
+
+    @cached_property
+    def field(self) -> Field:
+        """The noise of a release, as secret as its key.
+
+        Raises:
+            InputError: Without a key.
+        """
+        return Field.draw(self.draw_key, self.contract.k, self.contract.length)
+
+    def _need_key(self) -> None:
+        if self.contract.keyed and self.key is None:
+            raise InputError("release: it adds keyed noise, so its key must be given, got none")
+
+    def _release(self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None]) -> NDArray[Any]:
+        x = self._checked(x, first_row)
+        values = self._clean(x, asked, first_row)
+        if self.contract.support:
+            return self.substitutes[self._code(x, values)]
+        if self.contract.image is not None:
+            return to_pixels(values, self.contract.image)
+        return self._keyed(x, values, first_row) if self.contract.keyed else values
+
+    def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None], first_row: int) -> NDArray[np.float32]:
+        """What the encoder gives, before anything keyed.
+
+        Raises:
+            InputError: For NaN or infinity, which whole weights do not make of valid rows; a class that is ruled out
+                has a log-probability of minus infinity.
+        """
+        with torch.no_grad():
+            out: Tensor = self.encoder(to_input(x, self.contract.kind), *asked)
+        values: NDArray[np.float32] = out.float().numpy()
+        wrong = np.isnan(values) if self.contract.support else ~np.isfinite(values)
+        if wrong.any():
+            row = first_row + int(wrong.reshape(len(x), -1).any(1).argmax())
+            raise InputError(f"{self.method}: the release of row {row} must be finite, got NaN or infinity")
+        return values
+
+    def _code(self, x: NDArray[Any], log_p: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The likeliest code of each row, or one drawn by its keyed hash."""
+        if not self.contract.draw:
+            likeliest: NDArray[np.int64] = log_p.argmax(1)
+            return likeliest
+        return chosen(log_p, keyed_uniform(x, 1, self.draw_key))
+
+    def _asked(
+        self, told: Mapping[str, NDArray[Any]] | None, hide: Mapping[str, NDArray[Any]] | None, n: int
+    ) -> list[Tensor | None]:
+        """What the encoder takes beside the inputs: the mask of classes that may be, and what is to be hidden."""
+        asked = [self._allowed(told, n) if told else None]
+        if hide is not None:
+            return [*asked, self._hidden(hide, n)]
+        return asked if told else []
+
+    def _hidden(self, hide: Mapping[str, NDArray[Any]], n: int) -> Tensor:
+        """Which attributes ``(n, A)`` are to be hidden."""
+        if not self.contract.chooses:
+            raise InputError(f"hide: must not be given, as this release of {self.method} leaves nothing to choose")
+        names = list(self.contract.classes)
+        hidden = np.zeros((n, len(names)), bool)
+        for name, values in hide.items():
+            if name not in names:
+                raise InputError(f"hide: must be one of {', '.join(names)}, got {name!r}")
+            values = np.asarray(values)
+            if values.shape != (n,) or values.dtype != bool:
+                raise InputError(f"hide: {name} must be {n} booleans, got {values.dtype} of shape {values.shape}")
+            hidden[:, names.index(name)] = values
+        return torch.from_numpy(hidden)
+
+    def _allowed(self, told: Mapping[str, NDArray[Any]], n: int) -> Tensor:
+        """Mask ``(n, Z)`` of the joint classes that agree with what is told."""
+        sizes = {name: len(names) for name, names in self.contract.told.items()}
+        count = math.prod(sizes.values())
+        joint = dict(zip(sizes, np.unravel_index(np.arange(count), [*sizes.values()]), strict=True)) if sizes else {}
+        allowed = np.ones((n, count), bool)
+        for name, codes in told.items():
+            if name not in sizes:
+                raise InputError(f"told: must be one of {', '.join(sizes) or 'nothing (it guesses)'}, got {name!r}")
+            codes = np.asarray(codes)
+            if codes.shape != (n,) or codes.dtype.kind not in "iu":
+                raise InputError(f"told: {name} must be {n} integer codes, got {codes.dtype} of shape {codes.shape}")
+            wrong = codes[(codes < -1) | (codes >= sizes[name])]
+            if len(wrong):
+                raise InputError(f"told: {name} must be codes from -1 to {sizes[name] - 1}, got {wrong[0]}")
+            allowed &= (codes[:, None] < 0) | (codes[:, None] == joint[name])
+        return torch.from_numpy(allowed)
+
+    def redraw(self, r: NDArray[np.float32], *, batch: int = 512) -> NDArray[Any]:
+        """What the method's own decoder makes of releases: uint8 ``(N, H, W)`` images, or float32 ``(N, d)`` vectors.
+
+        Raises:
+            InputError: If the release was loaded, or saved, without its decoder.
+        """
+        if self.decoder is None:
+            raise InputError("release: it has no decoder; keep the one that fit returns, or save it with the release")
+        parts = []
+        with torch.no_grad():
+            for part in torch.split(torch.from_numpy(r), batch):
+                out = self.decoder(part)
+                parts.append((out.sigmoid() * 255).round().byte()[:, 0] if self.contract.kind == "images" else out)
+        return torch.cat(parts).numpy()
+
+    def predict(self, r: NDArray[np.float32], *, batch: int = 512) -> dict[str, NDArray[np.float32]]:
+        """What the release's classifier reads from releases ``(N, k)``: probabilities ``(N, Z)`` of each label kept.
+
+        Raises:
+            InputError: If the method trains no classifier of its own.
+        """
+        if self.classifier is None:
+            raise InputError(f"{self.method}: its releases have no classifier of their own; train one on releases")
+        with torch.no_grad():
+            parts = [self.classifier(part) for part in torch.split(torch.from_numpy(np.ascontiguousarray(r)), batch)]
+        each = torch.split(torch.cat(parts), [len(names) for names in self.contract.keeps.values()], dim=1)
+        return {name: logits.softmax(1).numpy() for name, logits in zip(self.contract.keeps, each, strict=True)}
+
+    def _checked(self, x: NDArray[Any], first_row: int) -> NDArray[Any]:
+        wanted = np.uint8 if self.contract.kind == "images" else np.float32
+        x = np.asarray(x)
+        if x.shape[1:] != self.contract.shape:
+            raise InputError(f"input: rows must have shape {self.contract.shape}, got {x.shape[1:]}")
+        if x.dtype != wanted:
+            raise InputError(f"input: must be {np.dtype(wanted)}, got {x.dtype}")
+        if self.contract.kind == "vectors":
+            bad = np.flatnonzero(~np.isfinite(x).all(1))
+            if len(bad):
+                raise InputError(f"input: row {first_row + bad[0]} must be finite, got NaN or infinity")
+            zero = np.flatnonzero(~x.astype(bool).any(1))
+            if len(zero) and self.contract.direction:
+                raise InputError(f"input: row {first_row + zero[0]} must have a direction, got zeros")
+        return x
+
+    def _keyed(self, x: NDArray[Any], clean: NDArray[np.float32], first_row: int) -> NDArray[np.float32]:
+        c = self.contract
+        if c.replace:
+            check_unit_range(clean, first_row)
+            u = keyed_uniform(x, 2 * c.k, self.draw_key)
+            order = np.argsort(u[:, : c.k], axis=1, kind="stable")
+            chosen = order[:, : round(c.replace * c.k)]
+            out = clean.copy()
+            np.put_along_axis(out, chosen, np.take_along_axis(u[:, c.k :], chosen, 1), 1)
+            return out
+        z = torch.tensor(clean)  # a copy, which lies as all do: sums of what lies elsewhere round otherwise
+        return normalised_noise(z, self.field(z), c.noise).numpy()
+
+    def _repr_html_(self) -> str:
+        """What it hides, keeps, takes and gives, for notebooks."""
+        c, made = self.contract, self.made
+        noise = f", keyed noise {c.noise:g}" * bool(c.noise)
+        values = f"one of {c.support} values" if c.support else "an image" if c.image else f"{c.k} values"
+        about = {
+            "hides": ", ".join(made.get("private", ())) or "-",
+            "keeps": made.get("utility") or "-",
+            "takes": f"{c.kind} {c.shape}",
+            "releases": f"{values}{noise}",
+            "key": "-" if not c.keyed else "there" if self.key is not None else "missing",
+        }
+        return notebook.facts(f"{self.method}, {made.get('preset') or 'no preset'}", about)
+
+    # -- what it was fitted on ------------------------------------------------------------------------------------
+
+    def recorded(self, pack: Pack, *, splits: Sequence[str] = ("protect",), people: bool = True) -> Release:
+        """The same release, which knows that it was fitted on some splits of a pack, beside what it knows already.
+
+        Args:
+            pack: With the rows.
+            splits: Those that were looked at.
+            people: Whether the label ``identity``, where there is one, tells people.
+        """
+        others = sorted(set(self.made.get(UNDERNEATH, ())) - {pack.fingerprint})
+        record = fitted.recorded(
+            pack, self.fitted, others=others, direction=self.contract.direction, splits=splits, people=people
+        )
+        return replace(self, fitted=record)
+
+    def lineage(self) -> dict[str, Any]:
+        """What ``made`` says of a release that is built upon this one: the fingerprints of all data before."""
+        if self.method == "input":  # which learned nothing
+            return {}
+        return {UNDERNEATH: [*self.made.get(UNDERNEATH, ()), str(self.made.get("data", ""))]}
+
+    # -- on disk -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, force: bool = False, with_decoder: bool = False) -> Path:
+        """Write the folder; beside it ``NAME.key``, if the release is keyed, and ``NAME.fitted``, if it knows what it
+        was fitted on, both readable by their owner alone.
+
+        Args:
+            path: The folder to make.
+            force: Replace it if it exists.
+            with_decoder: Ship the decoder too. It redraws inputs from releases: leave it out unless that is wanted.
+
+        Raises:
+            InputError: If the folder, or in the places of key and hashes those of another release, exists and ``force``
+                is False; if the folder holds something else; or if it cannot be written.
+        """
+        networks = {"encoder": self.encoder, "decoder": self.decoder if with_decoder else None}
+        return folder.write(
+            named(path),
+            {
+                "method": self.method,
+                "config": dict(self.config),
+                "contract": asdict(self.contract),
+                "made": dict(self.made),
+            },
+            {**networks, "classifier": self.classifier},
+            key=self.key,
+            record=self.fitted,
+            force=force,
+        )
+
+    @staticmethod
+    def load(path: str | Path, *, key: str | Path | None = None) -> Release:
+        """Read a folder that :meth:`save` wrote; never unpickles.
+
+        Args:
+            path: The folder.
+            key: The key file of a keyed release; ``NAME.key`` beside the folder if None. Without a key the release
+                loads, but only :meth:`transform` of a release that adds no noise works.
+
+        Raises:
+            InputError: If the folder is missing, foreign, truncated or tampered with, or the key is another release's,
+                or given for one that takes none.
+        """
+        return Release(**folder.read(Path(path), key=key))
+
+    def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
+
+        The secret of keyed noise is no part of the file; see :func:`veil.release.onnx.export`.
+
+        Args:
+            path: ``NAME.onnx``.
+            force: Replace it if it exists.
+
+        Raises:
+            InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; if the extra
+                ``onnx`` is not installed, or the release replaces values at random.
+        """
+        if self.contract.replace:
+            raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
+        field = self.field if self.contract.noise and self.key is not None else None
+        return onnx.export(self.encoder, self.contract, field, Path(path), force=force)
+
+
+def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
+    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
+    if len(outside):
+        row = values[outside[0]]
+        raise InputError(
+            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
+        )

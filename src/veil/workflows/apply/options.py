@@ -1,0 +1,51 @@
+"""How a source is read and released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from veil.errors import InputError
+from veil.release.release import BATCH
+from veil.workflows.apply.parts import PART
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a source is read and released.
+
+    Attributes:
+        column: The source's column, or array, of vectors, where it is not clear; or several columns, ``A,B,...``.
+        told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
+            need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
+        row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
+        landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
+            on aligned faces, which need it, and for no others. Images without a row are skipped.
+        hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
+            columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
+        images: Write image files, from a folder of images, into a folder, which may exist and hold others.
+        batch: Rows that are read and released at a time; by their kind if None.
+        part: Rows of the source that a run which is killed loses at most; batches divide it. With ``images`` it is one
+            batch.
+
+    Raises:
+        InputError: If a part is not whole batches.
+    """
+
+    column: str | None = None
+    told: Sequence[str] = ()
+    row_numbers: bool = False
+    landmarks: str | Path | None = None
+    hide: str | Path | None = None
+    images: bool = False
+    batch: int | None = None
+    part: int = PART
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and (self.batch < 1 or self.part < 1 or self.part % self.batch):
+            raise InputError(f"part: must be whole batches of {self.batch} rows, got {self.part}")
+
+    def rows_at_a_time(self, kind: str) -> int:
+        """Rows in a batch of "images" or "vectors"."""
+        return self.batch or BATCH[kind]

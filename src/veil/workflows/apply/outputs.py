@@ -1,0 +1,165 @@
+"""What parts make up: a file of vectors, or a pack; and the list of rows that were left out.
+
+A file is written beside ``OUT`` and takes its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from veil import files
+from veil.data import build
+from veil.data.csvfile import cell
+from veil.data.layouts.listing import Item, Listing
+from veil.data.pack import SPLITS, Pack
+from veil.errors import InputError
+from veil.files import written
+from veil.workflows.apply.parts import Parts, lists, skipped_file
+
+_GROUP = 4
+"""Part files in a row group of Parquet."""
+OTHER = "{}: already exists, and is not what this run gives; choose another name or force"
+
+
+def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) -> None:
+    """Make the target of its parts, and ``OUT.skipped.csv`` where rows were left out.
+
+    Args:
+        parts: All written.
+        out: ``NAME.parquet``, ``NAME.npz`` or ``NAME.npy``.
+        columns: Give every value of a release its own Parquet column.
+        same: A target that is there must hold what it would be made to hold.
+
+    Raises:
+        InputError: If it does not.
+    """
+    n, skipped = parts.totals()
+    k = parts.division.k
+    writers: dict[str, Callable[[IO[bytes]], None]] = {
+        ".parquet": lambda file: _write_parquet(file, parts, k, columns),
+        ".npz": lambda file: _write_npz(file, parts, n, k),
+        ".npy": lambda file: _write_npy(file, parts, n, k),
+    }
+    if skipped:
+        list_skipped(parts, out)
+    try:
+        with written(out, same=same) as file:
+            writers[out.suffix](file)
+    except FileExistsError:
+        raise InputError(OTHER.format(out)) from None
+    if not skipped:
+        list_skipped(parts, out)
+
+
+def list_skipped(parts: Parts, out: Path) -> None:
+    """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
+    listed = skipped_file(out)
+    if parts.totals()[1]:
+        with written(listed) as file:
+            _write_skipped(file, parts)
+    else:
+        listed.unlink(missing_ok=True)  # it would speak of rows that are there now
+
+
+def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:
+    each = [(f"release_{i}", pa.float32()) for i in range(k)]
+    schema = pa.schema([("source", pa.string()), *(each if columns else [("release", pa.list_(pa.float32(), k))])])
+    # Floats that carry noise neither repeat nor compress: to try costs more time than all else here.
+    options: dict[str, Any] = {"compression": {"source": "zstd"}, "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(file, schema, **options) as writer:
+        held: list[pa.RecordBatch] = []
+        for number, part in enumerate(parts, 1):
+            values = list(np.ascontiguousarray(part.values.T)) if columns else [lists(part.values)]
+            held.append(pa.record_batch([part.names, *values], schema=schema))
+            if number % _GROUP == 0 or number == parts.division.count:
+                writer.write_table(pa.Table.from_batches(held, schema))
+                held = []
+
+
+def _write_npy(file: IO[bytes], parts: Parts, n: int, k: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (n, k)})
+    for part in parts:
+        file.write(np.ascontiguousarray(part.values, "<f4").data)
+
+
+def _write_npz(file: IO[bytes], parts: Parts, n: int, k: int) -> None:
+    width = max((pc.max(pc.utf8_length(part.names)).as_py() or 1 for part in parts), default=1)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("releases.npy", "w", force_zip64=True) as entry:
+            _write_npy(entry, parts, n, k)
+        with archive.open("source.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array_header_1_0(entry, {"descr": f"<U{width}", "fortran_order": False, "shape": (n,)})
+            for part in parts:
+                entry.write(np.array(part.names.to_pylist(), dtype=f"<U{width}").tobytes())
+
+
+def _write_skipped(file: IO[bytes], parts: Parts) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow(["source", "reason"])
+    for part in parts:
+        writer.writerows([cell(name), cell(reason)] for name, reason in part.skipped)
+    text.detach()
+
+
+# -- packs of releases ------------------------------------------------------------------------------------------------
+
+
+def write_pack(
+    pack: Pack,
+    parts: Parts,
+    out: Path,
+    *,
+    image: tuple[int, ...] | None,
+    row_numbers: bool,
+    force: bool,
+    same: bool,
+) -> None:
+    """The pack with its releases in place of the inputs, images where they are; labels, splits and pairs stay.
+
+    ``same``: a pack that is there must be the same.
+    """
+
+    def named(row: int) -> str:
+        return str(row) if row_numbers else str(pack.sources[row])
+
+    def items() -> Iterator[Item]:
+        row = 0
+        for part in parts:
+            pixels = part.values if image is None else np.round(part.values * 255).astype(np.uint8)
+            for value in pixels.reshape(-1, *(image or (parts.division.k,))):
+                labels = {n: pack.classes[n][c[row]] if c[row] >= 0 else None for n, c in pack.labels.items()}
+                yield Item(source=named(row), data=value, labels=labels, split=SPLITS[pack.split[row]])
+                row += 1
+
+    pairs = None
+    if pack.pairs is not None:
+        pairs = [(named(a), named(b), bool(same), int(fold)) for a, b, same, fold in pack.pairs]
+    notes = ("Releases of another pack.", *pack.meta.get("notes", ()))
+    lost = pack.meta.get("warnings", ())
+    listing = Listing(
+        items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
+        pairs=pairs, notes=notes, warnings=lost,
+    )  # fmt: skip
+    write = partial(
+        build.write, listing, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)),
+        size=image[0] if image else 0, channels=3 if image and len(image) == 3 else 1,
+        disjoint=pack.meta.get("disjoint_by") is not None,
+    )  # fmt: skip
+    if not same:
+        write(out, force=force)
+        return
+    with files.staged(out) as hidden:
+        if write(hidden / "pack").fingerprint != Pack.open(out).fingerprint:
+            raise InputError(OTHER.format(out))
