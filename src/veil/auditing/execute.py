@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from veil.auditing.task import Failure, Missing, Outcome, Task
@@ -87,7 +88,8 @@ def attempted(call: Callable[[], Outcome] | Failure, own: bool = False) -> Resul
     if isinstance(call, Failure):
         return call
     try:
-        with one_thread(), kept_memory() if own else nullcontext():
+        # Flags of vectorised sums may be raised by lanes that nobody reads; whether figures are finite is looked at.
+        with one_thread(), np.errstate(all="ignore"), kept_memory() if own else nullcontext():
             return call()
     except Exception as error:  # whatever it is: the others must not be lost with it
         return Failure.of(error)
