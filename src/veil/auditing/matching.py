@@ -130,6 +130,8 @@ def _embedded(
             embedded = learn(problem)(x[rows])
             if not np.isfinite(embedded).all():
                 raise DidNotConverge("its vectors are not finite")
+            if not np.isfinite(np.einsum("ij,ij->i", embedded, embedded)).all():
+                raise DidNotConverge("its vectors are too long to be compared")
         except Exception as error:  # the others stand
             failed = Measurement(
                 release=release, target="identity", attacker=name, role="utility", n=pairs, level=setting.level
