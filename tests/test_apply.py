@@ -27,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from veil.cli import process
-from veil.data import build, decode
+from veil.data import build, decode, decoding
 from veil.data.decode import Eyes
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
@@ -571,8 +571,8 @@ def test_rows_are_read_as_they_are_released(
         monkeypatch.setattr(VectorFile, "blocks", blocks)
         source, release, most = put(tmp_path / "in.npy", vectors(700)), vectors_release(), 2 * 7
     else:
-        decode, picture = build._decode_item, (album / "c.png").read_bytes()
-        source, most = tmp_path / "in", 2 * 7 + (2 * 1 + 2) * build.CHUNK_ITEMS
+        decode, picture = decoding._decode_item, (album / "c.png").read_bytes()
+        source, most = tmp_path / "in", 2 * 7 + (2 * 1 + 2) * decoding.CHUNK_ITEMS
         release = images_release() if kind == "images" else picture_release()
         source.mkdir()
         for i in range(700):
@@ -583,8 +583,8 @@ def test_rows_are_read_as_they_are_released(
             read += 1
             return decode(*args)
 
-        monkeypatch.setattr(build, "_decode_item", decoded)
-        monkeypatch.setattr(build.os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(decoding, "_decode_item", decoded)
+        monkeypatch.setattr(decoding.os, "cpu_count", lambda: 1)
     files = kind == "image files"
     out = tmp_path / ("out" if files else "out.parquet")
     apply(release, source, out, images=files, progress=lambda n, *_: ahead.append(read - n))

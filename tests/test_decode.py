@@ -69,7 +69,7 @@ def middles(image: np.ndarray) -> list[int]:
         ("TGA", {"compression": "tga_rle"}),
         ("JPEG2000", {}),
         ("JPEG2000", {"no_jp2": True}),
-        *([("AVIF", {"quality": 95})] if decode._AVIF else []),
+        *([("AVIF", {"quality": 95})] if decode.pillow._AVIF else []),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
@@ -241,7 +241,7 @@ DAMAGED = {
     "webp, profile": lambda: webp_with(icc_profile=b"garbage"),
     "tiff, type of orientation": lambda: tiff_with_orientation(2, 1, 6),
     "tiff, number of orientations": lambda: tiff_with_orientation(3, 99999, 6),
-    **({"avif, Exif": avif_with_damaged_exif} if decode._AVIF else {}),
+    **({"avif, Exif": avif_with_damaged_exif} if decode.pillow._AVIF else {}),
 }
 
 
@@ -408,7 +408,7 @@ def test_palette_transparency_and_depths():
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 90}, {"lossless": True, "exif": rotated()}])
 def test_size_in_the_headers_of_webp(options):
-    assert decode._webp_size(encoded(quarters(52, 300), "WEBP", **options)) == (300, 52)
+    assert decode.pillow._webp_size(encoded(quarters(52, 300), "WEBP", **options)) == (300, 52)
 
 
 def test_first_frame_of_an_animation():
@@ -417,7 +417,18 @@ def test_first_frame_of_an_animation():
     assert np.all(decode.decode(data, 16, 1) == 50)
 
 
-FORMATS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "TGA", "JPEG2000", *(["AVIF"] if decode._AVIF else [])]
+FORMATS = [
+    "JPEG",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "TGA",
+    "JPEG2000",
+    *(["AVIF"] if decode.pillow._AVIF else []),
+]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -488,7 +499,7 @@ def test_bombs_are_refused_by_their_header(bomb):
 
 
 def test_bytes_beyond_the_limit_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(decode.limits, "MAX_BYTES", 2**20)
     with pytest.raises(DecodeError, match="more than 1 MiB"):
         decode.decode(b"\xff" * (2**20 + 1), 64, 1)
     path = tmp_path / "big.jpg"
@@ -607,5 +618,5 @@ def test_pictures_made_eight_bits_in_strips_are_what_they_are_whole(mode, monkey
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG")
     whole = decode.decode(file.getvalue(), 23, 3)
-    monkeypatch.setattr(decode, "_AT_ONCE", 23 * 5)
+    monkeypatch.setattr(decode.pillow, "_AT_ONCE", 23 * 5)
     assert np.array_equal(decode.decode(file.getvalue(), 23, 3), whole)

@@ -212,9 +212,8 @@ def test_landmarks_take_the_place_of_a_layouts_crops(tmp_path):
     dots(100, 100, eyes).save(tmp_path / "a.png")
     items = iter([Item("a.png", tmp_path / "a.png", crop=Pixels(0, 0, 9, 9))])
     listing = Listing(items=items, count=1, attributes=(), crop=(0, 0, 0.1, 0.1))
-    made = build.write(
-        listing, tmp_path / "pack", layout="test", size=32, landmarks=table(tmp_path / "e.csv", {"a.png": eyes})
-    )
+    plan = build.Plan(size=32, landmarks=table(tmp_path / "e.csv", {"a.png": eyes}))
+    made = build.write(listing, tmp_path / "pack", layout="test", plan=plan)
     assert np.abs(seen(made.x[0]) - 32 * np.array(EYES)).max() < 1
     assert made.framing == {"crop": None, "aligned": True, "columns": ()}
 

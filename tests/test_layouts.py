@@ -1584,7 +1584,7 @@ def test_every_layout_refuses_settings_it_does_not_know(tmp_path):
 
 
 def test_oversized_images_are_skipped(faces, monkeypatch):
-    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decode.limits, "MAX_PIXELS", 1000)
     put(faces / "small.png", picture(3, (20, 20)))
     pack = packed("folder", faces)
     assert pack.sources.tolist() == ["small.png"]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from veil.data import build
+from veil.data import build, decoding
 from veil.data.classes import encode, told_class
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import SPLITS, Pack
@@ -47,8 +47,9 @@ def listing(rows=None, n: int = 40, **more) -> Listing:
 
 
 def write(out: Path, rows=None, n: int = 40, pairs=None, **options) -> Pack:
-    options = {"layout": "test", "size": 16, **options}
-    return build.write(listing(rows, n, pairs=pairs), out, **options)
+    others = {name: options.pop(name) for name in ("force", "jobs", "progress") if name in options}
+    plan = build.Plan(**{"size": 16, **options})
+    return build.write(listing(rows, n, pairs=pairs), out, layout="test", plan=plan, **others)
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -341,7 +342,7 @@ def test_a_crop_of_arrays_is_refused(tmp_path):
         ({"size": 4}, "size 4"),
         ({"channels": 2}, "channels 2"),
         ({"crop": (1, 0, 0, 1)}, "crop"),
-        ({"jobs": 0}, "jobs 0"),
+        ({"jobs": 0}, "jobs: must be at least 1, got 0"),
         ({"fractions": (1, 1, 1, 1)}, "add up to 1"),
         ({"settings": {"colour": "red"}}, "no setting 'colour'; it has identity"),
     ],
@@ -421,13 +422,13 @@ def test_reading_does_not_run_ahead(monkeypatch):
             yield item
 
     jobs, ahead = 2, []
-    for done, (item, image, _) in enumerate(build.arrays(many(), 16, 1, jobs=jobs)):
+    for done, (item, image, _) in enumerate(decoding.arrays(many(), 16, 1, jobs=jobs)):
         assert image[0, 0] == int(item.source.split("/")[1].split(".")[0]) % 256
         ahead.append(read - done)
-    assert max(ahead) <= (2 * jobs + 1) * build.CHUNK_ITEMS
+    assert max(ahead) <= (2 * jobs + 1) * decoding.CHUNK_ITEMS
     # Few large images are held, too.
     read, held = 0, []
-    monkeypatch.setattr(build, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 1000)
     rows = (Item(str(i), b"\xff" * 600) for i in range(100))
 
     def large():
@@ -436,20 +437,20 @@ def test_reading_does_not_run_ahead(monkeypatch):
             read += 1
             yield row
 
-    for done, _ in enumerate(build.arrays(large(), 16, 1, jobs=jobs)):
+    for done, _ in enumerate(decoding.arrays(large(), 16, 1, jobs=jobs)):
         held.append(read - done)
     assert max(held) <= (2 * jobs + 1) * 2
 
 
 def test_order_is_kept_whatever_takes_how_long(tmp_path, monkeypatch):
-    real = build._decode_item
+    real = decoding._decode_item
 
     def slow(item, *rest):
         if item.source.endswith("0.png"):
             time.sleep(0.002)
         return real(item, *rest)
 
-    monkeypatch.setattr(build, "_decode_item", slow)
+    monkeypatch.setattr(decoding, "_decode_item", slow)
     assert write(tmp_path / "pack", n=200, jobs=8).x[:, 0, 0].tolist() == list(range(200))
 
 

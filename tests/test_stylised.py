@@ -14,7 +14,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from veil.data import stylised
+from veil.data import portraits, stylised
 from veil.data.layouts import stylised as layout
 from veil.data.layouts.listing import Options
 from veil.errors import InputError
@@ -144,8 +144,8 @@ def test_windows_cut_nothing(faces, monkeypatch):
     poses = rng.choice([-1, 1], faces.draws.shape).astype(np.float32)
     extreme = dataclasses.replace(faces, identities=far, draws=poses)
     alone = np.concatenate([stylised.render(extreme, [row], size=40) for row in range(len(extreme))])
-    narrow = stylised._Easel.window
-    monkeypatch.setattr(stylised._Easel, "window", lambda easel, *box: narrow(easel, 0, 0, 9, 9))
+    narrow = portraits._Easel.window
+    monkeypatch.setattr(portraits._Easel, "window", lambda easel, *box: narrow(easel, 0, 0, 9, 9))
     assert np.array_equal(alone, stylised.render(extreme, size=40))
 
 

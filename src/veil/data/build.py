@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-import array
 import csv
 import errno
-import itertools
 import json
-import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil import files
 from veil._version import __version__
 from veil.data import decode, framing, splits
-from veil.data.classes import class_name, few
+from veil.data.classes import few
 from veil.data.columns import plain
 from veil.data.csvfile import cell
 from veil.data.decode import Box
+from veil.data.decoding import CHUNK_ITEMS, arrays
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
-from veil.data.layouts.listing import LOSS, Item, Listing, Options, Pair, Remarks, check_utf8, clean
+from veil.data.layouts.listing import LOSS, Item, Listing, Options, check_utf8, clean
 from veil.data.pack import SPLITS, Pack
-from veil.data.packfile import CHECKED, RESERVED, SCHEMA, sha256, write_checked
-from veil.errors import InputError, checked_seed, printable, printable_json
+from veil.data.packfile import CHECKED, SCHEMA, sha256, write_checked
+from veil.data.rows import Rows, split_of, write_labels, write_pairs
+from veil.errors import InputError, checked_jobs, checked_seed, printable, printable_json
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
 
-Decoded = tuple[Item, NDArray[Any] | None, str]
-"""An item without its data, its array, or None and the reason."""
 
-CHUNK_ITEMS = 32
-CHUNK_BYTES = 8 * 2**20
-SOURCES_AT_ONCE = 2**16
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a pack is to hold; raises InputError for what cannot be.
+
+    Attributes:
+        size: Side of the square images, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        crop: Left, top, right, bottom as fractions of the upright image; None for the layout's own, or the images' own.
+        landmarks: A CSV file that says where the eyes are (:mod:`veil.data.landmarks`), in place of a crop: each image
+            is turned, scaled and shifted so that they lie at :data:`veil.data.decode.EYES`. Images without a row are
+            skipped.
+        seed: Of the splits, and of layouts that draw their images.
+        fractions: Share of the rows per split, where the data set prescribes no splits.
+        disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
+    """
+
+    size: int = 64
+    channels: int = 1
+    crop: Box | None = None
+    landmarks: str | Path | None = None
+    seed: int = 0
+    fractions: Sequence[float] = splits.FRACTIONS
+    disjoint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.crop is not None:
+            decode.check_crop(self.crop)
+        if self.crop is not None and self.landmarks is not None:
+            raise InputError(
+                f"landmarks: a face is aligned or cropped, got {self.landmarks} and the crop {tuple(self.crop)}"
+            )
+        splits.check_fractions(self.fractions)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 def pack(
@@ -51,18 +75,12 @@ def pack(
     source: str | Path,
     out: str | Path,
     *,
-    size: int = 64,
-    channels: int = 1,
     labels: str | Path | None = None,
-    seed: int = 0,
-    crop: Box | None = None,
-    landmarks: str | Path | None = None,
-    fractions: Sequence[float] = splits.FRACTIONS,
+    settings: Mapping[str, str] | None = None,
+    jobs: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
-    disjoint: bool = True,
-    jobs: int | None = None,
-    settings: Mapping[str, str] | None = None,
+    **asked: Any,
 ) -> Pack:
     """Packs a data set.
 
@@ -70,20 +88,13 @@ def pack(
         layout: A name in ``veil.data.layouts.LAYOUTS``.
         source: The data set, as that layout describes it.
         out: The folder to make.
-        size: Side of the square images, in pixels.
-        channels: 1 (grey) or 3 (RGB).
         labels: A CSV or Parquet file of labels, where the layout takes one.
-        seed: Of the splits, and of layouts that draw their images.
-        crop: Left, top, right, bottom as fractions of the upright image; None for the layout's own, or the images' own.
-        landmarks: A CSV file that says where the eyes are (:mod:`veil.data.landmarks`), in place of a crop: each image
-            is turned, scaled and shifted so that they lie at :data:`veil.data.decode.EYES`. Images without a row are
-            skipped.
-        fractions: Share of the rows per split, where the data set prescribes no splits.
+        settings: The layout's own settings.
+        jobs: Threads that decode; None for as many as there are processors.
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
-        disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
-        jobs: Threads that decode; None for as many as there are processors.
-        settings: The layout's own settings.
+        **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``seed``, ``fractions``,
+            ``disjoint``.
 
     Raises:
         InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target
@@ -91,36 +102,22 @@ def pack(
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r}: must be one of {', '.join(LAYOUTS)}")
-    if not 8 <= size <= 1024:
-        raise InputError(f"size {size}: must lie in 8..1024")
-    if channels not in (1, 3):
-        raise InputError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
-    seed = checked_seed(seed)
+    plan = Plan(**asked)
+    if not 8 <= plan.size <= 1024:
+        raise InputError(f"size {plan.size}: must lie in 8..1024")
+    if plan.channels not in (1, 3):
+        raise InputError(f"channels {plan.channels}: must be 1 (grey) or 3 (RGB)")
     files.sweep(Path(out))
     _check_target(Path(out), force)
     options = Options(
-        size=size,
-        channels=channels,
+        size=plan.size,
+        channels=plan.channels,
         labels=None if labels is None else Path(labels),
-        seed=seed,
+        seed=plan.seed,
         settings=settings or {},
     )
     listing = LAYOUTS[layout](Path(source), options)
-    return write(
-        listing,
-        out,
-        layout=layout,
-        size=size,
-        channels=channels,
-        seed=seed,
-        crop=crop,
-        landmarks=landmarks,
-        fractions=fractions,
-        force=force,
-        progress=progress,
-        disjoint=disjoint,
-        jobs=jobs,
-    )
+    return write(listing, out, layout=layout, plan=plan, jobs=jobs, force=force, progress=progress)
 
 
 def write(
@@ -128,16 +125,10 @@ def write(
     out: str | Path,
     *,
     layout: str,
-    size: int = 64,
-    channels: int = 1,
-    seed: int = 0,
-    crop: Box | None = None,
-    landmarks: str | Path | None = None,
-    fractions: Sequence[float] = splits.FRACTIONS,
+    plan: Plan | None = None,
+    jobs: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
-    disjoint: bool = True,
-    jobs: int | None = None,
 ) -> Pack:
     """Writes a listing's items as a pack; arguments as for :func:`pack`, ``layout`` a name for ``pack.json``.
 
@@ -147,63 +138,39 @@ def write(
     Raises:
         InputError: As for :func:`pack`.
     """
-    out, seed = Path(out), checked_seed(seed)
+    out, plan = Path(out), plan or Plan()
     _check_target(out, force)
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs {jobs}: must be at least 1")
-    splits.check_fractions(fractions)
-    if crop is not None and landmarks is not None:
-        raise InputError(f"landmarks: a face is aligned or cropped, got {landmarks} and the crop {tuple(crop)}")
-    box, eyes = listing.crop, None
+    checked_jobs(jobs)
+    eyes = None if plan.landmarks is None else read_landmarks(plan.landmarks)
     used: set[str] = set()
-    if crop is not None:
-        box = decode.check_crop(crop)
-        listing = replace(listing, items=(replace(item, crop=None) for item in listing.items))
-    elif landmarks is not None:
-        box, eyes = None, read_landmarks(landmarks)
-        listing = replace(listing, items=_with_eyes(listing, eyes, used))
+    if plan.crop is not None:
+        items = (replace(item, crop=None) for item in listing.items)
+        listing = replace(listing, items=items, crop=plan.crop)
+    elif eyes is not None:
+        listing = replace(listing, items=_with_eyes(listing, eyes, used), crop=None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with files.staged(out) as hidden:
             folder = hidden / "new"
             folder.mkdir()
-            rows = _write_rows(listing, folder, size, channels, box, jobs, progress)
-            meta = {
-                "schema": SCHEMA,
-                "veil": __version__,
-                "layout": layout,
-                "kind": listing.kind,
-                "shape": list(rows.shape),
-                "size": size if listing.kind == "images" else None,
-                "channels": channels if listing.kind == "images" else None,
-                "crop": list(box) if box is not None and listing.kind == "images" else None,
-                "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
-                "aligned": None if eyes is None else [list(place) for place in decode.EYES],
-                "decoder": dict(decode.VERSIONS) if listing.kind == "images" else None,
-                "seed": seed,
-                "disjoint_by": "identity" if disjoint and "identity" in rows.labels else None,
-                "skipped": rows.skipped,
-                "columns": list(listing.columns),
+            rows = _write_items(listing, folder, plan, jobs, progress)
+            split, prescribed = split_of(rows, plan.seed, plan.fractions, plan.disjoint)
+            held = {
+                "fractions": None if prescribed else list(plan.fractions),
+                "splits": {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)},
+                "classes": write_labels(folder, rows, split),
             }
-            split, prescribed = _split(rows, seed, fractions, disjoint)
-            meta["fractions"] = None if prescribed else list(fractions)
-            meta["splits"] = {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)}
-            meta["classes"] = _write_labels(folder, rows, split)
-            _write_pairs(folder, rows, listing.pairs)
+            write_pairs(folder, rows, listing.pairs)
             if listing.kind == "vectors":
                 rows.remarks.notes.extend(_off_centre(folder / "vectors.npy"))
             if eyes is not None and len(used) < len(eyes.eyes):
                 rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
-            meta["warnings"] = [printable(clean(warning)) for warning in (*listing.warnings, *rows.remarks.warnings)]
-            meta["notes"] = [printable(clean(note)) for note in (*listing.notes, *rows.remarks.notes)]
-            names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
-            seen = {
-                n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names
+            remarks = {
+                "warnings": [*listing.warnings, *rows.remarks.warnings],
+                "notes": [*listing.notes, *rows.remarks.notes],
             }
-            meta["files"] = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
-            text = printable_json(json.dumps(meta, indent=1, ensure_ascii=False))
-            (folder / "pack.json").write_text(text + "\n", "utf-8")
-            write_checked(folder, seen)
+            said = {kind: [printable(clean(words)) for words in several] for kind, several in remarks.items()}
+            _seal(folder, {"layout": layout, **_described(listing, rows, plan), **held, **said})
             _check_target(out, force)  # again: what was made there meanwhile is somebody's
             files.publish(folder, out)
     except OSError as error:
@@ -212,30 +179,33 @@ def write(
     return Pack.open(out)
 
 
-def arrays(
-    items: Iterator[Item], size: int, channels: int, crop: Box | None = None, jobs: int | None = None
-) -> Generator[Decoded, None, None]:
-    """Decodes items in threads, in order, with a bounded number under way.
+def _described(listing: Listing, rows: Rows, plan: Plan) -> dict[str, Any]:
+    """How the rows were made, for ``pack.json``."""
+    images = listing.kind == "images"
+    return {
+        "kind": listing.kind,
+        "shape": list(rows.shape),
+        "size": plan.size if images else None,
+        "channels": plan.channels if images else None,
+        "crop": list(listing.crop) if listing.crop is not None and images else None,
+        "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
+        "aligned": None if plan.landmarks is None else [list(place) for place in decode.EYES],
+        "decoder": dict(decode.VERSIONS) if images else None,
+        "seed": plan.seed,
+        "disjoint_by": "identity" if plan.disjoint and "identity" in rows.labels else None,
+        "skipped": rows.skipped,
+        "columns": list(listing.columns),
+    }
 
-    Yields:
-        The item (its data dropped), its array, and "" — or the item, None, and why it cannot be used.
-    """
-    jobs = jobs or os.cpu_count() or 1
 
-    def work(chunk: list[Item]) -> list[Decoded]:
-        return [_decode_item(item, size, channels, crop) for item in chunk]
-
-    waiting: deque[Future[list[Decoded]]] = deque()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="decode")
-    try:
-        for chunk in _chunks(items):
-            waiting.append(pool.submit(work, chunk))
-            while len(waiting) > 2 * jobs:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _seal(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Writes ``pack.json``, with the sizes and hashes of the files that are there, last."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
+    seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
+    held = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
+    whole = {"schema": SCHEMA, "veil": __version__, **meta, "files": held}
+    (folder / "pack.json").write_text(printable_json(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n", "utf-8")
+    write_checked(folder, seen)
 
 
 def _with_eyes(listing: Listing, landmarks: Landmarks, used: set[str]) -> Iterator[Item]:
@@ -251,146 +221,87 @@ def _with_eyes(listing: Listing, landmarks: Landmarks, used: set[str]) -> Iterat
         yield replace(item, crop=None, eyes=eyes, problem=item.problem or problem)
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Items in lists small enough, in number and in bytes, to have some of them in memory at once."""
-    chunk: list[Item] = []
-    held = 0
-    for item in items:
-        chunk.append(item)
-        held += len(item.data) if isinstance(item.data, bytes) else 0
-        if len(chunk) == CHUNK_ITEMS or held > CHUNK_BYTES:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
-
-
-def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Decoded:
-    light = Item(item.source, None, item.labels, item.split, item.problem)
-    data = item.data
-    if item.problem:
-        return light, None, item.problem
-    if isinstance(data, np.ndarray):
-        if crop is not None:
-            raise InputError(f"crop {crop}: only encoded images are cropped, and {item.source!r} is an array")
-        return light, data, ""
-    assert data is not None, f"{item.source}: neither data nor a problem"
-    try:
-        encoded = decode.read(data) if isinstance(data, Path) else data
-        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes)
-        if item.crop is None and item.eyes is None:
-            light = replace(light, upright=decode.header(encoded)[1])
-        return light, pixels, ""
-    except decode.DecodeError as error:
-        return light, None, str(error)
-
-
-@dataclass
-class _Rows:
-    """What the rows that were packed have besides their pixels; a few bytes per row."""
-
-    attributes: tuple[str, ...]
-    shape: tuple[int, ...] = ()
-    sources: list[pa.Array] = field(default_factory=list)
-    splits: list[str | None] = field(default_factory=list)
-    labels: dict[str, array.array[int]] = field(default_factory=dict)
-    codes: dict[str, dict[str, int]] = field(default_factory=dict)
-    skipped: int = 0
-    remarks: Remarks = field(default_factory=Remarks)
-    uprights: array.array[int] = field(default_factory=lambda: array.array("i"))
-    _names: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for name in self.attributes:
-            if name in RESERVED:
-                raise InputError(f"label name {name!r}: {' and '.join(RESERVED)} are not free for labels")
-        self.labels = {name: array.array("i") for name in self.attributes}
-        self.codes = {name: {} for name in self.attributes}
-
-    def add(self, item: Item) -> None:
-        self._names.append(item.source)
-        self.uprights.extend(item.upright or ())
-        if len(self._names) == SOURCES_AT_ONCE:
-            self.flush()
-        self.splits.append(item.split)
-        assert item.labels.keys() <= self.labels.keys(), f"{item.source}: labels {item.labels.keys()} not announced"
-        for name, codes in self.labels.items():
-            value = class_name(item.labels.get(name))
-            known = self.codes[name]
-            codes.append(-1 if value is None else known.setdefault(value, len(known)))
-
-    def flush(self) -> None:
-        self.sources.append(pa.array(self._names, pa.string()))
-        self._names = []
-
-
 _FAR, _SEVERAL = 0.25, 32
 """Mean cosine of two rows from which on vectors are said to be far from centred: of matchers that compare by the cosine
 it is about 0, of others .5 and more; and rows, of which fewer may have any by chance."""
 
 
-def _write_rows(
-    listing: Listing,
-    folder: Path,
-    size: int,
-    channels: int,
-    crop: Box | None,
-    jobs: int | None,
-    progress: Progress | None,
-) -> _Rows:
+def _write_items(listing: Listing, folder: Path, plan: Plan, jobs: int | None, progress: Progress | None) -> Rows:
     """Writes the array and ``skipped.csv``; returns what is known of the rows packed."""
-    rows = _Rows(listing.attributes)
+    rows = Rows(listing.attributes)
     images = listing.kind == "images"
-    shape: tuple[int, ...] | None = ((size, size) if channels == 1 else (size, size, 3)) if images else None
-    dtype = np.dtype(np.uint8 if images else np.float32)
-    n, reason, first = 0, "", ""
-    target = folder / ("images.npy" if images else "vectors.npy")
+    reason = ""
     with (
-        target.open("wb") as file,
+        _Array(folder / ("images.npy" if images else "vectors.npy"), np.dtype(np.uint8 if images else np.float32)) as x,
         (folder / "skipped.csv").open("w", encoding="utf-8", newline="") as skipped,
         warnings.catch_warnings(),
+        # Closing the generator ends its threads before their files' folder is removed.
+        closing(arrays(listing.items, plan.size, plan.channels, listing.crop, jobs)) as decoded,
     ):
         # Pillow warns of oddities (damaged Exif, say) in images that it decodes; what it cannot decode is listed.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         table = csv.writer(skipped)
         table.writerow(["source", "reason"])
-        decoded = arrays(listing.items, size, channels, crop, jobs)
-        try:
-            for done, (item, data, problem) in enumerate(decoded, 1):
-                if data is None:
-                    rows.skipped += 1
-                    first, reason = first or item.source, reason or problem
-                    table.writerow([cell(item.source), cell(problem)])
-                else:
-                    if shape is None:
-                        shape = data.shape
-                    if n == 0:
-                        start = _header(file, (0, *shape), dtype)
-                    assert (data.shape, data.dtype) == (shape, dtype), f"{item.source}: {data.dtype} {data.shape}"
-                    file.write(np.ascontiguousarray(data).data)
-                    rows.add(item)
-                    n += 1
-                if progress is not None and done % CHUNK_ITEMS == 0:
-                    progress(done, listing.count, rows.skipped)
-        finally:
-            # Closing the generator ends its threads before their files' folder is removed.
-            decoded.close()
-        if n == 0:
+        for done, (item, row, problem) in enumerate(decoded, 1):
+            if row is None:
+                rows.skipped += 1
+                reason = reason or f"{item.source!r}: {problem}"
+                table.writerow([cell(item.source), cell(problem)])
+            else:
+                x.append(row, item.source)
+                rows.add(item)
+            if progress is not None and done % CHUNK_ITEMS == 0:
+                progress(done, listing.count, rows.skipped)
+        if x.n == 0:
             raise InputError(
-                f"nothing could be packed: {rows.skipped} skipped, the first {first!r}: {reason}"
+                f"nothing could be packed: {rows.skipped} skipped, the first {reason}"
                 if rows.skipped
                 else " ".join(["nothing could be packed: the source holds no images or vectors.", *listing.notes])
             )
-        assert shape is not None
-        rows.shape = (n, *shape)
-        file.seek(0)
-        assert _header(file, rows.shape, dtype) == start, "the header of the array grew"
+    rows.shape = x.shape
     rows.flush()
-    if rows.skipped >= LOSS * (n + rows.skipped):
-        rows.remarks.warnings.append(f"{rows.skipped} of {n + rows.skipped} were skipped; skipped.csv says why.")
+    if rows.skipped >= LOSS * (x.n + rows.skipped):
+        rows.remarks.warnings.append(f"{rows.skipped} of {x.n + rows.skipped} were skipped; skipped.csv says why.")
     if progress is not None:
-        progress(n + rows.skipped, n + rows.skipped, rows.skipped)
+        progress(x.n + rows.skipped, x.n + rows.skipped, rows.skipped)
     return rows
+
+
+class _Array:
+    """A .npy file that grows row by row: NumPy leaves room in its header for the first axis to grow."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.n, self.dtype = 0, dtype
+        self._row: tuple[int, ...] = ()
+        self._file = path.open("wb")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n, *self._row)
+
+    def append(self, row: NDArray[Any], name: str) -> None:
+        if self.n == 0:
+            self._row = row.shape
+            self._start = self._header()
+        assert (row.shape, row.dtype) == (self._row, self.dtype), f"{name}: {row.dtype} {row.shape}"
+        self._file.write(np.ascontiguousarray(row).data)
+        self.n += 1
+
+    def _header(self) -> int:
+        """Writes the header; returns where the data begin."""
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"shape": self.shape, "fortran_order": False, "descr": descr}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+    def __enter__(self) -> _Array:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._file:
+            if self.n:
+                self._file.seek(0)
+                assert self._header() == self._start, "the header of the array grew"
 
 
 def _off_centre(path: Path) -> list[str]:
@@ -409,83 +320,6 @@ def _off_centre(path: Path) -> list[str]:
         f"Vectors are far from centred: two of them have a cosine of {cosine:.2f} in the mean (0 around 0). Compare "
         "them by distance, or by the cosine after their mean is taken away; Veil's methods and audits do."
     ]
-
-
-def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Writes a .npy header, in which NumPy leaves room for the first axis to grow; returns where the data begin."""
-    descr = np.lib.format.dtype_to_descr(dtype)
-    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
-    return file.tell()
-
-
-def _split(rows: _Rows, seed: int, fractions: Sequence[float], disjoint: bool) -> tuple[NDArray[np.int8], bool]:
-    """The splits, and whether the data set prescribes them."""
-    n = rows.shape[0]
-    identity = np.array(_ranked(rows, "identity")[0] if "identity" in rows.labels else np.full(n, -1))
-    given = sum(split is not None for split in rows.splits)
-    if given == 0:
-        return splits.assign(identity if disjoint else None, seed, fractions, n=n), False
-    if given < n:
-        raise InputError(f"split: given for {given} of {n} rows; give it for all of them or for none")
-    split = splits.parse([s for s in rows.splits if s is not None])
-    if disjoint:
-        order = np.lexsort((split, identity))
-        same = (np.diff(identity[order]) == 0) & (np.diff(split[order]) != 0) & (identity[order][1:] >= 0)
-        if np.any(same):
-            row = order[int(np.argmax(same))]
-            name = _ranked(rows, "identity")[1][identity[row]]
-            raise InputError(
-                f"split: identity {name!r} stands in several splits ({int(same.sum())} such cases); "
-                "splits must be disjoint by identity unless identity is itself the private attribute"
-            )
-    return split, True
-
-
-def _ranked(rows: _Rows, name: str) -> tuple[NDArray[np.int32], list[str]]:
-    """A label's codes into its sorted class names (codes are given in the order of appearance at first)."""
-    classes = sorted(rows.codes[name])
-    rank = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves code -1
-    for place, word in enumerate(classes):
-        rank[rows.codes[name][word]] = place
-    return rank[np.array(rows.labels[name], np.int32)], classes
-
-
-def _write_labels(folder: Path, rows: _Rows, split: NDArray[np.int8]) -> dict[str, list[str]]:
-    """Writes ``labels.parquet``; returns the class names of each label."""
-    source = pa.chunked_array(rows.sources, pa.string())
-    counts = source.value_counts()
-    if len(counts) < len(source):
-        twice = next(c["values"].as_py() for c in counts if c["counts"].as_py() > 1)
-        raise InputError(f"source {twice!r} stands in the data set more than once; sources must be unique")
-    columns: dict[str, Any] = {"source": source}
-    columns["split"] = pa.DictionaryArray.from_arrays(pa.array(split.astype(np.int32)), pa.array(SPLITS))
-    classes = {}
-    for name in rows.attributes:
-        codes, classes[name] = _ranked(rows, name)
-        indices = pa.array(codes, pa.int32(), mask=codes < 0)
-        columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(classes[name], pa.string()))
-        unknown = int(np.sum(codes < 0))
-        rows.remarks.lost(f"{name} is unknown in {unknown} of {len(codes)} rows.", unknown, len(codes))
-    pq.write_table(pa.table(columns), folder / "labels.parquet", compression="zstd")
-    return classes
-
-
-def _write_pairs(folder: Path, rows: _Rows, pairs: list[Pair] | None) -> None:
-    """Writes ``pairs.npy`` as row numbers; notes how many pairs are lost."""
-    if not pairs:
-        return
-    paired = [(plain(a), plain(b), same, fold) for a, b, same, fold in pairs]
-    wanted = set(itertools.chain.from_iterable(pair[:2] for pair in paired))
-    names = map(plain, itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources))
-    row = {name: i for i, name in enumerate(names) if name in wanted}
-    table = [(row[a], row[b], int(same), fold) for a, b, same, fold in paired if a in row and b in row]
-    np.save(folder / "pairs.npy", np.array(table, np.int64).reshape(-1, 4))
-    lost = len(pairs) - len(table)
-    if lost:
-        missing = few([repr(name) for name in sorted(wanted - row.keys())], 3)
-        rows.remarks.lost(
-            f"{lost} of {len(pairs)} pairs name images that are not in the pack: {missing}.", lost, len(pairs)
-        )
 
 
 _FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}

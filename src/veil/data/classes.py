@@ -110,12 +110,12 @@ def encode(values: Any) -> tuple[NDArray[np.int64], tuple[str, ...], int]:
     ``values`` are N, in a sequence, an array or a tensor.
     """
     names = [class_name(value) for value in (values.tolist() if hasattr(values, "detach") else values)]
-    found = column_classes(set(names))
-    classes = tuple(sorted({name for name in found.values() if name is not None}))
+    class_of = column_classes(set(names))
+    classes = tuple(sorted({name for name in class_of.values() if name is not None}))
     code: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
     code[None] = -1
-    codes = np.fromiter((code[found[name]] for name in names), np.int64, len(names))
-    return codes, classes, sum(name is not None and found[name] is None for name in names)
+    codes = np.fromiter((code[class_of[name]] for name in names), np.int64, len(names))
+    return codes, classes, sum(name is not None and class_of[name] is None for name in names)
 
 
 def nothing_note(name: str, count: int) -> str:

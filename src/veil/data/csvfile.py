@@ -70,14 +70,14 @@ class _Dialect:
             return [cell.strip() for cell in text.split(self.separator)]
         cells, place, more = [], 0, self.separator
         while more:
-            found = self._cell.match(text, place)
-            if found is None:
+            match = self._cell.match(text, place)
+            if match is None:
                 if self._open.match(text, place):
                     return None
                 raise ValueError(f"a cell must end with its closing quote, got {text[place : place + 40].strip()!r}")
-            quoted, bare, more = found.groups()
+            quoted, bare, more = match.groups()
             cells.append((bare if quoted is None else quoted.replace(2 * self.quote, self.quote)).strip())
-            place = found.end()
+            place = match.end()
         return cells
 
 

@@ -225,9 +225,11 @@ class Pack:
         names = np.asarray([str(i) for i in range(n)] if sources is None else list(sources), dtype=np.str_)
         if len(names) != n:
             raise InputError(f"sources: {len(names)} names for {n} rows")
-        found, counts = np.unique(names, return_counts=True)
-        if len(found) < n:
-            raise InputError(f"sources: {str(found[counts > 1][0])!r} stands there more than once; they must be unique")
+        distinct, counts = np.unique(names, return_counts=True)
+        if len(distinct) < n:
+            raise InputError(
+                f"sources: {str(distinct[counts > 1][0])!r} stands there more than once; they must be unique"
+            )
         table = None
         if pairs is not None:
             table = np.asarray(pairs, dtype=np.int64)

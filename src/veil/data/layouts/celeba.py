@@ -32,7 +32,7 @@ def read(source: Path, options: Options) -> Listing:
     """Lists CelebA's images; raises InputError where a part is missing or malformed."""
     check_options("celeba", options, {}, labels=False)
     images = _images(source)
-    found, aside = walk(images)
+    entries, aside = walk(images)
     remarks = Remarks(notes=aside.notes())
     path = _annotation(source, "list_attr_celeba")
     if path is None:
@@ -46,7 +46,7 @@ def read(source: Path, options: Options) -> Listing:
     for name, word in partition.items():
         if word not in PARTITIONS:
             raise InputError(f"{source}: partition of {name} is {word!r}; must be 0, 1 or 2")
-    names = [clean(name) for name, _ in found]
+    names = [clean(name) for name, _ in entries]
     files = {name.rpartition("/")[2] for name in names}
     if not files & attributes.row.keys():
         raise InputError(f"{path}: names none of the images in {images}")
@@ -56,7 +56,7 @@ def read(source: Path, options: Options) -> Listing:
         remarks.notes.append(f"{spare} rows of {path.name} name no image.")
 
     def items() -> Iterator[Item]:
-        for (raw, problem), name in zip(found, names, strict=True):
+        for (raw, problem), name in zip(entries, names, strict=True):
             file = name.rpartition("/")[2]
             labels = attributes.of(file)
             if identity:
@@ -67,7 +67,7 @@ def read(source: Path, options: Options) -> Listing:
 
     labels = [*(["identity"] if identity else []), *attributes.labels, *(["partition"] if partition else [])]
     return Listing(
-        items=items(), count=len(found), attributes=tuple(labels), crop=CROP, notes=remarks.notes,
+        items=items(), count=len(entries), attributes=tuple(labels), crop=CROP, notes=remarks.notes,
         warnings=remarks.warnings,
     )  # fmt: skip
 

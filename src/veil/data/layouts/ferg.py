@@ -26,18 +26,18 @@ def read(source: Path, options: Options) -> Listing:
     """Lists the images of the characters' folders; raises InputError where there is none."""
     check_options("ferg", options, {}, labels=False)
     root = _root(source)
-    found, aside = walk(root)
+    entries, aside = walk(root)
     aside = aside if root == source else systems_in(source) + aside
-    if not any(_labels(clean(name)) for name, _ in found):
+    if not any(_labels(clean(name)) for name, _ in entries):
         raise InputError(f"{source}: holds no image in a folder <character>/<character>_<expression>/")
 
     def items() -> Iterator[Item]:
-        for name, problem in found:
+        for name, problem in entries:
             labels = _labels(clean(name))
             lost = "" if labels else "not in a folder <character>/<character>_<expression>/ of a known expression"
             yield Item(clean(name), root / name, labels, None, problem or lost)
 
-    return Listing(items=items(), count=len(found), attributes=("character", "expression"), notes=aside.notes())
+    return Listing(items=items(), count=len(entries), attributes=("character", "expression"), notes=aside.notes())
 
 
 def _labels(name: str) -> dict[str, str | None]:

@@ -61,8 +61,8 @@ class Aside:
         if self.hidden:
             notes.append(f"{self.hidden} files are hidden (their names begin with a dot) and were left aside.")
         if self.folders:
-            shown = few([repr(clean(name)) for name in self.folders], 3)
-            notes.append(f"{len(self.folders)} folders are of systems or tools and were left aside: {shown}.")
+            names = few([repr(clean(name)) for name in self.folders], 3)
+            notes.append(f"{len(self.folders)} folders are of systems or tools and were left aside: {names}.")
         return notes
 
 
@@ -71,16 +71,16 @@ def read(source: Path, options: Options) -> Listing:
     check_options("folder", options, {"identity": ("folder",)}, labels=True)
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
-    found, aside = walk(source)
+    entries, aside = walk(source)
     remarks = Remarks(notes=aside.notes())
-    names = [clean(name) for name, _ in found]
+    names = [clean(name) for name, _ in entries]
     path = options.labels or _labels_file(source)
     table, pairs = None, None
     if path is not None:
         table = tables.read(path)
         rows = tables.join(table, names, _prefix(source, path))
         remarks.notes.extend([f"Labels were read from {path.name!r}.", *table.notes])
-        tables.tell_join(remarks, table, names, rows, "images", [bool(problem) for _, problem in found])
+        tables.tell_join(remarks, table, names, rows, "images", [bool(problem) for _, problem in entries])
         pairs = table.pairs_of(names, rows)
     by_folder = options.settings.get("identity") == "folder"
     if by_folder and table is not None and "identity" in table.codes:
@@ -89,7 +89,7 @@ def read(source: Path, options: Options) -> Listing:
         remarks.warnings.append("There is no file of labels: all images are without labels.")
 
     def items() -> Iterator[Item]:
-        for i, (name, problem) in enumerate(found):
+        for i, (name, problem) in enumerate(entries):
             labels = table.row(rows[i]) if table is not None else {}
             split, missing = table.split_of(rows[i]) if table is not None else (None, "")
             if by_folder:
@@ -98,7 +98,7 @@ def read(source: Path, options: Options) -> Listing:
 
     return Listing(
         items=items(),
-        count=len(found),
+        count=len(entries),
         attributes=(*(table.codes if table is not None else ()), *(("identity",) if by_folder else ())),
         pairs=pairs,
         notes=remarks.notes,
@@ -113,7 +113,7 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:
         Path inside the folder (with ``/``) and "", or why the file or folder is not read; what was left aside.
     """
     root = source.resolve()
-    found: list[tuple[str, str]] = []
+    entries: list[tuple[str, str]] = []
     others = hidden = 0
     systems: list[str] = []
     waiting = [""]
@@ -121,10 +121,10 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:
         inside = waiting.pop()
         folders = []
         try:
-            with os.scandir(source / inside) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(source / inside) as scanned:
+                listed = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
-            found.append((inside, f"folder cannot be read ({error.strerror or error})"))
+            entries.append((inside, f"folder cannot be read ({error.strerror or error})"))
             continue
         for entry in listed:
             name = f"{inside}/{entry.name}" if inside else entry.name
@@ -134,19 +134,19 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_dir():
-                    found.append((name, "a link to a folder; links to folders are not followed"))
+                    entries.append((name, "a link to a folder; links to folders are not followed"))
                 elif entry.name.startswith("."):
                     hidden += 1
                 elif (problem := _file_problem(entry, root)) is None:
                     others += 1
                 else:
-                    found.append((name, problem))
+                    entries.append((name, problem))
             except OSError as error:  # links that lead to themselves, say
-                found.append((name, f"cannot be read ({error.strerror or error})"))
+                entries.append((name, f"cannot be read ({error.strerror or error})"))
             except RuntimeError:  # what resolve() raises of them before Python 3.13
-                found.append((name, "cannot be read (a loop of links)"))
+                entries.append((name, "cannot be read (a loop of links)"))
         waiting += reversed(folders)
-    return found, Aside(others, hidden, tuple(systems))
+    return entries, Aside(others, hidden, tuple(systems))
 
 
 def holds_images(folder: Path) -> bool:

@@ -52,8 +52,8 @@ def read(source: Path, options: Options) -> Listing:
     if archived:
         files = _listed(place)
     else:
-        found, aside = walk(place)
-        files = [name for name, problem in found if not problem]
+        entries, aside = walk(place)
+        files = [name for name, problem in entries if not problem]
         notes += (aside if place == source else systems_in(source) + aside).notes()
     if files is not None:
         _compare(remarks, {nfc(PurePosixPath(name).name) for name in files}, labels)

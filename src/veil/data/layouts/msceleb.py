@@ -138,7 +138,7 @@ def _files(source: Path) -> tuple[list[Path], int]:
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
     files = sorted(path for path in source.iterdir() if path.suffix.lower() == ".tsv" and path.is_file())
-    shown = [path for path in files if not path.name.startswith(".")]
-    if not shown:
+    visible = [path for path in files if not path.name.startswith(".")]
+    if not visible:
         raise InputError(f"{source}: holds no file *.tsv")
-    return [own(path, source) for path in shown], len(files) - len(shown)
+    return [own(path, source) for path in visible], len(files) - len(visible)

@@ -140,13 +140,13 @@ def _text(path: Path) -> list[list[str]]:
 
 def _digit(lines: list[str], offset: int) -> Digit:
     """One segment; raises ValueError, with words for ``skipped.csv``, for one that is malformed or cut short."""
-    told = lines[0].rsplit('"', 2)
+    parts = lines[0].rsplit('"', 2)
     comment = next((line.split() for line in lines if line.startswith(".COMMENT")), [])
     if len(comment) != 4 or not all(map(is_count, comment[1:])):
         raise ValueError("its line .COMMENT must give digit, writer and number")
-    if len(told) != 3 or told[1] != comment[1]:
+    if len(parts) != 3 or parts[1] != comment[1]:
         raise ValueError(
-            f"its digit is {told[1] if len(told) == 3 else 'missing'} in .SEGMENT, {comment[1]} in .COMMENT"
+            f"its digit is {parts[1] if len(parts) == 3 else 'missing'} in .SEGMENT, {comment[1]} in .COMMENT"
         )
     strokes: list[list[tuple[int, int]]] = []
     down = False

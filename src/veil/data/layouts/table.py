@@ -133,11 +133,11 @@ def build(path: Path, columns: Columns, keys: Sequence[str], aside: Sequence[tup
             continue
         if name in codes:
             raise InputError(f"{path}: column {name!r} stands there more than once")
-        found, words, nothing = _encode(values)
+        numbers, words, nothing = _encode(values)
         if max(map(len, words), default=0) > MOST_LETTERS:
             aside.append((column, f"text of more than {MOST_LETTERS:,} letters"))
             continue
-        codes[name], classes[name] = found, words
+        codes[name], classes[name] = numbers, words
         notes += [nothing_note(name, nothing)] if nothing else []
     split = None
     if "split" in codes:
@@ -167,11 +167,11 @@ def join(table: Table, names: Sequence[str], prefix: str = "") -> NDArray[np.int
     compared as :func:`veil.data.columns.plain` writes them.
     """
     rows, wanted = [plain(name) for name in table.names], [plain(name) for name in names]
-    found = _joined(rows, wanted, nfc(prefix))
-    if np.any(found >= 0) or not any(map(_is_file, wanted)) or any(map(_is_file, rows)):
-        return found
+    places = _joined(rows, wanted, nfc(prefix))
+    if np.any(places >= 0) or not any(map(_is_file, wanted)) or any(map(_is_file, rows)):
+        return places
     stems = [name.rpartition(".")[0] if _is_file(name) else name for name in wanted]
-    return found if len(set(stems)) < len(stems) else _joined(rows, stems, nfc(prefix))
+    return places if len(set(stems)) < len(stems) else _joined(rows, stems, nfc(prefix))
 
 
 def _is_file(name: str) -> bool:
@@ -181,25 +181,25 @@ def _is_file(name: str) -> bool:
 def _joined(rows: Sequence[str], wanted: Sequence[str], prefix: str) -> NDArray[np.int64]:
     """For each name that is wanted its row, -1 where it has none."""
     index = {name: row for row, name in enumerate(rows)}
-    found = np.full(len(wanted), -1, np.int64)
+    places = np.full(len(wanted), -1, np.int64)
     for i, name in enumerate(wanted):
         row = index.get(name, -1)
-        found[i] = index.get(f"{prefix}/{name}", -1) if row < 0 and prefix else row
-    left = _unique_by_file((i, wanted[i]) for i in np.flatnonzero(found < 0).tolist())
-    used = set(found.tolist())
+        places[i] = index.get(f"{prefix}/{name}", -1) if row < 0 and prefix else row
+    left = _unique_by_file((i, wanted[i]) for i in np.flatnonzero(places < 0).tolist())
+    used = set(places.tolist())
     unused = _unique_by_file((row, name) for name, row in index.items() if row not in used)
     for file, row in unused.items():
         i = left.get(file, -1)
         if row >= 0 and i >= 0 and ("/" not in wanted[i] or "/" not in rows[row]):
-            found[i] = row
-    return found
+            places[i] = row
+    return places
 
 
 def tell_join(
     remarks: Remarks,
     table: Table,
     names: Sequence[str],
-    found: NDArray[np.int64],
+    places: NDArray[np.int64],
     what: str,
     refused: Sequence[bool] | None = None,
 ) -> None:
@@ -214,8 +214,8 @@ def tell_join(
         refused: ``(n,)`` true for those that are not read, of which nothing is said here.
     """
     known = np.ones(len(names), bool) if refused is None else ~np.array(refused, bool)
-    without = np.flatnonzero((found < 0) & known)
-    if known.any() and len(table.names) and not np.any(found >= 0):
+    without = np.flatnonzero((places < 0) & known)
+    if known.any() and len(table.names) and not np.any(places >= 0):
         raise InputError(
             f"{table.path}: none of its rows names one of the {what} (its column {table.key} holds "
             f"{table.names[0]!r}; the first of the {what} is {names[without[0]]!r})"
@@ -226,7 +226,7 @@ def tell_join(
             len(without),
             int(known.sum()),
         )
-    spare = np.setdiff1d(np.arange(len(table.names)), found)
+    spare = np.setdiff1d(np.arange(len(table.names)), places)
     if len(spare):
         remarks.notes.append(
             f"{len(spare)} rows of {table.path.name!r} name none of the {what} (the first: {table.names[spare[0]]!r})."

@@ -56,10 +56,10 @@ def read(source: Path, options: Options) -> Listing:
     for name, partition in partitions.items():
         count += len(partition.strays)
         for person in partition.folders:
-            found, left = walk(root / name / person)
-            count, aside = count + len(found), aside + left
+            entries, left = walk(root / name / person)
+            count, aside = count + len(entries), aside + left
             if _CLASS.fullmatch(person):
-                files = [file for file, problem in found if not problem]
+                files = [file for file, problem in entries if not problem]
                 images += len(files)
                 boxed += sum(boxes[name].of(f"{person}/{file}") is not None for file in files)
     if not images:

@@ -152,11 +152,11 @@ def write_pack(
         items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
         pairs=pairs, notes=notes, warnings=lost,
     )  # fmt: skip
-    write = partial(
-        build.write, listing, layout=str(pack.meta.get("layout")), seed=int(pack.meta.get("seed", 0)),
+    plan = build.Plan(
         size=image[0] if image else 0, channels=3 if image and len(image) == 3 else 1,
-        disjoint=pack.meta.get("disjoint_by") is not None,
+        seed=int(pack.meta.get("seed", 0)), disjoint=pack.meta.get("disjoint_by") is not None,
     )  # fmt: skip
+    write = partial(build.write, listing, layout=str(pack.meta.get("layout")), plan=plan)
     if not same:
         write(out, force=force)
         return

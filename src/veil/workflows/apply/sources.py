@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from veil.data import build
 from veil.data import columns as kinds
 from veil.data.classes import few, told_class
 from veil.data.columns import nfc
+from veil.data.decoding import arrays
 from veil.data.landmarks import Landmarks
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, clean
@@ -155,7 +155,7 @@ def _from_images(
             yield Item(row, None if problem else source / name, problem=problem or lost, eyes=eyes)
 
     def batches(first: int) -> Generator[Batch, None, None]:
-        with closing(build.arrays(items(first), c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
+        with closing(arrays(items(first), c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:
             row = first
             while batch := list(islice(decoded, size)):
                 good = [(item.source, array) for item, array, _ in batch if array is not None]
