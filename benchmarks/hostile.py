@@ -70,7 +70,7 @@ from veil.data.pack import SPLITS, Pack, flat
 from veil.data.vectors import open_vectors
 from veil.engine import checkpoint
 from veil.engine.player import Player
-from veil.engine.run import Run, left_by
+from veil.engine.run import Run, Saving, left_by
 from veil.errors import MOST_LETTERS, InputError
 from veil.methods import METHODS, base, fitting
 from veil.methods.fitting import Order
@@ -1554,7 +1554,8 @@ def begin_run(folder: Path, *, resume: bool = True) -> None:
     path = folder / "x.checkpoint"
     if resume:
         left_by(path)
-    run = Run(seed=0, precision="fp32", checkpoint=path, every=2, resume=resume, identity="x", method="mi")
+    saving = Saving(file=path, every=2, resume=resume, identity="x", method="mi")
+    run = Run(seed=0, precision="fp32", saving=saving)
     player = Player("p", _module(), lr=0.1)
     run.enter(player)
     for name, count in (("one", 2), ("two", 2 + resume)):

@@ -241,9 +241,9 @@ SHORT = ("--set", "steps=2", "--set", "steps_guess=2", "--set", "batch=16")
 
 def test_an_interrupted_fit_says_whose_it_is_and_what_to_do(veil: Veil, tmp_path: Path, people: Path) -> None:
     code = "import os, signal\nfrom veil import cli\nfrom veil.engine.run import Run\n" \
-           "whole = Run._write_checkpoint\n" \
-           "def write(self):\n    whole(self)\n    os.kill(os.getpid(), signal.SIGTERM)\n" \
-           "Run._write_checkpoint = write\ncli.main()"  # fmt: skip
+           "whole = Run._save\n" \
+           "def save(self, saving):\n    whole(self, saving)\n    os.kill(os.getpid(), signal.SIGTERM)\n" \
+           "Run._save = save\ncli.main()"  # fmt: skip
     fit = ("fit", "template", people, tmp_path / "r", "--private", "gender", "--no-frontier", *SHORT)
     interrupted = [sys.executable, "-c", code, *map(str, fit), "--quiet"]
     done = subprocess.run(interrupted, capture_output=True, text=True, check=False)

@@ -39,7 +39,7 @@ from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step
 from veil.engine import run as engine
 from veil.engine.checkpoint import read
-from veil.engine.run import by_first, left_by, one_cycle, run_identity, seeded, step_seed
+from veil.engine.run import Saving, by_first, left_by, one_cycle, run_identity, seeded, step_seed
 from veil.errors import InputError
 from veil.methods import METHODS, aia, deep, inversion, mi, san, substitution, template
 from veil.nn.augment import augment
@@ -266,7 +266,7 @@ BAD = {
 def test_divergence_names_stage_step_and_player(tmp_path, kind, checkpointed):
     """A finite loss with a NaN gradient counts: its weights must not reach a checkpoint or the end of a stage."""
     file = tmp_path / "run.ckpt"
-    run = Run(seed=0, precision="fp32", checkpoint=file if checkpointed else None, every=4)
+    run = Run(seed=0, precision="fp32", saving=Saving(file=file, every=4) if checkpointed else None)
     healthy, player = Player("healthy", toy(1), lr=0.01), Player("culprit", toy(2), lr=0.01)
     run.enter(healthy, player)
 
@@ -289,7 +289,7 @@ def test_divergence_names_stage_step_and_player(tmp_path, kind, checkpointed):
 
 def test_healthy_checkpoint_survives_a_later_divergence(tmp_path):
     file = tmp_path / "run.ckpt"
-    run = Run(seed=0, precision="fp32", checkpoint=file, every=2)
+    run = Run(seed=0, precision="fp32", saving=Saving(file=file, every=2))
     player = Player("p", toy(1), lr=0.01)
     run.enter(player)
 
@@ -326,7 +326,10 @@ def fitted(
     private: tuple[str, ...] = ("gender",),
     **options,
 ) -> Fitted:
-    run = Run(identity=run_identity(config=vars(config)), **{"seed": 3, "precision": "fp32", **options})
+    kept = {name: options.pop(name) for name in ("every", "resume") if name in options}
+    file, identity = options.pop("checkpoint", None), run_identity(config=vars(config))
+    saving = None if file is None else Saving(file=file, identity=identity, **kept)
+    run = Run(**{"seed": 3, "precision": "fp32", **options}, saving=saving)
     use = "identity"
     if isinstance(config, inversion.Config):
         use, private = "smile", tuple(name for name in private if name != config.labels)  # which it keeps
@@ -424,11 +427,12 @@ def test_interrupted_paper_run_resumes_bit_equal(tmp_path, faces):
 def test_checkpoint_is_ignored_without_resume(tmp_path):
     file = tmp_path / "c"
     file.write_bytes(b"not a checkpoint")
-    assert Run(seed=0, checkpoint=file).curves == []
+    assert Run(seed=0, saving=Saving(file=file)).curves == []
 
 
 def checkpoint(folder: Path, identity: str = "this", method: str = "") -> Path:
-    run = Run(seed=0, precision="fp32", checkpoint=folder / "c", every=1, identity=identity, method=method)
+    saving = Saving(file=folder / "c", every=1, identity=identity, method=method)
+    run = Run(seed=0, precision="fp32", saving=saving)
     player = Player("p", toy(1), lr=0.01)
     run.enter(player)
     for _ in run.stage("s", 1):
@@ -459,11 +463,11 @@ class Trap:
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     file = checkpoint(tmp_path)
-    assert Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this") is not None
+    assert Run(seed=0, precision="fp32", saving=Saving(file=file, resume=True, identity="this")) is not None
     with pytest.raises(InputError, match="other settings, files, precision or data"):
-        Run(seed=0, precision="bf16", checkpoint=file, resume=True, identity="this")
+        Run(seed=0, precision="bf16", saving=Saving(file=file, resume=True, identity="this"))
     with pytest.raises(InputError, match="other settings, files, precision or data") as caught:
-        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="that")
+        Run(seed=0, precision="fp32", saving=Saving(file=file, resume=True, identity="that"))
     assert str(file) in str(caught.value)
     a, b = aia.Config(), aia.Config(beta=0.4)
     assert run_identity(config=vars(a)) == run_identity(config=vars(aia.Config())) != run_identity(config=vars(b))
@@ -529,7 +533,7 @@ def test_a_checkpoint_that_was_changed_is_refused(tmp_path, how):
     assert changed != whole
     file.write_bytes(changed)
     with pytest.raises(InputError, match=r"not a readable checkpoint \(it was changed, or is none\); remove it$"):
-        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this")
+        Run(seed=0, precision="fp32", saving=Saving(file=file, resume=True, identity="this"))
 
 
 def test_only_ones_own_tensors_are_taken_up():
@@ -569,7 +573,7 @@ def test_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
             }[damage]
         )
     with pytest.raises(InputError) as caught:
-        Run(seed=0, checkpoint=file, resume=True, identity="this")
+        Run(seed=0, saving=Saving(file=file, resume=True, identity="this"))
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
@@ -611,7 +615,7 @@ class Clock:
 def checkpoints(folder: Path, steps: int, **options: object) -> list[int]:
     """Steps after which a checkpoint was written."""
     file, seen = folder / "c", []
-    run = Run(seed=0, precision="fp32", checkpoint=file, **options)
+    run = Run(seed=0, precision="fp32", saving=Saving(file=file, **options))
     player = Player("p", toy(1), lr=0.01)
     run.enter(player)
     for step in run.stage("s", steps):
@@ -654,7 +658,7 @@ def test_a_checkpoint_says_whose_it_is(tmp_path):
     file = checkpoint(tmp_path, method="aia")
     assert left_by(file) == "aia (s 1 steps)"
     with pytest.raises(InputError, match="is of an interrupted fit of 'aia', not of 'mi'; finish that one") as caught:
-        Run(seed=0, precision="fp32", checkpoint=file, resume=True, identity="this", method="mi")
+        Run(seed=0, precision="fp32", saving=Saving(file=file, resume=True, identity="this", method="mi"))
     assert str(file) in str(caught.value)
     odd = checkpoint(tmp_path, method="a\x1b[31mia\n")
     assert left_by(odd) == r"a\x1b[31mia\n (s 1 steps)"
@@ -697,7 +701,7 @@ PAIRED = {  # settings, data, private labels
         ("gender", "expression"),
     ),
     "mi": (replace(MI, steps_joint=3), faces_pack, ("gender", "expression")),
-    "inversion": (replace(INVERSION, steps_joint=3), faces_pack, ("gender", "expression")),
+    "inversion": (replace(INVERSION, steps_joint=3, lr=2e-4, lr_decoder=2e-4), faces_pack, ("gender", "expression")),
     "san": (replace(SAN, steps=3), faces_pack, ("gender", "glasses")),
 }
 """Up to fourteen joint classes in a batch of 16: the processes' shares differ."""

@@ -95,7 +95,7 @@ def population(seed: int, people: int = 1200, images: int = 2, k: int = 32, shif
 
 def test_attackers_never_see_the_test_split():
     pack = population(0)
-    seen = frontier._view(pack, ["gender"], seed=0)
+    seen = frontier._view(pack, frontier.Question(private=["gender"], utility="identity"))
     people = {name: set(seen.labels["identity"][seen.rows(name)]) for name in SPLITS}
     own = {name: set(pack.labels["identity"][pack.rows(name)]) for name in SPLITS}
     assert people["attack"] == own["attack"]
@@ -116,9 +116,8 @@ def test_frontier_falls_with_the_noise_and_stops_at_the_budget():
     """
     pack = population(1)
     release = fitting.fit("template", pack, private=["gender"], settings=NOISE_ALONE, seed=0, key=KEY).release
-    points = frontier.measure(
-        release, pack, private=["gender"], utility="identity", noises=[0.0, 2.0], budget={"gender": 0.75}, jobs=1
-    )
+    question = frontier.Question(private=["gender"], utility="identity", jobs=1)
+    points = frontier.measure(release, pack, question, noises=[0.0, 2.0], budget={"gender": 0.75})
     assert [p.noise for p in points] == [0.0, 1.0, 2.0]  # half-way is measured once the budget is met
     attacks = [p.attacks["gender"]["value"] for p in points]
     uses = [p.utility["value"] for p in points]

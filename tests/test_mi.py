@@ -105,7 +105,7 @@ def test_what_views_share_is_kept(monkeypatch):
         pass
     x = training.images(np.arange(8))
     assert float(training.kept(x, x)) == pytest.approx(0, abs=1e-6)
-    assert not any(p.requires_grad for p in training.found.parameters())
+    assert not any(p.requires_grad for p in training.perceptual.parameters())
     drawn = (1 - x).requires_grad_()
     term = training.kept(drawn, x)
     assert term > 0.01

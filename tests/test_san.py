@@ -222,7 +222,8 @@ def test_the_schedule_freezes_what_learned_from_originals():
     joint = pack.label("gender")[rows]
     contract = fit().contract
     protector = san.Protector(config, contract, prototypes(pack.x, rows, joint, 2))
-    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector)
+    faces = san.Portraits(x=pack.x, rows=rows, joint=joint, who=pack.label("identity")[rows])
+    training = san.Training(config, run, faces, protector)
     run.enter(*training.players)
     training.train()
     assert {p.name: p.updates for p in training.players} == {
@@ -248,7 +249,8 @@ def test_classifiers_of_releases_shall_be_told_nothing_of_what_changes(settings,
     contract = fit(config, private=("gender", "glasses")).contract
     protector = san.Protector(config, contract, prototypes(pack.x, rows, joint, 4))
     run = Run(seed=0, precision="fp32")
-    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector)
+    faces = san.Portraits(x=pack.x, rows=rows, joint=joint, who=pack.label("identity")[rows])
+    training = san.Training(config, run, faces, protector)
     step = next(iter(run.stage("x", 1)))
     beside, nothing = training.other(step, torch.arange(4))
     np.testing.assert_array_equal(nothing.numpy(), np.array(wanted, np.float32))
@@ -264,7 +266,8 @@ def test_with_rounds_releases_are_learned_from_as_they_will_be(rounds):
     config = replace(SHORT, rounds=rounds)
     protector = san.Protector(config, fit().contract, prototypes(pack.x, rows, z, 2))
     run = Run(seed=0, precision="fp32")
-    training = san.Training(config, run, pack.x, rows, z, pack.label("identity")[rows], protector)
+    faces = san.Portraits(x=pack.x, rows=rows, joint=z, who=pack.label("identity")[rows])
+    training = san.Training(config, run, faces, protector)
     x, known = to_input(pack.x[rows[:40]], "images"), torch.from_numpy(z[:40])
     guessed = protector.guessed(x)
     assert not torch.equal(guessed, known)  # it has learned nothing
@@ -398,7 +401,8 @@ def test_the_matcher_follows_that_of_a_file(tmp_path):
     config = replace(SHORT, batch=32, steps_matcher=60)
     protector = san.Protector(config, fit().contract, prototypes(pack.x, rows, joint, 2))
     run = Run(seed=0, precision="fp32")
-    training = san.Training(config, run, pack.x, rows, joint, pack.label("identity")[rows], protector, teacher)
+    faces = san.Portraits(x=pack.x, rows=rows, joint=joint, who=pack.label("identity")[rows])
+    training = san.Training(config, run, faces, protector, teacher)
     run.enter(*training.players)
     others = pack.x[pack.rows("test")]
     truth = torch.from_numpy(teacher(others))

@@ -105,29 +105,8 @@ def certify(
     """
     codes, y = np.asarray(codes), np.asarray(y)
     n = len(y)
-    if codes.dtype.kind not in "iu" or codes.ndim != 1:
-        raise InputError(
-            f"certificate: needs a finite release, that is one integer code for each sample; got {codes.dtype} of "
-            f"shape {codes.shape}"
-        )
-    if len(codes) != n or not n:
-        raise InputError(f"certificate: needs a code and a class for each sample, got {len(codes)} and {n}")
-    if codes.min() < 0 or y.min() < 0 or y.max() >= classes:
-        raise InputError(
-            f"certificate: codes must be >= 0 and classes in 0..{classes - 1}, got codes from {codes.min()} and "
-            f"classes from {y.min()} to {y.max()}"
-        )
-    if seen is not None and np.any(seen):
-        raise InputError(
-            f"certificate: calibration samples must not have been seen in training, but {int(np.sum(seen))} of {n} were"
-        )
-    if not 0 < confidence < 1:
-        raise InputError(f"certificate: confidence must lie between 0 and 1, got {confidence}")
+    _check(codes, y, classes, confidence, seen)
     used, code = np.unique(codes, return_inverse=True)
-    if len(used) > n / 2:
-        raise InputError(
-            f"certificate: needs a finite release, whose values recur; {n} samples have {len(used)} different ones"
-        )
     counts = np.bincount(y, minlength=classes)
     if figure == "balanced_accuracy" and not counts.all():
         raise InputError(f"certificate: class {int(counts.argmin())} has no calibration sample; each needs one")
@@ -157,6 +136,34 @@ def certify(
         units=len(ranges),
         codes=len(used),
     )
+
+
+def _check(codes: NDArray[Any], y: NDArray[Any], classes: int, confidence: float, seen: NDArray[Any] | None) -> None:
+    """Raises InputError for what :func:`certify` cannot bound."""
+    n = len(y)
+    if codes.dtype.kind not in "iu" or codes.ndim != 1:
+        raise InputError(
+            f"certificate: needs a finite release, that is one integer code for each sample; got {codes.dtype} of "
+            f"shape {codes.shape}"
+        )
+    if len(codes) != n or not n:
+        raise InputError(f"certificate: needs a code and a class for each sample, got {len(codes)} and {n}")
+    if codes.min() < 0 or y.min() < 0 or y.max() >= classes:
+        raise InputError(
+            f"certificate: codes must be >= 0 and classes in 0..{classes - 1}, got codes from {codes.min()} and "
+            f"classes from {y.min()} to {y.max()}"
+        )
+    if seen is not None and np.any(seen):
+        raise InputError(
+            f"certificate: calibration samples must not have been seen in training, but {int(np.sum(seen))} of {n} were"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"certificate: confidence must lie between 0 and 1, got {confidence}")
+    used = len(np.unique(codes))
+    if used > n / 2:
+        raise InputError(
+            f"certificate: needs a finite release, whose values recur; {n} samples have {used} different ones"
+        )
 
 
 def upper_limit(value: float, ranges: Floats, delta: float) -> float:
@@ -192,8 +199,10 @@ def upper_limit(value: float, ranges: Floats, delta: float) -> float:
 
     slack = math.sqrt(log_inverse * squares / 2)
     start = math.log(4 * slack / squares)  # Hoeffding's h; v comes close to it as h a falls
-    found = minimize(limit, [start, start], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9 * len(ranges)})
-    return max(value, min(float(found.fun) * largest, value + slack * largest, total))
+    optimum = minimize(
+        limit, [start, start], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9 * len(ranges)}
+    )
+    return max(value, min(float(optimum.fun) * largest, value + slack * largest, total))
 
 
 # -- in an audit ------------------------------------------------------------------------------------------------------

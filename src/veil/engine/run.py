@@ -112,19 +112,62 @@ def _state() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """Where the state of an unfinished run is kept, and whose it is.
+
+    Attributes:
+        file: The checkpoint.
+        every: Steps between checkpoints; if None one is due a minute after the last, or after the run began. The end of
+            a stage is always one.
+        resume: Continue from the file if it is there.
+        identity: What makes two runs the same (method, configuration, files and data, by what they hold, and Veil's
+            version); a checkpoint of another run is refused.
+        method: Whose run it is, for whoever finds the checkpoint.
+    """
+
+    file: Path
+    every: int | None = None
+    resume: bool = False
+    identity: str = ""
+    method: str = ""
+
+    def due(self, done: int, seconds: float) -> bool:
+        """Whether a checkpoint is, after that many steps of a stage and so long after the last."""
+        return seconds >= _CHECKPOINT_SECONDS if self.every is None else done % self.every == 0
+
+    def identity_of(self, precision: Precision) -> str:
+        """What a run in that precision must agree in: half in each would be neither."""
+        return f"{self.identity} {precision}"
+
+    def read(self, precision: Precision) -> Checkpoint:
+        """The state that was kept; raises InputError where it is another run's, or damaged."""
+        try:
+            state = read(self.file)
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.file}: not a readable checkpoint ({one_line(error)}); remove it") from error
+        if self.method and state.method not in ("", self.method):
+            raise InputError(
+                f"{self.file}: is of an interrupted fit of {state.method!r}, not of {self.method!r}; finish that one, "
+                "or remove the file"
+            )
+        if state.identity != self.identity_of(precision):
+            raise InputError(
+                f"{self.file}: belongs to a run with other settings, files, precision or data, or of another version "
+                "of Veil; remove it to restart"
+            )
+        return state
+
+
 class Run:
     """What a method's ``fit`` needs around its alternation.
 
     Args:
         seed: Seeds every draw of the run.
         precision: ``"bf16"`` autocast, ``"fp32"``, or ``"auto"``: bf16 where the processor has bf16 matrix units.
-        checkpoint: File that holds the state of an unfinished run; None for a run that cannot be resumed.
-        every: Steps between checkpoints; if None one is due a minute after the last, or after the run began. The end of
-            a stage is always one.
-        resume: Continue from ``checkpoint`` if it is there.
-        identity: What makes two runs the same (method, configuration, files and data, by what they hold, and Veil's
-            version); a checkpoint of another run is refused.
-        method: Whose run it is, for whoever finds the checkpoint.
+        saving: Where its state is kept; None for a run that cannot be resumed.
         progress: Called as ``progress(stage, done, count, losses)`` every 20 steps, or where these take longer every
             five seconds.
 
@@ -137,11 +180,7 @@ class Run:
         *,
         seed: int,
         precision: Precision = "auto",
-        checkpoint: Path | None = None,
-        every: int | None = None,
-        resume: bool = False,
-        identity: str = "",
-        method: str = "",
+        saving: Saving | None = None,
         progress: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
         device: str | None = None,
     ) -> None:
@@ -150,19 +189,19 @@ class Run:
         self.state.wait_for_everyone()  # so that none writes what another has yet to find free
         self.device = torch.device(device) if device else self.state.device
         self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
+        self._precision: Precision = "bf16" if self.bf16 else "fp32"
         self.players: list[Player] = []
         self.curves: list[Curve] = []
-        self._checkpoint = checkpoint
-        self._every = every
-        self._method = method
+        self._saving = saving
         self._written = self._flushed = time.monotonic()
-        self._identity = f"{identity} {'bf16' if self.bf16 else 'fp32'}"  # half of each would be neither
         self._progress = progress
         self._done: dict[str, int] = {}
         self._pending: list[tuple[int, str, Tensor]] = []
         self._latest: dict[str, float] = {}
         self._stage, self._number = "", 0
-        self._restored = self._read_checkpoint() if resume and checkpoint is not None and checkpoint.exists() else None
+        self._restored: Checkpoint | None = None
+        if saving is not None and saving.resume and saving.file.exists():
+            self._restored = saving.read(self._precision)
 
     # -- devices, precision, processes --------------------------------------------------------------------------
 
@@ -280,7 +319,8 @@ class Run:
                     )
         except (ValueError, KeyError, TypeError, RuntimeError, Warning) as error:
             said = one_line(error)
-            raise InputError(f"{self._checkpoint}: does not hold this run's state ({said}); remove it") from error
+            assert self._saving is not None, "nothing is restored without a file"
+            raise InputError(f"{self._saving.file}: does not hold this run's state ({said}); remove it") from error
         self._done, self.curves = dict(self._restored.done), list(self._restored.curves)
         self._restored = None
 
@@ -297,20 +337,14 @@ class Run:
                 yield Step(number, count, np.random.default_rng(seed), torch_rng, rank, world)
                 self._done[name] = number + 1
                 last = number + 1 == count
-                due = self._checkpoint is not None and self._due(number + 1)
+                due = self._saving is not None and self._saving.due(number + 1, time.monotonic() - self._written)
                 slow = time.monotonic() - self._flushed >= _FLUSH_SECONDS
                 if last or due or slow or (number + 1) % _FLUSH_EVERY == 0:
                     self._flush(count)
                 if last or due:
                     self._check_weights()
-                if self._checkpoint is not None and (due or last):
-                    self._write_checkpoint()
-
-    def _due(self, done: int) -> bool:
-        """Whether a checkpoint is, after that many steps of a stage."""
-        if self._every is None:
-            return time.monotonic() - self._written >= _CHECKPOINT_SECONDS
-        return done % self._every == 0
+                if self._saving is not None and (due or last):
+                    self._save(self._saving)
 
     def _flush(self, count: int) -> None:
         self._flushed = time.monotonic()
@@ -339,45 +373,24 @@ class Run:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _write_checkpoint(self) -> None:
-        assert self._checkpoint is not None
+    def _save(self, saving: Saving) -> None:
         self._written = time.monotonic()
         if not self.state.is_main_process:
             return
         state = Checkpoint(
-            identity=self._identity,
-            method=self._method,
+            identity=saving.identity_of(self._precision),
+            method=saving.method,
             done=self._done,
             curves=self.curves,
             updates={player.name: player.updates for player in self.players},
             tensors={f"{p.name}/{name}": value for p in self.players for name, value in p.tensors().items()},
         )
         try:
-            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            state.write(self._checkpoint)
+            saving.file.parent.mkdir(parents=True, exist_ok=True)
+            state.write(saving.file)
         except OSError as error:
             reason = error.strerror or one_line(error)
-            raise InputError(f"{self._checkpoint}: the checkpoint cannot be written ({reason})") from error
-
-    def _read_checkpoint(self) -> Checkpoint:
-        assert self._checkpoint is not None
-        try:
-            state = read(self._checkpoint)
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._checkpoint}: not a readable checkpoint ({one_line(error)}); remove it") from error
-        if self._method and state.method not in ("", self._method):
-            raise InputError(
-                f"{self._checkpoint}: is of an interrupted fit of {state.method!r}, not of {self._method!r}; finish "
-                "that one, or remove the file"
-            )
-        if state.identity != self._identity:
-            raise InputError(
-                f"{self._checkpoint}: belongs to a run with other settings, files, precision or data, or of another "
-                "version of Veil; remove it to restart"
-            )
-        return state
+            raise InputError(f"{saving.file}: the checkpoint cannot be written ({reason})") from error
 
 
 _SEEDING = threading.RLock()

@@ -12,7 +12,7 @@ from veil._version import __version__
 from veil.data.pack import SPLITS, Pack
 from veil.data.packfile import sha256
 from veil.engine import Run
-from veil.engine.run import Precision, by_first, run_identity
+from veil.engine.run import Precision, Saving, by_first, run_identity
 from veil.errors import InputError, checked_seed
 from veil.methods.protocol import Algorithm, Fitted, Task
 from veil.methods.registry import Method, method_named
@@ -128,10 +128,10 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
         veil=__version__, method=method.name, config=order.contents, seed=seed, data=pack.fingerprint,
         private=private, utility=order.utility,
     )  # fmt: skip
-    run = Run(
-        seed=seed, precision=precision, checkpoint=running.get("checkpoint"), every=every,
-        resume=running.get("resume", False), identity=identity, method=method.name, progress=running.get("progress"),
-    )  # fmt: skip
+    file = running.get("checkpoint")
+    resume = running.get("resume", False)
+    saving = Saving(file=file, every=every, resume=resume, identity=identity, method=method.name) if file else None
+    run = Run(seed=seed, precision=precision, saving=saving, progress=running.get("progress"))
     task = Task(pack=pack, private=private, utility=order.utility, run=run, base=order.base)
     release = trained(method, order.config, task, key=running.get("key"))
     made = {**release.made, "preset": order.preset or method.presets[0]}

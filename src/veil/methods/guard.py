@@ -128,8 +128,8 @@ class Classes:
         joint = np.ravel_multi_index(list(codes), list(sizes))
         present = np.unique(joint)
         if ship:
-            told = np.ones(len(people), bool) if known is None else known
-            counts = [len(np.unique(people[told & (joint == c)])) for c in present]
+            usable = np.ones(len(people), bool) if known is None else known
+            counts = [len(np.unique(people[usable & (joint == c)])) for c in present]
             present = present[np.array(counts) >= _FEWEST]
             if len(present) < 2:
                 raise InputError(

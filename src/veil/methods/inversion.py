@@ -28,6 +28,8 @@ Where this file departs from the text, or the text leaves a choice open:
 - Perceptual distances come from VGG-16 where ``perceptual_weights`` names a file of it, else from a network that the
   run trains on the public part without labels (:mod:`veil.engine.perceptual`).
 - D's GAN term is the non-saturating one (Eq. 2, 3).
+
+One file over 500 lines: two players, four stages and the cut of a network make one algorithm.
 """
 
 from __future__ import annotations
@@ -359,8 +361,8 @@ class Training:
             loss = loss + config.lambda1 * perceptual_distance(self.maps(drawn), real).mean()
         if config.lambda2:
             judge = self.discriminator.module
-            told = F.softplus(-judge(x)).mean() + F.softplus(judge(drawn.detach())).mean()
-            self.run.update(self.discriminator, told / 2)
+            real_or_drawn = F.softplus(-judge(x)).mean() + F.softplus(judge(drawn.detach())).mean()
+            self.run.update(self.discriminator, real_or_drawn / 2)
             loss = loss + config.lambda2 * F.softplus(-judge(drawn)).mean()
         self.run.update(self.decoder, loss)
 
@@ -479,10 +481,10 @@ def begin(config: Config, encoder: Encoder, classifier: Classifier, keeps: Mappi
     if release.method != "inversion":
         raise InputError(f"weights: {path} must be a release of method inversion, got one of {release.method!r}")
     if list(release.contract.keeps.items()) != list(keeps.items()):
-        told, known = (
+        wanted, kept = (
             ", ".join(f"{k} ({len(v)})" for k, v in each.items()) for each in (keeps, release.contract.keeps)
         )
-        raise InputError(f"weights: {path} must keep the labels {told}, got {known}")
+        raise InputError(f"weights: {path} must keep the labels {wanted}, got {kept}")
     if release.contract.noise:
         raise InputError(f"weights: {path} must add no noise, got noise of norm {release.contract.noise:g}")
     if release.config["norm"] != config.norm:  # its parameters have the same names and shapes

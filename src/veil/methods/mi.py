@@ -298,7 +298,7 @@ class Training:
     def train(self) -> Iterator[tuple[str, Step]]:
         """The three stages; every step is told, with its stage, when it is done."""
         if self.finder is not None:
-            self.found = perceptual.learn(
+            self.perceptual = perceptual.learn(
                 self.run, self.finder, self.x, self.rows, self.config.steps_views, view=self.view, batch=256,
                 temperature=0.1,
             )  # fmt: skip
@@ -342,9 +342,9 @@ class Training:
     def kept(self, drawn: Tensor, x: Tensor) -> Tensor:
         """1 - cosine of x^ and x, as the network sees them that finds views."""
         with self.run.autocast():
-            seen: Tensor = self.found(drawn)
+            seen: Tensor = self.perceptual(drawn)
             with torch.no_grad():
-                truth: Tensor = self.found(x)
+                truth: Tensor = self.perceptual(x)
         return 1 - F.cosine_similarity(seen.float(), truth.float()).mean()
 
     def redrawn(self, x: Tensor) -> Tensor:

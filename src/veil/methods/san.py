@@ -34,6 +34,8 @@ took in classifiers of other kinds:
   (:class:`Transport`): what is released has one mean for all classes, and one covariance as far as the shrinkage of
   covariances lets it, before anything is learned.
 
+One file over 500 lines: two networks, a transport and the schedule make one algorithm, which is read as a whole.
+
 Where the text (its abstract is what we have, with the authors' code and a later report) leaves a choice open:
 
 - J_D: the code has binary cross-entropy (the default here, as it is what the networks were published with), a later
@@ -337,8 +339,8 @@ class Transport(nn.Module):
             rows = np.isin(joint, among)
             codes = np.searchsorted(among, joint[rows])
             centre, means, maps = transport_maps(components[rows], codes, len(among), _SHRINKAGE)
-            for place, found in ((self.centres, centre), (self.means, means), (self.maps, maps)):
-                place[among] = torch.from_numpy(found).to(place)
+            for place, value in ((self.centres, centre), (self.means, means), (self.maps, maps)):
+                place[among] = torch.from_numpy(value).to(place)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of joint classes ``(B,)`` -> moved ones, in [0, 1]."""
@@ -459,30 +461,44 @@ def sharpness(x: NDArray[np.uint8], rows: NDArray[np.int64]) -> float:
     return float(np.square(total / len(rows)).mean())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Portraits:
+    """The faces that are learned from.
+
+    Attributes:
+        x: uint8 images ``(N, H, W[, 3])``, read a batch at a time.
+        rows: ``(n,)`` those to learn from.
+        joint: ``(n,)`` joint class of each.
+        who: ``(n,)`` person of each.
+    """
+
+    x: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    joint: NDArray[np.int64]
+    who: NDArray[np.int64]
+
+
 class Training:
     """The players and the schedule.
 
     Args:
         config: Settings.
         run: Gives updates, stages and precision.
-        x: uint8 images ``(N, H, W[, 3])``, read a batch at a time.
-        rows: ``(n,)`` those to learn from.
-        joint: ``(n,)`` joint class of each.
-        who: ``(n,)`` person of each.
+        faces: What is learned from.
         protector: What will ship.
         teacher: What the matcher learns to follow; without one it learns to tell people apart.
         alone: Whether it will do that nobody has two images: views of one then tell it from the others.
     """
 
     def __init__(
-        self, config: Config, run: Run, x: NDArray[np.uint8], rows: NDArray[np.int64], joint: NDArray[np.int64],
-        who: NDArray[np.int64], protector: Protector, teacher: OnnxNetwork | None = None, *, alone: bool = False,
+        self, config: Config, run: Run, faces: Portraits, protector: Protector, teacher: OnnxNetwork | None = None,
+        *, alone: bool = False,
     ) -> None:  # fmt: skip
-        self.config, self.run, self.x, self.rows, self.who = config, run, x, rows, who
+        self.config, self.run, self.faces = config, run, faces
         self.teacher = teacher
-        self.joint, self.protector = run.tensor(joint), protector
+        self.joint, self.protector = run.tensor(faces.joint), protector
         self.nothing = torch.stack([partners("neutral", some) for some in protector.changes]).to(run.device)
-        self.couples = Couples(np.arange(len(rows)), who, joint, alone=alone)
+        self.couples = Couples(np.arange(len(faces.rows)), faces.who, faces.joint, alone=alone)
         channels, height, width = averaged(protector.prototypes).shape[1:]
         multiple = ResidualEncoder.multiple
         self.padding = (-height % multiple, -width % multiple)
@@ -534,7 +550,7 @@ class Training:
         return self.run.share(couples).reshape(-1)
 
     def images(self, places: NDArray[np.int64]) -> Tensor:
-        x = to_input(self.x[self.rows[places]], "images").to(self.run.device)
+        x = to_input(self.faces.x[self.faces.rows[places]], "images").to(self.run.device)
         return x.contiguous(memory_format=torch.channels_last)
 
     def redrawn(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -597,11 +613,11 @@ class Training:
         places = self.drawn(step)
         x = augment(self.images(places), step.uniform).contiguous(memory_format=torch.channels_last)
         if self.teacher is not None:
-            shown = to_pixels(x.cpu().numpy(), self.x.shape[1:])
-            truth = self.run.tensor(self.teacher(shown))
+            pixels = to_pixels(x.cpu().numpy(), self.faces.x.shape[1:])
+            truth = self.run.tensor(self.teacher(pixels))
             self.run.update(self.matcher, 1 - F.cosine_similarity(self.features(x), truth).mean())
             return
-        who = self.run.gather(self.run.tensor(self.who[places]))
+        who = self.run.gather(self.run.tensor(self.faces.who[places]))
         self.run.update(self.matcher, supervised_contrastive(self.run.gather(self.features(x)), who, 0.1))
 
     def autoencoder_step(self, step: Step) -> None:
@@ -616,21 +632,21 @@ class Training:
         pixels = F.binary_cross_entropy(same, x) if config.pixels == "entropy" else (same - x).abs().mean()
         views = [augment(averaged(drawn), step.uniform) if config.views else drawn for drawn in (same, other)]
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        told = torch.zeros((), device=x.device)
+        class_loss = torch.zeros((), device=x.device)
         for i, known in enumerate(self.classifiers[: self.known]):
             if i < len(config.kinds):
-                told = told + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
-                told = told + F.cross_entropy(self.said(known, views[1]), target) / len(config.kinds)
+                class_loss = class_loss + cross_entropy(self.said(known, views[0]), z) / len(config.kinds)
+                class_loss = class_loss + F.cross_entropy(self.said(known, views[1]), target) / len(config.kinds)
             else:  # it learned from releases
-                told = told + F.cross_entropy(self.said(known, views[1]), nothing)
+                class_loss = class_loss + F.cross_entropy(self.said(known, views[1]), nothing)
         with torch.no_grad():
             truth = self.features(x)
         errors = [(self.features(drawn) - truth).square().sum(1).mean() for drawn in (same, other)]
         match = errors[0] if config.match == "same" else (errors[0] + errors[1]) / 2
         self.run.log("pixels", pixels)
-        self.run.log("class", told)
+        self.run.log("class", class_loss)
         self.run.log("match", match)
-        loss = pixels + config.weigh_class * told + config.weigh_match * match
+        loss = pixels + config.weigh_class * class_loss + config.weigh_match * match
         if config.likeness:
             alike = torch.stack([structural_similarity(drawn, x) for drawn in (same, other)])
             self.run.log("likeness", alike.mean())
@@ -676,8 +692,8 @@ def train(config: Config, task: Task) -> Fitted:
     if protector.transport is not None:
         alike = partners("neutral", protector.changes[0]).numpy() > 0
         protector.transport.learn(means, joint[some], alike, run.seed)
-    who = people(pack, rows)
-    training = Training(config, run, pack.x, rows, joint, who, protector, teacher, alone=not pack.knows_people)
+    faces = Portraits(x=pack.x, rows=rows, joint=joint, who=people(pack, rows))
+    training = Training(config, run, faces, protector, teacher, alone=not pack.knows_people)
     run.enter(*training.players)
     training.train()
     made = {} if teacher is None else {"matcher": teacher.digest}
@@ -701,11 +717,11 @@ def _check(config: Config, task: Task) -> None:
     if height % 4 or width % 4 or min(height, width) < 12:
         problems.append(f"san: height and width must be 12 or more and divisible by 4, got {height}x{width}")
     if not problems:
-        found = sharpness(pack.x, pack.rows("protect"))
-        if found < config.aligned:
+        detail = sharpness(pack.x, pack.rows("protect"))
+        if detail < config.aligned:
             problems.append(
                 f"san: faces must be aligned, so that the average face has at least {config.aligned:g} of an image's "
-                f"variance, got {found:.3f}; align them (pack them with landmarks of the eyes), or lower aligned"
+                f"variance, got {detail:.3f}; align them (pack them with landmarks of the eyes), or lower aligned"
             )
     changed(config, private)
     if problems:

@@ -81,13 +81,13 @@ def out_of_bounds(config: Any) -> Iterator[str]:
 
 @cache
 def _bounds(settings: Any) -> dict[str, tuple[Bound, ...]]:
-    found: dict[str, tuple[Bound, ...]] = {}
+    bounds: dict[str, tuple[Bound, ...]] = {}
     for name, hint in get_type_hints(settings, include_extras=True).items():
         if get_origin(hint) is Literal:
-            found[name] = (one_of(*get_args(hint)),)
+            bounds[name] = (one_of(*get_args(hint)),)
         elif get_origin(hint) is Annotated:
-            found[name] = tuple(bound for bound in hint.__metadata__ if isinstance(bound, Bound))
-    return found
+            bounds[name] = tuple(bound for bound in hint.__metadata__ if isinstance(bound, Bound))
+    return bounds
 
 
 def listed(text: str) -> list[str]:

@@ -23,6 +23,8 @@ hiding by substitution outdoes adversarial training against fresh attackers is w
 A substitute is the average of one image each of at least ``people`` people whom ``person`` names, those nearest to the
 mean of the code's images; or the code itself, as a vector. A single person's images (``substitutes=single``, or those
 of one ``target``) expose that person, so they ask for ``expose``.
+
+One file over 500 lines: its tables, their losses and the choice of substitutes make one algorithm.
 """
 
 from __future__ import annotations
@@ -350,11 +352,11 @@ class Training:
             self.run.log(f"leak {i + 1}", leak.mean())
         if self.utility is not None:
             known = self.utility[rows] >= 0
-            told = self.told(mean[known], self.utility[rows][known])
+            guided = self.guidance(mean[known], self.utility[rows][known])
             with self.run.autocast():
                 read = self.reader(features)
-            loss = loss - config.guide * told + config.guide * cross_entropy(read, self.utility[mine].repeat(2))
-            self.run.log("guide", told.mean())
+            loss = loss - config.guide * guided + config.guide * cross_entropy(read, self.utility[mine].repeat(2))
+            self.run.log("guide", guided.mean())
         self.run.log("shared", kept.mean())
         self.losses.update(loss, config.memory)
         self.run.update(self.encoder, loss.mean())
@@ -364,7 +366,7 @@ class Training:
         averages.update(p, z, half, self.config.memory)
         return torch.einsum("n,nhk,nhk->h", _balanced(z), p, prices(averages.table)[1 - half, :, z])
 
-    def told(self, p: Tensor, u: Tensor) -> Tensor:
+    def guidance(self, p: Tensor, u: Tensor) -> Tensor:
         """I(u; c) ``(H,)`` of the batch, all classes counting the same; 0 where no row's class is known."""
         if not len(u):
             return p.sum((0, 2))

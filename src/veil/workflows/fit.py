@@ -112,15 +112,40 @@ def fit_measured(
     Raises:
         InputError: If the budget cannot be had, or for anything that does not fit.
     """
-    private = list(dict.fromkeys(options["private"]))
-    utility, seed = options.get("utility", "identity"), options.get("seed", 0)
-    chosen = method_named(method)
-    if not chosen.noise:
+    question = _question(method, pack, settings or {}, budget or {}, jobs, options)
+    settings, strength = dict(settings or {}), method_named(method).strength
+    tried: list[tuple[Fit, list[frontier.Point]]] = []
+    for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
+        if tried and strength:
+            first = tried[0][0].release
+            if not first.config[strength]:
+                break  # nothing to strengthen
+            options = {**options, "checkpoint": None, "key": first.key}
+            settings[strength] = factor * float(first.config[strength])
+        made = fit(method, pack, settings=settings, **options)
+        measure = partial(frontier.measure, made.release, pack, question, budget=budget or None, progress=measured)
+        tried.append((made, by_first(measure)))
+    best, points = tried[0]
+    if budget:
+        best, points = max(tried, key=lambda one: frontier.kept(one[1], budget))
+        release = frontier.with_noise(best.release, frontier.meet(points, budget).noise)
+        best = replace(best, release=release.recorded(pack, splits=("attack", "calibrate")))  # which chose the noise
+    limits = {name: float(limit) for name, limit in (budget or {}).items()}
+    made_of = {**best.release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
+    return replace(best, release=replace(best.release, made=made_of))
+
+
+def _question(
+    method: str, pack: Pack, settings: Mapping[str, Any], budget: Mapping[str, float], jobs: int | None,
+    options: Mapping[str, Any],
+) -> frontier.Question:  # fmt: skip
+    """What the frontier will measure; raises InputError, before anything is fitted, where that cannot be."""
+    private, utility = list(dict.fromkeys(options["private"])), options.get("utility", "identity")
+    if not method_named(method).noise:
         raise InputError(f"{method}: a frontier chooses the setting noise, and this method has none")
-    settings = dict(settings or {})
     if not has_noise(method, options.get("preset"), settings):
         raise InputError(f"{method}: a frontier needs a release with keyed noise, got noise 0; leave it out")
-    for name in budget or {}:
+    for name in budget:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
     use = pack.known_use(utility)
@@ -131,37 +156,8 @@ def fit_measured(
             raise InputError("; ".join(wrong))
     except InputError as error:
         raise InputError(f"frontier: {error}; or leave it out (--no-frontier)") from None
-    strength = chosen.strength
-    tried: list[tuple[Fit, list[frontier.Point]]] = []
-    for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
-        if tried and strength:
-            first = tried[0][0].release
-            if not first.config[strength]:
-                break  # nothing to strengthen
-            options = {**options, "checkpoint": None, "key": first.key}
-            settings[strength] = factor * float(first.config[strength])
-        made = fit(method, pack, settings=settings, **options)
-        measure = partial(
-            frontier.measure,
-            made.release,
-            pack,
-            private=private,
-            utility=utility,
-            budget=budget or None,
-            seed=seed,
-            jobs=jobs,
-            looks=len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1,
-            progress=measured,
-        )
-        tried.append((made, by_first(measure)))
-    best, points = tried[0]
-    if budget:
-        best, points = max(tried, key=lambda one: frontier.kept(one[1], budget))
-        release = frontier.with_noise(best.release, frontier.meet(points, budget).noise)
-        best = replace(best, release=release.recorded(pack, splits=("attack", "calibrate")))  # which chose the noise
-    limits = {name: float(limit) for name, limit in (budget or {}).items()}
-    told = {**best.release.made, "frontier": frontier.as_plain(points), **({"budget": limits} if budget else {})}
-    return replace(best, release=replace(best.release, made=told))
+    looks = len(STRENGTHS) * (len(frontier.STEPS) + 1) * len(budget) if budget else 1
+    return frontier.Question(private=private, utility=utility, seed=options.get("seed", 0), jobs=jobs, looks=looks)
 
 
 def write_curves(path: Path, curves: Curves) -> Path:

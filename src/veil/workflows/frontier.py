@@ -22,6 +22,7 @@ from veil.auditing.setting import Setting
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_seed
 from veil.findings import CODES, Finding
+from veil.findings.codes import ATTACK
 from veil.release import Release
 
 NOISES = (0.0, 0.4, 0.8, 1.2)
@@ -62,17 +63,36 @@ class Point:
         return float(self.utility["value"]) if self.utility else 1 / (1 + self.noise)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is measured at each point.
+
+    Attributes:
+        private: Labels to attack.
+        utility: ``"identity"``, or a label to read. Identity is not measured where the pack does not say who is seen.
+        seed: Seeds attackers and pairs.
+        jobs: Processes; the number of processors if None.
+        looks: Points among which a choice will be made by their upper limits. Each limit then holds with a miss rate
+            so many times smaller (Bonferroni): the least noise that seems to do was looked for, and luck found it.
+    """
+
+    private: Sequence[str]
+    utility: str
+    seed: int = 0
+    jobs: int | None = None
+    looks: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+
+
 def measure(
     release: Release,
     pack: Pack,
+    question: Question,
     *,
-    private: Sequence[str],
-    utility: str,
     noises: Sequence[float] | None = None,
     budget: Mapping[str, float] | None = None,
-    seed: int = 0,
-    jobs: int | None = None,
-    looks: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Point]:
     """The frontier of a release: one point for each noise, in rising order.
@@ -80,32 +100,25 @@ def measure(
     Args:
         release: With keyed noise in its contract, and its key.
         pack: Attackers learn on its ``attack`` split; ``calibrate`` is measured.
-        private: Labels to attack.
-        utility: ``"identity"``, or a label to read. Identity is not measured where the pack does not say who is seen.
+        question: What is attacked and kept.
         noises: Norms to measure, >= 0; :data:`NOISES` if None, :data:`STEPS` under a budget.
         budget: Stop at the first noise that meets it; then also measure half-way to the one before.
-        seed: Seeds attackers and pairs.
-        jobs: Processes; the number of processors if None.
-        looks: Points among which a choice will be made by their upper limits. Each limit then holds with a miss rate
-            so many times smaller (Bonferroni): the least noise that seems to do was looked for, and luck found it.
         progress: Told points done, points in all and what was done last.
     """
     if release.key is None:
         raise InputError("frontier: the release needs a key to add noise with, got none")
-    seed = checked_seed(seed)
-    seen = _view(pack, private, seed)
-    level = 1 - (1 - LEVEL) / looks
+    seen = _view(pack, question)
     noises = noises or (NOISES if budget is None else STEPS)
     points: list[Point] = []
     for number, noise in enumerate(sorted(noises)):
-        points.append(_point(release, seen, noise, private, utility, seed, jobs, level))
+        points.append(_point(release, seen, noise, question))
         if progress is not None:
             progress(number + 1, len(noises), f"noise {noise:g}")
         if budget is not None and points[-1].within(budget):
             break
     if budget is not None and len(points) > 1 and points[-1].within(budget):
         between = (points[-2].noise + points[-1].noise) / 2
-        points.insert(-1, _point(release, seen, between, private, utility, seed, jobs, level))
+        points.insert(-1, _point(release, seen, between, question))
     return points
 
 
@@ -162,10 +175,10 @@ def as_plain(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [asdict(point) for point in points]
 
 
-def _view(pack: Pack, private: Sequence[str], seed: int) -> Pack:
+def _view(pack: Pack, question: Question) -> Pack:
     """The pack with ``calibrate`` in place of ``test`` too; attackers have as many people as an audit gives them."""
-    rng = np.random.default_rng(seed)
-    pack.require(private=list(private), among=["attack", "calibrate"])
+    rng = np.random.default_rng(question.seed)
+    pack.require(private=list(question.private), among=["attack", "calibrate"])
     rows = {name: pack.rows(name) for name in _MOST}
     rows = {name: np.sort(rng.choice(r, min(len(r), _MOST[name]), replace=False)) for name, r in rows.items()}
     chosen = np.concatenate([rows["protect"], rows["attack"], rows["calibrate"], rows["calibrate"]])
@@ -180,38 +193,29 @@ def _view(pack: Pack, private: Sequence[str], seed: int) -> Pack:
     )
 
 
-def _point(
-    release: Release,
-    seen: Pack,
-    noise: float,
-    private: Sequence[str],
-    utility: str,
-    seed: int,
-    jobs: int | None,
-    level: float,
-) -> Point:
+def _point(release: Release, seen: Pack, noise: float, question: Question) -> Point:
     x: NDArray[np.float32] = with_noise(release, noise).transform(seen.x)
-    uses = seen.known_use(utility)
+    uses = seen.known_use(question.utility)
     setting = Setting(
-        pack=seen, private=tuple(private), utility=uses, roster=roster("quick"), effort="quick", seed=seed,
-        level=level, together=False,
+        pack=seen, private=tuple(question.private), utility=uses, roster=roster("quick"), effort="quick",
+        seed=question.seed, level=1 - (1 - LEVEL) / question.looks, together=False,
     )  # fmt: skip
-    findings = audit([Exhibit.of("release", x, "method")], setting, jobs=jobs).findings
-    code = "verification.auc" if utility == "identity" else "utility.balanced_accuracy"
+    findings = audit([Exhibit.of("release", x, "method")], setting, jobs=question.jobs).findings
+    code = "verification.auc" if question.utility == "identity" else "utility.balanced_accuracy"
     return Point(
         noise=noise,
-        attacks={name: _picked(findings, "attribute.balanced_accuracy", name) for name in private},
-        utility=_picked(findings, code, utility) if uses else {},
+        attacks={name: _picked(findings, ATTACK, name) for name in question.private},
+        utility=_picked(findings, code, question.utility) if uses else {},
     )
 
 
-def _picked(found: Sequence[Finding], code: str, target: str) -> dict[str, Any]:
+def _picked(findings: Sequence[Finding], code: str, target: str) -> dict[str, Any]:
     """The best figure of a code; the best AUC where every attacker's decision names one class for everybody.
 
     No threshold on scores whose ROC curve bulges everywhere gets a balanced accuracy above their AUC: so a limit that
     the AUC keeps, the balanced accuracy keeps.
     """
-    about = [f for f in found if f.ok and f.target == target and f.role != "control"]
+    about = [f for f in findings if f.ok and f.target == target and f.role != "control"]
     hits = [f for f in about if f.code == code] or [f for f in about if f.code == CODES[code].stand_in]
     if not hits:
         raise InputError(f"frontier: {target} could not be measured on `calibrate`; see `veil audit`")
