@@ -30,6 +30,7 @@ import torch
 from probes import mean
 from veil.auditing import inversion as attacks
 from veil.auditing import judges as judging
+from veil.auditing.decoders import DECODERS, MORE_DATA
 from veil.auditing.intervals import mcc_interval
 from veil.auditing.rosters import roster
 from veil.auditing.setting import Inversion, Networks, Setting
@@ -82,7 +83,7 @@ class Row:
 
 def rows(data: str, *, quick: bool) -> list[Row]:
     """All that the tables need; rows that two tables share are made once."""
-    labels, every = LABELS[data], tuple(attacks.DECODERS)
+    labels, every = LABELS[data], tuple(DECODERS)
     if quick:
         return [Row(f"{cut} {kind}", kind, cut, labels) for cut, kind in QUICK_ROWS[data]]
     if data == "lfw":
@@ -125,7 +126,7 @@ def one_seed(
         document: dict[str, Any] = {"name": row.name, "fitted": fitted, "k": release.contract.k}
         if row.decoders:
             assert judges is not None
-            by = replace(setting, roster=roster(effort, decoders=row.decoders))
+            by = replace(setting, roster=roster(effort, decoders={name: DECODERS[name] for name in row.decoders}))
             redrawn = attacks.invert(
                 by, judges, x, release=row.name, role="method", feature_map=release.contract.feature_map
             )
@@ -239,7 +240,7 @@ def write_results(path: Path, out: Path, seeds: Sequence[int], options: argparse
         for name in single:
             found = read(out, data, name, seeds)
             shown = name.replace("single", f"{SINGLE} alone,").replace("fc ", "all labels, ")
-            for attacker in (*attacks.DECODERS, attacks.MORE_DATA):
+            for attacker in (*DECODERS, MORE_DATA):
                 there = [r for r in found if figure(r, "ssim", attacker) is not None]
                 lines += [line(f"{shown}: {attacker}", there, attacker)] if there else []
         for control in (attacks.MEAN, attacks.DEALT):  # the same of every row of a seed, or nearly so

@@ -349,12 +349,9 @@ def main() -> None:
     settings: dict[str, dict[str, Any]] = {"mi": {}, "substitution": {}}
     if arguments.quick:
         settings["mi"] = {
-            "steps_views": 5,
-            "steps_alone": 20,
-            "steps_discriminator": 5,
-            "steps_joint": 12,
+            "steps_views": 3, "steps_alone": 6, "steps_discriminator": 2, "steps_joint": 6, "batch": 64,
             "least_variety": 0.0,
-        }
+        }  # fmt: skip
         settings["substitution"] = {"steps": 10}
     for seed in arguments.seeds:
         place = (arguments.out / f"seed-{seed}", rows / f"seed-{seed}")

@@ -19,9 +19,9 @@ import veil
 from methods_matrix import BRIEF
 from veil import findings
 from veil.auditing import attackers, networks
-from veil.auditing import inversion as attacks
 from veil.auditing import matchers as matchers_module
 from veil.auditing import problem as problem_module
+from veil.auditing.decoders import DECODERS, MORE_DATA
 from veil.auditing.rosters import roster
 from veil.cli.app import app
 from veil.data import decode
@@ -297,7 +297,7 @@ def test_attackers() -> None:
     words = section("audit.md", "Attackers")
     assert all(f"`{name}`" in words for name in matchers_module.MATCHERS)
     decoders = [row[0] for row in rows(section("audit.md", "Inversion"))]
-    assert decoders == [*attacks.DECODERS, attacks.MORE_DATA]
+    assert decoders == [*DECODERS, MORE_DATA]
 
 
 def test_codes_of_findings() -> None:
@@ -344,5 +344,5 @@ def test_words_for_nothing_and_names_of_key_columns() -> None:
 def test_formats_of_images() -> None:
     text = section("data.md", "Images, and limits")
     shown = {"JPEG2000": "JPEG 2000", "WEBP": "WebP"}
-    for form in ("JPEG", *decode._CLASSES):
+    for form in ("JPEG", *decode.pillow._CLASSES):
         assert shown.get(form, form) in text, form

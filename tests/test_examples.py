@@ -150,8 +150,9 @@ def unipen(path: Path, writers: int = 30, digits: int = 20) -> None:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attackers of examples take a few steps."""
+    """Attackers of examples take a few steps, in this process: others would train them whole."""
     monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     train = networks.train
     monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
 

@@ -15,6 +15,7 @@ from conftest import faces_pack, only, short_decoders, vectors_pack
 from methods_matrix import train
 from veil.auditing import inversion as attacks
 from veil.auditing import judges as judging
+from veil.auditing.decoders import DECODERS
 from veil.auditing.rosters import roster
 from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Outcome
@@ -78,8 +79,9 @@ def _judges() -> judging.Judges:
 
 
 def setting(pack: Pack, *, decoders=None, attack_on=("attack",), effort="quick") -> Setting:
+    some = {} if decoders is None else {"decoders": {name: DECODERS[name] for name in decoders}}
     return Setting(
-        pack=pack, private=(), utility=(), roster=roster(effort, decoders=decoders), attack_on=attack_on, effort=effort,
+        pack=pack, private=(), utility=(), roster=roster(effort, **some), attack_on=attack_on, effort=effort,
         inversion=Inversion(),
     )  # fmt: skip
 

@@ -43,6 +43,13 @@ def checked_seed(seed: Any) -> int:
     return value
 
 
+def checked_jobs(jobs: int | None) -> int | None:
+    """A number of processes or threads, None for as many as there are processors; raises InputError below 1."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: must be at least 1, got {jobs}")
+    return jobs
+
+
 def printable(text: str) -> str:
     """A line of text without characters that command a terminal or turn its direction: they are written as ``\\x1b``.
 

@@ -169,8 +169,8 @@ def read_curves(path: Path) -> pa.Table:
     with open_parquet(path) as (file, schema):
         if missing := [name for name in CURVES.names if name not in schema.names]:
             raise InputError(f"{path}: has no column {missing[0]}")
-        found = validated(file.read(columns=CURVES.names))
-        columns = [_typed(found[field.name], field.type) for field in CURVES]
+        table = validated(file.read(columns=CURVES.names))
+        columns = [_typed(table[field.name], field.type) for field in CURVES]
         return pa.table([column.unify_dictionaries().combine_chunks() for column in columns], names=CURVES.names)
 
 

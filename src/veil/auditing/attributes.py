@@ -27,6 +27,7 @@ from veil.auditing.setting import Attack, Setting
 from veil.auditing.task import Failure, Missing, Outcome, Task, given
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
+from veil.findings.codes import ATTACK
 
 CONTROL_LEVEL = 0.999
 """Coverage of the shuffled-label controls: with one a release, 95 % would raise a false alarm in most long audits."""
@@ -318,7 +319,7 @@ def majority(setting: Setting, release: str, target: str) -> Finding:
         release=release, target=target, attacker="majority", role="control", n=len(y), level=setting.level
     )
     note = f"always {name}: plain accuracy {counts.max() / len(y):.3f}"
-    return guess.measured("attribute.balanced_accuracy", (chance, chance, chance), chance=chance, note=note)
+    return guess.measured(ATTACK, (chance, chance, chance), chance=chance, note=note)
 
 
 def mean_mcc(setting: Setting, release: str, findings: Sequence[Finding]) -> list[Finding]:

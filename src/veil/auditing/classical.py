@@ -157,9 +157,9 @@ def lookup_table(problem: Problem) -> Score:
 
     def score(new: NDArray[np.generic]) -> Floats:
         rows = _packed(new)
-        found = np.minimum(np.searchsorted(values, rows), len(values) - 1)
-        found[values[found] != rows] = len(values)
-        return table[found].astype(np.float32)
+        places = np.minimum(np.searchsorted(values, rows), len(values) - 1)
+        places[values[places] != rows] = len(values)
+        return table[places].astype(np.float32)
 
     return score
 

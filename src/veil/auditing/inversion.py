@@ -27,7 +27,6 @@ from sklearn.manifold import TSNE
 from veil.auditing import metrics
 from veil.auditing import pairs as pairing
 from veil.auditing.decoders import (
-    DECODERS,
     MEASURED,
     MORE_DATA,
     STEPS,
@@ -86,8 +85,8 @@ def _test(pack: Pack, seed: int) -> _Test:
     people, first = np.unique(identity[known], return_index=True)
     gallery = known[first]
     place = np.searchsorted(people, identity[rows])
-    found = (identity[rows] >= 0) & ~np.isin(rows, gallery)
-    return _Test(rows=rows, groups=identity[rows], gallery=gallery, own=np.where(found, place, -1))
+    in_gallery = (identity[rows] >= 0) & ~np.isin(rows, gallery)
+    return _Test(rows=rows, groups=identity[rows], gallery=gallery, own=np.where(in_gallery, place, -1))
 
 
 def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
@@ -106,19 +105,18 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
             return Failure.of(error)
 
     def prepare(exhibit: Exhibit) -> Callable[[], Outcome]:
-        found = who()
-        if isinstance(found, Failure):
-            raise Missing(replace(found, note=f"nobody to judge by: {found.note}"))
+        people = who()
+        if isinstance(people, Failure):
+            raise Missing(replace(people, note=f"nobody to judge by: {people.note}"))
         return partial(
-            invert, setting, found, exhibit.x, release=exhibit.name, role=exhibit.role, feature_map=exhibit.feature_map
+            invert, setting, people, exhibit.x, release=exhibit.name, role=exhibit.role, feature_map=exhibit.feature_map
         )
 
     files = [setting.networks.fingerprint, None if perceptual_file is None else sha256(perceptual_file)]
-    decoders = [*(setting.roster.decoders or DECODERS)]
     for s in exhibits:
         yield Task(
             name=f"{s.name}: inversion",
-            key=setting.key("inversion", s.fingerprint, s.name, s.role, files, decoders),
+            key=setting.key("inversion", s.fingerprint, s.name, s.role, files, [*setting.roster.decoders]),
             prepare=partial(prepare, s),
             missing=partial(without, setting.nobody(s.name, "image", "attack"), code),
             releases=(s.name,),
@@ -138,8 +136,8 @@ def invert(
     """Attack one release with decoders, the feature-level attack and the controls.
 
     Args:
-        setting: Originals, people and splits. Of :data:`veil.auditing.decoders.DECODERS` the roster may name some;
-            without the weak one the control of shuffled pairs, another, is left out.
+        setting: Originals, people and splits. Where its roster lacks the weak decoder, the control of shuffled pairs,
+            which is another, is left out.
         judges: Who compares.
         x: Releases of all rows of the pack.
         release: The release's name.
@@ -173,22 +171,22 @@ class _Attack:
         controls, without = self.figures(nothing, attacker=MEAN, role="control", without={})
         if role == "input":
             itself = np.asarray(self.pack.x[self.test.rows])
-            found, _ = self.figures(itself, attacker=ITSELF, role="attack", without=without, worst=True)
-            return Outcome(findings=tuple(controls + lda + found))
-        decoders = {n: a for n, a in DECODERS.items() if n in (self.setting.roster.decoders or DECODERS)}
+            findings, _ = self.figures(itself, attacker=ITSELF, role="attack", without=without, worst=True)
+            return Outcome(findings=tuple(controls + lda + findings))
+        decoders = self.setting.roster.decoders
         if weak in decoders.values():
             more, without = self.dealt(without)
             controls += more
         chance = {f"inversion.{name}": float(values.mean()) for name, values in without.items()}
         redraws, measured, quality = self.redrawn(decoders, without)
         worst = max(quality, key=lambda name: quality[name], default=None)
-        found = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + self.failed
+        findings = [replace(f, chance=chance.get(f.code, f.chance)) for f in controls] + lda + self.failed
         for name in quality:
-            found += [replace(f, worst=name == worst and f.ok) for f in measured[name]]
+            findings += [replace(f, worst=name == worst and f.ok) for f in measured[name]]
         if self.judges.matcher is not None:
-            found += self.features()
+            findings += self.features()
         picture = None if worst is None or self.pack.kind != "images" else redraws[worst](self.x[shown(self.pack)])
-        return Outcome(findings=tuple(found), picture=picture)
+        return Outcome(findings=tuple(findings), picture=picture)
 
     def learned(
         self, attack: Callable[[Redrawing], Redraw], rows: NDArray[np.int64], *, shuffled: bool = False
@@ -213,11 +211,11 @@ class _Attack:
         """The control of shuffled pairs, and what is got without releases by whichever comes closer."""
         try:
             redraw = self.learned(weak, self.train, shuffled=True)
-            found, values = self.figures(redraw(self.x[self.test.rows]), attacker=DEALT, role="control", without={})
+            findings, values = self.figures(redraw(self.x[self.test.rows]), attacker=DEALT, role="control", without={})
         except Exception as error:  # the mean image stands in
             self.without_figure(DEALT, "control", error)
             return [], without
-        return found, {name: _closer(name, without[name], values[name]) for name in values}
+        return findings, {name: _closer(name, without[name], values[name]) for name in values}
 
     def redrawn(
         self, decoders: Mapping[str, Callable[[Redrawing], Redraw]], without: Values
@@ -406,9 +404,9 @@ def people_map(x: NDArray[Any], pack: Pack, *, seed: int, people: int = 8, each:
     if "identity" not in pack.labels:
         return {}
     rows = pack.rows("test", known=("identity",))
-    found, counts = np.unique(pack.label("identity")[rows], return_counts=True)
+    distinct, counts = np.unique(pack.label("identity")[rows], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:people]
-    chosen = [rows[pack.label("identity")[rows] == who][:each] for who in found[order[counts[order] > 1]]]
+    chosen = [rows[pack.label("identity")[rows] == who][:each] for who in distinct[order[counts[order] > 1]]]
     if len(chosen) < 2:
         return {}
     values = flat(np.asarray(x[np.concatenate(chosen)])).astype(np.float64)

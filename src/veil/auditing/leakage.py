@@ -99,7 +99,7 @@ def _note(
     alone: str,
 ) -> str:
     """How many rows, and people, of each split took part in the fit."""
-    told, everyone, total = [], 0, 0
+    overlaps, everyone, total = [], 0, 0
     for split in splits:
         rows = pack.rows(split)
         people = np.empty(0, np.int64) if identity is None else np.unique(identity[rows][identity[rows] >= 0])
@@ -107,11 +107,11 @@ def _note(
         seen = int((by_row | by_person)[rows].sum())
         everyone, total = everyone + len(people), total + len(rows)
         if seen and identity is not None:
-            told.append(f"{known:,} of {len(people):,} people of {split} ({seen:,} of {len(rows):,} rows)")
+            overlaps.append(f"{known:,} of {len(people):,} people of {split} ({seen:,} of {len(rows):,} rows)")
         elif seen:
-            told.append(f"{seen:,} of {len(rows):,} rows of {split}")
+            overlaps.append(f"{seen:,} of {len(rows):,} rows of {split}")
     by = "" if identity is not None else f" (compared by rows alone, as {alone})"
-    if told:
-        return f"{', '.join(told)} were in its training{by}"
+    if overlaps:
+        return f"{', '.join(overlaps)} were in its training{by}"
     who = f"{everyone:,} people and " if identity is not None else ""
     return f"none of {who}{total:,} rows of {', '.join(splits)} was in its training{by}"

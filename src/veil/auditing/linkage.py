@@ -90,8 +90,8 @@ def _canonical(
 
     def embed(i: int, constant: float) -> Embed:
         def embedded(x: NDArray[Any]) -> Floats:
-            found = (views[i](x) - centres[i]) @ maps[i]
-            return np.column_stack([found, np.full(len(found), constant)]).astype(np.float32)
+            embedding = (views[i](x) - centres[i]) @ maps[i]
+            return np.column_stack([embedding, np.full(len(embedding), constant)]).astype(np.float32)
 
         return embedded
 

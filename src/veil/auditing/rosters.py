@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from veil.auditing.attackers import ATTACKERS
+from veil.auditing.decoders import DECODERS
 from veil.auditing.linkage import LINKERS
 from veil.auditing.matchers import MATCHERS
 from veil.auditing.setting import Roster
@@ -27,5 +28,6 @@ def roster(effort: str, **changes: Any) -> Roster:
         "classifiers": {n: ATTACKERS[n] for n in CLASSIFIERS},
         "matchers": MATCHERS,
         "linkers": {n: a for n, a in LINKERS.items() if not quick or n in _QUICK_LINKERS},
+        "decoders": DECODERS,
     }
     return Roster(**(own | changes))

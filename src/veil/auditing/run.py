@@ -21,8 +21,9 @@ from veil.auditing.exhibit import Exhibit, problem
 from veil.auditing.outcomes import Outcomes
 from veil.auditing.setting import Setting
 from veil.auditing.task import Failure, Outcome, Task, marked
-from veil.errors import InputError
+from veil.errors import InputError, checked_jobs
 from veil.findings import Finding, normalised_gain
+from veil.findings.codes import ATTACK
 
 Family = Callable[[Setting, Sequence[Exhibit]], Iterator[Task]]
 
@@ -80,8 +81,7 @@ def audit(
         InputError: For exhibits that do not fit the pack, or each other.
     """
     outcomes = outcomes or Outcomes()
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs: must be at least 1, got {jobs}")
+    checked_jobs(jobs)
     if wrong := _wrong_names(exhibits):
         raise InputError("; ".join(wrong))
     tasks = [task for family in FAMILIES for task in family(setting, exhibits)]
@@ -164,9 +164,7 @@ def _gains(setting: Setting, exhibits: Sequence[Exhibit], findings: Sequence[Fin
     gains = []
     for name in setting.private:
         worst = {
-            f.release: f
-            for f in findings
-            if f.worst and f.role == "attack" and f.target == name and f.code == "attribute.balanced_accuracy"
+            f.release: f for f in findings if f.worst and f.role == "attack" and f.target == name and f.code == ATTACK
         }
         if reference in worst:
             gains += [normalised_gain(f, worst[reference]) for release, f in worst.items() if release != reference]

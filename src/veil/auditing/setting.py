@@ -34,7 +34,7 @@ class Roster:
         classifiers: Learn a label from originals, and are shown releases that are images.
         matchers: Learn to compare releases, beside the metrics.
         linkers: Learn to find the original of a release.
-        decoders: Redraw originals from releases; all there are if None.
+        decoders: Redraw originals from releases.
     """
 
     attackers: Mapping[str, Attack]
@@ -43,7 +43,7 @@ class Roster:
     classifiers: Mapping[str, Attack] = field(default_factory=dict)
     matchers: Mapping[str, Match] = field(default_factory=dict)
     linkers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    decoders: Sequence[str] | None = None
+    decoders: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,15 +123,15 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     if reference is None:
         return
     # The originals are read, too: what the same networks make of them is what a release is compared with.
-    shown = [s for s in exhibits if not s.finite and s.images and s.shape == reference.shape]
-    if len(shown) < 2:
+    lookalikes = [s for s in exhibits if not s.finite and s.images and s.shape == reference.shape]
+    if len(lookalikes) < 2:
         return
-    everybody = tuple(s.name for s in shown)
-    who = [(s.name, s.fingerprint) for s in shown]
+    everybody = tuple(s.name for s in lookalikes)
+    who = [(s.name, s.fingerprint) for s in lookalikes]
     names = [*setting.roster.classifiers]
 
     def call(function: Callable[..., Outcome], *arguments: Any) -> Callable[[], Callable[[], Outcome]]:
-        return lambda: partial(function, setting, reference.x, {s.name: s.x for s in shown}, *arguments)
+        return lambda: partial(function, setting, reference.x, {s.name: s.x for s in lookalikes}, *arguments)
 
     for target in dict.fromkeys([*setting.private, *["identity"] * ("identity" in setting.utility)]):
         matching = target == "identity"
@@ -144,7 +144,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
             releases=everybody,
             first=True,
         )
-    for s in shown:
+    for s in lookalikes:
         if s is not reference:
             yield Task(
                 name=f"{s.name}: likeness",
@@ -249,10 +249,10 @@ def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, ND
     pairs = pairing.sample_pairs(test, identity, seed=seed, max_pairs=50_000)
     known, (first, second) = _places(pairs)
     moved = replace(pairs, a=first, b=second + len(known))
-    found: dict[str, list[Finding]] = {}
+    findings: dict[str, list[Finding]] = {}
     reads: dict[str, float] = {}
     for name, learn in learned.items():
-        found[name] = []
+        findings[name] = []
         try:
             embed = learn(problem)
             metric, by, serves = _compared(embed, originals, train, check, identity, seed)
@@ -266,11 +266,11 @@ def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, ND
                         release=release, attacker=name
                     )
                     notes = [figure.note] * bool(figure.note) + [f"by {by}"] + [_THEIRS] * (embed is file)
-                    found[name].append(replace(figure, code=code, note="; ".join(notes)))
+                    findings[name].append(replace(figure, code=code, note="; ".join(notes)))
             reads[name] = serves
         except Exception as error:  # the other stands
             status, why = failure(error)
-            found[name] = [
+            findings[name] = [
                 Measurement(
                     release=release, target="identity", attacker=name, role="utility", n=len(pairs), level=level
                 ).missing(code, status, why)
@@ -278,7 +278,7 @@ def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, ND
                 for code in _MATCHED
             ]
     best = max(reads, key=lambda name: reads[name], default=None)
-    figures = [replace(f, worst=f.attacker == best and f.ok) for each in found.values() for f in each]
+    figures = [replace(f, worst=f.attacker == best and f.ok) for each in findings.values() for f in each]
     return Outcome(findings=tuple(figures))
 
 

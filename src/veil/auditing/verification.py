@@ -123,20 +123,20 @@ def verify(
         if "verification.accuracy" not in missing and len(np.unique(curve.scores >= threshold)) < 2:
             missing["verification.accuracy"] = "the threshold of the calibrate split takes all pairs for one kind"
 
-    found = []
+    findings = []
     for code, chance in chances.items():
         if code in missing:
-            found.append(
+            findings.append(
                 Figure(code=code, interval=UNDEFINED, n=len(pairs), chance=chance, level=level,
                        status="not_applicable", note=missing[code])
             )  # fmt: skip
             continue
         interval, influence = figures[code]()
-        found.append(
+        findings.append(
             Figure(code=code, interval=interval, n=len(pairs), chance=chance, level=level, note=_counts(pairs),
                    influence=influence, shared=curve.shared if curve else None)
         )  # fmt: skip
-    return found
+    return findings
 
 
 @dataclass(frozen=True)

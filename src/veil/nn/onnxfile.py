@@ -110,7 +110,7 @@ def _session(path: Path, digest: str, threads: int) -> Any:
         import onnxruntime
     except ImportError as error:
         raise InputError(
-            f"{path}: a network of an ONNX file needs the extra 'onnx': pip install '.[onnx]' in Veil's folder"
+            f"{path}: a network of an ONNX file needs the extra 'onnx': pip install 'veil[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -290,20 +290,20 @@ def _check_network(encoder: nn.Module, contract: Contract) -> None:
 def read_card(path: Path) -> dict[str, Any]:
     card = path / CARD
     try:
-        found = read_json(card)
+        content = read_json(card)
     except OSError as error:
         raise InputError(f"{path}: must be a release folder, but {CARD} cannot be read ({error.strerror})") from error
-    if not isinstance(found, dict) or not (_CARD_FIELDS.keys() - {"veil"}) <= found.keys():
+    if not isinstance(content, dict) or not (_CARD_FIELDS.keys() - {"veil"}) <= content.keys():
         raise InputError(f"{card}: must hold {sorted(_CARD_FIELDS)}; is this a Veil release?")
-    if found["schema"] != SCHEMA or isinstance(found["schema"], bool):
-        raise InputError(f"{card}: schema must be {SCHEMA}, got {shown(found['schema'])}")
-    if found["card_sha256"] != card_check(found):
+    if content["schema"] != SCHEMA or isinstance(content["schema"], bool):
+        raise InputError(f"{card}: schema must be {SCHEMA}, got {shown(content['schema'])}")
+    if content["card_sha256"] != card_check(content):
         raise InputError(f"{card}: differs from its own SHA-256: edited or damaged")
     try:
-        check_fields(found, "", _CARD_FIELDS)
-        check_fields(found["made"], "made", _MADE, others=True)
-        if "pictures" in found["made"]:
-            check_fields(found["made"]["pictures"], "made.pictures", framing.RULES, list(framing.RULES))
+        check_fields(content, "", _CARD_FIELDS)
+        check_fields(content["made"], "made", _MADE, others=True)
+        if "pictures" in content["made"]:
+            check_fields(content["made"]["pictures"], "made.pictures", framing.RULES, list(framing.RULES))
     except ValueError as error:
         raise InputError(f"{card}: {one_line(error)}") from None
-    return found
+    return content

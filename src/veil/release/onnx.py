@@ -54,7 +54,7 @@ def export(encoder: nn.Module, contract: Contract, field: Field | None, path: Pa
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError("export needs the extra 'onnx': pip install '.[onnx]' in Veil's folder") from error
+        raise InputError("export needs the extra 'onnx': pip install 'veil[onnx]'") from error
     network = _traced(encoder, contract)
     _strip(network)
     if secret is not None:  # first, as a network without it is of no use

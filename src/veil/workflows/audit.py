@@ -28,7 +28,7 @@ from veil.auditing.task import Failure
 from veil.data import build
 from veil.data.classes import nameless
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError
+from veil.errors import InputError, checked_jobs
 from veil.files import staged
 from veil.findings import Finding
 from veil.findings.codes import ATTACK
@@ -250,6 +250,7 @@ def audit(
         InputError: For anything that does not fit, all problems in one line.
     """
     plan = Plan(**asked)
+    checked_jobs(jobs)
     setting = plan.setting(pack, subjects)
     default = ("leace",) * bool(setting.private)
     baselined, broken = controls(
@@ -408,7 +409,6 @@ def _data(setting: Setting) -> dict[str, Any]:
         rows = pack.rows(split)
         known = identity[rows][identity[rows] >= 0] if identity is not None else None
         splits[split] = {"n": len(rows), "identities": None if known is None else len(np.unique(known))}
-    shown = [n for n in dict.fromkeys([*private, *utility]) if n != "identity"]
     labels = {
         name: {
             "classes": list(pack.classes[name]),
@@ -419,7 +419,8 @@ def _data(setting: Setting) -> dict[str, Any]:
                 for split in SPLITS
             },
         }
-        for name in shown
+        for name in dict.fromkeys([*private, *utility])
+        if name != "identity"
     }
     return {
         "layout": pack.meta.get("layout", ""),
