@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import veil
 from conftest import audited, vectors_pack
 from methods_matrix import BRIEF, EVERY, LABELLED, train
 from veil.auditing.exhibit import Exhibit
@@ -244,3 +245,35 @@ def test_a_label_that_inversion_keeps_is_not_private():
     )
     with pytest.raises(InputError, match=r"label glasses: must not be both private and the use$"):
         fitting.fit("inversion", pixels, private=["glasses"], utility="gender", settings={"labels": "glasses"})
+
+
+def test_a_fit_takes_no_word_that_it_does_not_know() -> None:
+    """A budget that nobody reads must not look like one that is met."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'budget'"):
+        veil.fit("leace", vectors_pack(), private=["gender"], budget={"gender": 0.6})
+    with pytest.raises(InputError, match=r"^pack: must be a veil\.Pack, got str$"):
+        veil.fit("leace", "pack", private=["gender"])
+    with pytest.raises(InputError, match=r"^private: must be a list of labels, got the text 'gender'$"):
+        veil.fit("leace", vectors_pack(), private="gender")
+
+
+@pytest.mark.parametrize("batch", [-1, 0, 1.5, True, "x"])
+def test_rows_at_a_time_are_a_whole_number(batch: object) -> None:
+    release = veil.fit("leace", vectors_pack(), private=["gender"]).release
+    with pytest.raises(InputError, match=rf"^batch: must be a whole number of at least 1, got {batch!r}$"):
+        release.transform(vectors_pack().x, batch=batch)
+
+
+def test_labels_and_splits_of_arrays_are_checked() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    people = np.arange(40) // 4
+    with pytest.raises(InputError, match=r"^disjoint_by: must be one of the labels \(identity\), got 'identiy'$"):
+        Pack.from_arrays(x, {"identity": people}, disjoint_by="identiy")
+    with pytest.raises(InputError, match=r"^label 'g': names and classes must be UTF-8, got '\\ud800'$"):
+        Pack.from_arrays(x, {"g": ["\ud800", "b"] * 20})
+    straddling = Pack.from_arrays(x, {"identity": people}, split=["protect", "attack", "calibrate", "test"] * 10)
+    assert straddling.meta["warnings"] == [
+        "10 of identity stand in several splits: attackers are tried on people that they learned from."
+    ]
+    asked_for = {"split": ["protect", "attack"] * 20, "disjoint_by": None}
+    assert Pack.from_arrays(x, {"identity": people}, **asked_for).meta["warnings"] == []

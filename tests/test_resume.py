@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from conftest import attacked_by, audited, only, vectors_pack
-from veil.auditing import run
+from veil.auditing import decoders, run
 from veil.auditing.attackers import ATTACKERS
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.outcomes import Outcomes
@@ -112,7 +112,7 @@ def test_nothing_is_done_again_and_pictures_are_the_same(tmp_path: Path, monkeyp
     pack = Pack.from_arrays(x, {"gender": np.arange(120) % 2})
     subject = Subject(name="A", vectors=x.reshape(120, -1)[:, ::3].astype(np.float32))
     asked: dict[str, Any] = {"private": [], "utility": [], "inversion": True, "jobs": 1, "effort": "quick"}
-    asked["roster"] = {"decoders": ["linear decoder"]}
+    asked["roster"] = {"decoders": {"linear decoder": decoders.linear}}
     first = audit(pack, [subject], tmp_path / "out", **asked)
     before = _tree(tmp_path / "out")
     assert "pictures/inversion.png" in before
@@ -398,3 +398,21 @@ def test_outcomes_with_and_without_names_do_not_stand_for_each_other(tmp_path: P
         outcome = outcomes.get("key")
         assert outcome is not None
         assert outcome.findings[0].note == words
+
+
+def test_another_attacker_of_the_same_name_is_measured_anew(tmp_path: Path) -> None:
+    """Whoever tries attackers of their own changes them between audits, and keeps their names."""
+
+    def mine(problem: Problem) -> Any:
+        return ATTACKERS["logistic regression"](problem)
+
+    first = mine
+
+    def mine(problem: Problem) -> Any:
+        return lambda x: np.zeros((len(x), problem.classes), np.float32)
+
+    for attack in (first, mine):
+        _, told = measured(tmp_path / "out", "A", resume=True, roster=BRIEF | {"attackers": {"mine": attack}})
+        assert any("mine" in what for *_, what in told)
+    _, told = measured(tmp_path / "out", "A", resume=True, roster=BRIEF | {"attackers": {"mine": mine}})
+    assert not told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 
 import veil
 from conftest import only, vectors_pack
+from methods_matrix import BRIEF
 from veil import findings as files
 from veil.errors import InputError
 from veil.release import Release
 from veil.workflows import fit as fitting
 from veil.workflows.audit import Audit, audit
+from veil.workflows.fit import fit
 from veil.workflows.subjects import Subject
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -118,3 +121,63 @@ def test_what_is_public() -> None:
     assert {"Audit", "Finding", "Pack", "Protector", "Release", "Subject", "audit", "fit", "pack"} <= set(veil.__all__)
     assert veil.Subject is Subject
     assert veil.Audit is Audit
+
+
+ONES = np.ones((4, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"name": ""}, "subject: its name must be a text, not empty, got ''"),
+        ({"name": 3}, "subject: its name must be a text, not empty, got 3"),
+        ({"vectors": [["a"]]}, r"A: vectors must be numbers \(N, k\), got <U1 \(1, 1\)"),
+        ({"vectors": ONES * 1j}, r"A: vectors must be numbers \(N, k\), got complex64 \(4, 2\)"),
+        ({"vectors": None, "release": "folder"}, "A: needs a veil.Release, got str; see Subject.of"),
+        ({"role": "x"}, "A: role must be one of baseline, method, got 'x'"),
+        ({"note": 3}, "A: note must be a text and named a boolean, got 3, True"),
+    ],
+)
+def test_a_subject_is_checked_when_it_is_made(about: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Subject(**{"name": "A", "vectors": ONES, **about})
+
+
+def test_lists_of_numbers_are_vectors() -> None:
+    assert Subject(name="A", vectors=ONES.tolist()).vectors.shape == (4, 2)
+
+
+@pytest.mark.parametrize("asked", [{"private": "gender"}, {"baselines": "leace"}, {"attack_on": "attack"}])
+def test_a_text_is_no_list_of_names(asked: dict[str, Any]) -> None:
+    name = next(iter(asked))
+    with pytest.raises(InputError, match=f"^{name}: must be a list of names, got the text '{asked[name]}'$"):
+        audit(vectors_pack(), [], **{"private": ["gender"], "utility": [], **asked})
+
+
+def test_an_audit_needs_a_pack_and_subjects() -> None:
+    with pytest.raises(InputError, match=r"^pack: must be a veil\.Pack, got str$"):
+        audit("pack", [], private=["gender"], utility=[])
+    with pytest.raises(InputError, match=r"^subjects: each must be a veil\.Subject, got str$"):
+        audit(vectors_pack(), ["release"], private=["gender"], utility=[])
+
+
+def test_an_audit_is_not_written_into_a_release_a_pack_or_a_file(tmp_path: Path) -> None:
+    release = fit("random", vectors_pack(), private=["gender"]).release
+    release.save(tmp_path / "release")
+    (tmp_path / "file").write_text("")
+    for out, words in (
+        ("release", "which is a release; choose another folder"),
+        ("release/sub", "which is a release; choose another folder"),
+        ("file", "cannot be made a folder"),
+        ("file/sub", "cannot be made a folder"),
+    ):
+        with pytest.raises(InputError, match=f"^{tmp_path / out}.*{words}"):
+            audit(vectors_pack(), [], tmp_path / out, private=["gender"], utility=[], baselines=())
+    assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["release.json", "weights.safetensors"]
+
+
+def test_a_release_without_its_key_is_named() -> None:
+    release = fit("template", vectors_pack(), private=["gender"], settings=BRIEF["template"]).release
+    subject = Subject(name="Kept", release=replace(release, key=None))
+    with pytest.raises(InputError, match=r"^Kept: it adds keyed noise, so its key must be given, got none$"):
+        audit(vectors_pack(), [subject], private=["gender"], utility=[])

@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from veil.errors import InputError
+
 try:
     import fcntl
 except ImportError:  # Windows: nothing tells there what a killed process left
@@ -33,6 +35,8 @@ LOCKS = fcntl is not None
 """Whether anything can be locked here."""
 _LOG = logging.getLogger(__name__)
 
+CARDS = {"pack.json": "pack", "release.json": "release"}
+"""What says that a folder is a pack, or a release."""
 _LONGEST = 200
 """Bytes of a target's name in a hidden one; of a longer name, which may be all that a system allows, stands a hash."""
 _HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
@@ -115,6 +119,14 @@ def publish(folder: Path, target: Path) -> None:
             old.rename(target)
             raise
     _sync(target.parent)
+
+
+def check_place(target: Path) -> None:
+    """Raises InputError for a target inside a pack or a release: of a release the folder is all that ships."""
+    for folder in target.absolute().parents:
+        for card, kind in CARDS.items():
+            if (folder / card).is_file():
+                raise InputError(f"{target}: lies in {folder}, which is a {kind}; choose another folder")
 
 
 def remove(folder: Path) -> None:

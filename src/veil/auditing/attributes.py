@@ -24,7 +24,7 @@ from veil.auditing.pools import Pools, deal
 from veil.auditing.problem import DidNotConverge, Problem, decision, largest, quality, undecided
 from veil.auditing.repeats import chosen_rows
 from veil.auditing.setting import Attack, Setting
-from veil.auditing.task import Failure, Missing, Outcome, Task, given
+from veil.auditing.task import Failure, Missing, Outcome, Task, given, signature
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
 from veil.findings.codes import ATTACK
@@ -130,7 +130,7 @@ def _contest(setting: Setting, exhibit: Exhibit, target: str, kind: Kind) -> Ite
         )  # fmt: skip
         yield Task(
             name=f"{exhibit.name}: {name} on {target}",
-            key=setting.key("attribute", exhibit.fingerprint, exhibit.name, target, kind, name),
+            key=setting.key("attribute", exhibit.fingerprint, exhibit.name, target, kind, name, signature(attack)),
             prepare=partial(_prepared, reading, material),
             missing=partial(_missing, reading, asked),
             releases=(exhibit.name,),

@@ -56,7 +56,9 @@ def _in_workers(tasks: Mapping[int, Task], jobs: int) -> Iterator[tuple[int, Res
     """The number of each task and what became of it, as they end; in a worker also where it is one."""
     with warnings.catch_warnings():
         # loky replaces a worker whose memory grew, which costs a second and loses nothing.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        warnings.filterwarnings(
+            "ignore", message="A worker stopped while some jobs were given|.* tasks which were still being processed"
+        )
         parallel = Parallel(
             n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M", mmap_mode="r", batch_size=1,
             pre_dispatch=_AHEAD * jobs, initializer=end_with, initargs=(os.getpid(),),

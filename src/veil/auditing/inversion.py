@@ -47,7 +47,7 @@ from veil.auditing.linkage import firsts
 from veil.auditing.networks import apply, directions
 from veil.auditing.problem import Embed, Floats, Problem, failure
 from veil.auditing.setting import Setting, without
-from veil.auditing.task import Failure, Missing, Outcome, Task
+from veil.auditing.task import Failure, Missing, Outcome, Task, signatures
 from veil.data.pack import Pack, flat
 from veil.data.packfile import sha256
 from veil.findings import Finding, Measurement
@@ -116,7 +116,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     for s in exhibits:
         yield Task(
             name=f"{s.name}: inversion",
-            key=setting.key("inversion", s.fingerprint, s.name, s.role, files, [*setting.roster.decoders]),
+            key=setting.key("inversion", s.fingerprint, s.name, s.role, files, signatures(setting.roster.decoders)),
             prepare=partial(prepare, s),
             missing=partial(without, setting.nobody(s.name, "image", "attack"), code),
             releases=(s.name,),

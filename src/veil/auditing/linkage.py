@@ -32,7 +32,7 @@ from veil.auditing.networks import apply, directions, train
 from veil.auditing.pairs import COSINE, Metric
 from veil.auditing.problem import Embed, Floats, Problem, compact, failure
 from veil.auditing.setting import Setting, without
-from veil.auditing.task import Outcome, Task, given
+from veil.auditing.task import Outcome, Task, given, signatures
 from veil.findings import Finding, Measurement
 from veil.nn.nets import mlp
 
@@ -260,7 +260,8 @@ def identification(
     looked_for = np.setdiff1d(np.flatnonzero(person < len(kept)), kept)[:_PROBES]
     code = f"identification.rank1_{among}"
     if len(kept) < 2 or not len(looked_for):
-        why = f"needs two people, and one with two images; there are {len(kept)} people"
+        there = f"there are {len(kept)} people" if len(kept) < len(rows) else "each image counts as a person"
+        why = f"needs two people, and one with two images; {there}"
         return search.measurement(0).missing(code, "not_applicable", why)
     hits = firsts(probes(rows[looked_for]), gallery(rows[kept]), person[looked_for], search.metric)
     return search.rank1(code, hits, identity[rows[looked_for]], len(kept), f"{among} of {len(kept):,} people")
@@ -269,6 +270,7 @@ def identification(
 def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     """Linkage of each release with the unprotected input, where that is audited."""
     reference = next((s for s in exhibits if s.role == "input"), None)
+    linkers = signatures(setting.roster.linkers)
     for s in exhibits if setting.together else ():
         missing = partial(without, setting.nobody(s.name, "identity", "attack"), LINKABILITY)
         if reference is None:
@@ -276,7 +278,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
         elif s is not reference:
             yield Task(
                 name=f"{s.name}: linkage",
-                key=setting.key("linkage", s.fingerprint, s.name, reference.fingerprint, [*setting.roster.linkers]),
+                key=setting.key("linkage", s.fingerprint, s.name, reference.fingerprint, linkers),
                 prepare=lambda s=s: partial(link, setting, s.name, s.x, reference.x),  # type: ignore[misc]
                 missing=missing,
                 releases=(s.name, reference.name),

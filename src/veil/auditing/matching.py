@@ -21,7 +21,7 @@ from veil.auditing.linkage import Search, identification
 from veil.auditing.pairs import COSINE, Metric, metrics_of
 from veil.auditing.problem import DidNotConverge, Problem, failure
 from veil.auditing.setting import Setting, without
-from veil.auditing.task import Outcome, Task
+from veil.auditing.task import Outcome, Task, signatures
 from veil.findings import Finding, Measurement
 from veil.findings.codes import MATCHING
 
@@ -36,7 +36,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     for s in exhibits:
         yield Task(
             name=f"{s.name}: matching",
-            key=setting.key("matching", s.fingerprint, s.name, setting.private, [*setting.roster.matchers]),
+            key=setting.key("matching", s.fingerprint, s.name, setting.private, signatures(setting.roster.matchers)),
             prepare=lambda s=s: partial(match, setting, s.name, s.x, s.feature_map),  # type: ignore[misc]
             missing=partial(without, setting.nobody(s.name, "identity", "utility"), MATCHING),
             releases=(s.name,),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ import numpy as np
 from veil.auditing.task import Outcome
 from veil.data.classes import nameless
 from veil.errors import printable_json
-from veil.files import is_hidden, sweep_folder, written
+from veil.files import sweep_folder, written
 from veil.findings import Finding
 from veil.foreign import is_finite, read_bytes, read_json
 
@@ -73,7 +74,7 @@ class Outcomes:
         sweep_folder(self._folder)
         kept = {self._path(key).stem for key in keys}
         for path in self._folder.iterdir():
-            if path.suffix in (".json", ".npy") and path.stem not in kept and not is_hidden(path.name):
+            if _OWN.fullmatch(path.name) and path.stem not in kept and path.is_file():
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # some are left
             self._folder.rmdir()
@@ -97,6 +98,10 @@ class Outcomes:
         return Outcome(
             findings=tuple(Finding(**f) for f in body["findings"]), quality=float(body["quality"]), picture=picture
         )
+
+
+_OWN = re.compile(r"[0-9a-f]{32}(-names)?\.(json|npy)")
+"""Names of what is kept here; other files are somebody's."""
 
 
 def _digest(body: dict[str, Any]) -> str:

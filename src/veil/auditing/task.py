@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import marshal
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,26 @@ class Task:
 def key(*parts: Any) -> str:
     """A hash of plain values, by which an outcome is found again."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def signature(function: Callable[..., Any]) -> str:
+    """Tells functions of one name apart, for keys: where it is defined, and, of a user's own, what it does.
+
+    Veil's own follow its version, which every key holds.
+    """
+    if isinstance(function, partial):
+        return f"{signature(function.func)} {function.args!r} {sorted(function.keywords.items())!r}"
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    module = getattr(function, "__module__", "") or ""
+    code = getattr(function, "__code__", None)
+    if code is None or module.partition(".")[0] == "veil":
+        return f"{module}:{name}"
+    return f"{module}:{name} {hashlib.sha256(marshal.dumps(code)).hexdigest()}"
+
+
+def signatures(functions: Mapping[str, Callable[..., Any]]) -> list[list[str]]:
+    """Names, in order, and what tells their functions apart."""
+    return [[name, signature(function)] for name, function in functions.items()]
 
 
 def given(findings: list[Finding], name: str = "") -> Task:

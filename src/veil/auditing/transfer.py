@@ -25,7 +25,7 @@ from veil.auditing.intervals import auc_interval, balanced_accuracy_interval, ra
 from veil.auditing.matchers import siamese
 from veil.auditing.problem import Embed, Problem, Score, decision, failure, largest, quality, undecided
 from veil.auditing.setting import Networks, Setting, without
-from veil.auditing.task import Outcome, Task
+from veil.auditing.task import Outcome, Task, signatures
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
@@ -128,7 +128,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
         return
     everybody = tuple(s.name for s in lookalikes)
     who = [(s.name, s.fingerprint) for s in lookalikes]
-    names = [*setting.roster.classifiers]
+    names = signatures(setting.roster.classifiers)
 
     def call(function: Callable[..., Outcome], *arguments: Any) -> Callable[[], Callable[[], Outcome]]:
         return lambda: partial(function, setting, reference.x, {s.name: s.x for s in lookalikes}, *arguments)

@@ -33,9 +33,12 @@ def show_audit(
         warnings: Of the data and the releases, for JSON: they have been said.
     """
     from veil.findings.codes import SEEN
+    from veil.report import document, verdict
     from veil.workflows.summary import redrawn, summary
 
     training = {f.release: f for f in findings if f.code == SEEN}
+    checks = verdict.controls(document.read(path.parent)) if path.is_file() else []
+    failed = [check.meaning for check in checks if check.outcome == "failed" and not check.of_training]
     outcomes = {name: summary(findings, name, use) for name in private or [""]}  # without an attack, of the use alone
     inversions = redrawn(findings)
     broken = [finding for finding in findings if finding.status == "did_not_converge"]
@@ -46,6 +49,7 @@ def show_audit(
                 "out": str(path),
                 "rows": [{"private": n or None, **asdict(row)} for n, rows in outcomes.items() for row in rows],
                 "training": {name: {"seen": f.value, "note": f.note} for name, f in training.items()},
+                "failed_controls": failed,
                 **({"inversion": inversion} if inversions else {}),
                 "broke_off": [asdict(finding) for finding in broken],
                 "warnings": list(warnings),
@@ -53,6 +57,8 @@ def show_audit(
         )
     else:
         _print_training(training)
+        for meaning in (*failed, *filter(None, [verdict.share_of_luck(checks)])):
+            say(f"CONTROL FAILED: {meaning}" if meaning in failed else f"  note: {meaning}")
         for name in private:
             print_attacks(name, outcomes[name], _heading(use))
         if use and not private:

@@ -204,17 +204,27 @@ class Pack:
         n = len(array)
         if columns is not None and (array.ndim != 2 or len({nfc(name) for name in columns}) != array.shape[1]):
             raise InputError(f"columns: must be a name for each value of a row of {array.shape}, got {list(columns)}")
-        notes = []
+        notes: list[str] = []
+        warnings: list[str] = []
         codes: dict[str, NDArray[np.int64]] = {}
         classes: dict[str, tuple[str, ...]] = {}
         for name, values in labels.items():
-            if name in RESERVED:
-                raise InputError(f"label name {name!r}: {' and '.join(RESERVED)} are not free for labels")
+            if not isinstance(name, str) or name in RESERVED:
+                raise InputError(f"label name {name!r}: must be a text, and {' and '.join(RESERVED)} are not free")
             if len(values) != n:
                 raise InputError(f"label {name}: {len(values)} values for {n} rows")
             codes[name], classes[name], void = encode(values)
+            for text in (name, *classes[name]):
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise InputError(f"label {name!a}: names and classes must be UTF-8, got {text!a}") from None
             if void:
                 notes.append(nothing_note(name, void))
+        if disjoint_by not in (None, "identity", *codes):
+            raise InputError(
+                f"disjoint_by: must be one of the labels ({', '.join(codes) or 'none'}), got {disjoint_by!r}"
+            )
         if split is None:
             groups = codes.get(disjoint_by) if disjoint_by is not None else None
             where = splits.assign(np.full(n, -1, np.int64) if groups is None else groups, seed)
@@ -222,6 +232,11 @@ class Pack:
             where = splits.parse(split)
         if len(where) != n:
             raise InputError(f"split: {len(where)} values for {n} rows")
+        if disjoint_by in codes and (several := splits.straddling(codes[disjoint_by], where)):
+            warnings.append(
+                f"{several:,} of {disjoint_by} stand in several splits: attackers are tried on people that they "
+                "learned from."
+            )
         names = np.asarray([str(i) for i in range(n)] if sources is None else list(sources), dtype=np.str_)
         if len(names) != n:
             raise InputError(f"sources: {len(names)} names for {n} rows")
@@ -234,7 +249,7 @@ class Pack:
         if pairs is not None:
             table = np.asarray(pairs, dtype=np.int64)
             check_pairs(table, n, "pairs")
-        meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": notes, "warnings": []}
+        meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": notes, "warnings": warnings}
         meta["columns"] = [] if columns is None else [nfc(name) for name in columns]
         return cls(x=array, labels=codes, classes=classes, split=where, sources=names, meta=meta, pairs=table)
 

@@ -30,6 +30,13 @@ def check_fractions(fractions: Sequence[float]) -> NDArray[np.float64]:
     return share
 
 
+def straddling(groups: NDArray[np.int64], split: NDArray[np.int8]) -> int:
+    """How many groups, of codes >= 0, stand in several splits."""
+    known = groups >= 0
+    pairs = np.unique(np.stack([groups[known], split[known].astype(np.int64)]), axis=1)
+    return int((np.bincount(pairs[0]) > 1).sum()) if pairs.size else 0
+
+
 def assign(
     groups: NDArray[np.int64] | Sequence[int] | None,
     seed: int,

@@ -111,7 +111,13 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
     Raises:
         InputError: For anything that does not fit, all problems in one line.
     """
+    if unknown := sorted(running.keys() - Running.__annotations__.keys()):
+        raise TypeError(f"fit() got an unexpected keyword argument {unknown[0]!r}")
     method, pack = method_named(order.method), order.pack
+    if not isinstance(pack, Pack):
+        raise InputError(f"pack: must be a veil.Pack, got {type(pack).__name__}")
+    if isinstance(order.private, str):
+        raise InputError(f"private: must be a list of labels, got the text {order.private!r}")
     _check_private(method, order.private)
     if order.base is not None:
         order.base.contract.check_framing(pack, "base")

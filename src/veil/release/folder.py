@@ -22,7 +22,7 @@ from veil.data import fitted, framing
 from veil.data.classes import few
 from veil.data.fitted import UNDERNEATH, Fitted
 from veil.errors import InputError
-from veil.files import publish, staged, sweep
+from veil.files import check_place, publish, staged, sweep
 from veil.foreign import (
     LIST,
     OBJECT,
@@ -85,6 +85,7 @@ def write(
     Raises:
         InputError: As :func:`check_target` and :func:`veil.release.beside.check_key`, or if it cannot be written.
     """
+    check_place(path)
     sweep(path)
     check_target(path, force)
     if key is not None and not force:

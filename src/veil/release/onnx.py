@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from veil.errors import InputError
-from veil.files import sweep, written
+from veil.files import check_place, sweep, written
 from veil.nn.nets import to_input
 from veil.release.beside import KEY_BYTES, write_secret
 from veil.release.contract import Contract
@@ -47,6 +47,7 @@ def export(encoder: nn.Module, contract: Contract, field: Field | None, path: Pa
     secret = None if field is None else field_path(path)
     arrays = b"" if field is None else _field_file(field)
     sweep(path)
+    check_place(path)
     for target in filter(None, (path, secret)):
         # The arrays of this very field may be there: whoever writes both may be killed between.
         if target.exists() and not force and (target == path or target.read_bytes() != arrays):

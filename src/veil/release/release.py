@@ -60,6 +60,8 @@ class Release:
     classifier: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.key is not None and not isinstance(self.key, bytes):
+            raise InputError(f"key: must be {KEY_BYTES} bytes, got {type(self.key).__name__}")
         if self.key is not None and len(self.key) != KEY_BYTES:
             raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
 
@@ -89,7 +91,7 @@ class Release:
                 label that cannot be told or chosen, or a missing key.
         """
         asked = self._asked(told, hide, len(x))
-        self._need_key()
+        self.need_key()
         return self._all(x, 0, asked, batch)
 
     def _all(
@@ -97,7 +99,7 @@ class Release:
     ) -> NDArray[Any]:
         """Releases of all inputs, some at a time; messages number rows from ``first_row``."""
         out = self.contract.empty(len(x))
-        size = batch or BATCH[self.contract.kind]
+        size = self._rows_at_a_time(batch)
         if batch is None and self.contract.image is not None:
             # Networks that redraw large images keep many maps of them: of few images at a time they stay in the cache.
             size = min(size, max(_FEW, _PIXELS // math.prod(self.contract.image[:2])))
@@ -114,6 +116,11 @@ class Release:
             start += len(values)
         return out
 
+    def _rows_at_a_time(self, batch: int | None) -> int:
+        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1):
+            raise InputError(f"batch: must be a whole number of at least 1, got {batch!r}")
+        return BATCH[self.contract.kind] if batch is None else int(batch)
+
     def codes(self, x: NDArray[Any], *, batch: int | None = None) -> NDArray[np.int64]:
         """Which of its finitely many values each input is released as: ``(N,)`` in 0 .. K - 1.
 
@@ -122,8 +129,8 @@ class Release:
         """
         if not self.contract.support:
             raise InputError(f"{self.method}: its releases take no finite number of values, so they have no codes")
-        self._need_key()
-        size = batch or BATCH[self.contract.kind]
+        self.need_key()
+        size = self._rows_at_a_time(batch)
         out = np.empty(len(x), np.int64)
         for start in range(0, len(x), size):
             part = self._checked(x[start : start + size], start)
@@ -138,7 +145,7 @@ class Release:
 
     def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[Any]]:
         """Release one batch after another; nothing is held back."""
-        self._need_key()
+        self.need_key()
         for x in batches:
             yield self._all(x, first_row, ())
             first_row += len(x)
@@ -150,7 +157,7 @@ class Release:
         Raises:
             InputError: Without a key.
         """
-        self._need_key()
+        self.need_key()
         assert self.key is not None
         return self._digest(self.key)
 
@@ -177,9 +184,10 @@ class Release:
         """
         return Field.draw(self.draw_key, self.contract.k, self.contract.length)
 
-    def _need_key(self) -> None:
+    def need_key(self, name: str = "release") -> None:
+        """Raises InputError, in the release's name, where it cannot release anything for want of its key."""
         if self.contract.keyed and self.key is None:
-            raise InputError("release: it adds keyed noise, so its key must be given, got none")
+            raise InputError(f"{name}: it adds keyed noise, so its key must be given, got none")
 
     def _release(self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None]) -> NDArray[Any]:
         x = self._checked(x, first_row)

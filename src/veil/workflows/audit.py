@@ -29,7 +29,7 @@ from veil.data import build
 from veil.data.classes import nameless
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_jobs
-from veil.files import staged
+from veil.files import check_place, staged
 from veil.findings import Finding
 from veil.findings.codes import ATTACK
 from veil.methods.fitting import Curves
@@ -86,14 +86,24 @@ class Plan:
     classifiers: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
     roster: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("private", "utility", "attack_on", "baselines"):
+            if isinstance(value := getattr(self, name), str):
+                raise InputError(f"{name}: must be a list of names, got the text {value!r}")
+
     def setting(self, pack: Pack, subjects: Sequence[Subject]) -> Setting:
         """What attackers are asked, once all is checked; raises InputError with what is wrong."""
+        if not isinstance(pack, Pack):
+            raise InputError(f"pack: must be a veil.Pack, got {type(pack).__name__}")
+        if strange := [type(s).__name__ for s in subjects if not isinstance(s, Subject)]:
+            raise InputError(f"subjects: each must be a veil.Subject, got {strange[0]}")
         called = [INPUT, *(s.name for s in subjects)]
         if len(set(called)) < len(called):
             raise InputError(f"releases: names must differ and not be {INPUT!r}, got {', '.join(called[1:])}")
         for s in subjects:
             if s.release is not None:
                 s.release.contract.check_framing(pack, s.name)
+                s.release.need_key(s.name)
         setting = Setting(
             pack=pack,
             private=tuple(self.private),
@@ -138,6 +148,10 @@ class Audit:
             utility: The use; the first that was measured if "".
         """
         data = self.document["data"]
+        for kind, name in (("private", private), ("utility", utility)):
+            if name and name not in data[kind]:
+                there = ", ".join(data[kind]) or "none"
+                raise InputError(f"{kind}: must be one of those that were audited ({there}), got {name!r}")
         return summary(
             self.findings, private or next(iter(data["private"]), ""), utility or next(iter(data["utility"]), "")
         )
@@ -351,7 +365,11 @@ def _to_look_at(
 def _folder(path: Path) -> Iterator[None]:
     """A folder to write into; one that is made for it goes again where nothing came of it."""
     there = path.exists()
-    path.mkdir(parents=True, exist_ok=True)
+    check_place(path / "findings.json")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
     try:
         yield
     except BaseException:

@@ -148,6 +148,8 @@ def _question(
     for name in budget:
         if name not in private:
             raise InputError(f"budget: must name a private label ({', '.join(private)}), got {name!r}")
+        if budget[name] <= (chance := 1 / max(len(pack.classes.get(name, ())), 1)):
+            raise InputError(f"budget: {name} must lie above chance ({chance:.3g}), got {budget[name]:g}")
     use = pack.known_use(utility)
     pack.require(private=private, utility=use, among=["protect"])  # what the fit itself asks for comes first
     try:

@@ -147,6 +147,7 @@ def fit_into(
     target = _Target(folder=named(folder), resume=resume, force=force)
     # What stands there is of this fit, perhaps, which was killed while it saved its release.
     standing = _cleared(target, options.method)
+    files.check_place(target.folder)
     key = _key(target, options.key)
     options = replace(options, private=[nfc(name) for name in options.private], utility=nfc(options.utility))
     noiseless = options.frontier is None and _is_noiseless(options)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,21 @@ class Subject:
     named: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"subject: its name must be a text, not empty, got {self.name!r}")
         if (self.release is None) == (self.vectors is None):
             raise InputError(f"{self.name}: needs a release or vectors, and not both")
+        if self.release is not None and not isinstance(self.release, Release):
+            raise InputError(f"{self.name}: needs a veil.Release, got {type(self.release).__name__}; see Subject.of")
+        if self.vectors is not None:
+            array = np.asarray(self.vectors)
+            if array.dtype.kind not in "fiu" or array.ndim != 2:
+                raise InputError(f"{self.name}: vectors must be numbers (N, k), got {array.dtype} {array.shape}")
+            object.__setattr__(self, "vectors", array)
+        if self.role not in (None, *get_args(Role)):
+            raise InputError(f"{self.name}: role must be one of {', '.join(get_args(Role))}, got {self.role!r}")
+        if not isinstance(self.note, str) or not isinstance(self.named, bool):
+            raise InputError(f"{self.name}: note must be a text and named a boolean, got {self.note!r}, {self.named!r}")
 
     @staticmethod
     def of(release: Release | str | Path, *, name: str = "", **about: Any) -> Subject:
