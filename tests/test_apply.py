@@ -780,7 +780,7 @@ def test_every_target_can_be_resumed(people: Path, tmp_path: Path, name: str, mo
 @pytest.mark.usefixtures("small")
 def test_what_changed_since_is_refused_and_the_parts_stay(killed: Path) -> None:
     release, source, out = vectors_release(noise=0.5), killed / "in.parquet", killed / "out.parquet"
-    before = _left(killed / "out.parquet.partial")
+    before = [name for name in _left(killed / "out.parquet.partial") if not name.startswith(".")]  # which goes
 
     def refused(what: str, release: Release, *, out: Path = out, **options: Any) -> None:
         message = _refused(release, source, out, resume=True, **options)
@@ -992,8 +992,8 @@ def test_landmarks_are_asked_for_where_faces_were_aligned_and_nowhere_else(
     for release, options in ((images_release(aligned=True), {}), (picture_release(aligned=True), {"images": True})):
         target = tmp_path / "out" if options else out
         assert _refused(release, album, target, **options) == (
-            f"{album}: the release was fitted on aligned faces, so a file of landmarks must say where eyes are, "
-            "got none"
+            f"{album}: the release was fitted on aligned faces, so faces must be found (--faces), or a file of "
+            "landmarks must say where eyes are, got neither"
         )
         assert _refused(replace(release, contract=replace(release.contract, aligned=False)), album, target,
                         landmarks=eyes, **options) == (

@@ -55,7 +55,7 @@ BRIEF_DEMO = Scale(
     protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
     template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
 )  # fmt: skip
-COMMANDS = ("demo", "pack", "fit", "apply", "audit", "report", "export")
+COMMANDS = ("demo", "pack", "embed", "fit", "apply", "audit", "report", "export")
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
 
@@ -640,6 +640,57 @@ def test_a_control_that_does_not_fit_says_how_to_leave_it_out(
     monkeypatch.setattr("veil.workflows.subjects.fit", refuses)
     said = veil.refuses("audit", people, tmp_path / "out", "--private", "gender", "--quiet")
     assert said == "veil: the control LEACE: x: must be y; --baseline none leaves it out\n"
+
+
+def test_nothing_is_written_into_a_pack_or_a_release(veil: Veil, people: Path, tmp_path: Path) -> None:
+    """Of a release its folder is all that ships: whatever lies in it goes out with it."""
+    assert veil("fit", "random", people, tmp_path / "r", "--private", "gender", "--quiet").status == 0
+    before = sorted(path.name for path in (tmp_path / "r").iterdir())
+    rows = people.parent / "in.npz"
+    for words, place, kind in (
+        (("audit", people), people, "pack"),
+        (("audit", people), tmp_path / "r" / "audit", "release"),
+        (("apply", tmp_path / "r", rows), tmp_path / "r" / "out.parquet", "release"),
+        (("fit", "random", people), people / "r", "pack"),
+        (("pack", "embeddings", rows), tmp_path / "r" / "pack", "release"),
+    ):
+        said = veil.refuses(*words, place, *(["--private", "gender"] * (words[0] in ("fit", "audit"))), "--quiet")
+        assert said.endswith(f", which is a {kind}; choose another folder\n"), said
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == before
+
+
+def test_a_control_that_failed_is_said(veil: Veil, people: Path, tmp_path: Path) -> None:
+    """Of random vectors nothing tells gender, so that what hides it shows nothing."""
+    audited = (
+        "audit",
+        people,
+        tmp_path / "a",
+        "--private",
+        "gender",
+        "--effort",
+        "quick",
+        "--baseline",
+        "none",
+        "--quiet",
+    )
+    done = veil(*audited)
+    failed = "On the unprotected input the attack on gender is not above chance"
+    assert done.status == 0
+    assert done.out.startswith(f"CONTROL FAILED: {failed} (")
+    told = json.loads(veil(*audited, "--json").out)
+    assert any(meaning.startswith(failed) for meaning in told["failed_controls"])
+
+
+def test_a_budget_that_no_release_can_meet_is_refused_at_once(veil: Veil, people: Path, tmp_path: Path) -> None:
+    said = veil.refuses("fit", "template", people, tmp_path / "r", "--private", "gender", "--budget", "gender=0.5")
+    assert said == "veil: budget: gender must lie above chance (0.5), got 0.5\n"
+
+
+def test_no_control_stands_alone(veil: Veil, people: Path, tmp_path: Path) -> None:
+    code, _, said = veil(
+        "audit", people, tmp_path / "a", "--private", "gender", "--baseline", "none", "--baseline", "leace"
+    )
+    assert (code, said) == (2, "veil: baseline: none stands alone, got none, leace\n")
 
 
 # Of each method what makes it quick, and lets it work where nobody is known.

@@ -1,4 +1,4 @@
-"""The command line: ``veil demo | pack | fit | apply | audit | report | export``.
+"""The command line: ``veil demo | pack | embed | fit | apply | audit | report | export``.
 
 Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
 needs it: ``veil --help`` must be quick.
@@ -97,6 +97,7 @@ def pack(
     labels: arguments.PackLabels = None,
     crop: arguments.Crop = None,
     landmarks: arguments.PackLandmarks = None,
+    faces: arguments.PackFaces = False,
     fractions: arguments.Fractions = "0.45,0.20,0.10,0.25",
     by_identity: arguments.Disjoint = True,
     options: arguments.LayoutSettings = None,
@@ -118,6 +119,7 @@ def pack(
             seed=seed,
             crop=None if crop is None else arguments.four_floats("crop", crop),
             landmarks=landmarks,
+            faces=faces,
             fractions=arguments.four_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),
@@ -136,6 +138,32 @@ def pack(
         f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
         *(f"  note: {note}" for note in meta["notes"]),
     )
+
+
+@command
+def embed(
+    show: Show,
+    source: arguments.Photographs,
+    out: arguments.Templates,
+    matcher: arguments.Embedder = "dlib",
+    landmarks: arguments.EmbedLandmarks = None,
+    jobs: arguments.Jobs = None,
+    strict: arguments.Strict = False,
+    force: arguments.Force = False,
+) -> None:
+    """Make templates of faces, vectors by which they are compared; photographs without one are in OUT.skipped.csv."""
+    from veil.workflows.embed import embed
+
+    with show.progress() as bars:
+        n, skipped = embed(
+            source, out, matcher=matcher, landmarks=landmarks, jobs=jobs, force=force, progress=bars.rows("embed")
+        )
+    show.result(
+        {"out": str(out), "rows": n, "skipped": skipped},
+        f"{out}: {n:,} templates" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+    )
+    if strict and skipped:
+        raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
 
 
 @command
@@ -198,6 +226,7 @@ def apply(
     told: arguments.ToldLabels = None,
     row_numbers: arguments.RowNumbers = False,
     landmarks: arguments.ImageLandmarks = None,
+    faces: arguments.ImageFaces = False,
     hide: arguments.Hide = None,
     images: arguments.ImageFiles = False,
     resume: arguments.ResumeApply = False,
@@ -214,6 +243,7 @@ def apply(
         told=arguments.labels(told),
         row_numbers=row_numbers,
         landmarks=landmarks,
+        faces=faces,
         hide=hide,
         images=images,
     )

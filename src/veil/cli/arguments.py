@@ -72,6 +72,10 @@ PackLandmarks = Annotated[
     Path | None,
     Option(help="CSV file that says where eyes are; faces are then aligned by them, in place of a crop."),
 ]
+PackFaces = Annotated[
+    bool,
+    Option("--faces", help="Find the largest face of each image, and align it by its eyes; needs the extra faces."),
+]
 Fractions = Annotated[str, Option(help="Shares of the splits protect,attack,calibrate,test.")]
 Disjoint = Annotated[
     bool, Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private.")
@@ -134,6 +138,10 @@ ImageLandmarks = Annotated[
     Path | None,
     Option(help="CSV file that says where eyes are in a folder's images, if the release needs them aligned."),
 ]
+ImageFaces = Annotated[
+    bool,
+    Option("--faces", help="Find the faces of a folder's images, if the release needs them aligned; extra faces."),
+]
 Hide = Annotated[
     Path | None, Option(help="CSV file that says what to hide in which images, if the release lets you choose.")
 ]
@@ -146,6 +154,14 @@ ResumeAudit = Annotated[
 ]
 ResumeApply = Annotated[bool, Option("--resume", help="Continue a killed run of the same release and source.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 2 if a row could not be read.")]
+
+# embed
+Photographs = Annotated[Path, Argument(metavar="SOURCE", help="Folder of photographs, or a pack of aligned faces.")]
+Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and a pack's labels.")]
+Embedder = Annotated[str, Option("--matcher", help="dlib, which the extra faces brings, or an ONNX file of yours.")]
+EmbedLandmarks = Annotated[
+    Path | None, Option("--landmarks", help="CSV file that says where eyes are; else faces are found.")
+]
 
 # audit
 AuditedData = Annotated[
@@ -315,6 +331,8 @@ def _halves(text: str) -> list[tuple[str, str]]:
 
 def baselines(names: Sequence[str] | None) -> list[str] | None:
     """The controls that were asked for; None where nothing was."""
+    if names and "none" in names and set(names) != {"none"}:
+        raise InputError(f"baseline: none stands alone, got {', '.join(names)}")
     return None if not names else [name for name in names if name != "none"]
 
 

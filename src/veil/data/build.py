@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from veil.data.columns import plain
 from veil.data.csvfile import cell
 from veil.data.decode import Box
 from veil.data.decoding import CHUNK_ITEMS, arrays
-from veil.data.landmarks import Landmarks, read_landmarks
+from veil.data.faces import Detector, EyeFinder, bundled
+from veil.data.landmarks import PLACES, Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import LOSS, Item, Listing, Options, check_utf8, clean
 from veil.data.pack import SPLITS, Pack
@@ -46,6 +47,9 @@ class Plan:
         landmarks: A CSV file that says where the eyes are (:mod:`veil.data.landmarks`), in place of a crop: each image
             is turned, scaled and shifted so that they lie at :data:`veil.data.decode.EYES`. Images without a row are
             skipped.
+        faces: In place of both: each image is aligned by the eyes of its largest face, which the bundled detector finds
+            (the extra ``faces``), or one of your own (:class:`veil.data.faces.Detector`). Images without a face are
+            skipped.
         seed: Of the splits, and of layouts that draw their images.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
@@ -55,6 +59,7 @@ class Plan:
     channels: int = 1
     crop: Box | None = None
     landmarks: str | Path | None = None
+    faces: bool | Detector = False
     seed: int = 0
     fractions: Sequence[float] = splits.FRACTIONS
     disjoint: bool = True
@@ -66,8 +71,19 @@ class Plan:
             raise InputError(
                 f"landmarks: a face is aligned or cropped, got {self.landmarks} and the crop {tuple(self.crop)}"
             )
+        if self.faces and (self.crop is not None or self.landmarks is not None):
+            other = f"the crop {tuple(self.crop)}" if self.crop is not None else self.landmarks
+            raise InputError(f"faces: are found, cropped or told by landmarks, got {other}, too")
         splits.check_fractions(self.fractions)
         object.__setattr__(self, "seed", checked_seed(self.seed))
+
+    def eyes(self, jobs: int | None) -> Landmarks | EyeFinder | None:
+        """What tells where eyes are; None where faces are not aligned by them."""
+        if self.landmarks is not None:
+            return read_landmarks(self.landmarks)
+        if not self.faces:
+            return None
+        return EyeFinder(bundled() if self.faces is True else self.faces, jobs)
 
 
 def pack(
@@ -93,8 +109,8 @@ def pack(
         jobs: Threads that decode; None for as many as there are processors.
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
-        **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``seed``, ``fractions``,
-            ``disjoint``.
+        **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``faces``, ``seed``,
+            ``fractions``, ``disjoint``.
 
     Raises:
         InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target
@@ -141,13 +157,13 @@ def write(
     out, plan = Path(out), plan or Plan()
     _check_target(out, force)
     checked_jobs(jobs)
-    eyes = None if plan.landmarks is None else read_landmarks(plan.landmarks)
+    eyes = plan.eyes(jobs)
     used: set[str] = set()
     if plan.crop is not None:
         items = (replace(item, crop=None) for item in listing.items)
         listing = replace(listing, items=items, crop=plan.crop)
     elif eyes is not None:
-        listing = replace(listing, items=_with_eyes(listing, eyes, used), crop=None)
+        listing = replace(listing, items=_noted(eyes.through(listing.items), used), crop=None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with files.staged(out) as hidden:
@@ -163,7 +179,9 @@ def write(
             write_pairs(folder, rows, listing.pairs)
             if listing.kind == "vectors":
                 rows.remarks.notes.extend(_off_centre(folder / "vectors.npy"))
-            if eyes is not None and len(used) < len(eyes.eyes):
+            if isinstance(eyes, EyeFinder):
+                _write_faces(folder / FACES, eyes)
+            elif eyes is not None and len(used) < len(eyes.eyes):
                 rows.remarks.notes.append(f"{len(eyes.eyes) - len(used)} rows of {eyes.path.name!r} name no image.")
             remarks = {
                 "warnings": [*listing.warnings, *rows.remarks.warnings],
@@ -189,7 +207,7 @@ def _described(listing: Listing, rows: Rows, plan: Plan) -> dict[str, Any]:
         "channels": plan.channels if images else None,
         "crop": list(listing.crop) if listing.crop is not None and images else None,
         "pictures": framing.described(np.array(rows.uprights).reshape(-1, 2)) if rows.uprights else None,
-        "aligned": None if plan.landmarks is None else [list(place) for place in decode.EYES],
+        "aligned": None if plan.landmarks is None and not plan.faces else [list(place) for place in decode.EYES],
         "decoder": dict(decode.VERSIONS) if images else None,
         "seed": plan.seed,
         "disjoint_by": "identity" if plan.disjoint and "identity" in rows.labels else None,
@@ -198,27 +216,32 @@ def _described(listing: Listing, rows: Rows, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _noted(items: Iterator[Item], used: set[str]) -> Iterator[Item]:
+    """The items; ``used`` gets the names of those whose eyes are known."""
+    for item in items:
+        if item.eyes is not None:
+            used.add(plain(item.source))
+        yield item
+
+
+def _write_faces(path: Path, finder: EyeFinder) -> None:
+    """What was found, as a file of landmarks that says where the faces are, too."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", *PLACES, "left", "top", "right", "bottom", "score"])
+        for name, face in finder.faces.items():
+            box = (face.left, face.top, face.right, face.bottom)
+            table.writerow([cell(name), *astuple(face.eyes), *(f"{v:.1f}" for v in box), f"{face.score:.3f}"])
+
+
 def _seal(folder: Path, meta: Mapping[str, Any]) -> None:
     """Writes ``pack.json``, with the sizes and hashes of the files that are there, last."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != "skipped.csv")
+    names = sorted(path.name for path in folder.iterdir() if path.name not in ("skipped.csv", FACES))
     seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
     held = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
     whole = {"schema": SCHEMA, "veil": __version__, **meta, "files": held}
     (folder / "pack.json").write_text(printable_json(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n", "utf-8")
     write_checked(folder, seen)
-
-
-def _with_eyes(listing: Listing, landmarks: Landmarks, used: set[str]) -> Iterator[Item]:
-    """The items with their eyes in place of a crop, those without a row with that as their problem; fills ``used``."""
-    for item in listing.items:
-        if isinstance(item.data, np.ndarray):
-            raise InputError(
-                f"landmarks {landmarks.path}: only encoded images are aligned, and {item.source!r} is an array"
-            )
-        eyes, problem = landmarks.of(item.source)
-        if eyes is not None:
-            used.add(plain(item.source))
-        yield replace(item, crop=None, eyes=eyes, problem=item.problem or problem)
 
 
 _FAR, _SEVERAL = 0.25, 32
@@ -322,11 +345,13 @@ def _off_centre(path: Path) -> list[str]:
     ]
 
 
-_FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv"}
+FACES = "faces.csv"
+_FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv", FACES}
 
 
 def _check_target(out: Path, force: bool) -> None:
-    """Refuses a target that exists, unless it is a pack and ``force`` is given."""
+    """Refuses a target that exists, unless it is a pack and ``force`` is given, and one inside of another."""
+    files.check_place(out)
     if out.is_symlink() or out.exists():
         if not force:
             raise InputError(f"{out}: already exists; choose another name or force")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veil.data import decode
-from veil.data.decode import Box
+from veil.data.decode import EYES, Box, Places
 from veil.data.layouts.listing import Item
 from veil.errors import InputError
+
+T = TypeVar("T")
 
 Decoded = tuple[Item, NDArray[Any] | None, str]
 """An item without its data, its array, or None and the reason."""
@@ -29,23 +31,33 @@ CHUNK_BYTES = 8 * 2**20
 
 
 def arrays(
-    items: Iterator[Item], size: int, channels: int, crop: Box | None = None, jobs: int | None = None
+    items: Iterator[Item],
+    size: int,
+    channels: int,
+    crop: Box | None = None,
+    jobs: int | None = None,
+    places: Places = EYES,
 ) -> Generator[Decoded, None, None]:
-    """Decodes items in threads, in order, with a bounded number under way.
+    """Decodes items.
 
     Yields:
         The item (its data dropped), its array, and "" — or the item, None, and why it cannot be used.
     """
+    yield from mapped(items, lambda item: _decode_item(item, size, channels, crop, places), jobs)
+
+
+def mapped(items: Iterator[Item], work: Callable[[Item], T], jobs: int | None = None) -> Generator[T, None, None]:
+    """What threads make of items, in order, with a bounded number under way."""
     jobs = jobs or os.cpu_count() or 1
 
-    def work(chunk: list[Item]) -> list[Decoded]:
-        return [_decode_item(item, size, channels, crop) for item in chunk]
+    def several(chunk: list[Item]) -> list[T]:
+        return [work(item) for item in chunk]
 
-    waiting: deque[Future[list[Decoded]]] = deque()
+    waiting: deque[Future[list[T]]] = deque()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="decode")
     try:
         for chunk in _chunks(items):
-            waiting.append(pool.submit(work, chunk))
+            waiting.append(pool.submit(several, chunk))
             while len(waiting) > 2 * jobs:
                 yield from waiting.popleft().result()
         while waiting:
@@ -68,7 +80,7 @@ def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
         yield chunk
 
 
-def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Decoded:
+def _decode_item(item: Item, size: int, channels: int, crop: Box | None, places: Places = EYES) -> Decoded:
     light = Item(item.source, None, item.labels, item.split, item.problem)
     data = item.data
     if item.problem:
@@ -80,7 +92,7 @@ def _decode_item(item: Item, size: int, channels: int, crop: Box | None) -> Deco
     assert data is not None, f"{item.source}: neither data nor a problem"
     try:
         encoded = decode.read(data) if isinstance(data, Path) else data
-        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes)
+        pixels = decode.decode(encoded, size, channels, item.crop or crop, item.eyes, places)
         if item.crop is None and item.eyes is None:
             light = replace(light, upright=decode.header(encoded)[1])
         return light, pixels, ""

@@ -1,4 +1,4 @@
-"""Landmarks: where the eyes of a data set's faces are, as a CSV file of the user's says; Veil finds none by itself.
+"""Landmarks: where the eyes of a data set's faces are, as a CSV file of the user's says.
 
 The header names the columns ``path`` (or another of :data:`veil.data.columns.IMAGE_KEYS`), ``left_eye_x``,
 ``left_eye_y``, ``right_eye_x`` and ``right_eye_y``, in any order and among any others. ``path`` is the row's name in
@@ -10,13 +10,17 @@ the picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from veil.data import sidecar
 from veil.data.columns import plain
 from veil.data.decode import Eyes
+from veil.data.layouts.listing import Item
+from veil.data.packfile import sha256
 from veil.errors import InputError
 
 PLACES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
@@ -33,6 +37,20 @@ class Landmarks:
 
     path: Path
     eyes: Mapping[str, Eyes]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        return sha256(self.path)
+
+    def through(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Each item with its eyes in place of a crop, or with why it has none as its problem."""
+        for item in items:
+            if isinstance(item.data, np.ndarray):
+                raise InputError(f"landmarks {self.path}: only encoded images are aligned, and {item.source!r} is an "
+                                 "array")  # fmt: skip
+            eyes, problem = self.of(item.source)
+            yield replace(item, crop=None, eyes=eyes, problem=item.problem or problem)
 
     def of(self, name: str) -> tuple[Eyes | None, str]:
         """The eyes of the image of that name and "", or None and why there are none."""

@@ -37,6 +37,7 @@ class OnnxNetwork:
         name: The file's name, without its folder.
         digest: SHA-256 of the file.
         width: d.
+        size: Width and height of the images that it sees.
 
     Raises:
         InputError: If the file, or the extra ``onnx``, is missing, or it does not take and give what it should.
@@ -56,7 +57,7 @@ class OnnxNetwork:
             got = ", ".join(f"{i.type} {tuple(i.shape)}" for i in inputs)
             raise InputError(f"{path}: must take float32 images (B, 3, H, W) or (B, 1, H, W) of one size, got {got}")
         self._input = inputs[0].name
-        self._mode, self._size = ("RGB" if shape[1] == 3 else "L"), (shape[3], shape[2])
+        self._mode, self.size = ("RGB" if shape[1] == 3 else "L"), (shape[3], shape[2])
         self._fixed = shape[0] if isinstance(shape[0], int) else 0
         out = self._run(np.zeros((self._fixed or 2, *shape[1:]), np.float32))
         if out.ndim != 2 or len(out) != (self._fixed or 2) or out.dtype != np.float32:
@@ -100,7 +101,7 @@ class OnnxNetwork:
 
     def _seen(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         picture = Image.fromarray(np.ascontiguousarray(image)).convert(self._mode)
-        return np.asarray(picture.resize(self._size, Image.Resampling.BILINEAR))
+        return np.asarray(picture.resize(self.size, Image.Resampling.BILINEAR))
 
 
 @lru_cache(maxsize=8)

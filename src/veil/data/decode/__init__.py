@@ -27,7 +27,7 @@ import PIL
 import simplejpeg
 from numpy.typing import NDArray
 
-from veil.data.decode.crops import EYES, Box, Eyes, Pixels, Upright, align, box_of, check_crop, crop_and_resize
+from veil.data.decode.crops import EYES, Box, Eyes, Pixels, Places, Upright, align, box_of, check_crop, crop_and_resize
 from veil.data.decode.formats import OTHER_SUFFIXES, SUFFIXES, begins_as_image, kind_of
 from veil.data.decode.jpeg import jpeg_header, jpeg_in, jpeg_orientation, read_jpeg
 from veil.data.decode.limits import MAX_BYTES, DecodeError, check_bytes, read
@@ -44,19 +44,26 @@ __all__ = [
     "DecodeError",
     "Eyes",
     "Pixels",
+    "Places",
     "begins_as_image",
     "check_crop",
     "decode",
     "header",
     "kind_of",
     "read",
+    "whole",
 ]
 
 VERSIONS: Mapping[str, str] = {"simplejpeg": simplejpeg.__version__, "pillow": PIL.__version__}
 
 
 def decode(
-    data: bytes, size: int, channels: int, crop: Box | Pixels | None = None, eyes: Eyes | None = None
+    data: bytes,
+    size: int,
+    channels: int,
+    crop: Box | Pixels | None = None,
+    eyes: Eyes | None = None,
+    places: Places = EYES,
 ) -> NDArray[np.uint8]:
     """One image as uint8 ``(size, size)`` (``channels`` 1) or ``(size, size, 3)``.
 
@@ -66,7 +73,9 @@ def decode(
         channels: 1 (grey) or 3 (RGB).
         crop: Left, top, right and bottom as fractions of the upright image, or in its pixels; None for all of it.
         eyes: Where the eyes are, in place of a crop: the image is turned, scaled and shifted so that they lie at
-            :data:`EYES`. What the square has beyond the image's border repeats the pixels at the border.
+            ``places``. What the square has beyond the image's border repeats the pixels at the border.
+
+        places: Where they lie then; as in packs if nothing is said.
 
     Raises:
         DecodeError: The data are no image of a known format, damaged, or beyond a limit; or an eye lies outside.
@@ -82,11 +91,24 @@ def decode(
             if eyes is not None:
                 eyes.check(*image.size)
         if eyes is not None:
-            return np.asarray(align(upright, size, eyes))
+            return np.asarray(align(upright, size, eyes, places))
         return np.asarray(crop_and_resize(upright, size, box_of(crop, upright.width, upright.height)))
     except DecodeError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise anything: SyntaxError, struct.error, KeyError, ...
+        raise _undecodable(error) from None
+
+
+def whole(data: bytes) -> NDArray[np.uint8]:
+    """One image as it is, upright, uint8 ``(H, W, 3)``, RGB; raises DecodeError as :func:`decode`."""
+    _, (width, height) = header(data)
+    try:
+        jpeg = jpeg_in(data)
+        image = read_jpeg(jpeg, max(width, height), 3, None).image if jpeg else read_other(data, 3)
+        return np.asarray(image)
+    except DecodeError:
+        raise
+    except Exception as error:
         raise _undecodable(error) from None
 
 

@@ -36,6 +36,8 @@ class Pixels:
         return left, top, right, bottom
 
 
+Places = tuple[tuple[float, float], tuple[float, float]]
+"""Where the left and the right eye lie in a square: across and down, as fractions of its side."""
 EYES = ((1 / 3, 0.42), (2 / 3, 0.42))
 """Where the left and the right eye of an aligned face lie: across and down, as fractions of its square's side."""
 
@@ -124,15 +126,15 @@ def crop_and_resize(upright: Upright, size: int, box: Box) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)
 
 
-def align(upright: Upright, size: int, eyes: Eyes) -> Image.Image:
-    """The square that has the eyes at :data:`EYES`, at ``size`` pixels a side."""
+def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Image.Image:
+    """The square that has the eyes at their places, at ``size`` pixels a side."""
     image = upright.image
     # Pillow counts from the corner of the first pixel, landmarks from its middle.
     left = np.array([eyes.left_x, eyes.left_y]) + 0.5
     right = np.array([eyes.right_x, eyes.right_y]) + 0.5
-    across = (right - left) / (EYES[1][0] - EYES[0][0])  # the square's upper edge; the one on its left goes down
+    across = (right - left) / (places[1][0] - places[0][0])  # the square's upper edge; the one on its left goes down
     down = np.array([-across[1], across[0]])
-    corner = left - EYES[0][0] * across - EYES[0][1] * down
+    corner = left - places[0][0] * across - places[0][1] * down
     across, down, corner = (
         across * upright.scale,
         down * upright.scale,

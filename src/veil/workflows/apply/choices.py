@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from veil.data import sidecar
 from veil.data.classes import few
 from veil.data.columns import nfc, plain
+from veil.data.faces import Detector, EyeFinder, bundled
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.listing import clean
 from veil.data.pack import Pack
@@ -19,22 +20,27 @@ from veil.errors import InputError
 from veil.release import Release
 
 
-def landmarks_for(release: Release, source: Path, pack: Pack | None, file: str | Path | None) -> Landmarks | None:
-    """The file of landmarks, read, where the release needs one; refuses one too many or too few."""
+def eyes_for(
+    release: Release, source: Path, pack: Pack | None, file: str | Path | None, faces: bool | Detector
+) -> Landmarks | EyeFinder | None:
+    """What tells where eyes are, where the release needs that; refuses one too many or too few."""
     album = pack is None and source.is_dir()
-    if file is None:
+    if file is None and not faces:
         if album and release.contract.aligned:
             raise InputError(
-                f"{source}: the release was fitted on aligned faces, so a file of landmarks must say where eyes are, "
-                "got none"
+                f"{source}: the release was fitted on aligned faces, so faces must be found (--faces), or a file of "
+                "landmarks must say where eyes are, got neither"
             )
         return None
+    what = "faces" if file is None else f"landmarks {file}"
+    if file is not None and faces:
+        raise InputError(f"{what}: eyes are told by landmarks, or found; got faces, too")
     if not album:
         got = "a file" if pack is None else "a pack"
-        raise InputError(f"landmarks {file}: only a folder of images is aligned, got {got}")
+        raise InputError(f"{what}: only a folder of images is aligned, got {got}")
     if not release.contract.aligned:
-        raise InputError(f"landmarks {file}: must not be given, as the release was not fitted on aligned faces")
-    return read_landmarks(file)
+        raise InputError(f"{what}: must not be given, as the release was not fitted on aligned faces")
+    return EyeFinder(bundled() if isinstance(faces, bool) else faces) if file is None else read_landmarks(file)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
     for name, path, image in zip(batch.names.to_pylist(), batch.paths, pixels, strict=True):
         try:
             form, upright = decode.header(decode.read(plan.source / path))
-            eyes = None if plan.landmarks is None else plan.landmarks.of(name)[0]
+            eyes = None if plan.eyes is None else plan.eyes.of(name)[0]
             data = encode(image, form, _extent(plan.release, eyes, *upright))
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))

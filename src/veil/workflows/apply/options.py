@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from veil.data.faces import Detector
 from veil.errors import InputError
 from veil.release.release import BATCH
 from veil.workflows.apply.parts import PART
@@ -22,6 +23,8 @@ class Options:
         row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
         landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
             on aligned faces, which need it, and for no others. Images without a row are skipped.
+        faces: In place of that the eyes of each image's largest face are found, by the bundled detector (the extra
+            ``faces``) or one of your own (:class:`veil.data.faces.Detector`). Images without a face are skipped.
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into a folder, which may exist and hold others.
@@ -37,6 +40,7 @@ class Options:
     told: Sequence[str] = ()
     row_numbers: bool = False
     landmarks: str | Path | None = None
+    faces: bool | Detector = False
     hide: str | Path | None = None
     images: bool = False
     batch: int | None = None

