@@ -106,8 +106,7 @@ def main() -> None:
     rng = np.random.default_rng(a.seed)
     everything = sorted(a.lfw.rglob("*.jpg"))
     detectors: dict[str, Find] = {
-        bundled().name: bundled(), f"dlib {dlib.__version__}": dlib_alone(0),
-        f"dlib {dlib.__version__}, upsampled once": dlib_alone(1),
+        "CenterFace and dlib": bundled(), "dlib": dlib_alone(0), "dlib, upsampled": dlib_alone(1),
     }  # fmt: skip
     photos = [everything[i] for i in rng.choice(len(everything), min(a.photos, len(everything)), replace=False)]
     alone = singles(photos, detectors)
@@ -117,8 +116,9 @@ def main() -> None:
         "# Detectors of faces", "",
         f"{len(photos):,} photographs of LFW (250 x 250, one face in the middle), and {a.groups} group photographs of "
         f"{WIDTH} x {HEIGHT} with {COLUMNS * ROWS} of them each; seed {a.seed}. Made by", "", f"    {COMMAND}", "",
-        f"on {datetime.datetime.now(datetime.UTC).date()}, {platform.machine()}, {os.cpu_count()} processors. The "
-        "first is the one that `--faces` uses.", "",
+        f"on {datetime.datetime.now(datetime.UTC).date()}, {platform.machine()}, {os.cpu_count()} processors. "
+        f"The first is what `--faces` uses: {bundled().name}. The others are dlib's own detector, on the picture and on "
+        "one twice as large.", "",
         "How far eyes lie from those found in the mirrored picture, as a share of the distance between the eyes, says",
         "how steady they are; nobody marked LFW's eyes.", "",
         "| detector | faces found | eyes against the mirrored, mean | 95 % of them below |", "|---|---:|---:|---:|",
@@ -126,7 +126,7 @@ def main() -> None:
         "Group photographs: faces found, by their height in pixels; other places that were taken for a face (some are:",
         "people stand in the background of LFW's photographs); and how far eyes lie from those that dlib finds in the",
         "larger photographs of which groups are composed.", "",
-        f"| detector | {sizes} | other places | eyes, mean | 95 % below | photographs a second, one thread | two |",
+        f"| detector | {sizes} | other places | eyes, mean | 95 % below | photographs a second | two threads |",
         "|---|" + "---:|" * (len(HEIGHTS) + 5), *groups(many, detectors), "",
     ]  # fmt: skip
     print("\n".join(lines))
