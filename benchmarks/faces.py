@@ -117,8 +117,8 @@ def main() -> None:
         f"{len(photos):,} photographs of LFW (250 x 250, one face in the middle), and {a.groups} group photographs of "
         f"{WIDTH} x {HEIGHT} with {COLUMNS * ROWS} of them each; seed {a.seed}. Made by", "", f"    {COMMAND}", "",
         f"on {datetime.datetime.now(datetime.UTC).date()}, {platform.machine()}, {os.cpu_count()} processors. "
-        f"The first is what `--faces` uses: {bundled().name}. The others are dlib's own detector, on the picture and on "
-        "one twice as large.", "",
+        f"The first is what `--faces` uses: {bundled().name}. The others are dlib's own detector, on the picture and "
+        "on one twice as large.", "",
         "How far eyes lie from those found in the mirrored picture, as a share of the distance between the eyes, says",
         "how steady they are; nobody marked LFW's eyes.", "",
         "| detector | faces found | eyes against the mirrored, mean | 95 % of them below |", "|---|---:|---:|---:|",
