@@ -204,23 +204,8 @@ class Pack:
         n = len(array)
         if columns is not None and (array.ndim != 2 or len({nfc(name) for name in columns}) != array.shape[1]):
             raise InputError(f"columns: must be a name for each value of a row of {array.shape}, got {list(columns)}")
-        notes: list[str] = []
+        codes, classes, notes = _encoded(labels, n)
         warnings: list[str] = []
-        codes: dict[str, NDArray[np.int64]] = {}
-        classes: dict[str, tuple[str, ...]] = {}
-        for name, values in labels.items():
-            if not isinstance(name, str) or name in RESERVED:
-                raise InputError(f"label name {name!r}: must be a text, and {' and '.join(RESERVED)} are not free")
-            if len(values) != n:
-                raise InputError(f"label {name}: {len(values)} values for {n} rows")
-            codes[name], classes[name], void = encode(values)
-            for text in (name, *classes[name]):
-                try:
-                    text.encode()
-                except UnicodeEncodeError:
-                    raise InputError(f"label {name!a}: names and classes must be UTF-8, got {text!a}") from None
-            if void:
-                notes.append(nothing_note(name, void))
         if disjoint_by not in (None, "identity", *codes):
             raise InputError(
                 f"disjoint_by: must be one of the labels ({', '.join(codes) or 'none'}), got {disjoint_by!r}"
@@ -337,6 +322,29 @@ def flat(x: NDArray[Any]) -> NDArray[np.float32]:
     """``(n, ...)`` -> float32 ``(n, k)``, without a copy where it is that already; images in [0, 1]."""
     out: NDArray[np.float32] = x.reshape(len(x), math.prod(x.shape[1:])).astype(np.float32, copy=False)
     return out / np.float32(255) if x.dtype == np.uint8 else out
+
+
+def _encoded(
+    labels: Mapping[str, Sequence[Any] | NDArray[Any]], n: int
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, tuple[str, ...]], list[str]]:
+    """Codes and classes of n rows' labels, and notes; raises InputError for names and values that are none."""
+    codes: dict[str, NDArray[np.int64]] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    notes = []
+    for name, values in labels.items():
+        if not isinstance(name, str) or name in RESERVED:
+            raise InputError(f"label name {name!r}: must be a text, and {' and '.join(RESERVED)} are not free")
+        if len(values) != n:
+            raise InputError(f"label {name}: {len(values)} values for {n} rows")
+        codes[name], classes[name], void = encode(values)
+        for text in (name, *classes[name]):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"label {name!a}: names and classes must be UTF-8, got {text!a}") from None
+        if void:
+            notes.append(nothing_note(name, void))
+    return codes, classes, notes
 
 
 def _as_data(x: Any) -> NDArray[Any]:
