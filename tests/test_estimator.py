@@ -28,6 +28,10 @@ TEMPLATE = {"steps": 4, "steps_guess": 4, "batch": 32, "folds": 2, "adversaries"
 
 ZEROS = "draws integers, among them a vector of zeros only, which points nowhere and is refused"
 FRESH_KEY = "fits twice and compares: each fit draws a fresh key, which must not follow a seed"
+ROUNDING = (
+    "asks for 1e-7 where values are near 0, of float32 values of unit vectors, whose products of matrices round "
+    "otherwise for one row than for all; see test_a_row_is_released_alone_as_among_others"
+)
 
 
 def exceptions(protector: Protector) -> dict[str, str]:
@@ -39,17 +43,32 @@ def exceptions(protector: Protector) -> dict[str, str]:
     return failed
 
 
-@parametrize_with_checks(
-    [
-        Protector("leace"),
-        Protector("template", noise=0.0, **TEMPLATE),
-        Protector("template", noise=0.5, **TEMPLATE),
-        Protector("template", preset="erased", noise=0.0, rounds=2, steps_erase=2, guess=8),
-    ],
-    expected_failed_checks=exceptions,
-)
+ESTIMATORS = [
+    Protector("leace"),
+    Protector("template", noise=0.0, **TEMPLATE),
+    Protector("template", noise=0.5, **TEMPLATE),
+    Protector("template", preset="erased", noise=0.0, rounds=2, steps_erase=2, guess=8),
+]
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=exceptions)
 def test_scikit_learn_takes_it_for_one_of_its_own(estimator: Protector, check: Callable[[Protector], None]) -> None:
+    if getattr(check, "func", check).__name__ in (
+        "check_methods_subset_invariance",
+        "check_methods_sample_order_invariance",
+    ):
+        pytest.skip(ROUNDING)  # whether it fails follows the processor, and the key that was drawn
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
+def test_a_row_is_released_alone_as_among_others(estimator: Protector, data: tuple[np.ndarray, ...]) -> None:
+    """Up to rounding, of which noise carries a little further: values are of vectors of length about 1."""
+    x, gender, _, people = data
+    fitted = clone(estimator).fit(x, private=gender, identity=people)
+    whole, order = fitted.transform(x), np.random.default_rng(0).permutation(len(x))
+    assert np.abs(np.concatenate([fitted.transform(row[None]) for row in x]) - whole).max() < 1e-5
+    assert np.abs(fitted.transform(x[order]) - whole[order]).max() < 1e-5
 
 
 @pytest.fixture(scope="module")
