@@ -23,7 +23,7 @@ from veil.data.columns import plain
 from veil.data.csvfile import cell
 from veil.data.decode import Box
 from veil.data.decoding import CHUNK_ITEMS, arrays
-from veil.data.faces import Detector, EyeFinder, bundled
+from veil.data.faces import Detector, EyeFinder
 from veil.data.landmarks import PLACES, Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import LOSS, Item, Listing, Options, check_utf8, clean
@@ -81,9 +81,7 @@ class Plan:
         """What tells where eyes are; None where faces are not aligned by them."""
         if self.landmarks is not None:
             return read_landmarks(self.landmarks)
-        if not self.faces:
-            return None
-        return EyeFinder(bundled() if self.faces is True else self.faces, jobs)
+        return EyeFinder(self.faces, jobs) if self.faces else None
 
 
 def pack(

@@ -25,8 +25,6 @@ Decoded = tuple[Item, NDArray[Any] | None, str]
 
 
 CHUNK_ITEMS = 32
-
-
 CHUNK_BYTES = 8 * 2**20
 
 

@@ -79,13 +79,13 @@ class EyeFinder:
     """The eyes of the largest face of each image, found as images go through it.
 
     Args:
-        detector: Finds faces.
+        detector: Finds faces; True for the bundled one.
         jobs: Threads; None for as many as there are processors.
     """
 
-    def __init__(self, detector: Detector, jobs: int | None = None) -> None:
-        self.detector, self.jobs = detector, jobs
-        self.digest = detector.name
+    def __init__(self, detector: bool | Detector = True, jobs: int | None = None) -> None:
+        self.detector, self.jobs = bundled() if isinstance(detector, bool) else detector, jobs
+        self.digest = self.detector.name
         self.faces: dict[str, Face] = {}
         """The largest face of each image in which one was found, by its plain name."""
 

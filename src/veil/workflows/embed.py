@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -17,18 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil import files
-from veil.data.csvfile import cell
 from veil.data.decode import Eyes
 from veil.data.decode.crops import Upright, align
 from veil.data.decoding import arrays
-from veil.data.faces import Detector, EyeFinder, bundled
+from veil.data.faces import Detector, EyeFinder
 from veil.data.landmarks import read_landmarks
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, clean
+from veil.data.layouts.folder import as_items, walk
 from veil.data.pack import Pack
 from veil.errors import InputError, checked_jobs
 from veil.nn.embedders import BUNDLED, Embedder, embedder, eyes_in
-from veil.workflows.apply.parts import lists, skipped_file
+from veil.workflows.apply.parts import list_skipped, lists
 
 BATCH = 32
 GROUP = 64
@@ -98,7 +94,7 @@ def embed(
         if not done:
             why = f": {len(skipped)} skipped, the first {skipped[0][0]!r}: {skipped[0][1]}" if skipped else ""
             raise InputError(f"{source}: no face could be embedded{why}")
-    _list_skipped(out, skipped)
+    list_skipped(out, skipped)
     return done, len(skipped)
 
 
@@ -136,10 +132,8 @@ def _of_photographs(
 ) -> tuple[Iterator[tuple[int, str, NDArray[np.uint8] | None, str]], int]:
     """Number, name, face and problem of each photograph, and how many there are."""
     photographs, _ = walk(source)
-    eyes = EyeFinder(detector or bundled(), jobs) if landmarks is None else read_landmarks(landmarks)
-    paths = ((clean(name), None if problem else source / name, problem) for name, problem in photographs)
-    items = (Item(name, path, problem=problem) for name, path, problem in paths)
-    decoded = arrays(eyes.through(items), network.side, 3, jobs=jobs, places=network.eyes)
+    eyes = EyeFinder(detector or True, jobs) if landmarks is None else read_landmarks(landmarks)
+    decoded = arrays(eyes.through(as_items(source, photographs)), network.side, 3, jobs=jobs, places=network.eyes)
     rows = ((number, item.source, face, problem) for number, (item, face, problem) in enumerate(decoded))
     return rows, len(photographs)
 
@@ -174,14 +168,3 @@ def _check_target(out: Path, force: bool) -> None:
         raise InputError(f"{out}: already exists; choose another name or force")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} is not there")
-
-
-def _list_skipped(out: Path, skipped: list[tuple[str, str]]) -> None:
-    listed = skipped_file(out)
-    if not skipped:
-        listed.unlink(missing_ok=True)  # of an earlier run
-        return
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([["source", "reason"], *([cell(name), cell(reason)] for name, reason in skipped)])
-    with files.written(listed) as file:
-        file.write(text.getvalue().encode())

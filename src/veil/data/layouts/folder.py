@@ -18,7 +18,7 @@ systems and tools put there for themselves is left aside.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,12 @@ def read(source: Path, options: Options) -> Listing:
         notes=remarks.notes,
         warnings=remarks.warnings,
     )
+
+
+def as_items(source: Path, entries: Sequence[tuple[str, str]]) -> Iterator[Item]:
+    """The images that :func:`walk` lists, without labels."""
+    for name, problem in entries:
+        yield Item(clean(name), None if problem else source / name, problem=problem)
 
 
 def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:

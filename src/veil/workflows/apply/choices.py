@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from veil.data import sidecar
 from veil.data.classes import few
 from veil.data.columns import nfc, plain
-from veil.data.faces import Detector, EyeFinder, bundled
+from veil.data.faces import Detector, EyeFinder
 from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.listing import clean
 from veil.data.pack import Pack
@@ -40,7 +40,7 @@ def eyes_for(
         raise InputError(f"{what}: only a folder of images is aligned, got {got}")
     if not release.contract.aligned:
         raise InputError(f"{what}: must not be given, as the release was not fitted on aligned faces")
-    return EyeFinder(bundled() if isinstance(faces, bool) else faces) if file is None else read_landmarks(file)
+    return EyeFinder(faces) if file is None else read_landmarks(file)
 
 
 @dataclass(frozen=True, kw_only=True)

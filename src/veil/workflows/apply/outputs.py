@@ -5,8 +5,6 @@ A file is written beside ``OUT`` and takes its name when it is whole.
 
 from __future__ import annotations
 
-import csv
-import io
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,12 +18,11 @@ import pyarrow.parquet as pq
 
 from veil import files
 from veil.data import build
-from veil.data.csvfile import cell
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.files import written
-from veil.workflows.apply.parts import Parts, lists, skipped_file
+from veil.workflows.apply.parts import Parts, list_skipped, lists
 
 _GROUP = 4
 """Part files in a row group of Parquet."""
@@ -52,24 +49,14 @@ def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) 
         ".npy": lambda file: _write_npy(file, parts, n, k),
     }
     if skipped:
-        list_skipped(parts, out)
+        list_skipped(out, parts.skipped())
     try:
         with written(out, same=same) as file:
             writers[out.suffix](file)
     except FileExistsError:
         raise InputError(OTHER.format(out)) from None
     if not skipped:
-        list_skipped(parts, out)
-
-
-def list_skipped(parts: Parts, out: Path) -> None:
-    """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
-    listed = skipped_file(out)
-    if parts.totals()[1]:
-        with written(listed) as file:
-            _write_skipped(file, parts)
-    else:
-        listed.unlink(missing_ok=True)  # it would speak of rows that are there now
+        list_skipped(out, parts.skipped())
 
 
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:
@@ -102,15 +89,6 @@ def _write_npz(file: IO[bytes], parts: Parts, n: int, k: int) -> None:
             np.lib.format.write_array_header_1_0(entry, {"descr": f"<U{width}", "fortran_order": False, "shape": (n,)})
             for part in parts:
                 entry.write(np.array(part.names.to_pylist(), dtype=f"<U{width}").tobytes())
-
-
-def _write_skipped(file: IO[bytes], parts: Parts) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text)
-    writer.writerow(["source", "reason"])
-    for part in parts:
-        writer.writerows([cell(name), cell(reason)] for name, reason in part.skipped)
-    text.detach()
 
 
 # -- packs of releases ------------------------------------------------------------------------------------------------

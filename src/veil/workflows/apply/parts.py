@@ -12,11 +12,14 @@ Image files are written where they belong at once, each whole or not at all. Of 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from veil import files
+from veil.data.csvfile import cell
 from veil.errors import InputError
 from veil.files import written
 from veil.foreign import one_line, read_json
@@ -213,6 +217,10 @@ class Parts:
         counts = [(len(part.names), len(part.skipped)) for part in map(self.read, range(self.done))]
         return sum(n for n, _ in counts), sum(n for _, n in counts)
 
+    def skipped(self) -> Iterator[tuple[str, str]]:
+        """Names of the rows that were left out, and why."""
+        return (row for part in self for row in part.skipped)
+
     def __iter__(self) -> Iterator[Part]:
         return (self.read(number) for number in range(self.division.count))
 
@@ -263,6 +271,21 @@ def partial_folder(out: Path) -> Path:
 def skipped_file(out: Path) -> Path:
     """Where rows that were left out are listed."""
     return out.with_name(out.name + ".skipped.csv")
+
+
+def list_skipped(out: Path, skipped: Iterable[tuple[str, str]]) -> None:
+    """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
+    rows, listed = iter(skipped), skipped_file(out)
+    first = next(rows, None)
+    if first is None:
+        listed.unlink(missing_ok=True)  # it would speak of rows that are there now
+        return
+    with written(listed) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text)
+        writer.writerow(["source", "reason"])
+        writer.writerows([cell(name), cell(reason)] for name, reason in chain([first], rows))
+        text.detach()
 
 
 def place(path: Path, data: bytes) -> None:

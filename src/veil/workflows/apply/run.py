@@ -19,8 +19,8 @@ from veil.release import Release
 from veil.workflows.apply.batches import Progress, released, unchanged, write_parts
 from veil.workflows.apply.image_files import write_images
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.outputs import join, list_skipped, write_pack
-from veil.workflows.apply.parts import Parts, partial_folder, skipped_file
+from veil.workflows.apply.outputs import join, write_pack
+from veil.workflows.apply.parts import Parts, list_skipped, partial_folder, skipped_file
 from veil.workflows.apply.plan import Plan, planned
 from veil.workflows.framing import framing_doubt
 
@@ -117,7 +117,7 @@ def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> tupl
             reason = " ".join([f"{plan.source}: no row could be read; {first}.", *rows.notes])
             raise InputError(reason.removesuffix("."))
         if images:
-            list_skipped(parts, plan.out)
+            list_skipped(plan.out, parts.skipped())
         elif plan.pack is not None and not plan.out.suffix:
             write_pack(
                 plan.pack, parts, plan.out, image=plan.release.contract.image, row_numbers=plan.options.row_numbers,

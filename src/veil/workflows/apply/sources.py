@@ -20,8 +20,8 @@ from veil.data.columns import nfc
 from veil.data.decoding import arrays
 from veil.data.faces import EyeFinder
 from veil.data.landmarks import Landmarks
-from veil.data.layouts.folder import walk
-from veil.data.layouts.listing import Item, clean
+from veil.data.layouts.folder import as_items, walk
+from veil.data.layouts.listing import Item
 from veil.data.pack import Pack
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
@@ -156,8 +156,7 @@ def _from_images(
     uprights: list[tuple[int, int]] = []
 
     def items(first: int) -> Iterator[Item]:
-        paths = ((clean(name), None if problem else source / name, problem) for name, problem in images[first:])
-        listed = (Item(name, path, problem=problem) for name, path, problem in paths)
+        listed = as_items(source, images[first:])
         for number, item in enumerate(listed if eyes is None else eyes.through(listed), first):
             yield replace(item, source=str(number)) if options.row_numbers else item
 
