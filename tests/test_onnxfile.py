@@ -70,10 +70,10 @@ def test_files_that_do_not_serve(tmp_path: Path) -> None:
             OnnxNetwork(path)(np.zeros((1, 4, 4), np.uint8))
         assert "\n" not in str(caught.value)
 
-    images = r"must take float32 images \(B, 3, H, W\) or \(B, 1, H, W\) of one size, got"
+    images = r"must take float32 images \(B, 3, H, W\) or \(B, 1, H, W\), got"
     refused(rf"{images} tensor\(float\) \('B', 7\)", FLATTEN, shape=["B", 7])
     refused(images, FLATTEN, shape=["B", 2, 4, 4])
-    refused(images, FLATTEN, shape=["B", 3, "H", "W"])
+    refused(r"takes images of any size .*, so their size must be declared", FLATTEN, shape=["B", 3, "H", "W"])
     refused(rf"{images} tensor\(double\)", FLATTEN, shape=["B", 1, 4, 4], kind="DOUBLE")
     refused(r"must give float32 \(B, d\), got float32 \(2, 1, 4, 4\) of B = 2", ("Neg", (), {}), shape=["B", 1, 4, 4])
     refused("its values must be finite", FLATTEN, ("Sqrt", (), {}), shape=["B", 1, 4, 4])  # of -1
@@ -84,6 +84,104 @@ def test_files_that_do_not_serve(tmp_path: Path) -> None:
         OnnxNetwork(tmp_path / "bad.onnx")
     with pytest.raises(InputError, match=r"gone\.onnx: cannot be read \(No such file"):
         OnnxNetwork(tmp_path / "gone.onnx")
+
+
+# What is declared of a file
+
+
+def declared_file(path: Path, *nodes: Any, shape: Any, **metadata: str) -> Path:
+    """A file whose metadata say what it sees; names have ``veil_`` for ``veil.``."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(onnx_file(path, *(nodes or (FLATTEN,)), shape=shape)))
+    onnx.helper.set_model_props(model, {name.replace("veil_", "veil."): text for name, text in metadata.items()})
+    onnx.save(model, str(path))
+    return path
+
+
+def test_a_file_is_shown_what_is_declared(tmp_path: Path) -> None:
+    """Size, order of colours, and another mean and deviation for each: what the network gets, value by value."""
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=["B", "C", "H", "W"])
+    x = np.zeros((2, 5, 5, 3), np.uint8)
+    x[:] = (10, 20, 30)
+    rgb = OnnxNetwork(path, declared={"size": "2x1", "mean": "1:2:3", "std": "9"})
+    np.testing.assert_allclose(rgb(x), [[1, 1, 2, 2, 3, 3]] * 2)
+    assert (rgb.size, rgb.width, rgb.eyes, rgb.classes) == ((2, 1), 6, None, ())
+    bgr = OnnxNetwork(path, declared={"size": "1", "colours": "BGR", "mean": "0", "std": "1:2:5"})
+    np.testing.assert_allclose(bgr(x), [[30, 10, 2]] * 2)
+    grey = OnnxNetwork(path, declared={"size": "1", "colours": "grey", "std": "255", "mean": "0"})
+    np.testing.assert_allclose(grey(x), [[18 / 255]] * 2)  # .299 R + .587 G + .114 B, rounded
+    assert len({each.fingerprint for each in (rgb, bgr, grey)}) == 3
+
+
+def test_a_file_may_say_itself_what_it_sees(tmp_path: Path) -> None:
+    """And the user's own words count for more, setting by setting; other metadata is nobody's business."""
+    path = declared_file(
+        tmp_path / "f.onnx", shape=["B", 3, "H", "W"], veil_size="1", veil_colours="bgr", veil_mean="0", veil_std="1",
+        veil_eyes="0.25:0.5:0.75:0.5", classes='["b", "a"]', mean="0.5", author="somebody",
+    )  # fmt: skip
+    x = np.full((1, 4, 4, 3), (1, 2, 3), np.uint8)
+    own = OnnxNetwork(path)
+    np.testing.assert_allclose(own(x), [[3, 2, 1]])
+    assert (own.eyes, own.classes) == (((0.25, 0.5), (0.75, 0.5)), ("b", "a"))
+    changed = OnnxNetwork(path, declared={"colours": "rgb", "eyes": "none"})
+    np.testing.assert_allclose(changed(x), [[1, 2, 3]])
+    assert changed.eyes is None
+
+
+def test_forms_are_several_declarations_at_once(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=["B", 3, "H", "W"])
+    arc = OnnxNetwork(path, declared={"form": "arcface", "size": "112"})
+    x = np.zeros((1, 112, 112, 3), np.uint8)
+    assert np.unique(arc(x)).tolist() == [-1]
+    assert arc.eyes is not None
+    pixels = np.array(arc.eyes) * 112 - 0.5  # from the middle of the first
+    np.testing.assert_allclose(pixels, [[38.2946, 51.6963], [73.5318, 51.5014]], atol=2e-3)
+    image = OnnxNetwork(path, declared={"form": "imagenet", "size": "1", "std": "1"})
+    np.testing.assert_allclose(image(x[:, :1, :1]), [[-123.675, -116.28, -103.53]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "words"),
+    [
+        (["B", 3, 4, 4], {"colour": "rgb"}, r"colour is no setting \(form, size, colours, mean, std, eyes, classes\)"),
+        (["B", 3, 4, 4], {"colours": "gbr"}, "colours must be one of rgb, bgr, grey, got 'gbr'"),
+        (["B", 3, 4, 4], {"colours": "grey"}, "takes images of 3 channels, so colours must not be grey"),
+        (["B", 1, 4, 4], {"colours": "bgr"}, "takes images of 1 channels, so colours must not be bgr"),
+        (["B", 3, 4, 4], {"size": "5"}, "takes images of 4 x 4 pixels, so size must not be 5 x 5"),
+        (["B", 3, 4, "W"], {"size": "4x5"}, "takes images of None x 4 pixels, so size must not be 4 x 5"),
+        (["B", 3, "H", "W"], {"size": "0"}, "size must be a side, or WIDTHxHEIGHT, in 1 .. 4096 pixels, got '0'"),
+        (["B", 3, "H", "W"], {"size": "4x"}, "size must be a side"),
+        (["B", 3, 4, 4], {"mean": "0.5", "std": "0.5"}, "std must be a number in 1 .. 255, of pixels as they are"),
+        (["B", 3, 4, 4], {"mean": "nan"}, "mean must be a number in 0 .. 255"),
+        (["B", 3, 4, 4], {"mean": "1:2"}, "mean must be a number in 0 .. 255, of pixels as they are, or three"),
+        (["B", 3, 4, 4], {"mean": ""}, "mean must be .*, got ''"),
+        (["B", 1, 4, 4], {"mean": "1:2:3"}, "mean must be one number, as it sees grey, got 3"),
+        (["B", 3, 4, 4], {"eyes": "0.6:0.4:0.3:0.4"}, "eyes must be LEFT_X:LEFT_Y:RIGHT_X:RIGHT_Y as fractions"),
+        (["B", 3, 4, 4], {"eyes": "38:51:73:51"}, "eyes must be .* as fractions of the side"),
+        (["B", 3, 4, 6], {"eyes": "0.3:0.4:0.6:0.4"}, "eyes are declared of a square, got 6 x 4 pixels"),
+        (["B", 3, 4, 4], {"form": "resnet"}, "form must be one of arcface, imagenet, got 'resnet'"),
+        (["B", 3, 5000, 4], {}, "must take images of at most 4096 pixels a side"),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(tmp_path: Path, shape: Any, declared: dict[str, str], words: str) -> None:
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=shape)
+    with pytest.raises(InputError, match=words):
+        OnnxNetwork(path, declared=declared)
+
+
+def test_wrong_metadata_names_itself(tmp_path: Path) -> None:
+    path = declared_file(
+        tmp_path / "f.onnx", shape=["B", 3, 4, 4], veil_colour="rgb", veil_std="0.1", veil_classes="[1"
+    )
+    with pytest.raises(InputError) as caught:
+        OnnxNetwork(path)
+    for words in ("f.onnx: its metadata's veil.colour is no setting", "std must be", "classes must be names"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", ["{'0': 'a', '1': 'b'}", '{"0": "a"}', "", "[1, 2]", "a,,b"])
+def test_classes_of_another_kind_are_nobodys_business(tmp_path: Path, classes: str) -> None:
+    assert OnnxNetwork(declared_file(tmp_path / "f.onnx", shape=["B", 3, 4, 4], classes=classes)).classes == ()
 
 
 def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

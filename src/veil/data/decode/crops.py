@@ -132,7 +132,9 @@ def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Ima
     # Pillow counts from the corner of the first pixel, landmarks from its middle.
     left = np.array([eyes.left_x, eyes.left_y]) + 0.5
     right = np.array([eyes.right_x, eyes.right_y]) + 0.5
-    across = (right - left) / (places[1][0] - places[0][0])  # the square's upper edge; the one on its left goes down
+    # As complex numbers: one turns and scales the distance of both places into that of the eyes.
+    edge = complex(*(right - left)) / complex(*np.subtract(places[1], places[0]))
+    across = np.array([edge.real, edge.imag])  # the square's upper edge; the one on its left goes down
     down = np.array([-across[1], across[0]])
     corner = left - places[0][0] * across - places[0][1] * down
     across, down, corner = (
