@@ -19,7 +19,7 @@ from PIL import Image
 
 from veil.data import build, decode
 from veil.data.layouts import LAYOUTS, celeba, lfw, msceleb
-from veil.data.layouts.listing import Options
+from veil.data.layouts.listing import NO_LABELS, Options
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 
@@ -120,7 +120,7 @@ def test_folder_by_folders_and_without_labels(faces):
     assert words(pack, "identity") == {"c.webp": None, "a/1.png": "a", "a/2.PNG": "a", "b/1.png": "b", "b/3.jpg": "b"}
     bare = packed("folder", faces, force=True)
     assert not bare.labels
-    assert "There is no file of labels: all images are without labels." in bare.meta["warnings"]
+    assert NO_LABELS in bare.meta["warnings"]
     assert len(bare) == 5
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from veil.workflows.audit import Audit, audit
     from veil.workflows.estimator import Protector
     from veil.workflows.fit import fit
+    from veil.workflows.label import label
     from veil.workflows.subjects import Subject
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "Subject": "veil.workflows.subjects",
     "audit": "veil.workflows.audit",
     "fit": "veil.workflows.fit",
+    "label": "veil.workflows.label",
     "pack": "veil.data.build",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "__version__",
     "audit",
     "fit",
+    "label",
     "pack",
 ]
 

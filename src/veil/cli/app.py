@@ -1,4 +1,4 @@
-"""The command line: ``veil demo | pack | embed | fit | apply | audit | report | export``.
+"""The command line: ``veil demo | pack | label | embed | fit | apply | audit | report | export``.
 
 Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
 needs it: ``veil --help`` must be quick.
@@ -18,7 +18,7 @@ import typer
 
 from veil._version import __version__
 from veil.cli import arguments
-from veil.cli.show import Show, show_fit
+from veil.cli.show import Show, show_fit, show_label
 from veil.cli.tables import show_audit, show_demo
 from veil.errors import InputError
 
@@ -138,6 +138,33 @@ def pack(
         f"{out}: {len(made):,} {made.kind} ({splits}); {meta['skipped']} skipped",
         *(f"  note: {note}" for note in meta["notes"]),
     )
+
+
+@command
+def label(
+    show: Show,
+    pack: arguments.LabelledPack,
+    name: arguments.LabelName,
+    classifier: arguments.LabelClassifier,
+    classes: arguments.ClassNames = None,
+    settings: arguments.ClassifierSettings = None,
+    force: arguments.Force = False,
+) -> None:
+    """Have a classifier of yours guess a label that nobody has, and write it into a pack of images. It is marked as
+    predicted, and releases, audits and reports say so."""
+    from veil.workflows.label import label
+
+    with show.progress() as bars:
+        made = label(
+            pack,
+            name,
+            classifier=classifier,
+            classes=None if classes is None else [each.strip() for each in classes.split(",")],
+            settings=arguments.declared("--classifier-settings", settings),
+            force=force,
+            progress=bars.rows("label"),
+        )
+    show_label(show, made, name)
 
 
 @command
@@ -300,13 +327,13 @@ def audit(
     Exit status 4: done, but for attempts that broke off; findings.json and a line on stderr say which, and why.
     """
     from veil.engine.memory import kept_memory
-    from veil.workflows.audit_folder import AuditedFiles, audit_into
+    from veil.workflows.audit_folder import AuditedFiles, audit_into, labels_in
 
     private, utility = arguments.labels(private), arguments.labels(utility)
     if not private and not utility and not invert:
         raise InputError(
             "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
-            "label), got nothing"
+            f"label), got nothing{labels_in(source)}"
         )
     files = AuditedFiles(
         source=source,

@@ -155,6 +155,28 @@ ResumeAudit = Annotated[
 ResumeApply = Annotated[bool, Option("--resume", help="Continue a killed run of the same release and source.")]
 Strict = Annotated[bool, Option("--strict", help="Exit with 2 if a row could not be read.")]
 
+# label
+LabelledPack = Annotated[Path, Argument(metavar="PACK", help="A pack of images, into which the label is written.")]
+LabelName = Annotated[str, Argument(metavar="NAME", help="What the label is called: gender, say.")]
+LabelClassifier = Annotated[
+    Path,
+    Option(
+        help="ONNX file of yours that takes images and gives a logit for each class, or one, of the second of two.",
+    ),
+]
+ClassNames = Annotated[
+    str | None,
+    Option(help="The classes, A,B,C in the order of its logits; those in the file's metadata if none are named."),
+]
+ClassifierSettings = Annotated[
+    str | None,
+    Option(
+        "--classifier-settings",
+        help="What classifiers see, NAME=VALUE,...: size, colours, mean, std, eyes, or form=arcface or imagenet; for "
+        "what their files do not say.",
+    ),
+]
+
 # embed
 Photographs = Annotated[Path, Argument(metavar="SOURCE", help="Folder of photographs, or a pack of aligned faces.")]
 Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and a pack's labels.")]
@@ -255,6 +277,17 @@ def settings(texts: Sequence[str] | None) -> dict[str, str]:
         if not equals or not name:
             raise InputError(f"--set: must be NAME=VALUE, got {text!r}")
         values[name.strip()] = value.strip()
+    return values
+
+
+def declared(option: str, text: str | None) -> dict[str, str]:
+    """What is declared of networks of ONNX files: NAME=VALUE, separated by commas."""
+    values: dict[str, str] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or name.strip() in values:
+            raise InputError(f"{option}: must be NAME=VALUE,... with each name once, got {text!r}")
+        values[name.strip()] = value
     return values
 
 

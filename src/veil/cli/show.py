@@ -19,6 +19,7 @@ from veil.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
+    from veil.data.pack import Pack
     from veil.workflows.fit_folder import FolderFit
 
 
@@ -96,6 +97,22 @@ def show_fit(show: Show, made: FolderFit, key: Path | None) -> None:
     warnings = list(release.made.get("warnings", ()))
     show.remarks(warnings)
     show.result({**written, "warnings": warnings}, *lines)
+
+
+def show_label(show: Show, pack: Pack, name: str) -> None:
+    """A label that was guessed: by what, how sure it was, and how many rows have each class."""
+    from veil.data.columns import nfc
+
+    name = nfc(name).strip()
+    by, codes, classes = pack.predicted[name], pack.label(name), pack.classes[name]
+    counts = {each: int((codes == code).sum()) for code, each in enumerate(classes)}
+    shares = ", ".join(f"{each} {n:,} ({100 * n / len(pack):.1f} %)" for each, n in counts.items())
+    show.remarks((), [note for note in pack.meta["notes"] if note.startswith(f"{name}: ")])
+    show.result(
+        {"pack": str(pack.path), "label": name, **by, "counts": counts},
+        f"{pack.path}: {name} predicted by {by['file']} (SHA-256 {by['sha256'][:16]}\N{HORIZONTAL ELLIPSIS})",
+        f"  {shares}; mean confidence {by['confidence']:.3f}",
+    )
 
 
 def _frontier_line(point: Mapping[str, Any]) -> str:

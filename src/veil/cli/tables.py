@@ -37,7 +37,9 @@ def show_audit(
     from veil.workflows.summary import redrawn, summary
 
     training = {f.release: f for f in findings if f.code == SEEN}
-    checks = verdict.controls(document.read(path.parent)) if path.is_file() else []
+    written = document.read(path.parent) if path.is_file() else None
+    checks = [] if written is None else verdict.controls(written)
+    labels = {} if written is None else written.data.labels
     failed = [check.meaning for check in checks if check.outcome == "failed" and not check.of_training]
     outcomes = {name: summary(findings, name, use) for name in private or [""]}  # without an attack, of the use alone
     inversions = redrawn(findings)
@@ -50,12 +52,15 @@ def show_audit(
                 "rows": [{"private": n or None, **asdict(row)} for n, rows in outcomes.items() for row in rows],
                 "training": {name: {"seen": f.value, "note": f.note} for name, f in training.items()},
                 "failed_controls": failed,
+                "predicted": {name: dict(label.predicted) for name, label in labels.items() if label.predicted},
                 **({"inversion": inversion} if inversions else {}),
                 "broke_off": [asdict(finding) for finding in broken],
                 "warnings": list(warnings),
             }
         )
     else:
+        for sentence in () if written is None else verdict.guessed(written):
+            say(f"  note: {sentence}")
         _print_training(training)
         for meaning in (*failed, *filter(None, [verdict.share_of_luck(checks)])):
             say(f"CONTROL FAILED: {meaning}" if meaning in failed else f"  note: {meaning}")

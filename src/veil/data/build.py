@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,9 +27,9 @@ from veil.data.landmarks import PLACES, Landmarks, read_landmarks
 from veil.data.layouts import LAYOUTS
 from veil.data.layouts.listing import LOSS, Item, Listing, Options, check_utf8, clean
 from veil.data.pack import SPLITS, Pack
-from veil.data.packfile import CHECKED, SCHEMA, sha256, write_checked
+from veil.data.packfile import CHECKED, SCHEMA, seal
 from veil.data.rows import Rows, split_of, write_labels, write_pairs
-from veil.errors import InputError, checked_jobs, checked_seed, printable, printable_json
+from veil.errors import InputError, checked_jobs, checked_seed, printable
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -122,7 +121,7 @@ def pack(
     if plan.channels not in (1, 3):
         raise InputError(f"channels {plan.channels}: must be 1 (grey) or 3 (RGB)")
     files.sweep(Path(out))
-    _check_target(Path(out), force)
+    check_target(Path(out), force)
     options = Options(
         size=plan.size,
         channels=plan.channels,
@@ -153,7 +152,7 @@ def write(
         InputError: As for :func:`pack`.
     """
     out, plan = Path(out), plan or Plan()
-    _check_target(out, force)
+    check_target(out, force)
     checked_jobs(jobs)
     eyes = plan.eyes(jobs)
     used: set[str] = set()
@@ -187,7 +186,7 @@ def write(
             }
             said = {kind: [printable(clean(words)) for words in several] for kind, several in remarks.items()}
             _seal(folder, {"layout": layout, **_described(listing, rows, plan), **held, **said})
-            _check_target(out, force)  # again: what was made there meanwhile is somebody's
+            check_target(out, force)  # again: what was made there meanwhile is somebody's
             files.publish(folder, out)
     except OSError as error:
         words = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -211,6 +210,7 @@ def _described(listing: Listing, rows: Rows, plan: Plan) -> dict[str, Any]:
         "disjoint_by": "identity" if plan.disjoint and "identity" in rows.labels else None,
         "skipped": rows.skipped,
         "columns": list(listing.columns),
+        **({"predicted": dict(listing.predicted)} if listing.predicted else {}),
     }
 
 
@@ -235,11 +235,7 @@ def _write_faces(path: Path, finder: EyeFinder) -> None:
 def _seal(folder: Path, meta: Mapping[str, Any]) -> None:
     """Writes ``pack.json``, with the sizes and hashes of the files that are there, last."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in ("skipped.csv", FACES))
-    seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
-    held = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
-    whole = {"schema": SCHEMA, "veil": __version__, **meta, "files": held}
-    (folder / "pack.json").write_text(printable_json(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n", "utf-8")
-    write_checked(folder, seen)
+    seal(folder, {"schema": SCHEMA, "veil": __version__, **meta}, names)
 
 
 _FAR, _SEVERAL = 0.25, 32
@@ -347,7 +343,7 @@ FACES = "faces.csv"
 _FILES = {"pack.json", CHECKED, "images.npy", "vectors.npy", "labels.parquet", "pairs.npy", "skipped.csv", FACES}
 
 
-def _check_target(out: Path, force: bool) -> None:
+def check_target(out: Path, force: bool) -> None:
     """Refuses a target that exists, unless it is a pack and ``force`` is given, and one inside of another."""
     files.check_place(out)
     if out.is_symlink() or out.exists():

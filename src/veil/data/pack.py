@@ -4,7 +4,8 @@
 ``PACK/labels.parquet`` (row i describes image i: ``source``, ``split`` and one dictionary column per label; null is
 unknown); ``PACK/pairs.npy`` (int64, ``(P, 4)``) where the data set has a protocol of pairs; ``PACK/skipped.csv`` (what
 could not be packed, and why); ``PACK/pack.json`` (schema version, layout, size, crop, places of aligned eyes, decoder,
-class names, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when that was last compared).
+class names, labels that were predicted, SHA-256 of the files); ``PACK/checked.json`` (sizes and times of the files when
+that was last compared).
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ class Framing(TypedDict):
     crop: tuple[float, float, float, float] | None
     aligned: bool
     columns: tuple[str, ...]
+
+
+class Predicted(TypedDict):
+    """By what a label was guessed: a classifier's file, its SHA-256, and how sure it was in the mean, in [0, 1]."""
+
+    file: str
+    sha256: str
+    confidence: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,12 @@ class Pack:
             aligned=self.meta.get("aligned") is not None,
             columns=tuple(self.meta.get("columns") or ()),
         )
+
+    @property
+    def predicted(self) -> Mapping[str, Predicted]:
+        """Of the labels those that were not observed but guessed, and by what."""
+        marks: Mapping[str, Predicted] = self.meta.get("predicted") or {}
+        return marks
 
     @property
     def fingerprint(self) -> str:
@@ -258,6 +273,15 @@ class Pack:
         return np.flatnonzero(keep).astype(np.int64)
 
     @property
+    def labels_there(self) -> str:
+        """For messages: its labels but identity; where it has none, how it can come by some."""
+        if names := sorted(name for name in self.labels if name != "identity"):
+            return f"the pack has {', '.join(names)}"
+        guess = ", or have a classifier of yours guess one (veil label)" if self.kind == "images" else ""
+        there = "only identity" if "identity" in self.labels else "no labels"
+        return f"the pack has {there}: pack it with --labels{guess}"
+
+    @property
     def knows_people(self) -> bool:
         """Whether it says of any row who is seen."""
         return "identity" in self.labels and bool((self.labels["identity"] >= 0).any())
@@ -300,6 +324,8 @@ class Pack:
         for name in dict.fromkeys(wanted):
             if name not in self.labels:
                 there = ", ".join(sorted(self.labels)) or "no labels"
+                if name != "identity" and self.labels.keys() <= {"identity"} and self.kind == "images":
+                    there += "; `veil label` has a classifier of yours guess one"
                 unless = ", the use unless --utility names another" * (name == "identity" and name not in private)
                 problems.append(f"label {name!r}{unless}: the pack has {there}")
                 continue

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from veil.data import framing
 from veil.data.splits import SPLITS
-from veil.errors import InputError
+from veil.errors import InputError, printable_json
 from veil.foreign import (
     LIST,
     LISTS_OF_TEXTS,
@@ -38,6 +38,7 @@ from veil.foreign import (
     one_line,
     opened,
     read_json,
+    real,
     whole,
 )
 from veil.parquet import check_expanded, open_parquet, validated
@@ -69,6 +70,10 @@ def read_meta(path: Path) -> dict[str, Any]:
             check_fields(entry, f"files.{name}", _FILE, list(_FILE))
         if meta.get("pictures") is not None:
             check_fields(meta["pictures"], "pictures", framing.RULES, list(framing.RULES))
+        for name, mark in meta.get("predicted", {}).items():
+            check_fields(mark, f"predicted.{name}", _MARK, list(_MARK))
+            if name not in meta["classes"]:
+                raise ValueError(f"predicted.{name} must be of a label ({', '.join(meta['classes']) or 'none'})")
     except ValueError as error:
         raise InputError(f"{card}: damaged ({one_line(error)})") from None
     return dict(meta)
@@ -96,8 +101,11 @@ _CARD: Mapping[str, Rule] = {
     "fractions": either(REALS),
     **dict.fromkeys(("splits", "files"), OBJECT),
     "classes": LISTS_OF_TEXTS,
+    "predicted": OBJECT,
 }
 """What stands in ``pack.json``."""
+_MARK: Mapping[str, Rule] = {"file": TEXT, "sha256": SHA256, "confidence": real(0, 1)}
+"""What it says of a label that a classifier guessed: :class:`veil.data.pack.Predicted`."""
 _NEEDED = ("kind", "shape", "classes", "files")
 _FILE: Mapping[str, Rule] = {"bytes": whole(0), "sha256": SHA256}
 
@@ -121,6 +129,15 @@ def check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
             raise InputError(f"{path / name}: its SHA-256 is not the one in pack.json; the file was changed")
     if seen != known:
         write_checked(path, seen)
+
+
+def seal(folder: Path, meta: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Writes ``pack.json``, with the sizes and hashes of these files, and what is known of them, last."""
+    seen = {n: [(folder / n).stat().st_size, (folder / n).stat().st_mtime_ns, sha256(folder / n)] for n in names}
+    held = {n: {"bytes": size, "sha256": digest} for n, (size, _, digest) in seen.items()}
+    text = json.dumps({**meta, "files": held}, indent=1, ensure_ascii=False)
+    (folder / "pack.json").write_text(printable_json(text) + "\n", "utf-8")
+    write_checked(folder, seen)
 
 
 def read_checked(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,27 @@ def write_labels(folder: Path, rows: Rows, split: NDArray[np.int8]) -> dict[str,
     if len(counts) < len(source):
         twice = next(c["values"].as_py() for c in counts if c["counts"].as_py() > 1)
         raise InputError(f"source {twice!r} stands in the data set more than once; sources must be unique")
-    columns: dict[str, Any] = {"source": source}
-    columns["split"] = pa.DictionaryArray.from_arrays(pa.array(split.astype(np.int32)), pa.array(SPLITS))
-    classes = {}
-    for name in rows.attributes:
-        codes, classes[name] = _ranked(rows, name)
-        indices = pa.array(codes, pa.int32(), mask=codes < 0)
-        columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(classes[name], pa.string()))
+    labels = {name: _ranked(rows, name) for name in rows.attributes}
+    for name, (codes, _) in labels.items():
         unknown = int(np.sum(codes < 0))
         rows.remarks.lost(f"{name} is unknown in {unknown} of {len(codes)} rows.", unknown, len(codes))
+    write_table(folder, source, split, labels)
+    return {name: classes for name, (_, classes) in labels.items()}
+
+
+def write_table(
+    folder: Path,
+    source: pa.ChunkedArray,
+    split: NDArray[np.int8],
+    labels: Mapping[str, tuple[NDArray[Any], Sequence[str]]],
+) -> None:
+    """Writes ``labels.parquet``: names ``(N,)`` and splits of the rows, and each label's codes ``(N,)`` and classes."""
+    columns: dict[str, Any] = {"source": source}
+    columns["split"] = pa.DictionaryArray.from_arrays(pa.array(split.astype(np.int32)), pa.array(SPLITS))
+    for name, (codes, classes) in labels.items():
+        indices = pa.array(codes, pa.int32(), mask=codes < 0)
+        columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(list(classes), pa.string()))
     pq.write_table(pa.table(columns), folder / "labels.parquet", compression="zstd")
-    return classes
 
 
 def write_pairs(folder: Path, rows: Rows, pairs: list[Pair] | None) -> None:

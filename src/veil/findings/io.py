@@ -22,6 +22,7 @@ from veil.foreign import (
     LIST,
     OBJECT,
     REALS,
+    SHA256,
     TEXT,
     TEXTS,
     WHOLE,
@@ -32,6 +33,7 @@ from veil.foreign import (
     either,
     one_line,
     read_json,
+    real,
     shown,
 )
 
@@ -100,7 +102,8 @@ _DATA: Mapping[str, Rule] = {
     **dict.fromkeys(("splits", "labels"), OBJECT),
     "shape": WHOLES,
 }
-_LABEL: Mapping[str, Rule] = {"classes": TEXTS, "counts": OBJECT}
+_LABEL: Mapping[str, Rule] = {"classes": TEXTS, "counts": OBJECT, "predicted": OBJECT}
+_PREDICTED: Mapping[str, Rule] = {"file": TEXT, "sha256": SHA256, "confidence": real(0, 1)}
 _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
     "releases": (
         {
@@ -133,7 +136,9 @@ def _check(document: Any) -> None:
         place = f"data.splits.{split}"
         check_fields(sizes, place, dict.fromkeys(sizes, either(WHOLE)) if isinstance(sizes, dict) else {})
     for name, label in document["data"].get("labels", {}).items():
-        check_fields(label, f"data.labels.{name}", _LABEL, list(_LABEL))
+        check_fields(label, f"data.labels.{name}", _LABEL, ["classes", "counts"])
+        if "predicted" in label:
+            check_fields(label["predicted"], f"data.labels.{name}.predicted", _PREDICTED, list(_PREDICTED))
         check_fields(label["counts"], f"data.labels.{name}.counts", dict.fromkeys(label["counts"], WHOLES))
     for key, (rules, needed) in _ENTRIES.items():
         for i, entry in enumerate(document.get(key, [])):

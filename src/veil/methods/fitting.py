@@ -15,7 +15,7 @@ from veil.engine import Run
 from veil.engine.run import Precision, Saving, by_first, run_identity
 from veil.errors import InputError, checked_seed
 from veil.methods.protocol import Algorithm, Fitted, Task
-from veil.methods.registry import Method, method_named
+from veil.methods.registry import METHODS, Method, method_named
 from veil.release import Release
 from veil.release.beside import new_key
 from veil.release.folder import WEIGHTS
@@ -118,7 +118,7 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
         raise InputError(f"pack: must be a veil.Pack, got {type(pack).__name__}")
     if isinstance(order.private, str):
         raise InputError(f"private: must be a list of labels, got the text {order.private!r}")
-    _check_private(method, order.private)
+    _check_private(method, order.private, pack)
     if order.base is not None:
         order.base.contract.check_framing(pack, "base")
     every, precision = running.get("every"), running.get("precision", "auto")
@@ -143,6 +143,9 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
     made = {**release.made, "preset": order.preset or method.presets[0]}
     if pack.meta.get("pictures"):
         made["pictures"] = pack.meta["pictures"]
+    kept = {name: dict(mark) for name, mark in pack.predicted.items() if name in (*private, order.utility)}
+    if kept:
+        made["predicted"] = kept
     return Fit(release=replace(release, made=made).recorded(pack, people=order.people), curves=run.curves)
 
 
@@ -156,7 +159,7 @@ def trained(method: Method, config: Any, task: Task, *, key: bytes | None = None
     algorithm: Algorithm = method.algorithm
     if task.base is not None and not method.takes_base:
         raise InputError(f"{name}: reads the input itself and takes no base, got a release of {task.base.method!r}")
-    _check_private(method, task.private)
+    _check_private(method, task.private, pack)
     if pack.kind not in method.takes:
         other = "method template protects vectors" if pack.kind == "vectors" else "method aia makes vectors of images"
         raise InputError(f"{name}: needs a pack of {method.takes[0]}, got {pack.kind}; {other}")
@@ -191,6 +194,12 @@ def _made(task: Task, fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _check_private(method: Method, private: Sequence[str]) -> None:
-    if method.hides and not private:
-        raise InputError("private: at least one label must be named, got none")
+def _check_private(method: Method, private: Sequence[str], pack: Pack) -> None:
+    if not method.hides or private:
+        return
+    others = " and ".join(other.name for other in METHODS.values() if not other.hides and pack.kind in other.takes)
+    without = f"; {others} hides the picture itself, and keeps a label" * bool(others)
+    raise InputError(
+        f"private: at least one label must be named, got none; {pack.labels_there}{without}; what the pack gives away "
+        "as it is, `veil audit PACK --inversion` and `--utility identity` measure without one"
+    )

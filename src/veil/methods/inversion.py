@@ -398,7 +398,7 @@ def train(config: Config, task: Task) -> Fitted:
     if "identity" in kept:
         raise InputError(
             "utility: this method keeps labels, got 'identity'; name a label (--utility LABEL; more with labels=...), "
-            "or use method aia"
+            f"or use method aia; {pack.labels_there}"
         )
     for name in kept:
         pack.require(private=task.private, utility=name, among=["protect"])

@@ -41,10 +41,15 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """The classes of one label and, for each split, how many rows each class has."""
+    """The classes of one label and, for each split, how many rows each class has.
+
+    ``predicted`` says of one that nobody observed which ``file`` guessed it, its ``sha256``, and in the mean with which
+    ``confidence``.
+    """
 
     classes: tuple[str, ...]
     counts: Mapping[str, tuple[int, ...]]
+    predicted: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +215,7 @@ def _data(raw: Mapping[str, Any]) -> Data:
         for name, sizes in raw.get("splits", {}).items()
     }
     labels = {
-        name: Label(classes=tuple(label["classes"]), counts=_tuples(label["counts"]))
+        name: Label(classes=tuple(label["classes"]), counts=_tuples(label["counts"]), predicted=label.get("predicted"))
         for name, label in raw.get("labels", {}).items()
     }
     return Data(**_tuples(raw) | {"splits": splits, "labels": labels})

@@ -25,7 +25,7 @@ from veil.foreign import one_line, read_bytes
 from veil.parquet import read_curves
 from veil.report import plots, tables, words
 from veil.report.document import Document, read
-from veil.report.verdict import controls, doubted, share_of_luck, verdicts
+from veil.report.verdict import controls, doubted, guessed, share_of_luck, verdicts
 
 PLANE_WIDTHS = (320, 480, 680)
 """The widths in pixels that the plane's labels are placed for; the page takes the widest that fits."""
@@ -96,6 +96,7 @@ def _trust(document: Document) -> dict[str, object]:
         "lost": [finding for finding in document.findings if finding.status == "did_not_converge"],
         "doubted": doubted,
         "lucky": share_of_luck(checks),
+        "guessed": guessed(document),
         "verdicts": verdicts(document, checks),
     }
 

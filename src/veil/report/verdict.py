@@ -86,6 +86,17 @@ def controls(document: Document) -> list[Check]:
     ]
 
 
+def guessed(document: Document) -> list[str]:
+    """A sentence for each label that was not observed but predicted, and by what."""
+    return [
+        f"The label {name} was predicted by {by['file']} (SHA-256 {by['sha256'][:16]}\N{HORIZONTAL ELLIPSIS}), not "
+        "observed: figures are about its guesses, and where these are wrong an attack may learn less, or more, of the "
+        "truth."
+        for name, label in document.data.labels.items()
+        if (by := label.predicted)
+    ]
+
+
 def doubted(checks: Sequence[Check]) -> str:
     """Whose figures rest on these checks."""
     return ", ".join(dict.fromkeys(f"the release {c.release}" if c.of_training else c.target for c in checks))

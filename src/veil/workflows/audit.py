@@ -436,6 +436,7 @@ def _data(setting: Setting) -> dict[str, Any]:
                 ).tolist()
                 for split in SPLITS
             },
+            **({"predicted": dict(pack.predicted[name])} if name in pack.predicted else {}),
         }
         for name in dict.fromkeys([*private, *utility])
         if name != "identity"

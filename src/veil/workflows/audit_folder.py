@@ -117,6 +117,17 @@ def audit_into(
     return FolderAudit(findings=measured.findings, path=folder / NAME, use=uses[0] if uses else "", warnings=warnings)
 
 
+def labels_in(source: Path | None) -> str:
+    """What may be asked of a pack, as the end of a message; "" of what is none."""
+    try:
+        pack = None if source is None or source.is_file() else Pack.open(source)
+    except InputError:
+        pack = None
+    if pack is None:
+        return ""
+    return f"; {pack.labels_there}"
+
+
 def _remark_rows(pack: Pack, file: Path, remark: Remark) -> None:
     """What became of the rows of a file of vectors."""
     for kind in ("warning", "note"):

@@ -70,5 +70,5 @@ def read(source: Path, options: Options) -> Listing:
     attributes = (*own.codes, *(other.codes if other is not None else ()))
     return Listing(
         items=items(), count=n, attributes=attributes, kind="vectors", pairs=pairs, notes=remarks.notes,
-        warnings=remarks.warnings, columns=file.dimensions,
+        warnings=remarks.warnings, columns=file.dimensions, predicted={} if other is None else other.predicted,
     )  # fmt: skip

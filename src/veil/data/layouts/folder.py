@@ -25,7 +25,7 @@ from pathlib import Path
 from veil.data import decode
 from veil.data.classes import few
 from veil.data.layouts import table as tables
-from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, own
+from veil.data.layouts.listing import NO_LABELS, Item, Listing, Options, Remarks, check_options, clean, own
 from veil.errors import InputError
 
 SYSTEM_FOLDERS = frozenset(
@@ -86,7 +86,7 @@ def read(source: Path, options: Options) -> Listing:
     if by_folder and table is not None and "identity" in table.codes:
         raise InputError(f"{table.path}: has a column identity already; leave out the setting identity=folder")
     if table is None and not by_folder:
-        remarks.warnings.append("There is no file of labels: all images are without labels.")
+        remarks.warnings.append(NO_LABELS)
 
     def items() -> Iterator[Item]:
         for i, (name, problem) in enumerate(entries):
@@ -103,6 +103,7 @@ def read(source: Path, options: Options) -> Listing:
         pairs=pairs,
         notes=remarks.notes,
         warnings=remarks.warnings,
+        predicted={} if table is None else table.predicted,
     )
 
 

@@ -20,6 +20,9 @@ Pair = tuple[str, str, bool, int]
 LOSS = 0.05
 """The share of rows, labels or pairs from which on a loss of them is a warning; below it is a note."""
 
+NO_LABELS = "There is no file of labels: all images are without labels (`veil label` has a classifier guess some)."
+"""The warning of a pack of which nothing is known."""
+
 
 @dataclass(frozen=True)
 class Remarks:
@@ -99,6 +102,7 @@ class Listing:
         notes: What the user should know: defects handled, rows without labels and the like. One sentence each.
         warnings: What is lost, in the same way.
         columns: Names of the columns that the vectors' values stood in, where each stood in its own.
+        predicted: Of the labels those that a classifier guessed, and by what.
     """
 
     items: Iterator[Item]
@@ -110,6 +114,7 @@ class Listing:
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     columns: tuple[str, ...] = ()
+    predicted: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_options(layout: str, options: Options, settings: Mapping[str, tuple[str, ...] | None], labels: bool) -> None:

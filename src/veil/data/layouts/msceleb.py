@@ -39,6 +39,7 @@ def read(source: Path, options: Options) -> Listing:
         _check(path)
     table = None if options.labels is None else tables.read(options.labels, (*IMAGE_KEYS, "identity"))
     others = () if table is None else tuple(name for name in table.codes if name != "identity")
+    marks = {} if table is None else table.predicted
     notes = [] if table is None else [f"Labels were read from {table.path.name!r}.", *table.notes]
     notes += Aside(hidden=hidden).notes()
     return Listing(
@@ -47,6 +48,7 @@ def read(source: Path, options: Options) -> Listing:
         attributes=("identity", *others),
         pairs=None if table is None else table.pairs,
         notes=notes,
+        predicted={name: mark for name, mark in marks.items() if name != "identity"},
     )
 
 

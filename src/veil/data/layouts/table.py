@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from veil.data.columns import IMAGE_KEYS, key_columns, nfc, plain
 from veil.data.csvfile import open_csv
 from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import SPLITS, Pack, Predicted
 from veil.errors import InputError
 from veil.foreign import MOST_LETTERS
 from veil.parquet import open_parquet, validated
@@ -41,6 +41,7 @@ class Table:
         split: The rows' splits, or None where the table has no such column.
         pairs: A pack's pairs, by its sources.
         notes: What was left out.
+        predicted: Of a pack's labels those that a classifier guessed, and by what.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Table:
     split: list[str | None] | None = None
     pairs: list[Pair] | None = None
     notes: tuple[str, ...] = ()
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
 
     def row(self, i: int) -> dict[str, str | None]:
         """The labels of row i; of no row (all unknown) where i is -1."""
@@ -318,4 +320,5 @@ def _of_pack(path: Path) -> Table:
         classes={name: list(classes) for name, classes in pack.classes.items()},
         split=[SPLITS[code] for code in pack.split.tolist()],
         pairs=pairs,
+        predicted=pack.predicted,
     )

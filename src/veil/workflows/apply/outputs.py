@@ -128,7 +128,7 @@ def write_pack(
     lost = pack.meta.get("warnings", ())
     listing = Listing(
         items=items(), count=len(pack), attributes=tuple(pack.labels), kind="vectors" if image is None else "images",
-        pairs=pairs, notes=notes, warnings=lost,
+        pairs=pairs, notes=notes, warnings=lost, predicted=pack.predicted,
     )  # fmt: skip
     plan = build.Plan(
         size=image[0] if image else 0, channels=3 if image and len(image) == 3 else 1,
