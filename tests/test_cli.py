@@ -55,7 +55,7 @@ BRIEF_DEMO = Scale(
     protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
     template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
 )  # fmt: skip
-COMMANDS = ("demo", "pack", "embed", "fit", "apply", "audit", "report", "export")
+COMMANDS = ("demo", "pack", "label", "embed", "fit", "apply", "audit", "report", "export")
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
 

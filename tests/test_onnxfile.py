@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from conftest import brightness_file, onnx_file, vectors_pack
+from test_faces import EYES, Dots, detector, dotted, drawn  # noqa: F401
 from veil.auditing import pairs as pairing
 from veil.auditing import transfer
 from veil.auditing.attackers import ATTACKERS
 from veil.auditing.metrics import auc
 from veil.auditing.rosters import roster
 from veil.auditing.setting import Networks, Setting
+from veil.data import build
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.findings import Finding
-from veil.nn import onnxfile
+from veil.nn import embedders, onnxfile
 from veil.nn.onnxfile import OnnxNetwork
 from veil.workflows.audit import audit
+from veil.workflows.embed import embed
 
 FLATTEN = ("Flatten", (), {})
 
@@ -377,6 +382,74 @@ def test_a_matcher_of_a_file_compares_by_the_metric_that_serves_it(
     assert figure.value > auc((unit @ unit.T)[a, b], who[rows[a]] == who[rows[b]]) + 0.005
 
 
+@pytest.mark.parametrize(
+    ("classes", "weights", "right"),
+    [("light,dark", ((1, -1),), 1), ("dark,light", ((-1, 1),), 1), ("", ((1, -1),), 0), ("hell,dunkel", ((1, -1),), 0)],
+)
+def test_a_classifier_that_names_its_classes_is_read_by_them(
+    tmp_path: Path, classes: str, weights: Any, right: float
+) -> None:
+    """Whatever their order; where it does not, or not as the pack does, its logits are taken in the pack's order."""
+    pack = lit_pack()
+    mean = ("ReduceMean", (), {"axes": [2, 3], "keepdims": 0})
+    path = onnx_file(tmp_path / "light.onnx", mean, ("MatMul", ("w",), {}), shape=["B", 1, 4, 4], w=weights)
+    file = OnnxNetwork(path, declared={"classes": classes} if classes else {})
+    found = _read(pack, {"Input": np.asarray(pack.x)}, {}, (file,))["Input"]
+    assert [f.value for f in found if f.code == AREA] == [right]
+
+
+# Faces before networks that want eyes elsewhere
+
+
+def dotted_pack(out: Path) -> Pack:
+    """Aligned faces of 60 x 60 whose eyes are a red and a green pixel."""
+    album = out.parent / "photos"
+    for name, eyes in EYES.items():
+        dotted(album / name, eyes, size=200)
+    return build.pack("folder", album, out, size=60, channels=3, faces=Dots())
+
+
+def test_faces_are_laid_before_a_network_as_it_wants_them(tmp_path: Path) -> None:
+    """Eyes lie where the file says, also at unequal heights; without a word of it images are shown as they are."""
+    pack = dotted_pack(tmp_path / "pack")
+    path = onnx_file(tmp_path / "f.onnx", FLATTEN, shape=["B", 3, 30, 30])
+    plain = embedders.matcher_of(pack, path, {"mean": "0", "std": "1"})
+    np.testing.assert_array_equal(plain(pack.x), OnnxNetwork(path, declared={"mean": "0", "std": "1"})(pack.x))
+    wants = {"mean": "0", "std": "1", "eyes": "0.2:0.3:0.7:0.5"}
+    laid = pickle.loads(pickle.dumps(embedders.matcher_of(pack, path, wants)))
+    seen = laid(pack.x).reshape(2, 3, 30, 30)
+    places = [[np.unravel_index(each[c].argmax(), (30, 30)) for c in (0, 1)] for each in seen]
+    assert np.abs(np.array(places) + 0.5 - [[9, 6], [15, 21]]).max() <= 1.5
+    assert (laid.name, laid.width, laid(pack.x[:0]).shape) == ("f.onnx", 2700, (0, 2700))
+    assert laid.fingerprint != plain.fingerprint
+    bare = build.pack("folder", tmp_path / "photos", tmp_path / "bare", size=60, channels=3)
+    with pytest.raises(InputError, match=r"f.onnx: needs the eyes of faces at their places, .* or declare eyes=none"):
+        embedders.matcher_of(bare, path, wants)
+
+
+def test_the_bundled_embedder_is_a_matcher(detector: object, tmp_path: Path) -> None:  # noqa: F811
+    """It sees aligned faces, grey ones, too, in whatever process; and nothing is declared of it."""
+    (tmp_path / "in").mkdir()
+    for number in (11, 42):
+        Image.fromarray(drawn(number)).save(tmp_path / "in" / f"{number}.png")
+    pack = build.pack("folder", tmp_path / "in", tmp_path / "pack", size=96, channels=3, faces=True)
+    matcher = embedders.matcher_of(pack, "dlib")
+    assert matcher.name.startswith("embedder of dlib ")
+    features = pickle.loads(pickle.dumps(matcher))(pack.x)
+    assert features.shape == (2, matcher.width) == (2, 128)
+    embed(tmp_path / "pack", tmp_path / "t.parquet")
+    np.testing.assert_array_equal(features, pq.read_table(tmp_path / "t.parquet")["vector"].to_pylist())
+    assert np.linalg.norm(features[0] - features[1]) > 0.1
+    grey = matcher(np.asarray(pack.x).mean(3).astype(np.uint8))
+    assert np.linalg.norm(grey - features, axis=1).max() < np.linalg.norm(features[0] - features[1])
+    given = transfer.Given(matcher="dlib")
+    faces = Pack.from_arrays(np.asarray(pack.x), {"identity": ["a", "b"]})
+    with pytest.raises(InputError, match=r"the pack's faces are not aligned; pack them with --faces or --landmarks$"):
+        transfer.opened(faces, private=[], utility=["identity"], given=given, shown=True, inverted=False)
+    with pytest.raises(InputError, match="dlib: knows what it sees, and nothing is declared of it, got size"):
+        embedders.matcher_of(pack, "dlib", {"size": "9"})
+
+
 def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
     pack = lit_pack()
     light = brightness_file(tmp_path / "light.onnx")
@@ -386,9 +459,10 @@ def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
     twin.write_bytes(light.read_bytes())
 
     def refused(message: str, **options: Any) -> None:
-        asked: dict[str, Any] = {"private": ["light"], "utility": ["identity"], "matcher": None, "classifiers": {}}
+        asked: dict[str, Any] = {"private": ["light"], "utility": ["identity"], "shown": True, "inverted": False}
+        given = transfer.Given(**{name: options.pop(name) for name in [*options] if name not in asked})
         with pytest.raises(InputError, match=message) as caught:
-            transfer.opened(pack, **{**asked, "shown": True, "inverted": False, **options})
+            transfer.opened(pack, given=given, **{**asked, **options})
         assert "\n" not in str(caught.value)
 
     refused(
@@ -406,6 +480,10 @@ def test_files_are_refused_before_anything_starts(tmp_path: Path) -> None:
         classifiers={"light": [light]},
     )
     refused("^matcher: compares redrawn faces", shown=False, matcher=light)
+    refused("^matcher settings: are of a matcher, and none is named$", matcher_settings={"size": "9"})
+    refused("^classifier settings: are of classifiers, and none is named$", classifier_settings={"size": "9"})
+    refused("size must not be 9 x 9", matcher=light, matcher_settings={"size": "9"})
+    refused("size must not be 9 x 9", classifiers={"light": [light]}, classifier_settings={"size": "9"})
     refused("^matcher: compares redrawn faces", utility=[], matcher=light)  # nothing is matched
     with pytest.raises(InputError, match=r"^classifier: reads releases that are images"):
         audit(

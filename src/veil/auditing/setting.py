@@ -17,7 +17,7 @@ from veil.auditing.task import key
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_seed
 from veil.findings import Finding, Measurement
-from veil.nn.onnxfile import OnnxNetwork
+from veil.nn.embedders import Network
 
 Attack = Callable[[Problem], Score]
 Match = Callable[[Problem], Embed]
@@ -48,17 +48,23 @@ class Roster:
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """Networks of ONNX files that the user names; findings call them by their files' names.
+    """Networks that the user names, of ONNX files or the bundled one; findings call them by their names.
 
     Attributes:
         matcher: A face matcher.
         classifiers: For each label its classifiers; they give logits in the order of the label's classes in the pack.
-        fingerprint: Tells files of other contents apart.
     """
 
-    matcher: OnnxNetwork | None = None
-    classifiers: Mapping[str, Sequence[OnnxNetwork]] = field(default_factory=dict)
-    fingerprint: str = ""
+    matcher: Network | None = None
+    classifiers: Mapping[str, Sequence[Network]] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever their answers depend on."""
+        matcher = None if self.matcher is None else self.matcher.fingerprint
+        return key(
+            matcher, {name: [each.fingerprint for each in several] for name, several in self.classifiers.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

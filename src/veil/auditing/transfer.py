@@ -8,9 +8,8 @@ a class around takes in the former alone: their figure falls below chance, and w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from veil.auditing.task import Outcome, Task, signatures
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
-from veil.nn.onnxfile import OnnxNetwork
+from veil.nn.embedders import Network, laid_before, matcher_of
+from veil.nn.onnxfile import FROM_FILE, OnnxNetwork
 
 CLASSIFIERS = ("RBF SVM", "six convolutions", "residual CNN", "plain CNN")
 """Attackers of :data:`veil.auditing.attackers.ATTACKERS` that learn from originals."""
@@ -37,7 +37,23 @@ MATCHER = "siamese, of originals"
 _CENTRED = 2000
 _READ = ("attribute.transfer_balanced_accuracy", "attribute.transfer_auc")
 _MATCHED = ("verification.transfer_auc", "verification.mixed_auc")
-_THEIRS = "a file of the user's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Networks that the user names for an audit.
+
+    Attributes:
+        matcher: ``"dlib"`` for the bundled embedder, or the ONNX file of a face matcher: images to ``(B, d)``.
+        matcher_settings: What is declared of it, as for :class:`veil.nn.onnxfile.OnnxNetwork`.
+        classifiers: For labels their files: images to logits ``(B, Z)``.
+        classifier_settings: What is declared of all of them.
+    """
+
+    matcher: str | Path | None = None
+    matcher_settings: Mapping[str, str] = field(default_factory=dict)
+    classifiers: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
+    classifier_settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def opened(
@@ -45,57 +61,31 @@ def opened(
     *,
     private: Sequence[str],
     utility: Sequence[str],
-    matcher: str | Path | None,
-    classifiers: Mapping[str, Sequence[str | Path]] | None,
+    given: Given,
     shown: bool,
     inverted: bool,
 ) -> Networks:
-    """Open the files that an audit was given, before anything heavy starts.
+    """Open the networks that an audit was given, before anything heavy starts.
 
     Args:
         pack: Labels and their classes.
         private: Labels that are attacked.
         utility: Labels that are used.
-        matcher: File of a face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``.
-        classifiers: For labels their files: images as for the matcher to logits ``(B, Z)``.
+        given: What the user named.
         shown: Whether transfer is measured: there are releases that :func:`pass_for` originals.
         inverted: Whether originals are redrawn.
 
     Raises:
         InputError: Where a file does not serve, or nothing would use it; all problems in one line.
     """
-    classifiers = {name: list(paths) for name, paths in (classifiers or {}).items()}
-    problems = []
-    labels = [name for name in private if name != "identity"]
-    for name, paths in classifiers.items():
-        if name not in labels:
-            known = ", ".join(labels) or "none is"
-            problems.append(f"classifier: must be of a label that is attacked ({known}), got {name!r}")
-        if len({Path(path).name for path in paths}) < len(paths):
-            problems.append(f"classifiers of {name!r}: the names of their files must differ, got {_listed(paths)}")
-    given = [path for paths in classifiers.values() for path in paths]
-    if given and not shown:
-        problems.append(
-            "classifier: reads releases that are images like the unprotected originals, and there are none to show to "
-            f"{_listed(given)}"
-        )
-    faces = (inverted and pack.kind == "images") or (shown and "identity" in (*private, *utility))
-    if matcher is not None and not faces:
-        problems.append(
-            "matcher: compares redrawn faces (by inversion) or, where identity is used, releases that are images like "
-            f"the unprotected originals, and there are none to show to {matcher}"
-        )
-    if problems:
+    if problems := _unfit(pack, private, utility, given, shown=shown, inverted=inverted):
         raise InputError("; ".join(problems))
-    contents = hashlib.sha256()
-    for path in [*given, *([] if matcher is None else [matcher])]:
-        contents.update(hashlib.sha256(Path(path).read_bytes()).digest() if Path(path).is_file() else b"")
-    opened = Networks(
-        matcher=None if matcher is None else OnnxNetwork(matcher),
-        classifiers={name: tuple(OnnxNetwork(path) for path in paths) for name, paths in classifiers.items()},
-        fingerprint=contents.hexdigest(),
-    )
-    for name, networks in opened.classifiers.items():
+    matcher = None if given.matcher is None else matcher_of(pack, given.matcher, given.matcher_settings)
+    opened = {
+        name: [OnnxNetwork(path, declared=given.classifier_settings) for path in paths]
+        for name, paths in given.classifiers.items()
+    }
+    for name, networks in opened.items():
         classes = pack.classes[name]
         problems += [
             f"{network.path}: must give a logit for each class of {name!r} ({', '.join(classes)}), so {len(classes)}, "
@@ -105,7 +95,40 @@ def opened(
         ]
     if problems:
         raise InputError("; ".join(problems))
-    return opened
+    laid = {name: tuple(laid_before(each, pack) for each in networks) for name, networks in opened.items()}
+    return Networks(matcher=matcher, classifiers=laid)
+
+
+def _unfit(
+    pack: Pack, private: Sequence[str], utility: Sequence[str], given: Given, *, shown: bool, inverted: bool
+) -> list[str]:
+    """What was given that nothing would use, or that could not be told apart."""
+    classifiers = {name: list(paths) for name, paths in given.classifiers.items()}
+    problems = []
+    labels = [name for name in private if name != "identity"]
+    for name, paths in classifiers.items():
+        if name not in labels:
+            known = ", ".join(labels) or "none is"
+            problems.append(f"classifier: must be of a label that is attacked ({known}), got {name!r}")
+        if len({Path(path).name for path in paths}) < len(paths):
+            problems.append(f"classifiers of {name!r}: the names of their files must differ, got {_listed(paths)}")
+    files = [path for paths in classifiers.values() for path in paths]
+    if files and not shown:
+        problems.append(
+            "classifier: reads releases that are images like the unprotected originals, and there are none to show to "
+            f"{_listed(files)}"
+        )
+    if given.classifier_settings and not files:
+        problems.append("classifier settings: are of classifiers, and none is named")
+    if given.matcher_settings and given.matcher is None:
+        problems.append("matcher settings: are of a matcher, and none is named")
+    faces = (inverted and pack.kind == "images") or (shown and "identity" in (*private, *utility))
+    if given.matcher is not None and not faces:
+        problems.append(
+            "matcher: compares redrawn faces (by inversion) or, where identity is used, releases that are images like "
+            f"the unprotected originals, and there are none to show to {given.matcher}"
+        )
+    return problems
 
 
 def _listed(paths: Sequence[str | Path]) -> str:
@@ -185,7 +208,8 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
     decide: dict[str, Callable[[NDArray[Any]], NDArray[np.int64]]] = {}
     reads: dict[str, float] = {}
     failed: dict[str, tuple[str, str]] = {}
-    for name, attack in (*setting.roster.classifiers.items(), *((f.name, _given(f)) for f in files)):
+    theirs = ((file.name, _given(file, pack.classes[target])) for file in files)
+    for name, attack in (*setting.roster.classifiers.items(), *theirs):
         try:
             score = attack(problem)
             seen = score(problem.x_validation)
@@ -201,10 +225,10 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         by = Measurement(release=release, target=target, attacker="", role="attack", n=len(test), level=level)
         for name in reads:
             reader, worst = replace(by, attacker=name), name == best
-            scores, theirs = scored[name][release], name not in setting.roster.classifiers
+            scores, from_file = scored[name][release], name not in setting.roster.classifiers
             predicted = decide[name](scores)
-            notes = [_THEIRS] * theirs
-            if theirs and classes == 2:
+            notes = [FROM_FILE] * from_file
+            if from_file and classes == 2:
                 own = metrics.balanced_accuracy(y[test], largest(scores), classes=classes)
                 notes.append(f"by its largest logit, without the threshold, {own:.3f}")
                 if reads[name] < 0.5:
@@ -226,9 +250,15 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
     return Outcome(findings=tuple(findings))
 
 
-def _given(network: OnnxNetwork) -> Callable[[Problem], Score]:
-    """The user's classifier as an attacker that has learned already."""
-    return lambda problem: network
+def _given(network: Network, classes: Sequence[str]) -> Callable[[Problem], Score]:
+    """The user's classifier as an attacker that has learned already; its logits in the order of the pack's classes.
+
+    Where it does not call its classes as the pack does, they are taken to be in that order.
+    """
+    if sorted(network.classes) != sorted(classes):
+        return lambda problem: network
+    places = [network.classes.index(each) for each in classes]
+    return lambda problem: lambda x: network(x)[:, places]
 
 
 def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, NDArray[Any]]) -> Outcome:
@@ -265,8 +295,8 @@ def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, ND
                     figure = verification.verify(alike, moved, None, None, level=level, fars=())[0].finding(
                         release=release, attacker=name
                     )
-                    notes = [figure.note] * bool(figure.note) + [f"by {by}"] + [_THEIRS] * (embed is file)
-                    findings[name].append(replace(figure, code=code, note="; ".join(notes)))
+                    notes = [figure.note, f"by {by}", file.origin if file is not None and embed is file else ""]
+                    findings[name].append(replace(figure, code=code, note="; ".join(filter(None, notes))))
             reads[name] = serves
         except Exception as error:  # the other stands
             status, why = failure(error)

@@ -168,6 +168,14 @@ ClassNames = Annotated[
     str | None,
     Option(help="The classes, A,B,C in the order of its logits; those in the file's metadata if none are named."),
 ]
+MatcherSettings = Annotated[
+    str | None,
+    Option(
+        "--matcher-settings",
+        help="What the matcher's file sees, NAME=VALUE,...: size, colours, mean, std, eyes, or form=arcface or "
+        "imagenet; for what the file does not say.",
+    ),
+]
 ClassifierSettings = Annotated[
     str | None,
     Option(
@@ -230,10 +238,11 @@ AttackOn = Annotated[
 Level = Annotated[float, Option(min=0.5, max=0.999, help="Coverage of the intervals.")]
 Inversion = Annotated[bool, Option("--inversion", help="Also redraw the originals from releases with fresh decoders.")]
 Matcher = Annotated[
-    Path | None,
+    str | None,
     Option(
-        help="ONNX face matcher: it judges redrawn faces in place of one trained on the attackers' splits, and "
-        "compares releases that are images, beside one."
+        help="dlib, which the extra faces brings, of aligned faces, or an ONNX face matcher of yours: it judges "
+        "redrawn faces in place of one trained on the attackers' splits, and compares releases that are images, beside "
+        "one."
     ),
 ]
 Classifiers = Annotated[
@@ -377,7 +386,7 @@ def whole_command() -> str:
     return shlex.join(["veil", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
-_WORDS = frozenset({"private", "utility", "baseline", "effort", "attack_on"})
+_WORDS = frozenset({"private", "utility", "baseline", "effort", "attack_on", "matcher_settings", "classifier_settings"})
 """Parameters whose texts are names of labels, or words of Veil; any other's text may be a path."""
 
 
@@ -395,7 +404,7 @@ def command_without_paths(command: str, parameters: Sequence[inspect.Parameter],
         option = [] if info.metavar else declared[:1] or [f"--{name.replace('_', '-')}"]
         for each in value if isinstance(value, list) else [value]:
             word = str(each)
-            if name not in _WORDS and isinstance(each, str | Path):
+            if name not in _WORDS and isinstance(each, str | Path) and (name, each) != ("matcher", "dlib"):
                 word = info.metavar or option[0].strip("-").upper()
                 if name in ("release", "vectors"):
                     word = f"{named_path(str(each), SUFFIXES if name == 'vectors' else ())[0]}={word}"

@@ -78,6 +78,7 @@ from veil.methods.labels import people, refuse_many, refuse_people, require_clas
 from veil.methods.protocol import Algorithm, Fitted, Task
 from veil.methods.settings import EVEN, Count, Rate, Share, Steps, Weight, at_least, checked, listed, within
 from veil.nn.augment import augment
+from veil.nn.embedders import Network, laid_before
 from veil.nn.losses import balanced_weights, cross_entropy, structural_similarity, supervised_contrastive
 from veil.nn.nets import (
     GroupNorm,
@@ -491,7 +492,7 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, run: Run, faces: Portraits, protector: Protector, teacher: OnnxNetwork | None = None,
+        self, config: Config, run: Run, faces: Portraits, protector: Protector, teacher: Network | None = None,
         *, alone: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.run, self.faces = config, run, faces
@@ -667,7 +668,8 @@ def train(config: Config, task: Task) -> Fitted:
     """
     _check(config, task)
     pack, private, run = task.pack, task.private, task.run
-    teacher = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
+    file = OnnxNetwork(config.matcher, threads=torch.get_num_threads()) if config.matcher else None
+    teacher = None if file is None else laid_before(file, pack)
     rows = pack.rows("protect", known=tuple(private))
     require_classes(pack, rows, private)
     codes = [pack.label(name)[rows] for name in private]
@@ -696,7 +698,7 @@ def train(config: Config, task: Task) -> Fitted:
     training = Training(config, run, faces, protector, teacher, alone=not pack.knows_people)
     run.enter(*training.players)
     training.train()
-    made = {} if teacher is None else {"matcher": teacher.digest}
+    made = {} if file is None else {"matcher": file.digest}
     return Fitted(encoder=protector, contract=contract, made=made, config=config)
 
 

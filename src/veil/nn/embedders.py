@@ -52,11 +52,15 @@ class Network(Protocol):
         name: What findings call it.
         width: How many values it gives.
         fingerprint: Changes with whatever its answers depend on.
+        origin: Where it is from, for notes.
+        classes: What its values are logits of; empty where they are none, or it does not say.
     """
 
     name: str
     width: int
     fingerprint: str
+    origin: str
+    classes: tuple[str, ...]
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]: ...
 
@@ -102,7 +106,8 @@ class Dlib:
     It holds no network: each process that asks has one. Raises InputError without the extra ``faces``.
     """
 
-    side, width = 150, 128
+    side, width, origin = 150, 128, "bundled, and trained on faces of others"
+    classes: tuple[str, ...] = ()
     # Middles of the corners of dlib's mean face, 5 points, in a chip with its padding of 1/4.
     eyes: Places = ((0.3182, 0.3142), (0.6685, 0.3142))
 
@@ -149,6 +154,7 @@ class Laid:
         self._network, self._eyes = network, network.eyes
         self._side = network.side if isinstance(network, Dlib) else network.size[0]
         self.name, self.width, self.fingerprint = network.name, network.width, network.fingerprint
+        self.origin, self.classes = network.origin, network.classes
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         out = np.empty((len(x), self.width), np.float32)

@@ -21,6 +21,8 @@ from veil.errors import InputError
 from veil.foreign import opened
 from veil.nn.declared import COLOURS, MOST_SIDE, Declaration, declaration
 
+FROM_FILE = "a file of the user's"
+"""What findings say of one."""
 _BATCH = 64
 _SECONDS, _SECONDS_EACH = 5.0, 1.0  # that a batch may take, and more for each image
 
@@ -49,6 +51,8 @@ class OnnxNetwork:
         InputError: If the file, or the extra ``onnx``, is missing, it does not take and give what it should, or a
             declaration does not fit it.
     """
+
+    origin = FROM_FILE
 
     def __init__(self, path: str | Path, *, declared: Mapping[str, str] | None = None, threads: int = 1) -> None:
         self.path, self.name, self.threads = Path(path), Path(path).name, threads

@@ -64,10 +64,14 @@ class Plan:
         together: Attack the means of several releases of one person, and link releases to the input.
         inversion: Redraw the pack's images, or vectors, from every release.
         perceptual: File of torchvision's VGG-16 weights, which then judges what is redrawn.
-        matcher: ONNX file of a face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``. It compares
-            releases that are images, beside a matcher that is trained, and judges redrawn faces, in place of one.
+        matcher: ``"dlib"`` for the bundled embedder (extra ``faces``; packs of aligned faces), or the ONNX file of a
+            face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``. It compares releases that are images,
+            beside a matcher that is trained, and judges redrawn faces, in place of one.
+        matcher_settings: What is declared of that file, as for :class:`veil.nn.onnxfile.OnnxNetwork`.
         classifiers: For private labels ONNX files of classifiers that releases that are images are shown to: images as
-            for the matcher to a logit for each of the label's classes, in the order of ``pack.classes``.
+            for the matcher to a logit for each of the label's classes, in the order of ``pack.classes`` unless the
+            file names its classes.
+        classifier_settings: What is declared of those files.
         roster: Changes to those who attack at this effort, by the names of :class:`veil.auditing.setting.Roster`.
     """
 
@@ -83,7 +87,9 @@ class Plan:
     inversion: bool = False
     perceptual: Path | None = None
     matcher: str | Path | None = None
+    matcher_settings: Mapping[str, str] = field(default_factory=dict)
     classifiers: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
+    classifier_settings: Mapping[str, str] = field(default_factory=dict)
     roster: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,8 +123,12 @@ class Plan:
             inversion=Inversion(perceptual=self.perceptual) if self.inversion else None,
         )
         pack.require(private=list(setting.private), utility=list(setting.utility))  # in every split
+        given = transfer.Given(
+            matcher=self.matcher, matcher_settings=self.matcher_settings, classifiers=self.classifiers,
+            classifier_settings=self.classifier_settings,
+        )  # fmt: skip
         networks = transfer.opened(
-            pack, private=setting.private, utility=setting.utility, matcher=self.matcher, classifiers=self.classifiers,
+            pack, private=setting.private, utility=setting.utility, given=given,
             shown=self.with_input and any(s.may_pass_for(pack.x) for s in subjects), inverted=self.inversion,
         )  # fmt: skip
         return replace(setting, networks=networks)

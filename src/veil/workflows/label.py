@@ -58,38 +58,48 @@ def label(
         raise InputError(f"{pack}: must be a pack of images, which a classifier can be shown, got vectors")
     name = label_name(opened, name, force=force)
     network = OnnxNetwork(classifier, declared=settings)
-    told = list(classes or network.classes)
-    if not told:
-        raise InputError(
-            f"{classifier}: does not say what its classes are called; name them in the order of its logits "
-            "(--classes A,B), or in its metadata (classes)"
-        )
-    logits = [i for i, each in enumerate(told) if each != NO_CLASS]
-    names = class_names(name, [told[i] for i in logits])
-    single = network.width == 1 and len(told) == len(names) == 2
-    if not single and network.width != len(told):
-        raise InputError(
-            f"{classifier}: must give a logit for each of {', '.join(told)}, so {len(told)}"
-            f"{' or 1' * (len(names) == 2)}, got {network.width} (- stands for a value that is no logit)"
-        )
+    names, logits = _told(network, name, list(classes or network.classes))
     see = laid_before(network, opened)
     guesses, sure = np.empty(len(opened), np.int64), np.empty(len(opened))
-    shares = True
+    shares = network.width == 1
     for start in range(0, len(opened), _BATCH):
         out = see(opened.x[start : start + _BATCH]).astype(np.float64)
         here = slice(start, start + len(out))
         shares = shares and bool(((out >= 0) & (out <= 1)).all())
-        guesses[here], sure[here] = _read(out if single else out[:, logits])
+        guesses[here], sure[here] = _read(out[:, logits])
         if progress is not None:
             progress(here.stop, len(opened), 0)
     if len(np.unique(guesses)) < 2:
         doubt = "; a single value must be a logit, above 0 for the second class, and not a probability" * shares
         raise InputError(
-            f"{classifier}: calls all {len(opened):,} images {names[guesses[0]]!r}, which tells nobody apart"
-            f"{doubt * single}; does it see them as it was trained to (colours, mean, std, eyes)?"
+            f"{classifier}: calls all {len(opened):,} images {names[guesses[0]]!r}, which tells nobody apart{doubt}; "
+            "does it see them as it was trained to (colours, mean, std, eyes)?"
         )
     by = Predicted(file=network.name, sha256=network.digest, confidence=round(float(sure.mean()), 4))
     return write_label(opened, name, guesses, names, by, force=force)
+
+
+def _told(network: OnnxNetwork, label: str, told: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """The classes of a label by what the values of a network are called, and which of these are logits.
+
+    Raises:
+        InputError: If they are called nothing, or there are not as many.
+    """
+    if not told:
+        raise InputError(
+            f"{network.path}: does not say what its classes are called; name them in the order of its logits "
+            "(--classes A,B), or in its metadata (classes)"
+        )
+    logits = [i for i, each in enumerate(told) if each != NO_CLASS]
+    names = class_names(label, [told[i] for i in logits])
+    if network.width == 1 and len(told) == len(names) == 2:
+        return names, [0]
+    if network.width != len(told):
+        raise InputError(
+            f"{network.path}: must give a logit for each of {', '.join(told)}, so {len(told)}"
+            f"{' or 1' * (len(names) == 2)}, got {network.width} (- stands for a value that is no logit)"
+        )
+    return names, logits
 
 
 def _read(out: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
