@@ -67,6 +67,7 @@ from veil.data.fitted import Fitted
 from veil.data.landmarks import read_landmarks
 from veil.data.layouts import table as tables
 from veil.data.pack import SPLITS, Pack, flat
+from veil.data.packfile import MARKS
 from veil.data.vectors import open_vectors
 from veil.engine import checkpoint
 from veil.engine.player import Player
@@ -1192,6 +1193,15 @@ def parquet_of(columns: Mapping[str, Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
+def embedded() -> bytes:
+    """What `veil embed` writes: vectors with a label that was guessed."""
+    mark = {"gender": {"file": "a.onnx", "sha256": "0" * 64, "confidence": 0.9}}
+    columns = {"source": list("abcd"), "vector": np.eye(4, dtype=np.float32).tolist(), "gender": list("mfmf")}
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns).replace_schema_metadata({MARKS: json.dumps(mark)}), file, compression="none")
+    return file.getvalue()
+
+
 def npy_of(values: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, np.asarray(values))
@@ -1249,6 +1259,7 @@ def packs(folder: Path) -> dict[str, Files]:
     pairs = npy_of(np.array([[0, 1, 1, 0], [0, 2, 0, 0]]))
     card = json.loads(found["images"]["pack.json"])
     card["files"]["pairs.npy"] = {"bytes": len(pairs), "sha256": hashlib.sha256(pairs).hexdigest()}
+    card["predicted"] = {next(iter(card["classes"])): {"file": "a.onnx", "sha256": "0" * 64, "confidence": 0.9}}
     found["images"] |= {"pairs.npy": pairs, "pack.json": json.dumps(card, indent=1).encode()}
     for files in found.values():
         files["checked.json"] = re.sub(rb"\d{19}", b"1" * 19, files["checked.json"])  # times, which differ
@@ -1413,6 +1424,13 @@ def network(side: int = 8) -> bytes:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 4])], [numpy_helper.from_array(weights, "w")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    about = {
+        "veil.colours": "bgr",
+        "veil.std": "128",
+        "veil.eyes": "0.3:0.4:0.7:0.4",
+        "classes": '["a", "b", "c", "d"]',
+    }
+    helper.set_model_props(model, about)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -1676,6 +1694,7 @@ def layouts() -> dict[str, Reader]:
         ),
         "embeddings": Reader(
             seeds=[{f"in.{ending}": data} for ending, some in vectors().items() for data in some]
+            + [{"in.parquet": embedded()}]
             + [{"in.parquet": named, f"labels.{ending}": data} for ending, some in labels().items() for data in some],
             read=packed("embeddings"),
             share=0.8,

@@ -31,6 +31,7 @@ from PIL import Image
 from veil import cli, files
 from veil.auditing.attackers import ATTACKERS
 from veil.auditing.rosters import roster
+from veil.data.landmarks import PLACES
 from veil.errors import InputError
 from veil.release import Release
 from veil.release.beside import key_path
@@ -66,9 +67,18 @@ _FIT = (
 _OTHER = "pack embeddings in/table.npz out/x"
 _AUDIT = "audit in/vectors out/a --private gender --effort quick --jobs 1"
 _PACK = "pack embeddings in/table.npz out/p"
+_IMAGES = "pack folder in/photos out/p --labels in/labels.csv --size 16"
+_LABEL = "label out/p light --classifier in/network.onnx --classes light,dark"
+_EMBED = "embed in/photos out/t.parquet --landmarks in/eyes.csv --matcher in/network.onnx"
 CASES = {
     "pack": Case("pack folder in/photos out/p --labels in/labels.csv --size 16"),
     "pack --force": Case(f"{_PACK} --force", before=("pack folder in/photos out/p --size 16",), standing=("out/p",)),
+    "label": Case(f"{_LABEL} --force", before=(_IMAGES,), standing=("out/p",)),
+    "label --force": Case(
+        f"{_LABEL} --force", before=(_IMAGES, f"{_LABEL.replace('light,dark', 'day,night')}"), standing=("out/p",)
+    ),
+    "embed": Case(f"{_EMBED} --labels in/labels.csv"),
+    "embed --force": Case(f"{_EMBED} --labels in/labels.csv --force", before=(_EMBED,), standing=("out/t.parquet",)),
     "fit": Case(f"{_FIT} --key in/key --checkpoint-every 1", resumes=True, random=("r.fitted",)),
     "fit --force": Case(
         f"{_FIT} --key in/key --seed 1 --force",
@@ -117,6 +127,9 @@ class Harness:
             Image.fromarray(rng.integers(0, 256, (20, 20), dtype=np.uint8)).save(path)
         rows = [f"{name},{'mf'[i // 4 % 2]}" for i, name in enumerate(names)]
         (self.source / "labels.csv").write_text("\n".join(["path,gender", *rows]) + "\n")
+        eyes = [f"{name},6,8,13,8" for name in names[:-1]]
+        (self.source / "eyes.csv").write_text("\n".join([",".join(["path", *PLACES]), *eyes]) + "\n")
+        (self.source / "network.onnx").write_bytes(_network())
         people = np.repeat(np.arange(120), 2)
         x = rng.normal(size=(240, 8)) + rng.normal(size=(120, 8))[people]
         gender = np.array(["female", "male"])[people % 2]
@@ -222,6 +235,22 @@ class Harness:
         _, ended = os.waitpid(pid, 0)
         self._said = said.read_text().strip()
         return os.waitstatus_to_exitcode(ended)
+
+
+def _network() -> bytes:
+    """An ONNX file that gives two products of 16 x 16 grey values."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 1, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 2])], [numpy_helper.from_array(weights, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
 
 
 def _arm(folder: Path, number: int) -> None:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from conftest import onnx_file
 from test_faces import EYES, Dots, detector, dotted, drawn  # noqa: F401
 from veil.data import build
-from veil.data.pack import Pack
+from veil.data.pack import Pack, Predicted
+from veil.data.predicted import write_label
 from veil.errors import InputError
 from veil.nn import embedders
 from veil.workflows import embed as workflow
@@ -69,6 +71,55 @@ def test_packs_keep_their_labels(album, tmp_path, monkeypatch):
     assert not (tmp_path / "t.parquet.skipped.csv").exists()
 
 
+def test_photographs_bring_their_labels(album, tmp_path):
+    """From a file, another pack, or the names of their folders; splits that are prescribed go along."""
+    (tmp_path / "people.csv").write_text("path,gender,split\na.png,f,test\nb/c.png,,attack\nd.png,m,test\n")
+    told = []
+    embed(
+        album, tmp_path / "t.parquet", matcher=Means(), detector=Dots(), labels=tmp_path / "people.csv",
+        settings={"identity": "folder"}, remark=lambda kind, sentence: told.append((kind, sentence)),
+    )  # fmt: skip
+    table = pq.read_table(tmp_path / "t.parquet").drop(["vector"])
+    assert table.to_pylist() == [
+        {"source": "a.png", "gender": "f", "identity": None, "split": "test"},
+        {"source": "b/c.png", "gender": None, "identity": "b", "split": "attack"},
+    ]
+    assert ("note", "1 rows of 'people.csv' name none of the images (the first: 'd.png').") in told
+    assert any("have no row in" in sentence for kind, sentence in told if kind == "warning")
+    pack = build.pack("embeddings", tmp_path / "t.parquet", tmp_path / "pack")
+    assert [pack.classes["gender"], pack.classes["identity"], pack.split.tolist()] == [("f",), ("b",), [3, 1]]
+    told.clear()
+    embed(album, tmp_path / "u.parquet", matcher=Means(), detector=Dots(), remark=lambda *a: told.append(a))
+    assert pq.read_table(tmp_path / "u.parquet").column_names == ["source", "vector"]
+    assert told == []
+
+
+def test_labels_that_were_guessed_stay_so(album, tmp_path):
+    (album / "labels.csv").write_text("path,gender\na.png,f\nb/c.png,m\n")
+    pack = build.pack("folder", album, tmp_path / "pack", size=60, channels=3, faces=Dots())
+    by = Predicted(file="a.onnx", sha256="0" * 64, confidence=0.5)
+    write_label(pack, "age", np.array([0, 1]), ["old", "young"], by)
+    embed(tmp_path / "pack", tmp_path / "t.parquet", matcher=Means())
+    assert build.pack("embeddings", tmp_path / "t.parquet", tmp_path / "vectors").predicted == {"age": by}
+    table = pq.read_table(tmp_path / "t.parquet")
+    for text, words in ((b"{", "is damaged"), (b'{"age": {}}', "predicted.age.file is missing")):
+        pq.write_table(table.replace_schema_metadata({"veil.predicted": text}), tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=f"bad.parquet: its metadata veil.predicted .*{words}|{words}"):
+            build.pack("embeddings", tmp_path / "bad.parquet", tmp_path / "bad")
+
+
+def test_a_file_that_says_where_eyes_lie_has_them_there(album, tmp_path):
+    """Of photographs and of packs: declared by its user, and in its metadata."""
+    path = onnx_file(tmp_path / "f.onnx", ("Flatten", (), {}), shape=["B", 3, "H", "W"])
+    settings = {"size": "30", "mean": "0", "std": "1", "eyes": "0.2:0.3:0.8:0.4"}
+    build.pack("folder", album, tmp_path / "pack", size=60, channels=3, faces=Dots())
+    for source in (album, tmp_path / "pack"):
+        embed(source, tmp_path / "t.parquet", matcher=path, matcher_settings=settings, detector=Dots(), force=True)
+        seen = np.array(pq.read_table(tmp_path / "t.parquet")["vector"].to_pylist()).reshape(2, 3, 30, 30)
+        places = [[np.unravel_index(each[c].argmax(), (30, 30)) for c in (0, 1)] for each in seen]
+        assert np.abs(np.array(places) + 0.5 - [[9, 6], [12, 24]]).max() <= 1.5, source
+
+
 def test_eyes_of_an_aligned_face_lie_at_their_places():
     assert embedders.eyes_in(30) == pytest.approx((9.5, 12.1, 19.5, 12.1))
 
@@ -83,6 +134,9 @@ def test_eyes_of_an_aligned_face_lie_at_their_places():
         ("photos", "plain/t.parquet", {}, "which is a pack; choose another folder"),
         ("plain", "t.parquet", {}, "plain: must be a pack of aligned faces"),
         ("plain", "t.parquet", {"landmarks": "e.csv"}, "landmarks e.csv: are of photographs, and .*plain is a pack"),
+        ("plain", "t.parquet", {"labels": "l.csv"}, "labels l.csv: are of photographs, and .*plain is a pack"),
+        ("photos", "t.parquet", {"settings": {"faces": "1"}}, "folder: no setting 'faces'; it has identity"),
+        ("photos", "t.parquet", {"matcher_settings": {"size": "9"}}, "the embedder is one of your own"),
         ("there.parquet", "t.parquet", {}, "must be a folder of photographs or a pack"),
         ("empty", "t.parquet", {}, r"no face could be embedded: 1 skipped, the first 'nobody.png': no face was found"),
     ],

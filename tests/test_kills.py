@@ -19,9 +19,9 @@ EVERY = {
     "report, again": 5,     "apply --images --force": 30,
 }  # fmt: skip
 NAMES = (
-    "pack", "pack --force", "fit", "fit --force", "apply", "apply --force", "apply, a pack", "apply, a pack --force",
-    "apply --images", "apply --images --force", "audit", "audit --resume", "audit, again", "report", "report, again",
-    "export", "export --force",
+    "pack", "pack --force", "label", "label --force", "embed", "embed --force", "fit", "fit --force", "apply",
+    "apply --force", "apply, a pack", "apply, a pack --force", "apply --images", "apply --images --force", "audit",
+    "audit --resume", "audit, again", "report", "report, again", "export", "export --force",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not files.LOCKS or sys.platform == "win32", reason="needs fork and locks")

@@ -197,7 +197,7 @@ def test_a_damaged_mark_is_refused(bare: Path, tmp_path: Path) -> None:
     label(bare, "light", classifier=classifier(tmp_path / "c.onnx"), classes=["dark", "light"])
     meta = json.loads((bare / "pack.json").read_text())
     for change, words in (
-        ({"height": meta["predicted"]["light"]}, r"predicted.height must be of a label \(identity, light\)"),
+        ({"height": meta["predicted"]["light"]}, r"predicted.height is no field that is known \(identity, light\)"),
         ({"light": {**meta["predicted"]["light"], "sha256": "x"}}, "predicted.light.sha256 must be a SHA-256"),
         ({"light": {"file": "x"}}, "predicted.light.sha256 is missing"),
     ):

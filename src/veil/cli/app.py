@@ -173,6 +173,9 @@ def embed(
     source: arguments.Photographs,
     out: arguments.Templates,
     matcher: arguments.Embedder = "dlib",
+    matcher_settings: arguments.MatcherSettings = None,
+    labels: arguments.EmbedLabels = None,
+    settings: arguments.FolderSettings = None,
     landmarks: arguments.EmbedLandmarks = None,
     jobs: arguments.Jobs = None,
     strict: arguments.Strict = False,
@@ -183,7 +186,17 @@ def embed(
 
     with show.progress() as bars:
         n, skipped = embed(
-            source, out, matcher=matcher, landmarks=landmarks, jobs=jobs, force=force, progress=bars.rows("embed")
+            source,
+            out,
+            matcher=matcher,
+            matcher_settings=arguments.declared("--matcher-settings", matcher_settings),
+            labels=labels,
+            settings=arguments.settings(settings),
+            landmarks=landmarks,
+            jobs=jobs,
+            force=force,
+            progress=bars.rows("embed"),
+            remark=show.remark,
         )
     show.result(
         {"out": str(out), "rows": n, "skipped": skipped},

@@ -187,8 +187,18 @@ ClassifierSettings = Annotated[
 
 # embed
 Photographs = Annotated[Path, Argument(metavar="SOURCE", help="Folder of photographs, or a pack of aligned faces.")]
-Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and a pack's labels.")]
+Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and labels.")]
 Embedder = Annotated[str, Option("--matcher", help="dlib, which the extra faces brings, or an ONNX file of yours.")]
+EmbedLabels = Annotated[
+    Path | None,
+    Option(
+        "--labels", help="CSV or Parquet file of the photographs' labels, or a pack; labels.csv beside them if any."
+    ),
+]
+FolderSettings = Annotated[
+    list[str] | None,
+    Option("--set", help="identity=folder: the name of a photograph's folder says who is seen."),
+]
 EmbedLandmarks = Annotated[
     Path | None, Option("--landmarks", help="CSV file that says where eyes are; else faces are found.")
 ]

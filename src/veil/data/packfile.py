@@ -37,6 +37,7 @@ from veil.foreign import (
     is_whole,
     one_line,
     opened,
+    parsed_json,
     read_json,
     real,
     whole,
@@ -47,6 +48,8 @@ SCHEMA = 1
 RESERVED = ("source", "split")
 """Columns of ``labels.parquet`` that are no labels."""
 CHECKED = "checked.json"
+MARKS = "veil.predicted"
+"""In the metadata of a Parquet file what ``predicted`` is in ``pack.json``."""
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -70,10 +73,7 @@ def read_meta(path: Path) -> dict[str, Any]:
             check_fields(entry, f"files.{name}", _FILE, list(_FILE))
         if meta.get("pictures") is not None:
             check_fields(meta["pictures"], "pictures", framing.RULES, list(framing.RULES))
-        for name, mark in meta.get("predicted", {}).items():
-            check_fields(mark, f"predicted.{name}", _MARK, list(_MARK))
-            if name not in meta["classes"]:
-                raise ValueError(f"predicted.{name} must be of a label ({', '.join(meta['classes']) or 'none'})")
+        check_marks(meta.get("predicted", {}), list(meta["classes"]))
     except ValueError as error:
         raise InputError(f"{card}: damaged ({one_line(error)})") from None
     return dict(meta)
@@ -129,6 +129,27 @@ def check_files(path: Path, meta: Mapping[str, Any], verify: bool) -> None:
             raise InputError(f"{path / name}: its SHA-256 is not the one in pack.json; the file was changed")
     if seen != known:
         write_checked(path, seen)
+
+
+def check_marks(marks: Any, labels: Sequence[str]) -> None:
+    """Raises ValueError for what does not say of some of these labels by what they were guessed."""
+    check_fields(marks, "predicted", dict.fromkeys(labels, OBJECT))
+    for name, mark in marks.items():
+        check_fields(mark, f"predicted.{name}", _MARK, list(_MARK))
+
+
+def marks_in(path: Path, labels: Sequence[str]) -> dict[str, Any]:
+    """The labels of a Parquet file that were guessed, and by what, as its metadata says; raises InputError."""
+    if not path.is_file() or path.suffix.lower() not in (".parquet", ".pq"):
+        return {}
+    with open_parquet(path) as (_, schema):
+        text = (schema.metadata or {}).get(MARKS.encode())
+    try:
+        marks = {} if text is None else parsed_json(text.decode())
+        check_marks(marks, labels)
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata {MARKS} is damaged ({one_line(error)})") from None
+    return dict(marks)
 
 
 def seal(folder: Path, meta: Mapping[str, Any], names: Sequence[str]) -> None:

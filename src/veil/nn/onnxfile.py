@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil.errors import InputError
-from veil.foreign import opened
+from veil.foreign import one_line, opened
 from veil.nn.declared import COLOURS, MOST_SIDE, Declaration, declaration
 
 FROM_FILE = "a file of the user's"
@@ -61,8 +61,7 @@ class OnnxNetwork:
                 self.digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        metadata = dict(self._session().get_modelmeta().custom_metadata_map)
-        about = declaration(path, metadata, declared or {})
+        about = declaration(path, self._metadata(), declared or {})
         self.eyes, self.classes = about.eyes, about.classes
         self.fingerprint = f"{self.digest} {about}"
         channels, self.size = self._shape(about)
@@ -106,6 +105,13 @@ class OnnxNetwork:
         if max(width, height) > MOST_SIDE:
             raise InputError(f"{self.path}: must take images of at most {MOST_SIDE} pixels a side, got {tuple(shape)}")
         return channels, (width, height)
+
+    def _metadata(self) -> dict[str, str]:
+        """Texts that the file says of itself, by their names."""
+        try:
+            return dict(self._session().get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: its metadata must be UTF-8 ({one_line(error)})") from None
 
     def _session(self) -> Any:
         return _session(self.path, self.digest, self.threads)

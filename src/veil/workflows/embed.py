@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from veil import files
-from veil.data.decode import Eyes
-from veil.data.decode.crops import Upright, align
 from veil.data.decoding import arrays
 from veil.data.faces import Detector, EyeFinder
-from veil.data.landmarks import read_landmarks
-from veil.data.layouts.folder import as_items, walk
-from veil.data.pack import Pack
+from veil.data.landmarks import Landmarks, read_landmarks
+from veil.data.layouts import folder
+from veil.data.layouts.listing import NO_LABELS, Options
+from veil.data.pack import Pack, Predicted
+from veil.data.packfile import MARKS
 from veil.errors import InputError, checked_jobs
-from veil.nn.embedders import BUNDLED, Embedder, embedder, eyes_in
+from veil.nn.embedders import BUNDLED, Embedder, embedder, moved
 from veil.workflows.apply.parts import list_skipped, lists
 
 BATCH = 32
@@ -31,6 +32,28 @@ GROUP = 64
 """Batches in a group of rows of the table."""
 
 Progress = Callable[[int, int | None, int], None]
+Remark = Callable[[str, str], None]
+"""Called with "warning", of what is lost, or "note", and a sentence."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A face, or why there is none, with its name and labels."""
+
+    name: str
+    face: NDArray[np.uint8] | None
+    problem: str = ""
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """Rows to embed, how many there are, the labels that they have, and which of these were guessed."""
+
+    rows: Iterator[_Row]
+    count: int | None
+    labels: tuple[str, ...]
+    predicted: Mapping[str, Predicted]
 
 
 def embed(
@@ -38,26 +61,34 @@ def embed(
     out: str | Path,
     *,
     matcher: str | Path | Embedder = BUNDLED,
+    matcher_settings: Mapping[str, str] | None = None,
+    labels: str | Path | None = None,
+    settings: Mapping[str, str] | None = None,
     landmarks: str | Path | None = None,
     detector: Detector | None = None,
     jobs: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    remark: Remark | None = None,
 ) -> tuple[int, int]:
     """Make templates; rows written, and rows that could not be.
 
     Args:
         source: A folder of photographs, of each of which the largest face counts, or a pack of aligned faces in colour
             or grey, whose labels go with them.
-        out: The table, a Parquet file: ``source``, ``vector``, and the labels of a pack. What could not be read is
-            listed beside it, in ``OUT.skipped.csv``.
+        out: The table, a Parquet file: ``source``, ``vector``, and labels. What could not be read is listed beside it,
+            in ``OUT.skipped.csv``.
         matcher: ``"dlib"`` for the bundled embedder (extra ``faces``), an ONNX file as for an audit's matcher, or an
             embedder of your own.
+        matcher_settings: What is declared of that file, as for :class:`veil.nn.onnxfile.OnnxNetwork`.
+        labels: CSV or Parquet file of labels of photographs, or a pack, joined by names as the layout ``folder`` does.
+        settings: Of that layout: ``{"identity": "folder"}`` takes the name of a photograph's folder for who is seen.
         landmarks: Where eyes are in photographs, in place of finding faces.
         detector: Finds faces; the bundled one if None.
         jobs: Threads that decode, and find faces.
         force: Replace a table that is there.
         progress: Told about rows done, rows in all, and rows skipped.
+        remark: Told what is lost, and what else should be known, of photographs and their labels.
 
     Raises:
         InputError: Where source and target do not fit, or nothing could be embedded.
@@ -65,51 +96,65 @@ def embed(
     source, out = Path(source), Path(out)
     checked_jobs(jobs)
     _check_target(out, force)
-    network = embedder(matcher) if isinstance(matcher, str | Path) else matcher
-    labels: dict[str, list[str | None]] = {}
+    network = matcher
+    if isinstance(network, str | Path):
+        network = embedder(network, matcher_settings)
+    elif matcher_settings:
+        raise InputError("matcher settings: are of an ONNX file, and the embedder is one of your own")
     if (source / "pack.json").exists():
-        if landmarks is not None:
-            raise InputError(f"landmarks {landmarks}: are of photographs, and {source} is a pack")
-        pack = Pack.open(source)
-        rows, count, labels = _of_pack(source, pack, network), len(pack), _labels(pack)
+        given = {"landmarks": landmarks, "labels": labels, "settings": settings}
+        if named := next((f"{name} {value}" for name, value in given.items() if value), ""):
+            raise InputError(f"{named}: are of photographs, and {source} is a pack")
+        faces = _of_pack(source, Pack.open(source), network)
     elif source.is_dir():
-        rows, count = _of_photographs(source, network, landmarks, detector, jobs)
+        options = Options(labels=None if labels is None else Path(labels), settings=settings or {})
+        eyes = EyeFinder(detector or True, jobs) if landmarks is None else read_landmarks(landmarks)
+        faces = _of_photographs(source, options, eyes, network, jobs, remark or (lambda kind, sentence: None))
     else:
         raise InputError(f"{source}: must be a folder of photographs or a pack")
+    return _written(faces, source, out, network, progress)
+
+
+def _written(faces: _Faces, source: Path, out: Path, network: Embedder, progress: Progress | None) -> tuple[int, int]:
+    """Writes the table, and what was left out; how many rows both have."""
     done = 0
     skipped: list[tuple[str, str]] = []
-    with files.written(out) as file, closing(_Table(file)) as table:
-        while batch := list(islice(rows, BATCH)):
-            faces = [(number, name, face) for number, name, face, _ in batch if face is not None]
-            skipped += [(name, problem) for _, name, face, problem in batch if face is None]
-            if faces:
-                vectors = network(np.stack([face for *_, face in faces]))
+    with files.written(out) as file, closing(_Table(file, faces)) as table:
+        while batch := list(islice(faces.rows, BATCH)):
+            there = [row for row in batch if row.face is not None]
+            skipped += [(row.name, row.problem) for row in batch if row.face is None]
+            if there:
+                vectors = network(np.stack([row.face for row in there]))  # type: ignore[misc]
                 if not np.isfinite(vectors).all():
                     raise InputError(f"{network.name}: templates must be finite, got NaN or infinity")
-                columns = {name: [values[number] for number, *_ in faces] for name, values in labels.items()}
-                table.write([name for _, name, _ in faces], vectors, columns)
-            done += len(faces)
+                table.write(there, vectors)
+            done += len(there)
             if progress is not None:
-                progress(done + len(skipped), count, len(skipped))
+                progress(done + len(skipped), faces.count, len(skipped))
         if not done:
             why = f": {len(skipped)} skipped, the first {skipped[0][0]!r}: {skipped[0][1]}" if skipped else ""
             raise InputError(f"{source}: no face could be embedded{why}")
-    list_skipped(out, skipped)
+        table.close()
+        if skipped:  # before the table has its name: a run that is killed then must not leave one without its list
+            list_skipped(out, skipped)
+    if not skipped:
+        list_skipped(out, skipped)
     return done, len(skipped)
 
 
 class _Table:
     """The Parquet file, written by groups of rows."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, faces: _Faces) -> None:
+        self._file, self._labels = file, faces.labels
+        self._about = {MARKS: json.dumps(faces.predicted)} if faces.predicted else {}
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
 
-    def write(self, names: list[str], vectors: NDArray[np.float32], labels: dict[str, list[str | None]]) -> None:
-        columns = {"source": pa.array(names, pa.string()), "vector": lists(vectors)}
-        columns |= {name: pa.array(values, pa.string()) for name, values in labels.items()}
-        batch = pa.record_batch(columns)
+    def write(self, rows: list[_Row], vectors: NDArray[np.float32]) -> None:
+        columns = {"source": pa.array([row.name for row in rows], pa.string()), "vector": lists(vectors)}
+        columns |= {name: pa.array([row.labels.get(name) for row in rows], pa.string()) for name in self._labels}
+        batch = pa.record_batch(columns, metadata=self._about)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, batch.schema, compression="zstd")
         self._held.append(batch)
@@ -125,38 +170,47 @@ class _Table:
         if self._writer is not None:
             self._flush()
             self._writer.close()
+            self._writer = None
 
 
 def _of_photographs(
-    source: Path, network: Embedder, landmarks: str | Path | None, detector: Detector | None, jobs: int | None
-) -> tuple[Iterator[tuple[int, str, NDArray[np.uint8] | None, str]], int]:
-    """Number, name, face and problem of each photograph, and how many there are."""
-    photographs, _ = walk(source)
-    eyes = EyeFinder(detector or True, jobs) if landmarks is None else read_landmarks(landmarks)
-    decoded = arrays(eyes.through(as_items(source, photographs)), network.side, 3, jobs=jobs, places=network.eyes)
-    rows = ((number, item.source, face, problem) for number, (item, face, problem) in enumerate(decoded))
-    return rows, len(photographs)
+    source: Path,
+    options: Options,
+    eyes: EyeFinder | Landmarks,
+    network: Embedder,
+    jobs: int | None,
+    remark: Remark,
+) -> _Faces:
+    """The faces of photographs; their labels and splits as the layout ``folder`` reads them."""
+    listing = folder.read(source, options)
+    for kind, sentences in (("warning", listing.warnings), ("note", listing.notes)):
+        for sentence in sentences:
+            if sentence != NO_LABELS:  # nobody asked for any
+                remark(kind, sentence)
+    decoded = arrays(eyes.through(listing.items), network.side, 3, jobs=jobs, places=network.eyes)
+
+    def rows() -> Iterator[_Row]:
+        for item, face, problem in decoded:
+            split = {} if item.split is None else {"split": item.split}
+            yield _Row(item.source, face, problem, {**item.labels, **split})
+
+    splits = ("split",) * listing.prescribed
+    return _Faces(rows(), listing.count, (*listing.attributes, *splits), listing.predicted)
 
 
-def _of_pack(source: Path, pack: Pack, network: Embedder) -> Iterator[tuple[int, str, NDArray[np.uint8] | None, str]]:
-    """The same of a pack's images."""
+def _of_pack(source: Path, pack: Pack, network: Embedder) -> _Faces:
+    """The faces of a pack, with its labels."""
     if pack.kind != "images" or not pack.framing["aligned"]:
         raise InputError(
             f"{source}: must be a pack of aligned faces (`veil pack ... --faces`), or name the folder of photographs"
         )
-    eyes = Eyes(*eyes_in(pack.x.shape[1]))
-    for number, (name, image) in enumerate(zip(pack.sources, pack.x, strict=True)):
-        picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
-        face = align(Upright(picture, *picture.size), network.side, eyes, network.eyes)
-        yield number, str(name), np.asarray(face), ""
 
+    def rows() -> Iterator[_Row]:
+        for i, image in enumerate(pack.x):
+            labels = {n: pack.classes[n][codes[i]] if codes[i] >= 0 else None for n, codes in pack.labels.items()}
+            yield _Row(str(pack.sources[i]), moved(image, network.side, network.eyes), "", labels)
 
-def _labels(pack: Pack) -> dict[str, list[str | None]]:
-    """The names of each row's classes; None where unknown."""
-    return {
-        name: [pack.classes[name][code] if code >= 0 else None for code in codes.tolist()]
-        for name, codes in pack.labels.items()
-    }
+    return _Faces(rows(), len(pack), tuple(pack.labels), pack.predicted)
 
 
 def _check_target(out: Path, force: bool) -> None:

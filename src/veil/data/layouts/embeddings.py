@@ -23,6 +23,7 @@ from veil.data.classes import few
 from veil.data.columns import KEYS
 from veil.data.layouts import table as tables
 from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options
+from veil.data.packfile import marks_in
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
 
@@ -67,8 +68,9 @@ def read(source: Path, options: Options) -> Listing:
                         split, missing = other.split_of(int(rows[i]))
                 yield Item(names[i], vector, labels, split, block.problems.get(place, missing))
 
+    marks = marks_in(source, [*own.codes]) | dict({} if other is None else other.predicted)
     attributes = (*own.codes, *(other.codes if other is not None else ()))
     return Listing(
         items=items(), count=n, attributes=attributes, kind="vectors", pairs=pairs, notes=remarks.notes,
-        warnings=remarks.warnings, columns=file.dimensions, predicted={} if other is None else other.predicted,
+        warnings=remarks.warnings, columns=file.dimensions, predicted=marks,
     )  # fmt: skip

@@ -104,6 +104,7 @@ def read(source: Path, options: Options) -> Listing:
         notes=remarks.notes,
         warnings=remarks.warnings,
         predicted={} if table is None else table.predicted,
+        prescribed=table is not None and table.split is not None,
     )
 
 

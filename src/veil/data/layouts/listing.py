@@ -103,6 +103,7 @@ class Listing:
         warnings: What is lost, in the same way.
         columns: Names of the columns that the vectors' values stood in, where each stood in its own.
         predicted: Of the labels those that a classifier guessed, and by what.
+        prescribed: Whether items have splits.
     """
 
     items: Iterator[Item]
@@ -115,6 +116,7 @@ class Listing:
     warnings: Sequence[str] = ()
     columns: tuple[str, ...] = ()
     predicted: Mapping[str, Any] = field(default_factory=dict)
+    prescribed: bool = False
 
 
 def check_options(layout: str, options: Options, settings: Mapping[str, tuple[str, ...] | None], labels: bool) -> None:
