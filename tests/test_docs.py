@@ -29,6 +29,7 @@ from veil.data.classes import NOTHING
 from veil.data.columns import IMAGE_KEYS
 from veil.data.layouts import LAYOUTS
 from veil.methods import METHODS, aia, deep, inversion, mi, san, substitution, template
+from veil.nn import declared
 from veil.report import document as report
 
 ROOT = Path(__file__).parent.parent
@@ -321,6 +322,13 @@ def test_example_of_findings_is_read(tmp_path: Path) -> None:
 
 def text_after_example() -> str:
     return FENCE.sub("", section("audit.md", "findings.json"))
+
+
+def test_what_is_declared_of_networks() -> None:
+    text = section("audit.md", "What a network sees")
+    assert [name.strip("`") for name, _ in rows(text)] == [*declared.SETTINGS, "form"]
+    for form in declared.FORMS:
+        assert f"`form={form}`" in text
 
 
 def test_layouts() -> None:
