@@ -52,7 +52,7 @@ ROWS: dict[str, int] = {}
 def apply(release: Release, source: Path, out: Path, **options: Any) -> tuple[int, int]:
     """The workflow, with its options by name."""
     call = {name: options.pop(name) for name in ("resume", "force", "progress", "remark") if name in options}
-    return run_apply(release, source, out, Options(**ROWS, **options), **call)
+    return run_apply(release, source, out, Options(**ROWS, **options), **call)[:2]
 
 
 class First(nn.Module):

@@ -90,7 +90,7 @@ def test_the_largest_of_several_faces_counts(tmp_path):
 def test_a_face_that_is_cut_off_is_listed(tmp_path):
     class Beyond(Dots):
         def __call__(self, photograph: np.ndarray) -> list[Face]:
-            return [Face(left=0, top=0, right=9, bottom=9, eyes=Eyes(-5, 3, 7, 3), score=1)]
+            return [Face(left=0, top=0, right=29, bottom=29, eyes=Eyes(-5, 3, 7, 3), score=1)]
 
     dotted(tmp_path / "in" / "a.png")
     with pytest.raises(InputError, match=r"its largest face is cut off: its left eye -5, 3 lies outside"):
@@ -101,7 +101,7 @@ def test_a_face_that_is_cut_off_is_listed(tmp_path):
 def test_a_folder_is_released_by_the_faces_that_are_found(album, tmp_path):
     release = aligned(album, tmp_path / "pack", faces=Dots())
     out = tmp_path / "out.npz"
-    assert apply(release, album, out, Options(faces=Dots())) == (2, 2)
+    assert apply(release, album, out, Options(faces=Dots())) == (2, 2, 0)
     with np.load(out) as released:
         assert released["source"].tolist() == ["a.png", "b/c.png"]
         assert np.array_equal(released["releases"], release.transform(np.load(tmp_path / "pack" / "images.npy")))

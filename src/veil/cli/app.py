@@ -269,6 +269,7 @@ def apply(
     faces: arguments.ImageFaces = False,
     hide: arguments.Hide = None,
     images: arguments.ImageFiles = False,
+    blur_rest: arguments.BlurRest = False,
     resume: arguments.ResumeApply = False,
     strict: arguments.Strict = False,
     force: arguments.Force = False,
@@ -286,9 +287,10 @@ def apply(
         faces=faces,
         hide=hide,
         images=images,
+        blur_rest=blur_rest,
     )
     with show.progress() as bars:
-        n, skipped = apply(
+        made = apply(
             Release.load(release, key=key),
             source,
             out,
@@ -300,13 +302,24 @@ def apply(
         )
     show.remarks(remarks["warning"])
     show.result(
-        {"out": str(out), "rows": n, "skipped": skipped, "warnings": remarks["warning"], "notes": remarks["note"]},
-        f"{out}: {n:,} {'images' if images else 'rows'}"
-        + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
+        {
+            "out": str(out),
+            "rows": made.rows,
+            "skipped": made.skipped,
+            "unprotected": made.exposed,
+            "warnings": remarks["warning"],
+            "notes": remarks["note"],
+        },
+        f"{out}: {made.rows:,} {'images' if images else 'rows'}"
+        + (f"; {made.skipped:,} skipped, listed in {out}.skipped.csv" if made.skipped else ""),
         *(f"  note: {note}" for note in remarks["note"]),
     )
-    if strict and skipped:
-        raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
+    if strict and made.skipped:
+        raise InputError(f"{source}: {made.skipped} rows could not be read, and --strict was asked for")
+    if strict and made.exposed:
+        raise InputError(
+            f"{source}: {made.exposed} photographs may hold faces that are unprotected, and --strict was asked for"
+        )
 
 
 @command

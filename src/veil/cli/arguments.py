@@ -140,20 +140,34 @@ ImageLandmarks = Annotated[
 ]
 ImageFaces = Annotated[
     bool,
-    Option("--faces", help="Find the faces of a folder's images, if the release needs them aligned; extra faces."),
+    Option(
+        "--faces",
+        help="Find the faces of a folder's images, if the release needs them aligned: the largest of each, with "
+        "--images all of them; extra faces.",
+    ),
 ]
 Hide = Annotated[
     Path | None, Option(help="CSV file that says what to hide in which images, if the release lets you choose.")
 ]
 ImageFiles = Annotated[
-    bool, Option("--images", help="Write image files, in SOURCE's tree, formats and sizes, without metadata.")
+    bool,
+    Option(
+        "--images",
+        help="Write image files, in SOURCE's tree and formats, without metadata: with --faces whole photographs whose "
+        "faces are released, else what is released alone.",
+    ),
+]
+BlurRest = Annotated[
+    bool, Option("--blur-rest", help="Blur what may be a face in whole photographs, too (--images --faces).")
 ]
 ResumeAudit = Annotated[
     bool,
     Option("--resume", help="Measure only what an audit there has not, which was killed, or of fewer releases."),
 ]
 ResumeApply = Annotated[bool, Option("--resume", help="Continue a killed run of the same release and source.")]
-Strict = Annotated[bool, Option("--strict", help="Exit with 2 if a row could not be read.")]
+Strict = Annotated[
+    bool, Option("--strict", help="Exit with 2 if a row could not be read, or a photograph may hold a face as it was.")
+]
 
 # label
 LabelledPack = Annotated[Path, Argument(metavar="PACK", help="A pack of images, into which the label is written.")]

@@ -31,9 +31,9 @@ from veil.errors import InputError
 LOOKED_AT = 960
 """Longest side, in pixels, at which a photograph is searched: a face of less than a fortieth of it may be missed."""
 SMALLEST = 20
-"""Height of a face, in pixels of the photograph, below which it is none to be released: its eyes are a blur."""
-SURE = 0.4
-"""Score from which on a place is taken for a face."""
+"""Height of a face, in pixels of the photograph, below which it is not aligned: its eyes are a blur."""
+SURE, UNSURE = 0.4, 0.2
+"""Score from which on a place is taken for a face, and from which on it may be one."""
 OVERLAP = 0.3
 """Share of two boxes' union that they have in common, from which on the one of lower score is the same face."""
 
@@ -63,6 +63,11 @@ class Face:
         """Of its box, in pixels."""
         return max(self.right - self.left, 0.0) * max(self.bottom - self.top, 0.0)
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is taken for a face, and not only for a place that may be one."""
+        return self.score >= SURE
+
 
 class Detector(Protocol):
     """What finds faces."""
@@ -72,7 +77,52 @@ class Detector(Protocol):
         """What it is, with versions: packs and unfinished runs say by it what found their faces."""
 
     def __call__(self, photograph: NDArray[np.uint8]) -> Sequence[Face]:
-        """The faces of an upright photograph ``(H, W, 3)``, RGB; called by several threads at a time."""
+        """The faces of an upright photograph ``(H, W, 3)``, RGB; called by several threads at a time.
+
+        What has a score below :data:`SURE` may be a face, and is never aligned.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """What a detector sees in a photograph.
+
+    Attributes:
+        faces: Those that can be aligned, the largest first.
+        covered: Those that cannot, below :data:`SMALLEST` or with an eye beyond the border, and are to be covered.
+        uncertain: Places that may be faces.
+    """
+
+    faces: tuple[Face, ...] = ()
+    covered: tuple[Face, ...] = ()
+    uncertain: tuple[Face, ...] = ()
+
+    @staticmethod
+    def of(faces: Sequence[Face], width: int, height: int) -> Sighting:
+        """What was seen in a photograph of that size, in pixels."""
+        in_order = sorted(faces, key=lambda face: -face.area)
+        certain = [face for face in in_order if face.is_certain]
+        aligned = [not hindrance(face, width, height) for face in certain]
+        return Sighting(
+            faces=tuple(face for face, good in zip(certain, aligned, strict=True) if good),
+            covered=tuple(face for face, good in zip(certain, aligned, strict=True) if not good),
+            uncertain=tuple(face for face in in_order if not face.is_certain),
+        )
+
+    def covering(self) -> Sighting:
+        """The same, with places that may be faces among those to be covered."""
+        return replace(self, covered=(*self.covered, *self.uncertain), uncertain=())
+
+
+def hindrance(face: Face, width: int, height: int) -> str:
+    """Why a face in a photograph of that size cannot be aligned; "" where it can."""
+    if face.bottom - face.top < SMALLEST:
+        return f"{face.bottom - face.top:.0f} pixels high; {SMALLEST} are the least"
+    try:
+        face.eyes.check(width, height)
+    except DecodeError as error:
+        return f"cut off: {error}"
+    return ""
 
 
 class EyeFinder:
@@ -84,7 +134,7 @@ class EyeFinder:
     """
 
     def __init__(self, detector: bool | Detector = True, jobs: int | None = None) -> None:
-        self.detector, self.jobs = bundled() if isinstance(detector, bool) else detector, jobs
+        self.detector, self.jobs = detector_of(detector), jobs
         self.digest = self.detector.name
         self.faces: dict[str, Face] = {}
         """The largest face of each image in which one was found, by its plain name."""
@@ -112,17 +162,20 @@ class EyeFinder:
             faces = self.detector(image)
         except DecodeError as error:
             return item, None, str(error)
-        if not faces:
+        face = max((face for face in faces if face.is_certain), key=lambda face: face.area, default=None)
+        if face is None:
             return item, None, NO_FACE
-        face = max(faces, key=lambda face: face.area)
-        try:
-            face.eyes.check(image.shape[1], image.shape[0])
-        except DecodeError as error:
-            return item, None, f"its largest face is cut off: {error}"
+        if why := hindrance(face, image.shape[1], image.shape[0]):  # the next largest is somebody else's
+            return item, None, f"its largest face is {why}"
         return item, face, ""
 
 
 NO_FACE = "no face was found in it"
+
+
+def detector_of(faces: bool | Detector) -> Detector:
+    """A detector of the user's, or for True the bundled one."""
+    return bundled() if isinstance(faces, bool) else faces
 
 
 @cache
@@ -177,10 +230,9 @@ class _Bundled:
     def __call__(self, photograph: NDArray[np.uint8]) -> list[Face]:
         boxes, scores = self._boxes(photograph)
         image = Image.fromarray(photograph)
-        tall = (boxes[:, 3] - boxes[:, 1]) >= SMALLEST
         return [
             Face(**dict(zip(_SIDES, box.tolist(), strict=True)), eyes=self._eyes(image, box), score=float(score))
-            for box, score in zip(boxes[tall], scores[tall], strict=True)
+            for box, score in zip(boxes, scores, strict=True)
         ]
 
     def _boxes(self, photograph: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -191,7 +243,7 @@ class _Bundled:
         small = Image.fromarray(photograph).resize((sides[0], sides[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
         x = np.asarray(small, np.float32).transpose(2, 0, 1)[None]
         heat, log_sides, offsets, _ = (out[0] for out in self._centres.run(None, {"input.1": x}))
-        rows, columns = np.nonzero(heat[0] > SURE)
+        rows, columns = np.nonzero(heat[0] > UNSURE)
         scores = heat[0, rows, columns]
         high, wide = np.exp(log_sides[:, rows, columns].astype(np.float64)) * _STRIDE
         y, x_ = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * _STRIDE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from veil.data.decode.limits import DecodeError
@@ -126,22 +127,37 @@ def crop_and_resize(upright: Upright, size: int, box: Box) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)
 
 
-def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Image.Image:
-    """The square that has the eyes at their places, at ``size`` pixels a side."""
-    image = upright.image
+class Square(NamedTuple):
+    """A square in an image, perhaps turned, in pixels that are counted from the corner of the first.
+
+    Attributes:
+        corner: Its upper left corner, ``(2,)``.
+        across: From there to its upper right corner, ``(2,)``.
+        down: And to its lower left one, ``(2,)``.
+    """
+
+    corner: NDArray[np.float64]
+    across: NDArray[np.float64]
+    down: NDArray[np.float64]
+
+
+def square_of(eyes: Eyes, places: Places = EYES) -> Square:
+    """The square that has the eyes at their places, in pixels of the upright image."""
     # Pillow counts from the corner of the first pixel, landmarks from its middle.
     left = np.array([eyes.left_x, eyes.left_y]) + 0.5
     right = np.array([eyes.right_x, eyes.right_y]) + 0.5
     # As complex numbers: one turns and scales the distance of both places into that of the eyes.
     edge = complex(*(right - left)) / complex(*np.subtract(places[1], places[0]))
-    across = np.array([edge.real, edge.imag])  # the square's upper edge; the one on its left goes down
+    across = np.array([edge.real, edge.imag])
     down = np.array([-across[1], across[0]])
-    corner = left - places[0][0] * across - places[0][1] * down
-    across, down, corner = (
-        across * upright.scale,
-        down * upright.scale,
-        corner * upright.scale + (upright.left, upright.top),
-    )
+    return Square(left - places[0][0] * across - places[0][1] * down, across, down)
+
+
+def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Image.Image:
+    """The square that has the eyes at their places, at ``size`` pixels a side."""
+    image = upright.image
+    corner, across, down = (part * upright.scale for part in square_of(eyes, places))
+    corner += np.array([upright.left, upright.top])
     # Pillow's transform looks at 4 x 4 pixels around each place, however far apart the places are: it must not shrink.
     # So what is much too large is averaged first, to three pixels or more for one, like reducing_gap in a plain resize.
     factor = max(1, int(math.hypot(*across) / size / 3))

@@ -62,6 +62,7 @@ def _together(parts: Sequence[Part]) -> Part:
         names=pa.concat_arrays([part.names for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         skipped=[skipped for part in parts for skipped in part.skipped],
+        exposed=[exposed for part in parts for exposed in part.exposed],
         source=_joined([part.source for part in parts]),
     )
 

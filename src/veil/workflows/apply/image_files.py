@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from veil.data import decode
 from veil.data.layouts.listing import clean
 from veil.errors import InputError
 from veil.release import Release
+from veil.workflows.apply import photographs
 from veil.workflows.apply.batches import Progress, batch_hash, write_parts
 from veil.workflows.apply.parts import Part, Parts, place
 from veil.workflows.apply.plan import Plan
@@ -66,13 +67,11 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
     names: list[str] = []
     sizes: list[int] = []
     skipped = list(batch.skipped)
-    hide = None if plan.choices is None else plan.choices.of(batch.paths)
-    pixels = plan.release.transform(batch.x, hide=hide) if len(batch.names) else ()
-    for name, path, image in zip(batch.names.to_pylist(), batch.paths, pixels, strict=True):
+    exposed: list[tuple[str, str]] = []
+    draw = _photographs(plan, batch) if plan.options.whole else _squares(plan, batch)
+    for row, (name, path) in enumerate(zip(batch.names.to_pylist(), batch.paths, strict=True)):
         try:
-            form, upright = decode.header(decode.read(plan.source / path))
-            eyes = None if plan.eyes is None else plan.eyes.of(name)[0]
-            data = encode(image, form, _extent(plan.release, eyes, *upright))
+            data = draw(row)
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))
             continue
@@ -85,10 +84,44 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
             place(target, data)
         names.append(name)
         sizes.append(len(data))
+        if batch.sightings and (why := photographs.exposure(batch.sightings[row])):
+            exposed.append((name, why))
     return Part(
         names=pa.array(names, pa.string()), values=np.array(sizes, np.float32)[:, None], skipped=skipped,
-        source=batch_hash(batch, plan.source),
+        exposed=exposed, source=batch_hash(batch, plan.source),
     )  # fmt: skip
+
+
+def _squares(plan: Plan, batch: Batch) -> Callable[[int], bytes]:
+    """From a row of a batch to its file: the part of the image that is released, and nothing around it."""
+    pixels = _released(plan, batch.x, batch.paths)
+    names = batch.names.to_pylist()
+
+    def draw(row: int) -> bytes:
+        form, upright = decode.header(decode.read(plan.source / batch.paths[row]))
+        eyes = None if plan.eyes is None else plan.eyes.of(names[row])[0]
+        return encode(pixels[row], form, _extent(plan.release, eyes, *upright))
+
+    return draw
+
+
+def _photographs(plan: Plan, batch: Batch) -> Callable[[int], bytes]:
+    """From a row of a batch to its file: the whole photograph, with its faces released."""
+    counts = [len(sighting.faces) for sighting in batch.sightings]
+    each = [path for path, count in zip(batch.paths, counts, strict=True) for _ in range(count)]
+    faces = np.split(_released(plan, batch.x, each), np.cumsum(counts)[:-1])
+
+    def draw(row: int) -> bytes:
+        pixels, form = photographs.redrawn(plan.source / batch.paths[row], batch.sightings[row], faces[row])
+        return encode(pixels, form, (pixels.shape[1], pixels.shape[0]))
+
+    return draw
+
+
+def _released(plan: Plan, x: NDArray[Any], paths: Sequence[str]) -> NDArray[np.uint8]:
+    """Released images ``(n, S, S[, 3])`` of inputs from the images of these paths."""
+    hide = None if plan.choices is None else plan.choices.of(paths)
+    return plan.release.transform(x, hide=hide) if len(x) else plan.release.contract.empty(0)
 
 
 def _extent(release: Release, eyes: decode.Eyes | None, width: int, height: int) -> tuple[int, int]:
@@ -116,7 +149,8 @@ def encode(pixels: NDArray[np.uint8], form: str, size: tuple[int, int]) -> bytes
     file = io.BytesIO()
     try:
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        image.resize(size, Image.Resampling.LANCZOS).save(file, form, **_FORMATS.get(form, {}))
+        image = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+        image.save(file, form, **_FORMATS.get(form, {}))
     except (OSError, ValueError, KeyError, OverflowError) as error:
         words = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"cannot be written as {form} of {size[0]} x {size[1]} pixels ({words})") from None

@@ -11,6 +11,9 @@ from veil.errors import InputError
 from veil.release.release import BATCH
 from veil.workflows.apply.parts import PART
 
+PHOTOGRAPHS = 32
+"""Whole photographs in a batch: of some there are dozens of faces."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -24,7 +27,9 @@ class Options:
         landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
             on aligned faces, which need it, and for no others. Images without a row are skipped.
         faces: In place of that the eyes of each image's largest face are found, by the bundled detector (the extra
-            ``faces``) or one of your own (:class:`veil.data.faces.Detector`). Images without a face are skipped.
+            ``faces``) or one of your own (:class:`veil.data.faces.Detector`). Images without a face are skipped. With
+            ``images`` every face is released, and set back into the whole photograph.
+        blur_rest: Cover what may be a face in these photographs, too.
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into a folder, which may exist and hold others.
@@ -43,13 +48,21 @@ class Options:
     faces: bool | Detector = False
     hide: str | Path | None = None
     images: bool = False
+    blur_rest: bool = False
     batch: int | None = None
     part: int = PART
 
     def __post_init__(self) -> None:
         if self.batch is not None and (self.batch < 1 or self.part < 1 or self.part % self.batch):
             raise InputError(f"part: must be whole batches of {self.batch} rows, got {self.part}")
+        if self.blur_rest and not self.whole:
+            raise InputError("blur_rest: is of whole photographs, for which faces and images must be asked for, too")
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole photographs are written, with every face in them released."""
+        return bool(self.images and self.faces)
 
     def rows_at_a_time(self, kind: str) -> int:
-        """Rows in a batch of "images" or "vectors"."""
-        return self.batch or BATCH[kind]
+        """Rows in a batch of "images", "photographs" or "vectors"."""
+        return self.batch or (PHOTOGRAPHS if kind == "photographs" else BATCH[kind])

@@ -35,11 +35,12 @@ from veil.foreign import one_line, read_json
 PART = 16_384
 """Rows of the source in a part file: what a killed run loses at most, and at 128 values some 8 MB."""
 RUN = "run.json"
+_REMARKED = ("skipped", "exposed")
 TIMES = "times of the source"
 """What of a run may have changed if the rows have not."""
 
-Skipped = tuple[str, str]
-"""The name of a row that cannot be released, and why."""
+Remarked = tuple[str, str]
+"""The name of a row, and why it cannot be released, or what is unprotected in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +65,14 @@ class Division:
 class Part:
     """Releases of some rows that follow one another: names ``(m,)``, float32 ``(m, k)``, and the rows left out.
 
-    ``source`` is a hash of the rows that they were made of.
+    ``source`` is a hash of the rows that they were made of; ``exposed`` are those of them that are written with
+    something unprotected in them.
     """
 
     names: pa.Array
     values: NDArray[np.float32]
-    skipped: Sequence[Skipped] = ()
+    skipped: Sequence[Remarked] = ()
+    exposed: Sequence[Remarked] = ()
     source: str = ""
 
     def checksum(self) -> int:
@@ -177,8 +180,10 @@ class Parts:
     def write(self, number: int, part: Part) -> None:
         """Write one part, whole."""
         about = {
-            "skipped": json.dumps(list(part.skipped)), "checksum": str(part.checksum()), "source": part.source,
-        }  # fmt: skip
+            **{kind: json.dumps(list(getattr(part, kind))) for kind in _REMARKED},
+            "checksum": str(part.checksum()),
+            "source": part.source,
+        }
         schema = pa.schema(self._fields(), metadata=about)
         batch = pa.record_batch([part.names, lists(part.values)], schema=schema)
 
@@ -202,9 +207,14 @@ class Parts:
             batch.validate(full=True)
             if batch.schema != pa.schema(self._fields()):
                 raise ValueError(f"{path}: must have the columns source and release of {self.division.k} values")
-        skipped = [(str(name), str(reason)) for name, reason in json.loads(about[b"skipped"])]
+        skipped, exposed = (
+            [(str(name), str(reason)) for name, reason in json.loads(about[kind.encode()])] for kind in _REMARKED
+        )
         values = batch.column("release").flatten().to_numpy().reshape(-1, self.division.k)
-        part = Part(names=batch.column("source"), values=values, skipped=skipped, source=about[b"source"].decode())
+        part = Part(
+            names=batch.column("source"), values=values, skipped=skipped, exposed=exposed,
+            source=about[b"source"].decode(),
+        )  # fmt: skip
         if verify and part.checksum() != int(about[b"checksum"]):
             raise ValueError(f"{path}: not what was written")
         return part
@@ -217,9 +227,13 @@ class Parts:
         counts = [(len(part.names), len(part.skipped)) for part in map(self.read, range(self.done))]
         return sum(n for n, _ in counts), sum(n for _, n in counts)
 
-    def skipped(self) -> Iterator[tuple[str, str]]:
+    def skipped(self) -> Iterator[Remarked]:
         """Names of the rows that were left out, and why."""
         return (row for part in self for row in part.skipped)
+
+    def exposed(self) -> Iterator[Remarked]:
+        """Names of the rows that are written with something unprotected in them, and what it is."""
+        return (row for part in self for row in part.exposed)
 
     def __iter__(self) -> Iterator[Part]:
         return (self.read(number) for number in range(self.division.count))
@@ -273,9 +287,19 @@ def skipped_file(out: Path) -> Path:
     return out.with_name(out.name + ".skipped.csv")
 
 
-def list_skipped(out: Path, skipped: Iterable[tuple[str, str]]) -> None:
+def exposed_file(out: Path) -> Path:
+    """Where photographs are listed in which something may be unprotected."""
+    return out.with_name(out.name + ".unprotected.csv")
+
+
+def list_skipped(out: Path, skipped: Iterable[Remarked]) -> None:
     """Write ``OUT.skipped.csv`` where rows were left out, and remove an earlier run's where none were."""
-    rows, listed = iter(skipped), skipped_file(out)
+    list_remarked(skipped_file(out), skipped)
+
+
+def list_remarked(listed: Path, remarked: Iterable[Remarked]) -> None:
+    """Write a file of names and reasons where there are any, and remove an earlier run's where there are none."""
+    rows = iter(remarked)
     first = next(rows, None)
     if first is None:
         listed.unlink(missing_ok=True)  # it would speak of rows that are there now

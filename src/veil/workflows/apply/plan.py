@@ -22,7 +22,8 @@ from veil.release import Release
 from veil.workflows.apply import parts
 from veil.workflows.apply.choices import Choices, eyes_for, read_choices
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.parts import Division, partial_folder, skipped_file
+from veil.workflows.apply.parts import Division, exposed_file, partial_folder, skipped_file
+from veil.workflows.apply.photographs import open_photographs
 from veil.workflows.apply.sources import Source, open_source
 
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
@@ -65,7 +66,8 @@ class Plan:
         Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
         """
         if self.options.images:
-            return Division(rows=self.rows.count, k=1, each=self.options.rows_at_a_time("images"))
+            kind = "photographs" if self.options.whole else "images"
+            return Division(rows=self.rows.count, k=1, each=self.options.rows_at_a_time(kind))
         return Division(rows=self.rows.count, k=self.release.contract.k, each=self.options.part)
 
     def run(self) -> dict[str, str]:
@@ -79,7 +81,7 @@ class Plan:
             "file of landmarks": "" if self.eyes is None else self.eyes.digest,
             "choice of what to hide": "" if self.choices is None else sha256(self.choices.path),
             "release": _fingerprint(self.release),
-            "kind of target": "image files" if options.images else self.out.suffix or "pack",
+            "kind of target": _kind_of_target(options, self.out),
             "way to name rows": "numbers" if options.row_numbers else "names",
             "version of Veil": f"{__version__}, {self.division.each} rows a part",
         }
@@ -105,7 +107,10 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
     _check_told(release, source, pack, options.told)
     eyes = eyes_for(release, source, pack, options.landmarks, options.faces)
     choices = None if options.hide is None else read_choices(release, Path(options.hide))
-    rows = open_source(release, source, pack, options, eyes, named=out.suffix != ".npy")
+    if options.whole:
+        rows = open_photographs(release, source, options)
+    else:
+        rows = open_source(release, source, pack, options, eyes, named=out.suffix != ".npy")
     if choices is not None:
         choices.check(pack.sources if pack is not None else [path for path, _ in rows.images])
     plan = Plan(
@@ -190,8 +195,9 @@ def _check_files(out: Path, paths: Sequence[str], *, replace: bool) -> None:
             raise InputError(f"{path}: is a folder where an image file is to be; remove it")
         if not replace and (path.is_symlink() or path.exists()):
             raise InputError(f"{path}: already exists; choose another folder or force")
-    if not replace and skipped_file(out).exists():
-        raise InputError(f"{skipped_file(out)}: already exists; choose another folder or force")
+    for beside in (skipped_file(out), exposed_file(out)):
+        if not replace and beside.exists():
+            raise InputError(f"{beside}: already exists; choose another folder or force")
 
 
 def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequence[str]) -> None:
@@ -201,6 +207,12 @@ def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequenc
         if name not in release.contract.told:
             there = ", ".join(release.contract.told) or "none"
             raise InputError(f"told: must be a private label that the release can be told ({there}), got {name!r}")
+
+
+def _kind_of_target(options: Options, out: Path) -> str:
+    if options.whole:
+        return "photographs" + ", blurred where there may be faces" * options.blur_rest
+    return "image files" if options.images else out.suffix or "pack"
 
 
 def _fingerprint(release: Release) -> str:

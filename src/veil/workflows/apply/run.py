@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from veil.data import framing
 from veil.data.layouts.listing import LOSS
@@ -20,12 +21,34 @@ from veil.workflows.apply.batches import Progress, released, unchanged, write_pa
 from veil.workflows.apply.image_files import write_images
 from veil.workflows.apply.options import Options
 from veil.workflows.apply.outputs import join, write_pack
-from veil.workflows.apply.parts import Parts, list_skipped, partial_folder, skipped_file
+from veil.workflows.apply.parts import (
+    Parts,
+    exposed_file,
+    list_remarked,
+    list_skipped,
+    partial_folder,
+    skipped_file,
+)
 from veil.workflows.apply.plan import Plan, planned
 from veil.workflows.framing import framing_doubt
 
 Remark = Callable[[str, str], None]
 """Called with "warning", of what is lost, or "note", and a sentence that the user should know."""
+
+
+class Applied(NamedTuple):
+    """What was released.
+
+    Attributes:
+        rows: Rows written.
+        skipped: Rows that could not be read, which are listed in ``OUT.skipped.csv``.
+        exposed: Whole photographs among the rows in which no face was found, or a place may be one that was left as it
+            was; they are listed in ``OUT.unprotected.csv``.
+    """
+
+    rows: int
+    skipped: int
+    exposed: int = 0
 
 
 def apply(
@@ -38,7 +61,7 @@ def apply(
     force: bool = False,
     progress: Progress | None = None,
     remark: Remark | None = None,
-) -> tuple[int, int]:
+) -> Applied:
     """Release every row of a source.
 
     With ``options.images``, every image file of the source becomes one in ``out``: of the same path, format and size,
@@ -49,6 +72,12 @@ def apply(
     written: it would give away who is seen. Of an aligned face the aligned square is written, and not turned back: as
     large as it is in the file (three times the eyes' distance), but at least 1 pixel and at most the file's shorter
     side.
+
+    With ``options.images`` and ``options.faces`` whole photographs are written instead, of the same path, format and
+    size, and as free of metadata: every face that is found is released, and set back where it was
+    (:mod:`veil.data.compose`); faces too small or too far beyond the border to be aligned are covered; all else stays
+    as it was. So do faces that were not found: photographs without one, or with places that may be faces, are listed
+    in ``OUT.unprotected.csv``.
 
     Args:
         release: With its key, if it is keyed.
@@ -69,8 +98,8 @@ def apply(
             sizes than the training pack's, say.
 
     Returns:
-        Rows written, and rows that could not be read: those are listed, with reasons, in ``OUT.skipped.csv``. In an npy
-        file nothing tells which rows are missing, so for one the first such row is an error.
+        How many rows were written, and how many could not be. In an npy file nothing tells which rows are missing, so
+        for one the first such row is an error.
 
     Raises:
         InputError: Where source, release and target do not fit together, nothing could be read, two rows have one name,
@@ -82,21 +111,21 @@ def apply(
     plan = planned(release, Path(source), Path(out), options or Options(), resume=resume, force=force)
     run = plan.run()
     try:
-        n, skipped = _written(plan, run, progress)
+        applied = _written(plan, run, progress)
     except OSError as error:
         left = partial_folder(plan.out)
         rest = f"what was done waits in {left.name} to be resumed" if left.exists() else "nothing was left behind"
         raise InputError(f"{plan.out}: cannot be written ({error.strerror or error}); {rest}") from error
     if remark is not None:
-        for warning in _warnings(plan, n, skipped):
+        for warning in _warnings(plan, applied):
             remark("warning", warning)
         for note in plan.rows.notes:
             remark("note", note)
-    return n, skipped
+    return applied
 
 
-def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> tuple[int, int]:
-    """Writes the parts that are missing, and what they make up; rows written, and rows left out."""
+def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> Applied:
+    """Writes the parts that are missing, and what they make up."""
     rows, images = plan.rows, plan.options.images
     with (
         Parts(
@@ -116,8 +145,11 @@ def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> tupl
             first = f"the first of {skipped} is {': '.join(parts.read(0).skipped[0])}" if skipped else "it is empty"
             reason = " ".join([f"{plan.source}: no row could be read; {first}.", *rows.notes])
             raise InputError(reason.removesuffix("."))
+        exposed = 0
         if images:
             list_skipped(plan.out, parts.skipped())
+            list_remarked(exposed_file(plan.out), parts.exposed())
+            exposed = sum(1 for _ in parts.exposed())
         elif plan.pack is not None and not plan.out.suffix:
             write_pack(
                 plan.pack, parts, plan.out, image=plan.release.contract.image, row_numbers=plan.options.row_numbers,
@@ -125,14 +157,20 @@ def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> tupl
             )  # fmt: skip
         else:
             join(parts, plan.out, columns=rows.columns, same=plan.same)
-    return n, skipped
+    return Applied(n, skipped, exposed)
 
 
-def _warnings(plan: Plan, n: int, skipped: int) -> Iterator[str]:
+def _warnings(plan: Plan, applied: Applied) -> Iterator[str]:
     """What may be wrong with the rows, what is lost, and whether pictures were cut as those of the fit."""
     yield from plan.rows.warnings
+    n, skipped, exposed = applied
     if skipped >= LOSS * (n + skipped):
         yield f"{skipped:,} of {n + skipped:,} were left out; {skipped_file(plan.out).name} says why."
+    if exposed:
+        yield (
+            f"{exposed:,} of {n:,} photographs may hold faces that are unprotected: none was found in them, or a place "
+            f"may be one; {exposed_file(plan.out).name} names them."
+        )
     pictures = framing.described(plan.rows.uprights) if plan.rows.uprights else None
     if doubt := framing_doubt(plan.release, plan.source.name, plan.pack, pictures):
         yield doubt

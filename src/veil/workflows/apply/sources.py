@@ -18,16 +18,16 @@ from veil.data import columns as kinds
 from veil.data.classes import few, told_class
 from veil.data.columns import nfc
 from veil.data.decoding import arrays
-from veil.data.faces import EyeFinder
+from veil.data.faces import EyeFinder, Sighting
 from veil.data.landmarks import Landmarks
-from veil.data.layouts.folder import as_items, walk
+from veil.data.layouts.folder import Aside, as_items, walk
 from veil.data.layouts.listing import Item
 from veil.data.pack import Pack
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
 from veil.release import Release
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.parts import Skipped
+from veil.workflows.apply.parts import Remarked
 
 _END = 1 << 20  # bytes at either end of a file by which it is known
 
@@ -36,14 +36,16 @@ _END = 1 << 20  # bytes at either end of a file by which it is known
 class Batch:
     """Rows of one part: names ``(m,)``, inputs and told classes of those that can be released; and the others.
 
-    Images also have their paths in the source ``(m,)``, which names need not be.
+    Images also have their paths in the source ``(m,)``, which names need not be. Of whole photographs the inputs are
+    the squares of all faces in them, one after another, as ``sightings`` ``(m,)`` say.
     """
 
     names: pa.Array
     x: NDArray[Any]
     told: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    skipped: Sequence[Skipped] = ()
+    skipped: Sequence[Remarked] = ()
     paths: Sequence[str] = ()
+    sightings: Sequence[Sighting] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,16 @@ def _from_images(
                 )
                 row += len(batch)
 
+    return replace(of_folder(source, images, aside, batches), uprights=uprights)
+
+
+def of_folder(
+    source: Path,
+    images: Sequence[tuple[str, str]],
+    aside: Aside,
+    batches: Callable[[int], Generator[Batch, None, None]],
+) -> Source:
+    """A source that is a folder of images, by their sizes and times."""
     sizes, times = hashlib.sha256(), hashlib.sha256()
     for name, _ in images:
         with suppress(OSError):  # a link to nothing is a row that is skipped
@@ -185,7 +197,7 @@ def _from_images(
             times.update(f"{stat.st_mtime_ns}\n".encode())
     return Source(
         count=len(images), fingerprint=sizes.hexdigest(), times=times.hexdigest(), batches=batches, images=images,
-        uprights=uprights, notes=aside.notes(),
+        notes=aside.notes(),
     )  # fmt: skip
 
 
