@@ -87,6 +87,23 @@ def test_the_largest_of_several_faces_counts(tmp_path):
     assert float(row["right"]) == 51
 
 
+def test_every_face_becomes_a_row_where_that_is_asked_for(tmp_path):
+    dotted(tmp_path / "in" / "a.png", EYES["b/c.png"], EYES["a.png"])
+    dotted(tmp_path / "in" / "b.png", EYES["a.png"])
+    dotted(tmp_path / "in" / "c.png")
+    (tmp_path / "in" / "labels.csv").write_text("path,identity\na.png,Ann\nb.png,Bob\n")
+    pack = build.pack("folder", tmp_path / "in", tmp_path / "pack", size=SIZE, faces=Dots(), all_faces=True)
+    assert pack.sources.tolist() == ["a.png#1", "a.png#2", "b.png#1"]
+    who = [pack.classes["identity"][code] if code >= 0 else None for code in pack.labels["identity"]]
+    assert who == ["Ann", None, "Bob"]
+    alone = build.pack("folder", tmp_path / "in", tmp_path / "alone", size=SIZE, faces=Dots())
+    assert np.array_equal(alone.x, pack.x[[0, 2]])
+    with (tmp_path / "pack" / "faces.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == pack.sources.tolist()
+    with pytest.raises(InputError, match="all_faces: are those that are found"):
+        build.pack("folder", tmp_path / "in", tmp_path / "none", all_faces=True)
+
+
 def test_a_face_that_is_cut_off_is_listed(tmp_path):
     class Beyond(Dots):
         def __call__(self, photograph: np.ndarray) -> list[Face]:

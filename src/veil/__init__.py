@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from veil.workflows.estimator import Protector
     from veil.workflows.fit import fit
     from veil.workflows.label import label
+    from veil.workflows.protect import Protected, protect
     from veil.workflows.subjects import Subject
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "Finding": "veil.findings",
     "Fit": "veil.methods.fitting",
     "Pack": "veil.data.pack",
+    "Protected": "veil.workflows.protect",
     "Protector": "veil.workflows.estimator",
     "Release": "veil.release",
     "Subject": "veil.workflows.subjects",
@@ -32,6 +34,7 @@ _HOMES = {
     "fit": "veil.workflows.fit",
     "label": "veil.workflows.label",
     "pack": "veil.data.build",
+    "protect": "veil.workflows.protect",
 }
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "Fit",
     "InputError",
     "Pack",
+    "Protected",
     "Protector",
     "Release",
     "Subject",
@@ -48,6 +52,7 @@ __all__ = [
     "fit",
     "label",
     "pack",
+    "protect",
 ]
 
 

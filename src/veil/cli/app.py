@@ -1,4 +1,4 @@
-"""The command line: ``veil demo | pack | label | embed | fit | apply | audit | report | export``.
+"""The command line: ``veil demo | protect | pack | label | embed | fit | apply | audit | report | export``.
 
 Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
 needs it: ``veil --help`` must be quick.
@@ -19,7 +19,7 @@ import typer
 from veil._version import __version__
 from veil.cli import arguments
 from veil.cli.show import Show, show_fit, show_label
-from veil.cli.tables import show_audit, show_demo
+from veil.cli.tables import show_audit, show_demo, show_protected
 from veil.errors import InputError
 
 BROKE_OFF = 4
@@ -87,6 +87,67 @@ def demo(
 
 
 @command
+def protect(
+    show: Show,
+    source: arguments.ProtectedSource,
+    out: arguments.NewFolder,
+    hide: arguments.HiddenLabels = None,
+    keep: arguments.OneUse = "identity",
+    form: arguments.ReleasedForm = "vectors",
+    budget: arguments.Budget = None,
+    labels: arguments.PackLabels = None,
+    landmarks: arguments.EmbedLandmarks = None,
+    matcher: arguments.Embedder = "dlib",
+    by_folder: arguments.PeopleByFolder = False,
+    blur_rest: arguments.BlurRest = False,
+    size: arguments.Side = 64,
+    settings: arguments.MethodSettings = None,
+    effort: arguments.Effort = "standard",
+    seed: arguments.Seed = 0,
+    resume: arguments.ResumeProtect = False,
+    force: arguments.Force = False,
+    jobs: arguments.Jobs = None,
+) -> None:
+    """Protect photographs, or a table of vectors, in one go: pack, fit, apply, audit and report, by the method that
+    suits them. Ends with the verdict, the path of its page, what to hand out and what to keep secret."""
+    from veil.engine.memory import kept_memory
+    from veil.workflows.frontier import parse_budget
+    from veil.workflows.protect import Watch, protect
+
+    with show.progress() as bars, kept_memory():
+        made = protect(
+            source,
+            out,
+            hide=hide or [],
+            keep=keep,
+            form=form,
+            budget=dict(parse_budget(text) for text in budget or []),
+            labels=labels,
+            landmarks=landmarks,
+            matcher=matcher,
+            by_folder=by_folder,
+            blur_rest=blur_rest,
+            size=size,
+            settings=arguments.settings(settings),
+            effort=effort,
+            seed=seed,
+            resume=resume,
+            force=force,
+            jobs=jobs,
+            command=show.command(),
+            watch=Watch(
+                rows=bars.rows,
+                fit=bars.fit("fit"),
+                frontier=bars.count("frontier"),
+                audit=bars.stage,
+                remark=show.remark,
+            ),
+        )
+    if show_protected(show, made):
+        raise typer.Exit(BROKE_OFF)
+
+
+@command
 def pack(
     show: Show,
     layout: arguments.Layout,
@@ -98,6 +159,7 @@ def pack(
     crop: arguments.Crop = None,
     landmarks: arguments.PackLandmarks = None,
     faces: arguments.PackFaces = False,
+    all_faces: arguments.AllFaces = False,
     fractions: arguments.Fractions = "0.45,0.20,0.10,0.25",
     by_identity: arguments.Disjoint = True,
     options: arguments.LayoutSettings = None,
@@ -119,7 +181,8 @@ def pack(
             seed=seed,
             crop=None if crop is None else arguments.four_floats("crop", crop),
             landmarks=landmarks,
-            faces=faces,
+            faces=faces or all_faces,
+            all_faces=all_faces,
             fractions=arguments.four_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),

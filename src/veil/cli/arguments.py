@@ -55,6 +55,20 @@ ReleaseFolder = Annotated[Path, Argument(metavar="RELEASE", help="What `veil fit
 # demo
 DemoFolder = Annotated[Path, Option(help="Folder for all of it; what an earlier demo left there is replaced.")]
 
+# protect
+ProtectedSource = Annotated[
+    Path,
+    Argument(metavar="SOURCE", help="Folder of photographs, pack, or Parquet, npz, npy or CSV file of vectors."),
+]
+NewFolder = Annotated[
+    Path, Argument(metavar="OUT", help="Folder to make: what may be handed out, the audit, and what must stay private.")
+]
+HiddenLabels = Annotated[list[str] | None, Option("--hide", help="Label to hide; repeat for several.")]
+OneUse = Annotated[str, Option("--keep", help="identity (1-to-1 matching), or a label to keep.")]
+ReleasedForm = Annotated[str, Option("--as", help="What comes out: vectors, or photos of photographs.")]
+PeopleByFolder = Annotated[bool, Option("--by-folder", help="The folder that a photograph lies in says who is seen.")]
+ResumeProtect = Annotated[bool, Option("--resume", help="Go on with the same, which was killed.")]
+
 # pack
 Layout = Annotated[
     str,
@@ -75,6 +89,9 @@ PackLandmarks = Annotated[
 PackFaces = Annotated[
     bool,
     Option("--faces", help="Find the largest face of each image, and align it by its eyes; needs the extra faces."),
+]
+AllFaces = Annotated[
+    bool, Option("--all-faces", help="A row for every face, NAME#1 for the largest of an image and so on.")
 ]
 Fractions = Annotated[str, Option(help="Shares of the splits protect,attack,calibrate,test.")]
 Disjoint = Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from veil.findings import Finding
     from veil.workflows.demo import Way
+    from veil.workflows.protect import Protected
     from veil.workflows.summary import Row
 
 
@@ -85,6 +86,38 @@ def show_demo(show: Show, ways: Sequence[Way]) -> bool:
             for line in (*way.verdict, str(way.page)):
                 say(line)
     broken = [finding for way in ways for finding in way.audit.findings if finding.status == "did_not_converge"]
+    if broken:
+        _say_broken(broken)
+    return bool(broken)
+
+
+def show_protected(show: Show, made: Protected) -> bool:
+    """Shows what `protect` ends with: verdict, page, what to hand out and what to keep; whether attempts broke off."""
+    rows, skipped, exposed = made.rows
+    out = made.released
+    counts = f"{rows:,} {'photographs' if made.way.form == 'photos' else 'vectors'}, by the method {made.way.method}"
+    if skipped:
+        counts += f"; {skipped:,} left out, listed in {made.left_out}"
+    secrets = {str(path): why for path, why in made.secrets.items()}
+    show.result(
+        {
+            "released": str(out),
+            "method": made.way.method,
+            "rows": rows,
+            "skipped": skipped,
+            "unprotected": exposed,
+            "verdict": list(made.verdict),
+            "remarks": list(made.remarks),
+            "report": str(made.page),
+            "secret": secrets,
+        },
+        *made.verdict,
+        *made.remarks,
+        str(made.page),
+        f"hand out {out}: {counts}",
+        *(f"keep {path} secret: {why}" for path, why in secrets.items()),
+    )
+    broken = [finding for finding in made.audit.findings if finding.status == "did_not_converge"]
     if broken:
         _say_broken(broken)
     return bool(broken)

@@ -49,6 +49,8 @@ class Plan:
         faces: In place of both: each image is aligned by the eyes of its largest face, which the bundled detector finds
             (the extra ``faces``), or one of your own (:class:`veil.data.faces.Detector`). Images without a face are
             skipped.
+        all_faces: Whether each face that is found becomes a row, ``NAME#1`` for the largest of its image and so on, in
+            place of the largest alone. Labels of an image are those of its largest face.
         seed: Of the splits, and of layouts that draw their images.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
@@ -59,6 +61,7 @@ class Plan:
     crop: Box | None = None
     landmarks: str | Path | None = None
     faces: bool | Detector = False
+    all_faces: bool = False
     seed: int = 0
     fractions: Sequence[float] = splits.FRACTIONS
     disjoint: bool = True
@@ -73,6 +76,8 @@ class Plan:
         if self.faces and (self.crop is not None or self.landmarks is not None):
             other = f"the crop {tuple(self.crop)}" if self.crop is not None else self.landmarks
             raise InputError(f"faces: are found, cropped or told by landmarks, got {other}, too")
+        if self.all_faces and not self.faces:
+            raise InputError("all_faces: are those that are found, so faces must be asked for, too")
         splits.check_fractions(self.fractions)
         object.__setattr__(self, "seed", checked_seed(self.seed))
 
@@ -80,7 +85,7 @@ class Plan:
         """What tells where eyes are; None where faces are not aligned by them."""
         if self.landmarks is not None:
             return read_landmarks(self.landmarks)
-        return EyeFinder(self.faces, jobs) if self.faces else None
+        return EyeFinder(self.faces, jobs, every=self.all_faces) if self.faces else None
 
 
 def pack(
@@ -106,8 +111,8 @@ def pack(
         jobs: Threads that decode; None for as many as there are processors.
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
-        **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``faces``, ``seed``,
-            ``fractions``, ``disjoint``.
+        **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``faces``,
+            ``all_faces``, ``seed``, ``fractions``, ``disjoint``.
 
     Raises:
         InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target

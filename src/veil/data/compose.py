@@ -121,7 +121,8 @@ def _places(square: Square, window: Window) -> tuple[Pixels, Pixels]:
 def _fading(distance: Pixels) -> Pixels:
     """1 in the middle, 0 from the edge on, with a smooth way between."""
     t: Pixels = np.clip((1 - distance) / (1 - INNER), 0, 1)
-    return t * t * (3 - 2 * t)
+    weight: Pixels = t * t * (3 - 2 * t)
+    return weight
 
 
 def _depth(distance: Pixels) -> Pixels:
@@ -145,7 +146,8 @@ def _fitted(face: NDArray[np.uint8], square: Square, there: Pixels, distance: Pi
     missing = max(_grain(there, edge) ** 2 - _grain(drawn, distance < 1) ** 2, 0.0)
     seed = int.from_bytes(hashlib.sha256(face.tobytes()).digest()[:8], "little")
     grain = np.random.default_rng(seed).standard_normal(drawn.shape[:2], np.float32)
-    return drawn + (min(missing**0.5, GRAIN) * grain)[..., None]
+    fitted: Pixels = drawn + (min(missing**0.5, GRAIN) * grain)[..., None]
+    return fitted
 
 
 def _drawn(face: NDArray[np.uint8], square: Square, window: Window) -> Pixels:

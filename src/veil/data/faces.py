@@ -126,18 +126,21 @@ def hindrance(face: Face, width: int, height: int) -> str:
 
 
 class EyeFinder:
-    """The eyes of the largest face of each image, found as images go through it.
+    """The eyes of the largest face of each image, or of all its faces, found as images go through it.
 
     Args:
         detector: Finds faces; True for the bundled one.
         jobs: Threads; None for as many as there are processors.
+        every: Whether each face becomes an item, ``NAME#1`` for the largest and so on. The labels of an image are those
+            of its largest face; of the others none is known. Faces that cannot be aligned are no items, unless the
+            largest of all is one.
     """
 
-    def __init__(self, detector: bool | Detector = True, jobs: int | None = None) -> None:
-        self.detector, self.jobs = detector_of(detector), jobs
+    def __init__(self, detector: bool | Detector = True, jobs: int | None = None, *, every: bool = False) -> None:
+        self.detector, self.jobs, self.every = detector_of(detector), jobs, every
         self.digest = self.detector.name
         self.faces: dict[str, Face] = {}
-        """The largest face of each image in which one was found, by its plain name."""
+        """The faces that were found, by the plain names of their items."""
 
     def of(self, name: str) -> tuple[Eyes | None, str]:
         """The eyes that were found in the image of that name and "", or None and why there are none."""
@@ -146,14 +149,19 @@ class EyeFinder:
 
     def through(self, items: Iterator[Item]) -> Generator[Item, None, None]:
         """Each item with its eyes in place of a crop, or with why it has none as its problem."""
-        for item, face, problem in mapped(items, self._look, self.jobs):
-            if face is not None:
-                self.faces[plain(item.source)] = face
-            yield replace(item, crop=None, eyes=None if face is None else face.eyes, problem=problem)
+        for item, faces, problem in mapped(items, self._look, self.jobs):
+            if not faces:
+                yield replace(item, crop=None, eyes=None, problem=problem)
+            for number, face in enumerate(faces, 1):
+                name = f"{item.source}#{number}" if self.every else item.source
+                self.faces[plain(name)] = face
+                labels = item.labels if number == 1 else {}
+                yield replace(item, source=name, labels=labels, crop=None, eyes=face.eyes)
 
-    def _look(self, item: Item) -> tuple[Item, Face | None, str]:
+    def _look(self, item: Item) -> tuple[Item, Sequence[Face], str]:
+        """An item, its faces that count, the largest first, and why there is none."""
         if item.problem:
-            return item, None, item.problem
+            return item, (), item.problem
         if item.data is None or isinstance(item.data, np.ndarray):
             raise InputError(f"faces: are looked for in encoded images only, and {item.source!r} is an array")
         try:
@@ -161,13 +169,14 @@ class EyeFinder:
             image = decode.whole(encoded)
             faces = self.detector(image)
         except DecodeError as error:
-            return item, None, str(error)
-        face = max((face for face in faces if face.is_certain), key=lambda face: face.area, default=None)
-        if face is None:
-            return item, None, NO_FACE
-        if why := hindrance(face, image.shape[1], image.shape[0]):  # the next largest is somebody else's
-            return item, None, f"its largest face is {why}"
-        return item, face, ""
+            return item, (), str(error)
+        height, width = image.shape[:2]
+        largest = max((face for face in faces if face.is_certain), key=lambda face: face.area, default=None)
+        if largest is None:
+            return item, (), NO_FACE
+        if why := hindrance(largest, width, height):  # the next largest is somebody else's
+            return item, (), f"its largest face is {why}"
+        return item, Sighting.of(faces, width, height).faces if self.every else (largest,), ""
 
 
 NO_FACE = "no face was found in it"

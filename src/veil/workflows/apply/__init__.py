@@ -1,6 +1,6 @@
 """Applying a release to a source of any size."""
 
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.run import apply
+from veil.workflows.apply.run import Applied, apply
 
-__all__ = ["Options", "apply"]
+__all__ = ["Applied", "Options", "apply"]
