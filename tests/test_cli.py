@@ -55,7 +55,7 @@ BRIEF_DEMO = Scale(
     protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
     template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
 )  # fmt: skip
-COMMANDS = ("demo", "pack", "label", "embed", "fit", "apply", "audit", "report", "export")
+COMMANDS = ("demo", "protect", "pack", "label", "embed", "fit", "apply", "audit", "report", "export")
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
 
@@ -547,7 +547,7 @@ def test_the_demo_ends_with_verdicts_and_the_paths_of_their_pages(
     monkeypatch.setattr("veil.workflows.demo.STANDARD", BRIEF_DEMO)
     done = veil("demo", "--out", tmp_path / "demo", "--jobs", 1, "--quiet")
     assert (done.status, done.err) == (0, "")
-    pages = [str(tmp_path / "demo" / way / "report.html") for way in ("photographs", "templates")]
+    pages = [str(tmp_path / "demo" / way / "audit" / "report.html") for way in ("photographs", "templates")]
     lines = done.out.splitlines()
     assert [line for line in lines if line.endswith(".html")] == pages
     assert lines[-1] == pages[-1]
@@ -556,7 +556,9 @@ def test_the_demo_ends_with_verdicts_and_the_paths_of_their_pages(
         said = [line for line in lines if line.startswith(f"Protected {way}.")]
         assert [line.split(". ")[1] for line in said] == ["To hide: gender", "To keep: face matching"]
         assert all(re.search(r"\d", line) for line in said)
-    assert Release.load(tmp_path / "demo" / "template").made["budget"] == {"gender": BRIEF_DEMO.budget}
+    assert Release.load(tmp_path / "demo" / "templates" / "private" / "release").made["budget"] == {
+        "gender": BRIEF_DEMO.budget
+    }
 
 
 @pytest.mark.usefixtures("brief")

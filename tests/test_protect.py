@@ -175,7 +175,7 @@ def test_a_budget_chooses_the_noise(table, tmp_path, monkeypatch):
     def fit_into(options: FitOptions, *where: object, **how: object) -> None:
         raise InputError(f"{options.method} {options.budget} {options.frontier}")
 
-    monkeypatch.setattr("veil.workflows.protect.fit_into", fit_into)
+    monkeypatch.setattr("veil.workflows.protect.steps.fit_into", fit_into)
     with pytest.raises(InputError, match=r"template \{'gender': 0\.6\} False"):
         protected(table, tmp_path / "out", budget={"gender": 0.6})
 
@@ -211,6 +211,28 @@ def test_other_peoples_folders_are_left_alone(table, tmp_path):
         with pytest.raises(InputError, match="already exists, and is not of `veil protect`"):
             protected(table, tmp_path / "out", force=force)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_nothing_is_written_into_the_source(photos):
+    with pytest.raises(InputError, match=r"out: lies inside the source"):
+        of_photos(photos, photos / "out")
+    assert not (photos / "out").exists()
+
+
+def test_labels_that_changed_are_not_gone_on_with(table, tmp_path):
+    x = np.load(table)
+    np.save(tmp_path / "x.npy", x["vectors"])
+    labels = tmp_path / "labels.csv"
+
+    def write(words: list[str]) -> None:
+        rows = zip(x["identity"], words, strict=True)
+        labels.write_text("identity,gender\n" + "".join(f"{who},{word}\n" for who, word in rows))
+
+    write(x["gender"].tolist())
+    protected(tmp_path / "x.npy", tmp_path / "out", labels=labels, settings=TEMPLATE)
+    write(["female", "male"] * 180)
+    with pytest.raises(InputError, match="was begun with other options or another source"):
+        protected(tmp_path / "x.npy", tmp_path / "out", labels=labels, settings=TEMPLATE, resume=True)
 
 
 # -- photographs ------------------------------------------------------------------------------------------------------

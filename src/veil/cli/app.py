@@ -12,15 +12,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from veil._version import __version__
 from veil.cli import arguments
-from veil.cli.show import Show, show_fit, show_label
+from veil.cli.show import Progress, Show, show_fit, show_label
 from veil.cli.tables import show_audit, show_demo, show_protected
 from veil.errors import InputError
+
+if TYPE_CHECKING:
+    from veil.workflows.protect import Watch
 
 BROKE_OFF = 4
 """Exit status of an audit of which some attempts have no figure, for they did not converge."""
@@ -77,13 +80,19 @@ def demo(
     """Both ways in, on built-in stylised faces: photographs, and stored templates under a budget. Hides gender, keeps
     face matching, audits what is released, and writes a page on each."""
     from veil.engine.memory import kept_memory
-    from veil.workflows.demo import Watch, demo
+    from veil.workflows.demo import demo
 
     with show.progress() as bars, kept_memory():
-        watch = Watch(pack=bars.rows("pack"), fit=bars.fit, frontier=bars.count("frontier"), audit=bars.stage)
-        ways = demo(out, seed=seed, jobs=jobs, command=show.command(), watch=watch)
+        ways = demo(out, seed=seed, jobs=jobs, command=show.command(), watch=_watch(bars))
     if show_demo(show, ways):
         raise typer.Exit(BROKE_OFF)
+
+
+def _watch(bars: Progress, remark: Callable[[str, str], None] = lambda kind, sentence: None) -> Watch:
+    """Who is told how far `protect` is: bars, and of what is lost whoever listens."""
+    from veil.workflows.protect import Watch
+
+    return Watch(rows=bars.rows, fit=bars.fit("fit"), frontier=bars.count("frontier"), audit=bars.stage, remark=remark)
 
 
 @command
@@ -112,7 +121,7 @@ def protect(
     suits them. Ends with the verdict, the path of its page, what to hand out and what to keep secret."""
     from veil.engine.memory import kept_memory
     from veil.workflows.frontier import parse_budget
-    from veil.workflows.protect import Watch, protect
+    from veil.workflows.protect import protect
 
     with show.progress() as bars, kept_memory():
         made = protect(
@@ -135,13 +144,7 @@ def protect(
             force=force,
             jobs=jobs,
             command=show.command(),
-            watch=Watch(
-                rows=bars.rows,
-                fit=bars.fit("fit"),
-                frontier=bars.count("frontier"),
-                audit=bars.stage,
-                remark=show.remark,
-            ),
+            watch=_watch(bars, show.remark),
         )
     if show_protected(show, made):
         raise typer.Exit(BROKE_OFF)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from veil.findings import Finding
-    from veil.workflows.demo import Way
     from veil.workflows.protect import Protected
     from veil.workflows.summary import Row
 
@@ -72,23 +71,18 @@ def show_audit(
         if inversions:
             _print_inversions(inversions)
         say(str(path))
-    if broken:
-        _say_broken(broken)
-    return bool(broken)
+    return _say_broken(findings)
 
 
-def show_demo(show: Show, ways: Sequence[Way]) -> bool:
+def show_demo(show: Show, ways: Sequence[Protected]) -> bool:
     """Shows what the demo ends with, the verdict and the page of each way in; whether attempts broke off."""
     if show.as_json:
-        show.result({way.name.lower(): {"verdict": list(way.verdict), "report": str(way.page)} for way in ways})
+        show.result({way.page.parents[1].name: {"verdict": list(way.verdict), "report": str(way.page)} for way in ways})
     else:
         for way in ways:
             for line in (*way.verdict, str(way.page)):
                 say(line)
-    broken = [finding for way in ways for finding in way.audit.findings if finding.status == "did_not_converge"]
-    if broken:
-        _say_broken(broken)
-    return bool(broken)
+    return _say_broken([finding for way in ways for finding in way.audit.findings])
 
 
 def show_protected(show: Show, made: Protected) -> bool:
@@ -117,15 +111,16 @@ def show_protected(show: Show, made: Protected) -> bool:
         f"hand out {out}: {counts}",
         *(f"keep {path} secret: {why}" for path, why in secrets.items()),
     )
-    broken = [finding for finding in made.audit.findings if finding.status == "did_not_converge"]
-    if broken:
-        _say_broken(broken)
-    return bool(broken)
+    return _say_broken(made.audit.findings)
 
 
-def _say_broken(broken: Sequence[Finding]) -> None:
+def _say_broken(findings: Sequence[Finding]) -> bool:
+    """Whether attempts broke off, which a line on stderr then says."""
     from veil.data.classes import few
 
+    broken = [finding for finding in findings if finding.status == "did_not_converge"]
+    if not broken:
+        return False
     means = {"attribute.pooled": ", means of a person's", "attribute.repeated": ", means of near-duplicates"}
     kinds = [next((words for code, words in means.items() if f.code.startswith(code)), "") for f in broken]
     attempts = [
@@ -134,6 +129,7 @@ def _say_broken(broken: Sequence[Finding]) -> None:
     count = f"{len(broken)} attempt{'s' * (len(broken) > 1)} broke off"
     message = f"veil: {count}, and what would have been found is not known: {few(attempts)}"
     say(" ".join(message.split()), sys.stderr)
+    return True
 
 
 def _heading(use: str) -> str:

@@ -121,6 +121,7 @@ def fit_into(
     *,
     resume: bool = False,
     force: bool = False,
+    jobs: int | None = None,
     progress: FitProgress | None = None,
     measured: AuditProgress | None = None,
 ) -> FolderFit | None:
@@ -135,6 +136,7 @@ def fit_into(
         folder: Of the release.
         resume: Go on with a fit of the same options that was killed; one that is done stays as it is.
         force: Replace what is there.
+        jobs: Processes of the attackers that measure a frontier, or a budget; as many as processors if None.
         progress: Told the stage, steps done, steps in all and the losses.
         measured: Told points of a frontier done, points in all and what was done last.
 
@@ -161,7 +163,7 @@ def fit_into(
         raise InputError(f"{target.folder}: already exists, and is of another fit; choose another name or force")
     if release is not None and not target.checkpoint.exists():  # which goes last
         return target.made(release, noiseless) if is_main_process() else None
-    fit = _fitted(options, data, base, key, target, progress=progress, measured=measured)
+    fit = _fitted(options, data, base, key, target, jobs=jobs, progress=progress, measured=measured)
     if not is_main_process():  # of several, which all have the release, one writes it
         return None
     release = replace(fit.release, made={**fit.release.made, "asked": identity})
@@ -239,6 +241,7 @@ def _fitted(
     key: bytes | None,
     target: _Target,
     *,
+    jobs: int | None,
     progress: FitProgress | None,
     measured: AuditProgress | None,
 ) -> Fit:
@@ -247,7 +250,7 @@ def _fitted(
         "resume": target.resume, "progress": progress,
     }  # fmt: skip
     if options.budget or options.frontier:
-        return fitting.fit_measured(options.method, pack, budget=options.budget, measured=measured, **common)
+        return fitting.fit_measured(options.method, pack, budget=options.budget, jobs=jobs, measured=measured, **common)
     return fitting.fit(options.method, pack, **common)
 
 
