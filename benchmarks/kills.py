@@ -70,6 +70,10 @@ _PACK = "pack embeddings in/table.npz out/p"
 _IMAGES = "pack folder in/photos out/p --labels in/labels.csv --size 16"
 _LABEL = "label out/p light --classifier in/network.onnx --classes light,dark"
 _EMBED = "embed in/photos out/t.parquet --landmarks in/eyes.csv --matcher in/network.onnx"
+_PROTECT = (
+    "protect in/table.npz out/o --hide gender --key in/key --effort quick --jobs 1 --set steps=1 --set steps_guess=1 "
+    "--set noise=0.5"
+)
 CASES = {
     "pack": Case("pack folder in/photos out/p --labels in/labels.csv --size 16"),
     "pack --force": Case(f"{_PACK} --force", before=("pack folder in/photos out/p --size 16",), standing=("out/p",)),
@@ -103,6 +107,10 @@ CASES = {
     "audit": Case(f"{_AUDIT} --release R=in/release"),
     "audit --resume": Case(f"{_AUDIT} --release R=in/release", resumes=True),
     "audit, again": Case(f"{_AUDIT} --release R=in/release", before=(f"{_AUDIT} --seed 1",)),
+    "protect": Case(_PROTECT, resumes=True, random=("o/private/release.fitted",)),
+    "protect --force": Case(
+        f"{_PROTECT} --force", before=(f"{_PROTECT} --seed 1",), random=("o/private/release.fitted",)
+    ),
     "report": Case("report out/a", before=(_AUDIT,)),
     "report, again": Case("report out/a", before=(_AUDIT, "report out/a")),
     "export": Case("export in/release out/x.onnx"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def protect(
         command: For the page.
         watch: Told how far it is.
         **asked: Attributes of :class:`Asked`: ``hide``, ``keep``, ``form``, ``budget``, ``labels``, ``landmarks``,
-            ``matcher``, ``by_folder``, ``blur_rest``, ``size``, ``settings``, ``effort``, ``seed``, ``name``.
+            ``matcher``, ``by_folder``, ``blur_rest``, ``size``, ``settings``, ``key``, ``effort``, ``seed``, ``name``.
 
     Raises:
         InputError: Where source and what is asked for do not fit together, nothing could be read, or something is in
@@ -117,14 +118,16 @@ def _begin(steps: Steps, *, resume: bool, force: bool) -> bool:
     files.check_place(place.out)
     if steps.source.is_dir() and place.out.resolve().is_relative_to(steps.source.resolve()):
         raise InputError(f"{place.out}: lies inside the source {steps.source}; choose another place")
+    if place.out.is_dir():
+        files.sweep(place.private)
     begun = place.begun.is_file()
-    if place.out.exists() and not (place.out.is_dir() and (begun or not any(place.out.iterdir()))):
+    if not begun and os.path.lexists(place.out) and not place.is_blank():
         raise InputError(f"{place.out}: already exists, and is not of `veil protect`; choose another name")
     if begun and force:
-        for path in (place.private, place.audit, place.out / "released"):
+        (place.out / "released.parquet").unlink(missing_ok=True)
+        for path in (place.out / "released", place.audit, place.private):  # the last says whose the others are
             if path.exists():
                 files.remove(path)
-        (place.out / "released.parquet").unlink(missing_ok=True)
         begun = False
     if begun and not resume:
         raise InputError(f"{place.out}: already exists; go on with it (--resume), replace it (--force), or choose "

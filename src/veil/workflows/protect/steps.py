@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from veil import files
 from veil._version import __version__
 from veil.data import build
 from veil.data.layouts.folder import walk
@@ -78,6 +79,12 @@ class Place:
     def audit(self) -> Path:
         return self.out / "audit"
 
+    def is_blank(self) -> bool:
+        """Whether it is a folder in which nothing has been written yet."""
+        held = [path for path in self.out.iterdir() if path != self.private] if self.out.is_dir() else [self.out]
+        inside = self.private.iterdir() if self.private.is_dir() else ()
+        return not held and all(files.is_hidden(path.name) for path in inside)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
@@ -99,7 +106,7 @@ class Steps:
         """Changes with what is asked for, and with the source."""
         asked = {name: str(value) for name, value in asdict(self.asked).items()}
         asked["matcher"] = getattr(self.asked.matcher, "name", asked["matcher"])
-        for name in ("labels", "landmarks"):
+        for name in ("labels", "landmarks", "key"):
             if (path := getattr(self.asked, name)) is not None and Path(path).exists():
                 asked[name] = _stamp(Path(path))
         finder = getattr(self.detector, "name", "")
@@ -156,6 +163,7 @@ class Steps:
         options = FitOptions(
             method=self.way.method, private=self.asked.hide, utility=self.asked.keep, preset=self.way.preset or None,
             settings=self.asked.settings, seed=self.asked.seed, budget=self.asked.budget, frontier=False,
+            key=None if self.asked.key is None else Path(self.asked.key),
         )  # fmt: skip
         pack = self.source if is_pack(self.source) else self.place.pack
         fit_into(

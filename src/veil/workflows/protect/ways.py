@@ -72,6 +72,7 @@ class Asked:
         blur_rest: Cover what may be a face in photographs that are written, too.
         size: Side, in pixels, of aligned faces, where images are protected.
         settings: Changes to the method's preset.
+        key: A file of 32 bytes for keyed noise; a fresh key if None.
         effort: Of the audit.
         seed: Of all but the key.
         name: What the findings call the releases; by what they are of if "".
@@ -88,6 +89,7 @@ class Asked:
     blur_rest: bool = False
     size: int = 64
     settings: Mapping[str, Any] = field(default_factory=dict)
+    key: str | Path | None = None
     effort: str = "standard"
     seed: int = 0
     name: str = ""
