@@ -348,7 +348,7 @@ def test_crop_and_reduced_scale(format):
         row = decode.decode(data, size, 1, crop).astype(float)[size // 2]
         want = 50 + 150 * ((np.arange(size) + 0.5) / size * 120 - 0.5) / 119
         # Away from the crop's edge, which blurs into the black around it; the ramp rises 1.26 levels per pixel, and
-        # scales of n/8 shift it by less than one pixel.
+        # smaller scales shift it by less than one pixel.
         edge = size // 8
         assert np.abs(row - want)[edge:-edge].max() < 3
 
@@ -363,7 +363,28 @@ def test_jpeg_is_decoded_no_smaller_than_the_target(monkeypatch):
         assert decode.decode(data, size, 1, crop).shape == (size, size)
         height, width = seen[-1].shape[:2]
         assert min((crop[3] - crop[1]) * height, (crop[2] - crop[0]) * width) >= size
-    assert seen[0].shape[0] == 55, "1/8 would leave 15 pixels of the crop, 2/8 leave 30"
+    assert seen[0].shape[0] == 55, "1/8 would leave 15 pixels of the crop, 1/4 leaves 30"
+    assert [array.shape[0] for array in seen] == [55, 109, 218, 218], "3/8, which Pillow does not know, is never taken"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, "progressive", "grey"])
+def test_pillow_alone_gives_the_same_pixels_of_a_jpeg(mode, subsampling):
+    """At each scale, of sides that are no multiples of eight."""
+    rng = np.random.default_rng(0)
+    blocks = np.kron(rng.integers(0, 256, (26, 34, 3)), np.ones((8, 8, 1)))[:203, :267]
+    image = Image.fromarray((0.7 * blocks + 0.3 * rng.integers(0, 256, blocks.shape)).astype(np.uint8))
+    options = {"subsampling": subsampling} if isinstance(subsampling, int) else {"progressive": True}
+    data = encoded(image.convert("L") if subsampling == "grey" else image, "JPEG", quality=85, **options)
+    for divisor in (1, 2, 4, 8):
+        side = 203 // divisor
+        pillow = Image.open(io.BytesIO(data))
+        pillow.draft(mode, (267 // divisor, 203 // divisor))
+        square = 203 / divisor, (267 - 203) / 2 / divisor
+        box = (square[1], 0.0, square[1] + square[0], square[0])
+        want = pillow.convert(mode).resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+        assert pillow.size == (-(-267 // divisor), -(-203 // divisor))
+        np.testing.assert_array_equal(decode.decode(data, side, len(mode)), want)
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100)])

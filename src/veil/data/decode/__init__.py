@@ -1,11 +1,12 @@
 """Encoded images to uint8 arrays of one size, safely: limits are checked in the header, before anything is decoded.
 
-JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of its scales n/8 at which the crop still
-has the target's size, and for grey images the brightness alone. PNG, BMP, WebP, TIFF, GIF (first frame), AVIF, JPEG
-2000, PPM (with PGM and PBM) and TGA go through Pillow. These are the formats in which photographs are kept and whose
-headers tell their size before anything is decoded; no other decoder ever sees a file. Icons hold pictures of sizes that
-their headers do not tell, PostScript is a program, and for HEIC, raw files and SVG there is no reader: such files are
-known by their names, and listed.
+JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of the scales 1, 1/2, 1/4 and 1/8 at which
+the crop still has the target's size, and for grey images the brightness alone. Pillow's ``draft`` knows these scales,
+too, and gives the same pixels: what is decoded here can be had with Pillow alone. PNG, BMP, WebP, TIFF, GIF (first
+frame), AVIF, JPEG 2000, PPM (with PGM and PBM) and TGA go through Pillow. These are the formats in which photographs
+are kept and whose headers tell their size before anything is decoded; no other decoder ever sees a file. Icons hold
+pictures of sizes that their headers do not tell, PostScript is a program, and for HEIC, raw files and SVG there is no
+reader: such files are known by their names, and listed.
 
 The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is not square
 then (it is never stretched), and resized with an antialiased Lanczos filter. Where its eyes are known, it is turned,

@@ -1,9 +1,8 @@
-"""JPEG through libjpeg-turbo, at the smallest of its scales at which the part that is cut out is large enough."""
+"""JPEG through libjpeg-turbo, at a half, a quarter or an eighth where the part that is cut out is large enough then."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 
 import numpy as np
@@ -18,6 +17,9 @@ from veil.data.decode.crops import Box, Eyes, Pixels, Upright, side_of
 from veil.data.decode.formats import JPEG_START, format_of
 from veil.data.decode.limits import DecodeError, check_pixels
 from veil.data.decode.pillow import load, orientation_of, to_mode, turned_upright
+
+DIVISORS = (8, 4, 2)
+"""Of a JPEG's sides when it is decoded smaller: those of libjpeg's that whoever has Pillow alone can ask for, too."""
 
 _FEW_SCANS, _MOST_SCANNED = 16, 500_000_000  # scans that any JPEG may have, and pixels in all scans of one of more
 
@@ -112,7 +114,7 @@ def _harmless(words: str, data: bytes) -> bool:
 
 
 def read_jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes | None) -> Upright:
-    """The upright JPEG, at the smallest scale at which the part's square still has ``size`` pixels a side."""
+    """The upright JPEG, as small as :data:`DIVISORS` allow while the part's square has ``size`` pixels a side."""
     data, width, height, space = jpeg_header(data)
     turn = jpeg_orientation(data)
     wide, high = (height, width) if turn in (5, 6, 7, 8) else (width, height)
@@ -123,12 +125,11 @@ def read_jpeg(data: bytes, size: int, channels: int, part: Box | Pixels | Eyes |
         _jpeg_pixels(data, "CMYK", 1, 1)
         image = to_mode(load(JpegImagePlugin.JpegImageFile(io.BytesIO(data + _END))), channels)
         return Upright(turned_upright(image, turn), wide, high)
-    scale = min(1.0, size / side)
-    array = _jpeg_pixels(data, "GRAY" if channels == 1 else "RGB", math.ceil(height * scale), math.ceil(width * scale))
+    divisor = next((n for n in DIVISORS if size * n <= side), 1)
+    least = (-(-height // divisor), -(-width // divisor)) if divisor > 1 else (0, 0)  # libjpeg rounds sides up
+    array = _jpeg_pixels(data, "GRAY" if channels == 1 else "RGB", *least)
     image = turned_upright(Image.fromarray(array[..., 0] if channels == 1 else array), turn)
-    # libjpeg scales by eighths: by the fewest that make sides like these, which it has rounded up.
-    eighths = (n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == array.shape[:2])
-    scale = next(eighths, 8) / 8
+    scale = 1 / divisor
     # The part of a pixel that is too much is on the right and at the bottom, before the image is turned.
     left = image.width - wide * scale if turn in (2, 3, 6, 7) else 0.0
     top = image.height - high * scale if turn in (3, 4, 7, 8) else 0.0
