@@ -113,9 +113,9 @@ CASES = {
     ),
     "report": Case("report out/a", before=(_AUDIT,)),
     "report, again": Case("report out/a", before=(_AUDIT, "report out/a")),
-    "export": Case("export in/release out/x.onnx"),
+    "export": Case("export in/release out/x"),
     "export --force": Case(
-        "export in/release out/x.onnx --force", before=("export in/redrawing out/x.onnx",), standing=("out/x.onnx",)
+        "export in/release out/x --force", before=("export in/redrawing out/x",), standing=("out/x",)
     ),
 }
 

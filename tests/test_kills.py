@@ -15,13 +15,14 @@ from veil.workflows import audit
 
 ROOT = Path(__file__).parents[1]
 EVERY = {
-    "pack": 9, "export": 4, "export --force": 4, "audit": 60, "audit --resume": 50, "audit, again": 80, "report": 3,
+    "pack": 9, "export": 20, "export --force": 30, "audit": 60, "audit --resume": 50, "audit, again": 80, "report": 3,
     "protect": 90, "protect --force": 120, "report, again": 5, "apply --images --force": 30,
 }  # fmt: skip
 NAMES = (
     "pack", "pack --force", "label", "label --force", "embed", "embed --force", "fit", "fit --force", "apply",
     "apply --force", "apply, a pack", "apply, a pack --force", "apply --images", "apply --images --force", "audit",
-    "audit --resume", "audit, again", "protect", "protect --force", "report", "report, again", "export", "export --force",
+    "audit --resume", "audit, again", "protect", "protect --force", "report", "report, again", "export",
+    "export --force",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not files.LOCKS or sys.platform == "win32", reason="needs fork and locks")

@@ -163,7 +163,7 @@ def test_nothing_written_names_folders_people_files_or_keys(
     for name in ("rows.parquet", "rows.npz", "rows.npy"):
         told.append(veil("apply", "deep", "album" if name == "rows.npy" else source, name, "--row-numbers"))
     told.append(veil("apply", "deep", source, "named.parquet"))
-    told.append(veil("export", "deep", "deep.onnx"))
+    told.append(veil("export", "deep", "bundle"))
     told.append(veil("audit", "album", "found", "--private", "gender", "--release", "deep", "--key",
                      "deep=qunlocker.key", *labels, "--effort", "quick", "--jobs", 1))  # fmt: skip
     told.append(veil("report", "found"))

@@ -484,10 +484,18 @@ def report(show: Show, out: arguments.ReportFolder) -> None:
 
 @command
 def export(
-    show: Show, release: arguments.ReleaseFolder, out: arguments.OnnxFile, force: arguments.Force = False
+    show: Show,
+    release: arguments.ReleaseFolder,
+    out: arguments.BundleFolder,
+    key: arguments.Key = None,
+    force: arguments.Force = False,
 ) -> None:
-    """Write a release's encoder as ONNX (extra 'onnx'); keyed noise becomes its second input."""
+    """Write a bundle (extra 'onnx'): a folder to use a release without Veil, by numpy, Pillow and onnxruntime alone.
+
+    Its README.md says how. Of a keyed release it holds what is as secret as the key, in files for their owner alone."""
     from veil.release import Release
 
-    path = Release.load(release).export_onnx(out, force=force)
-    show.result({"onnx": str(path)}, str(path))
+    loaded = Release.load(release, key=key)
+    loaded.need_key(str(release))
+    path = loaded.export(out, force=force)
+    show.result({"bundle": str(path)}, str(path))

@@ -305,7 +305,7 @@ Names = Annotated[
 
 # report, export
 ReportFolder = Annotated[Path, Argument(metavar="OUT", help="Folder with findings.json; its report.html is replaced.")]
-OnnxFile = Annotated[Path, Argument(metavar="OUT", help="NAME.onnx.")]
+BundleFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to make.")]
 
 
 # -- reading texts ----------------------------------------------------------------------------------------------------

@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-import io
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from veil.errors import InputError
-from veil.files import check_place, sweep, written
 from veil.nn.nets import to_input
-from veil.release.beside import KEY_BYTES, write_secret
+from veil.release.beside import KEY_BYTES
 from veil.release.contract import Contract
 from veil.release.draws import Field, normalised_noise, position
 
 
-def export(encoder: nn.Module, contract: Contract, field: Field | None, path: Path, *, force: bool) -> Path:
-    """Write an encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
+def network(encoder: nn.Module, contract: Contract, about: Mapping[str, Any]) -> bytes:
+    """An encoder as an ONNX file: input ``x`` as the encoder takes it, output ``release``; equal to 1e-5.
 
-    The file holds what is computed and no more: PyTorch's notes of how it was traced name folders of this machine.
-    The secret of keyed noise is no part of the file: the arrays of its :class:`veil.release.draws.Field` are further
-    inputs of the network, by their names, and are written to ``NAME.field.npz`` beside it, which is as secret as the
-    key. A release that draws among substitutes has a second input ``uniform`` ``(B, 1)``. Images come out as floats in
-    [0, 1], ``(B, C, H, W)`` from the encoder or flattened substitutes.
+    The file holds what is computed, and ``about`` as its metadata, and no more: PyTorch's notes of how it was traced
+    name folders of this machine. The secret of keyed noise is no part of the file: the arrays of its
+    :class:`veil.release.draws.Field` are further inputs of the network, by their names. A release that draws among
+    substitutes has a second input ``uniform`` ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from
+    the encoder or flattened substitutes.
 
     Args:
         encoder: Of the release.
         contract: Without values replaced at random.
-        field: Its noise, where it has any and the key is there.
-        path: ``NAME.onnx``.
-        force: Replace it if it exists.
-
-    Raises:
-        InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; or if the extra
-            ``onnx`` is not installed.
+        about: Plain values by name; they are written as JSON.
     """
-    if path.suffix != ".onnx":
-        raise InputError(f"{path}: must end in .onnx, got {path.suffix!r}")
-    secret = None if field is None else field_path(path)
-    arrays = b"" if field is None else _field_file(field)
-    sweep(path)
-    check_place(path)
-    for target in filter(None, (path, secret)):
-        # The arrays of this very field may be there: whoever writes both may be killed between.
-        if target.exists() and not force and (target == path or target.read_bytes() != arrays):
-            raise InputError(f"{target}: already exists; choose another name or force")
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError("export needs the extra 'onnx': pip install 'veil[onnx]'") from error
-    network = _traced(encoder, contract)
-    _strip(network)
-    if secret is not None:  # first, as a network without it is of no use
-        write_secret(secret, arrays)
-    with written(path) as file:
-        file.write(network.SerializeToString())
-    return path
-
-
-def field_path(onnx: Path) -> Path:
-    """Where the secret of an exported release's noise lies."""
-    return onnx.with_name(f"{onnx.stem}.field.npz")
+    message = _traced(encoder, contract)
+    _strip(message)
+    for name, value in about.items():
+        message.metadata_props.add(key=name, value=json.dumps(value))
+    content: bytes = message.SerializeToString()
+    return content
 
 
 def _traced(encoder: nn.Module, contract: Contract) -> Any:
@@ -101,13 +72,6 @@ def _traced(encoder: nn.Module, contract: Contract) -> Any:
             verbose=False,
         )
     return program.model_proto
-
-
-def _field_file(field: Field) -> bytes:
-    file = io.BytesIO()
-    arrays: dict[str, Any] = {name: array.numpy() for name, array in field.arrays().items()}
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 def _strip(message: Any) -> None:

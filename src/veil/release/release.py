@@ -22,7 +22,7 @@ from veil.data.fitted import UNDERNEATH, Fitted
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.nn.nets import to_input, to_pixels
-from veil.release import folder, onnx
+from veil.release import folder
 from veil.release.beside import KEY_BYTES, named
 from veil.release.contract import Contract
 from veil.release.draws import Field, chosen, keyed_uniform, normalised_noise
@@ -163,9 +163,9 @@ class Release:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that tell releases apart which may release one input differently: weights, settings and key."""
+        """A SHA-256 that tells releases apart which may release one input differently: weights, settings and key."""
         secret = self.draw_key if self.contract.keyed else self._digest(b"")
-        return hashlib.blake2b(secret, digest_size=16, person=b"fingerprint").hexdigest()
+        return hashlib.sha256(b"fingerprint" + secret).hexdigest()
 
     def _digest(self, key: bytes) -> bytes:
         made = json.dumps([self.method, dict(self.config), asdict(self.contract)], sort_keys=True)
@@ -401,23 +401,37 @@ class Release:
         """
         return Release(**folder.read(Path(path), key=key))
 
-    def export_onnx(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the encoder as ONNX: input ``x`` as the encoder takes it, output ``release``; equal to 1e-4.
+    def export(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write a bundle: a folder with the release as ONNX, and all that it takes to use it without Veil.
 
-        The secret of keyed noise is no part of the file; see :func:`veil.release.onnx.export`.
+        What the network needs of a keyed release's key is in it, in files for their owner alone.
 
         Args:
-            path: ``NAME.onnx``.
-            force: Replace it if it exists.
+            path: The folder to make.
+            force: Replace a bundle that is there.
 
         Raises:
-            InputError: If the file's name does not end in ``.onnx``, or it exists and ``force`` is False; if the extra
-                ``onnx`` is not installed, or the release replaces values at random.
+            InputError: If something else is there, or a bundle and ``force`` is False; if the key is missing, or the
+                extra ``onnx`` is not installed; or if the release replaces values at random.
         """
-        if self.contract.replace:
-            raise InputError(f"{self.method}: values replaced at random cannot be exported to ONNX")
-        field = self.field if self.contract.noise and self.key is not None else None
-        return onnx.export(self.encoder, self.contract, field, Path(path), force=force)
+        from veil.release import bundle  # whoever loads a release need not wait for image decoders
+
+        c = self.contract
+        if c.replace:
+            raise InputError(f"{self.method}: values replaced at random cannot be exported")
+        self.need_key()
+        secret: dict[str, NDArray[Any]] = {}
+        if c.noise:
+            secret = {name: array.numpy() for name, array in self.field.arrays().items()}
+        elif c.draw:
+            secret = {"draw_key": np.frombuffer(self.draw_key, np.uint8)}
+        made = {
+            "method": self.method,
+            "fingerprint": self.fingerprint,
+            "private": self.made.get("private", ()),
+            "utility": self.made.get("utility", ""),
+        }
+        return bundle.write(named(path), self.encoder, c, made, secret, self.transform, force=force)
 
 
 def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
