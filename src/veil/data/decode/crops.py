@@ -122,9 +122,23 @@ def crop_and_resize(upright: Upright, size: int, box: Box) -> Image.Image:
     top += (bottom - top - side) / 2
     if side < 1:
         raise DecodeError(f"the crop is less than one pixel of {image.size[0]} x {image.size[1]}")
+    factor = max(1, int(side / size / 3))
+    if factor > 1:  # what is much too large is averaged first, to three pixels or more for one
+        image = image.reduce(factor)
+        left, top, side = left / factor, top / factor, side / factor
     # A sum of floats may pass the edge by a rounding error, which Pillow refuses.
-    square = (left, top, min(left + side, image.size[0]), min(top + side, image.size[1]))
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=square, reducing_gap=3.0)
+    return _resized(image, size, (left, top, min(left + side, image.size[0]), min(top + side, image.size[1])))
+
+
+def _resized(image: Image.Image, size: int, square: Box) -> Image.Image:
+    """A square of an image at ``size`` pixels a side: Lanczos along its rows, and then along its columns.
+
+    Asked for both at once, Pillow 13 begins with the columns of some images, and earlier ones never do; pixels are
+    rounded in between, and would not be the same.
+    """
+    left, top, right, bottom = square
+    rows = image.resize((size, image.height), Image.Resampling.LANCZOS, box=(left, 0, right, image.height))
+    return rows.resize((size, size), Image.Resampling.LANCZOS, box=(0, top, size, bottom))
 
 
 class Square(NamedTuple):
@@ -159,7 +173,7 @@ def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Ima
     corner, across, down = (part * upright.scale for part in square_of(eyes, places))
     corner += np.array([upright.left, upright.top])
     # Pillow's transform looks at 4 x 4 pixels around each place, however far apart the places are: it must not shrink.
-    # So what is much too large is averaged first, to three pixels or more for one, like reducing_gap in a plain resize.
+    # So what is much too large is averaged first here, too.
     factor = max(1, int(math.hypot(*across) / size / 3))
     if factor > 1:
         image = image.reduce(factor)
@@ -175,4 +189,4 @@ def align(upright: Upright, size: int, eyes: Eyes, places: Places = EYES) -> Ima
     turned = around.transform(
         (drawn, drawn), Image.Transform.AFFINE, (a, b, c, d, e, f), resample=Image.Resampling.BICUBIC
     )
-    return turned if drawn == size else turned.resize((size, size), Image.Resampling.LANCZOS)
+    return turned if drawn == size else _resized(turned, size, (0, 0, drawn, drawn))

@@ -119,8 +119,9 @@ def _steps(about: Mapping[str, Any]) -> str:
     mode, luma = ("L", ", which is ITU-R 601 luma") if grey else ("RGB", "")
     brightness = "Its grey is its brightness. " * grey
     side = "the eyes' distance times three" if places else "the square's side in the file's pixels"
-    square = f"""The square, whose corners may lie between pixels, is resized: `image.resize(({size}, {size}), LANCZOS,
-box=square, reducing_gap=3.0)`."""
+    square = f"""Where the square's side is 6 times {size} pixels or more by now, `image.reduce(f)` averages f x f of
+them, f the integer part of its side / {size} / 3. Then the square, whose corners may lie between pixels, is resized to
+{size} x {size} by Pillow's `LANCZOS` along the rows, and then along the columns: `resized` in `release.py`."""
     if places:
         (x0, y0), (x1, _) = places
         square = f"""It is turned, scaled and shifted, not mirrored, so that the eye on the left of the picture lies at

@@ -106,8 +106,10 @@ class Network:
         x0, y0 = x0 + (x1 - x0 - side) / 2, y0 + (y1 - y0 - side) / 2
         if side < 1:
             raise ValueError("its crop is less than a pixel")
-        box = (x0, y0, min(x0 + side, flat.width), min(y0 + side, flat.height))
-        return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
+        factor = max(1, int(side / size / 3))
+        if factor > 1:
+            flat, x0, y0, side = flat.reduce(factor), x0 / factor, y0 / factor, side / factor
+        return np.asarray(resized(flat, size, (x0, y0, min(x0 + side, flat.width), min(y0 + side, flat.height))))
 
 
 def flattened(image: Image.Image, mode: str) -> Image.Image:
@@ -128,6 +130,13 @@ def turned(image: Image.Image, turn: int) -> Image.Image:
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
+def resized(image: Image.Image, size: int, square: tuple[float, ...]) -> Image.Image:
+    """Rows first, then columns: asked for both at once, versions of Pillow begin with one or the other."""
+    left, top, right, bottom = square
+    rows = image.resize((size, image.height), Image.Resampling.LANCZOS, box=(left, 0, right, image.height))
+    return rows.resize((size, size), Image.Resampling.LANCZOS, box=(0, top, size, bottom))
+
+
 def aligned(image: Image.Image, size: int, eyes: Any, places: Any, n: int, corner: Any) -> Image.Image:
     """The square in which the eyes lie at their places; ``eyes`` in pixels of the file, of which n make one here."""
     left, right = eyes + 0.5  # Pillow counts from a pixel's corner
@@ -146,7 +155,7 @@ def aligned(image: Image.Image, size: int, eyes: Any, places: Any, n: int, corne
     around = Image.fromarray(np.asarray(image)[np.ix_(rows, columns)])  # beyond the border its pixels are repeated
     (a, d), (b, e), (c, f) = (v.tolist() for v in (across / drawn, down / drawn, start - low))
     square = around.transform((drawn, drawn), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC)
-    return square if drawn == size else square.resize((size, size), Image.Resampling.LANCZOS)
+    return square if drawn == size else resized(square, size, (0, 0, drawn, drawn))
 
 
 def read_eyes(path: Path) -> dict[str, tuple[float, ...]]:
