@@ -214,9 +214,9 @@ def main() -> int:
     asked, folder = parser.parse_args(), Path(__file__).resolve().parent
     if asked.check:
         levels, most, allowed = check(folder)
-        print(
-            f"pictures: at most {levels} levels apart (1 is allowed); releases: {most:.1e} ({allowed:.0e} is allowed)"
-        )
+        if Network(folder).about["kind"] == "images":
+            print(f"pictures: at most {levels} of 255 levels apart (1 is allowed)")
+        print(f"releases: at most {most:.1e} apart ({allowed:.0e} is allowed)")
         return int(levels > 1 or not most <= allowed)
     *sources, out = asked.paths or [Path()]
     if not sources or out.suffix != ".npy":
