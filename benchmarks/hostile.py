@@ -1187,9 +1187,10 @@ def csv_of(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def parquet_of(columns: Mapping[str, Any], **options: Any) -> bytes:
+def parquet_of(columns: Mapping[str, Any] | pa.Table, **options: Any) -> bytes:
     file = io.BytesIO()
-    pq.write_table(pa.table(dict(columns)), file, compression="none", **options)
+    table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
+    pq.write_table(table, file, compression="none", **options)
     return file.getvalue()
 
 
@@ -1649,6 +1650,10 @@ def layouts() -> dict[str, Reader]:
         "right_eye_x": [10.5] * 8,
         "right_eye_y": [5.5] * 8,
     }
+    structs = [{"bytes": data, "path": name} for name, data in photos.items()]
+    table = {"image": structs, "gender": [i % 2 for i in range(8)], "identity": words["identity"]}
+    features = {"image": {"_type": "Image"}, "gender": {"_type": "ClassLabel", "names": ["f", "m"]}}
+    said = pa.table(table).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     folder = under("in", photos)
     named = parquet_of({"name": ROWS["name"], "v": pa.array(list(ROWS["x"]))})
     return {
@@ -1687,6 +1692,15 @@ def layouts() -> dict[str, Reader]:
             seeds=[folder | {"labels.csv": csv_of(words)}, folder | {"labels.parquet": parquet_of(words)}],
             read=packed("folder"),
             targets=("labels",),
+            share=0.4,
+        ),
+        "parquet": Reader(
+            seeds=[
+                {"in.parquet": parquet_of(said)},
+                {"in.parquet": parquet_of({"image": [*photos.values()], **words}, use_dictionary=False)},
+                under("in", {"a.parquet": parquet_of(said[:5]), "b/c.parquet": parquet_of(said[5:])}),
+            ],
+            read=packed("parquet"),
             share=0.4,
         ),
         "landmarks": Reader(
@@ -1912,6 +1926,14 @@ def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
             **in_place_of(("x.onnx",), lambda made: {}, what="a network"),
         },
     )
+    yield (
+        packed("parquet"),
+        {
+            "parquet: 10^8 null rows": lambda folder: nulls(folder / "in.parquet", ["name", "gender"]),
+            "parquet: a picture of 2^25 bytes in 3,000 rows": _long_picture,
+            **in_place_of(("in.parquet",), lambda made: {}, what="parquet"),
+        },
+    )
     image, other = (_tar_member(f"a/a_0001.{ending}".encode(), b"") for ending in ("jpg", "txt"))
     yield (
         packed("lfw"),
@@ -2056,6 +2078,12 @@ def _long_text(folder: Path) -> None:
     words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
     table = pa.table({"path": [str(i) for i in range(3000)], "w": words})
     pq.write_table(table, folder / "x.parquet", compression="zstd", store_schema=False)
+
+
+def _long_picture(folder: Path) -> None:
+    image = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array([b"\xff\xd8\xff" + bytes(2**25)]))
+    table = pa.table({"path": [str(i) for i in range(3000)], "image": image})
+    pq.write_table(table, folder / "in.parquet", compression="zstd", store_schema=False)
 
 
 def _long_lists(folder: Path) -> None:

@@ -20,13 +20,15 @@ READERS = (
     *(f"picture, {ending}" for ending in ("jpg", "png", "bmp", "webp", "tif", "gif", "avif", "jp2", "ppm", "tga")),
     *(f"vectors, {ending}" for ending in ("npy", "npz", "csv", "parquet")), "labels, csv", "labels, parquet",
     "landmarks, csv", "choices, csv", "lfw, archive", "lfw, lists", "pendigits", "celeba", "vggface2", "msceleb",
-    "folder, pictures", "folder, labels", "landmarks", "embeddings", "pack, images", "pack, vectors", "pack, applied",
+    "folder, pictures", "folder, labels", "parquet", "landmarks", "embeddings", "pack, images", "pack, vectors",
+    "pack, applied",
     *(f"release, {method}" for method in
       ("template", "leace", "random", "substitution", "aia", "deep", "mi", "san", "inversion")),
     "key", "report", "curves", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
 )  # fmt: skip
 BOMBS = (
     "pack: vectors of 2^40 rows", "pack: deep JSON", "labels: a quote that never ends", "vectors: an npy of 2^40 rows",
+    "parquet: a picture of 2^25 bytes in 3,000 rows",
     "vectors: a column's name of 5 10^5 digits", "release: a shape of 30,000 x 30,000", "release: deep JSON",
     "release: weights that claim 2^40 bytes", "lfw: a member of 2^80 bytes", "picture: a PNG of 60,000 x 60,000",
     "picture: a GIF's frame of 65,000 x 65,000", "report: deep JSON", "pipe: pictures/a.png", "pipe: a network",

@@ -36,6 +36,18 @@ MOST_LETTERS = 1024
 MOST_SIDES = 32
 """Axes of an array: as many as NumPy has."""
 
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "__pycache__",
+     "node_modules", "lost+found", "$recycle.bin", "recycler", "recycled", "system volume information",
+     "network trash folder", "temporary items")
+)  # fmt: skip
+"""Names, in small letters, of folders that systems and tools keep for themselves, beside all that begin with a dot."""
+
+
+def is_system(name: str) -> bool:
+    """Whether a folder of this name is one that a system or a tool keeps for itself."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
+
 
 def one_line(error: BaseException, most: int = 200) -> str:
     """What an exception says, as a part of one line; the system's own words without names of files."""

@@ -1,4 +1,4 @@
-"""Parquet files that others made, opened within bounds.
+"""Parquet files that others made, opened within bounds; and folders of them, each of which is one table.
 
 A few bytes of Parquet may stand for any number of rows: nothing, or one value, is written once for all of them. What a
 file says that it holds is therefore compared with its size before it is read; and text is read as the different words
@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from veil.errors import InputError
-from veil.foreign import MOST_LETTERS, most_unpacked, one_line, opened
+from veil.foreign import MOST_LETTERS, is_system, most_unpacked, one_line, opened
+
+SUFFIXES = (".parquet", ".pq")
 
 FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 25, 16
 """Rows, and values of rows that are read at a time, that a file of any size may have.
@@ -25,6 +27,57 @@ FREE_ROWS, FREE_VALUES, LISTED = 1 << 20, 1 << 25, 16
 Beyond that each byte of it may stand for one row, and :data:`LISTED` values: real rows differ, names and vectors more
 than anything.
 """
+
+
+def shards(path: Path) -> list[Path]:
+    """The Parquet files that a table is made of: the file itself, or those below a folder in the order of their paths.
+
+    Hidden files, and folders that systems and tools keep for themselves, are no part of it.
+
+    Raises:
+        InputError: The folder holds none or cannot be read, or a link in it leads elsewhere.
+    """
+    if not path.is_dir():
+        return [path]
+    root, found, waiting = path.resolve(), [], [path]
+    try:
+        while waiting:
+            for entry in waiting.pop().iterdir():
+                if entry.is_dir() and not is_system(entry.name):
+                    if entry.is_symlink():
+                        raise InputError(f"{entry}: is a link to a folder, and is not followed; copy what it leads to")
+                    waiting.append(entry)
+                elif entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and not entry.is_dir():
+                    if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+                        raise InputError(f"{entry}: is a link that leads out of {path}, and is not followed; copy it")
+                    found.append(entry)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
+    if not found:
+        raise InputError(f"{path}: is a folder that holds no file *.parquet")
+    return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a table's files."""
+    return sum(file.stat().st_size for file in shards(path))
+
+
+def check_alike(path: Path, schema: pa.Schema, first: Path, wanted: pa.Schema) -> None:
+    """Raises InputError unless a file of a table has the columns, and their types, that the table's first one has."""
+    for name in [*wanted.names, *schema.names]:
+        here, there = (_kind(each, name) for each in (schema, wanted))
+        if here != there:
+            got, other = (f"is {kind}" if kind is not None else "is missing" for kind in (here, there))
+            raise InputError(
+                f"{path}: must have the columns of all files of its table: {name} {got}, and {other} in {first.name}"
+            )
+
+
+def _kind(schema: pa.Schema, name: str) -> pa.DataType | None:
+    """A column's type, of dictionaries that of their values; None where there is no such column."""
+    kind = schema.field(name).type if name in schema.names else None
+    return kind.value_type if kind is not None and pa.types.is_dictionary(kind) else kind
 
 
 @contextmanager
@@ -151,7 +204,9 @@ def check_lists(path: Path, file: pq.ParquetFile, column: str, rows: int) -> Non
 
 def check_expanded(path: Path, what: str, letters: int) -> None:
     """Raises InputError where text, written out for each row, would take more letters than a file of its size may."""
-    most = most_unpacked(path.stat().st_size) // 2
+    if letters <= most_unpacked(0) // 2:  # of most, whose size need not be asked for
+        return
+    most = most_unpacked(size_of(path)) // 2
     if letters > most:
         raise InputError(f"{path}: {what} must have at most {most:,} letters in all, got {letters:,}")
 

@@ -72,7 +72,10 @@ ResumeProtect = Annotated[bool, Option("--resume", help="Go on with the same, wh
 # pack
 Layout = Annotated[
     str,
-    Argument(metavar="LAYOUT", help="stylised, folder, lfw, celeba, ferg, pendigits, embeddings, vggface2 or msceleb."),
+    Argument(
+        metavar="LAYOUT",
+        help="stylised, folder, parquet, lfw, celeba, ferg, pendigits, embeddings, vggface2 or msceleb.",
+    ),
 ]
 DataSet = Annotated[str, Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")]
 NewPack = Annotated[Path, Argument(metavar="PACK", help="Folder to make.")]
@@ -134,7 +137,10 @@ KeepDecoder = Annotated[bool, Option("--keep-decoder", help="Ship the decoder, w
 
 # apply
 Rows = Annotated[
-    Path, Argument(metavar="SOURCE", help="Folder of images, pack, or Parquet, npz, npy or CSV file of vectors.")
+    Path,
+    Argument(
+        metavar="SOURCE", help="Folder of images, pack, or file of vectors: Parquet, a folder of it, npz, npy, CSV."
+    ),
 ]
 Target = Annotated[
     Path, Argument(metavar="OUT", help="NAME.parquet, NAME.npz, NAME.npy, or a folder for a pack or --images.")
@@ -256,7 +262,8 @@ Vectors = Annotated[
     list[str] | None,
     Option(
         "--vectors",
-        help="Parquet, npz, npy or CSV file of anybody's releases of the pack's rows, or NAME=FILE. Without a PACK "
+        help="Parquet (or a folder of it), npz, npy or CSV file of anybody's releases of the pack's rows, or "
+        "NAME=FILE. Without a PACK "
         "the first one brings the labels.",
     ),
 ]

@@ -99,6 +99,24 @@ def _is_uuid(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
 
 
+def is_images(kind: Kind) -> bool:
+    """Whether a column of this type can hold encoded images: bytes, or structs of bytes as Hugging Face writes them."""
+    if not isinstance(kind, str) and pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
+
+
+def images(columns: Mapping[str, Kind]) -> list[str]:
+    """The columns of encoded images: those of structs; if there is none, those of bytes."""
+    both = [name for name, kind in columns.items() if is_images(kind)]
+    return [name for name in both if not _is_bytes(columns[name])] or both
+
+
+def _is_bytes(kind: Kind) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, getattr(pa.types, "is_binary_view", lambda _: False))
+    return not isinstance(kind, str) and any(test(kind) for test in tests)
+
+
 def usual(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column of names or labels as text, numbers, booleans or nulls: what is packed otherwise is unpacked."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -160,6 +178,7 @@ def sorted_out(
         raise InputError(
             f"{path}: {present[0]} must name the rows by text, whole numbers, UUIDs or a struct with a path, got "
             f"{columns[present[0]]}; leave it out, name them in another column, or go by row numbers"
+            + ("; its images are packed by the layout parquet" if present[0] in images(columns) else "")
         )
     unfit = {name for name in present if not can_name(columns[name])}
     unfit |= {name for name in columns if name.startswith("__index_level_")}  # pandas' own numbers of rows

@@ -27,6 +27,7 @@ from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Failure
 from veil.data import build
 from veil.data.classes import nameless
+from veil.data.layouts.folder import is_table
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_jobs
 from veil.files import check_place, staged
@@ -222,7 +223,7 @@ def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] =
     """A pack; or a file of vectors with their labels, packed into a folder that is removed at the end.
 
     Args:
-        source: A pack's folder, or a file that the layout ``embeddings`` reads.
+        source: A pack's folder, or a file, or a folder of Parquet files, that the layout ``embeddings`` reads.
         labels: Labels of a file of vectors, where they are in another file, or another pack.
         private: Where identity is among them, it may straddle splits that are drawn.
         seed: Of the splits, where the file prescribes none.
@@ -232,7 +233,7 @@ def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] =
     """
     if not source.exists():
         raise InputError(f"{source}: there is no such pack or file of vectors")
-    if not source.is_file():
+    if not is_table(source):
         if labels is not None:
             raise InputError(f"labels: are for a file of vectors, and {source} is none")
         yield Pack.open(source)

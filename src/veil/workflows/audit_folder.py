@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veil.data.layouts.folder import is_table
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.findings import NAME, Finding
@@ -92,13 +93,14 @@ def audit_into(
         InputError: For anything that does not fit.
     """
     data = files.data
+    tabular = is_table(data)
     if attack_on is None:
-        attack_on = ("protect", "attack") if data.is_file() else ("attack",)
+        attack_on = ("protect", "attack") if tabular else ("attack",)
     if files.source is None:  # nothing unprotected is there to attack, or to put a control on
         options |= {"baselines": (), "with_input": False}
     with audit.opened(data, labels=files.labels, private=private, seed=seed) as pack:
-        warnings = list(pack.meta["warnings"]) if data.is_file() else []
-        if data.is_file():
+        warnings = list(pack.meta["warnings"]) if tabular else []
+        if tabular:
             _remark_rows(pack, data, remark)
         subjects = []
         for named in files.releases:

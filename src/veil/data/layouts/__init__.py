@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, msceleb, pendigits, stylised, vggface2
+from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, msceleb, parquet, pendigits, stylised, vggface2
 from veil.data.layouts.listing import Listing, Options
 
 LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
     "stylised": stylised.read,
     "folder": folder.read,
+    "parquet": parquet.read,
     "lfw": lfw.read,
     "celeba": celeba.read,
     "ferg": ferg.read,

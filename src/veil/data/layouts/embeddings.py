@@ -1,4 +1,5 @@
-"""The layout ``embeddings``: vectors that someone else's model made, in a Parquet, npz, npy or CSV file, with labels.
+"""The layout ``embeddings``: vectors that someone else's model made, with labels: a Parquet, npz, npy or CSV file, or
+a folder of Parquet files.
 
 Where the vectors are in a file, and which column names its rows, ``veil.data.vectors`` says; the setting ``column``
 names another column or array, or several columns, and ``names=numbers`` names rows by their numbers. ``split``
@@ -17,15 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from veil.data.classes import few
 from veil.data.columns import KEYS
 from veil.data.layouts import table as tables
+from veil.data.layouts.joined import joined
 from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options
-from veil.data.packfile import marks_in
 from veil.data.vectors import open_vectors
-from veil.errors import InputError
 
 
 def read(source: Path, options: Options) -> Listing:
@@ -36,41 +33,18 @@ def read(source: Path, options: Options) -> Listing:
     tables.check_width(source, file.others)
     own = tables.build(source, file.columns([*([file.key] if file.key else []), *file.others]), KEYS, file.aside)
     names = own.names if own.key else [str(i) for i in range(n)]
-    remarks = Remarks(notes=[*([file.note] if file.note else []), *own.notes])
+    remarks = Remarks(notes=[file.note] if file.note else [])
+    labels = joined(own, names, options.labels, remarks, named=bool(own.key), what="vectors")
     if not own.key:
         remarks.notes.append(f"{source.name!r} does not name its rows; their numbers do.")
-    other, rows, pairs = None, np.full(n, -1, np.int64), None
-    if options.labels is not None:
-        other = tables.read(options.labels, KEYS, rows=None if own.key else n)
-        odd = set() if own.key else set(other.names) - set(names)
-        if 0 < len(odd) < len(other.names):  # counted from 1, say: every label would be its neighbour's
-            raise InputError(
-                f"{options.labels}: {source} does not name its rows, so {other.key} must be their numbers, "
-                f"0 to {n - 1}, got {few(sorted(odd), 2)}"
-            )
-        rows = tables.join(other, names)
-        remarks.notes.extend(other.notes)
-        tables.tell_join(remarks, other, names, rows, "vectors")
-        both = sorted(own.codes.keys() & other.codes.keys())
-        both += ["split"] if own.split is not None and other.split is not None else []
-        if both:
-            raise InputError(f"{options.labels}: has a column {both[0]}, and so has {source}; keep one of them")
-        pairs = other.pairs_of(names, rows)
 
     def items() -> Iterator[Item]:
         for block in file.blocks(named=False):
             for place, vector in enumerate(block.vectors):
-                i = block.start + place
-                labels, split, missing = own.row(i), *own.split_of(i)
-                if other is not None:
-                    labels |= other.row(int(rows[i]))
-                    if other.split is not None:
-                        split, missing = other.split_of(int(rows[i]))
-                yield Item(names[i], vector, labels, split, block.problems.get(place, missing))
+                known, split, missing = labels.of(block.start + place)
+                yield Item(names[block.start + place], vector, known, split, block.problems.get(place, missing))
 
-    marks = marks_in(source, [*own.codes]) | dict({} if other is None else other.predicted)
-    attributes = (*own.codes, *(other.codes if other is not None else ()))
     return Listing(
-        items=items(), count=n, attributes=attributes, kind="vectors", pairs=pairs, notes=remarks.notes,
-        warnings=remarks.warnings, columns=file.dimensions, predicted=marks,
+        items=items(), count=n, attributes=labels.attributes, kind="vectors", pairs=labels.pairs, notes=remarks.notes,
+        warnings=remarks.warnings, columns=file.dimensions, predicted=labels.predicted,
     )  # fmt: skip

@@ -27,13 +27,8 @@ from veil.data.classes import few
 from veil.data.layouts import table as tables
 from veil.data.layouts.listing import NO_LABELS, Item, Listing, Options, Remarks, check_options, clean, own
 from veil.errors import InputError
-
-SYSTEM_FOLDERS = frozenset(
-    ("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "__pycache__",
-     "node_modules", "lost+found", "$recycle.bin", "recycler", "recycled", "system volume information",
-     "network trash folder", "temporary items")
-)  # fmt: skip
-"""Names, in small letters, of folders that systems and tools keep for themselves, beside all that begin with a dot."""
+from veil.foreign import is_system
+from veil.parquet import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +152,13 @@ def walk(source: Path) -> tuple[list[tuple[str, str]], Aside]:
     return entries, Aside(others, hidden, tuple(systems))
 
 
+def is_table(path: Path) -> bool:
+    """Whether a path is a file; or a folder of Parquet files, which are one table, and neither a pack nor of images."""
+    if not path.is_dir() or (path / "pack.json").exists():
+        return path.is_file()
+    return any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")) and not walk(path)[0]
+
+
 def holds_images(folder: Path) -> bool:
     """Whether an image that is read lies right in a folder."""
     try:
@@ -180,11 +182,6 @@ def systems_in(folder: Path) -> Aside:
         return Aside(folders=tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and is_system(p.name))))
     except OSError:
         return Aside()
-
-
-def is_system(name: str) -> bool:
-    """Whether a folder of this name is one that a system or a tool keeps for itself."""
-    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
 def _file_problem(entry: os.DirEntry[str], root: Path) -> str | None:

@@ -25,10 +25,10 @@ from typing import IO, Any
 
 from veil.data.columns import nfc
 from veil.data.decode import MAX_BYTES, Box, kind_of
-from veil.data.layouts.folder import Aside, holds_images, inner_folders, is_system, systems_in, walk
+from veil.data.layouts.folder import Aside, holds_images, inner_folders, systems_in, walk
 from veil.data.layouts.listing import Item, Listing, Options, Pair, Remarks, check_options, clean, is_count, only, own
 from veil.errors import InputError
-from veil.foreign import most_unpacked, one_line, opened
+from veil.foreign import is_system, most_unpacked, one_line, opened
 
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
 ARCHIVES = (".tar", ".tgz", ".tar.gz")

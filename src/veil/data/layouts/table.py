@@ -18,9 +18,10 @@ from veil.data.csvfile import open_csv
 from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
 from veil.data.pack import SPLITS, Pack, Predicted
+from veil.data.tablefile import whole_columns
 from veil.errors import InputError
 from veil.foreign import MOST_LETTERS
-from veil.parquet import open_parquet, validated
+from veil.parquet import open_parquet, reading
 
 _MOST_COLUMNS = 4096
 _ROWS = 1 << 16  # of a CSV file that are held as lists at a time
@@ -275,14 +276,14 @@ def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int32], list
 
 def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray], list[tuple[str, kinds.Kind]]]:
     """The columns that are names or labels; the others are not read, and told with their types."""
-    with open_parquet(path) as (parquet, schema):
+    with open_parquet(path) as (_, schema):
         if twice := kinds.repeated(name.strip() for name in schema.names):
             raise InputError(f"{path}: column {twice!r} stands there more than once")
         key, others, aside = kinds.sorted_out(path, {field.name: field.type for field in schema}, keys)
         taken = [*([key] if key else []), *others]
-        check_width(path, taken)
-        table = validated(parquet.read(columns=[kinds.leaf(schema, name) for name in taken]))
-    return {name: table.column(name) for name in taken}, aside
+    check_width(path, taken)
+    with reading(path):
+        return whole_columns([path], taken), aside
 
 
 def _csv(path: Path, keys: Sequence[str], rows: int | None) -> dict[str, pa.ChunkedArray]:

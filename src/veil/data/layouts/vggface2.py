@@ -29,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veil.data.decode import Box, Pixels, kind_of
-from veil.data.layouts.folder import Aside, is_system, walk
+from veil.data.layouts.folder import Aside, walk
 from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_options, clean, only, own
 from veil.errors import InputError
+from veil.foreign import is_system
 
 CROP: Box = (0.25, 0.25, 0.75, 0.75)
 PARTITIONS = ("train", "test")

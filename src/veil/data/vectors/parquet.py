@@ -1,4 +1,4 @@
-"""Vectors in Parquet: a column of lists of floats, or a column for each value."""
+"""Vectors in Parquet, a file or a folder of them: a column of lists of floats, or a column for each value."""
 
 from __future__ import annotations
 
@@ -13,34 +13,44 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
-from veil.data.columns import leaf
+from veil.data.classes import few
+from veil.data.tablefile import plain_columns, rows_from, whole_columns
 from veil.data.vectors.choice import dimensions_of, vector_columns
 from veil.data.vectors.file import BATCH, Rows, VectorFile, Wanted, float32
 from veil.errors import InputError
-from veil.parquet import check_lists, open_parquet, validated
+from veil.parquet import check_alike, check_lists, open_parquet, shards
 
 
 def open_parquet_vectors(path: Path, wanted: Wanted) -> VectorFile:
-    with open_parquet(path) as (file, schema):
-        n = file.metadata.num_rows
+    """The vectors of a file, or of a folder of files with the same columns, one behind the other."""
+    files = shards(path)
+    with open_parquet(files[0]) as (_, schema):
         if twice := kinds.repeated(schema.names):
-            raise InputError(f"{path}: column {twice!r} stands there more than once")
-        chosen = vector_columns(
-            path,
-            [f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)],
-            [f.name for f in schema if pa.types.is_floating(f.type)],
-            [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)],
-            wanted,
-        )
-        lists = _is_list(schema.field(chosen[0]).type)
-        if lists:
-            check_lists(path, file, chosen[0], BATCH)
-        width = _common_length(file, chosen[0]) if lists else len(chosen)
-    taken = set(chosen)
-    key, others, aside = wanted.sorted_out(path, {f.name: f.type for f in schema if f.name not in taken})
+            raise InputError(f"{files[0]}: column {twice!r} stands there more than once")
+        columns = {f.name: f.type for f in schema}
+        vectors = [name for name, kind in columns.items() if _is_list(kind) and pa.types.is_floating(kind.value_type)]
+        floats = [name for name, kind in columns.items() if pa.types.is_floating(kind)]
+        numbers = [name for name, kind in columns.items() if name in floats or pa.types.is_integer(kind)]
+        if not vectors and len(floats) < 2 and (images := kinds.images(columns)):
+            raise InputError(f"{path}: holds no vectors, but images ({few(images)}); the layout parquet packs them")
+        chosen = vector_columns(path, vectors, floats, numbers, wanted)
+    lists = _is_list(columns[chosen[0]])
+    counts, widths = [], {}
+    for each in files:
+        with open_parquet(each) as (file, other):
+            check_alike(each, other, files[0], schema)
+            if lists:
+                check_lists(each, file, chosen[0], BATCH)
+            counts.append(file.metadata.num_rows)
+            if counts[-1]:
+                widths[each] = _common_length(file, chosen[0]) if lists else len(chosen)
+    width = next(iter(widths.values()), 0)
+    if odd := next((each for each, other in widths.items() if other != width), None):
+        raise InputError(f"{odd}: {chosen[0]} must have {width} values as in {next(iter(widths))}, got {widths[odd]}")
+    key, others, aside = wanted.sorted_out(path, {name: kind for name, kind in columns.items() if name not in chosen})
     return VectorFile(
-        path=path, form="list" if lists else "columns", n=n, width=width, key=key, others=tuple(others),
-        aside=tuple(aside), dimensions=dimensions_of(chosen, lists), _reader=_Parquet(path, chosen),
+        path=path, form="list" if lists else "columns", n=sum(counts), width=width, key=key, others=tuple(others),
+        aside=tuple(aside), dimensions=dimensions_of(chosen, lists), _reader=_Parquet(files, chosen),
     )  # fmt: skip
 
 
@@ -66,11 +76,11 @@ def _common_length(file: Any, column: str) -> int:
 
 @dataclass(frozen=True)
 class _Parquet:
-    path: Path
+    files: Sequence[Path]
     chosen: list[str]
 
     def rows(self, start: int, size: int, columns: Sequence[str], width: int) -> Rows:
-        for table in _even(self.path, start, size, [*columns, *self.chosen]):
+        for table in _even(self.files, start, size, [*columns, *self.chosen]):
             cells = {name: table.column(name).combine_chunks() for name in columns}
             if _is_list(table.schema.field(self.chosen[0]).type):
                 yield cells, *_unpacked(table.column(self.chosen[0]).combine_chunks(), width)
@@ -81,37 +91,25 @@ class _Parquet:
                 yield cells, values, None
 
     def names(self, key: str, size: int) -> Iterator[pa.Array]:
-        return (table.column(key).combine_chunks() for table in _even(self.path, 0, size, [key]))
+        return (table.column(key).combine_chunks() for table in _even(self.files, 0, size, [key]))
 
     def columns(self, names: Sequence[str], n: int) -> dict[str, pa.ChunkedArray | pa.Array]:
-        with open_parquet(self.path) as (file, schema):
-            table = file.read(columns=[leaf(schema, name) for name in names]) if names else pa.table({})
-            return {name: validated(table).column(name) for name in names}
+        return whole_columns(self.files, names)
 
 
-def _even(path: Path, start: int, size: int, columns: list[str]) -> Iterator[pa.Table]:
-    """Tables of ``size`` rows (the last may be shorter) from row ``start`` on, across row groups of any size."""
-    with open_parquet(path) as (file, schema):
-        groups = list(range(file.num_row_groups))
-        while groups and start >= file.metadata.row_group(groups[0]).num_rows:
-            start -= file.metadata.row_group(groups.pop(0)).num_rows
-        held: list[pa.RecordBatch] = []
-        count = 0
-        wanted = [leaf(schema, name) for name in columns]
-        for batch in file.iter_batches(size, row_groups=groups, columns=wanted):
-            batch.validate(full=True)
-            if start >= len(batch):
-                start -= len(batch)
-                continue
-            held.append(batch.slice(start))
-            count += len(batch) - start
-            start = 0
-            while count >= size:
-                table = pa.Table.from_batches(held)
-                yield table.slice(0, size)
-                held, count = table.slice(size).to_batches(), count - size
-        if count:
-            yield pa.Table.from_batches(held)
+def _even(files: Sequence[Path], start: int, size: int, columns: list[str]) -> Iterator[pa.Table]:
+    """Tables of ``size`` rows (the last may be shorter) from row ``start`` on, across row groups and files."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in rows_from(files, start, size, columns):
+        held.append(plain_columns(batch, columns))
+        count += len(batch)
+        while count >= size:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, size)
+            held, count = table.slice(size).to_batches(), count - size
+    if count:
+        yield pa.Table.from_batches(held)
 
 
 def _unpacked(column: pa.Array, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

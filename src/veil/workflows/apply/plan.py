@@ -14,6 +14,7 @@ from veil import files
 from veil._version import __version__
 from veil.data.faces import EyeFinder
 from veil.data.landmarks import Landmarks
+from veil.data.layouts.folder import is_table
 from veil.data.layouts.listing import check_utf8
 from veil.data.pack import Pack
 from veil.data.packfile import sha256
@@ -148,6 +149,8 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> No
         raise InputError(f"{out}: is a folder; name a file that ends in {out.suffix}, or a folder without a suffix")
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; choose another name")
+    if pack is None and source.is_dir() and out.resolve().is_relative_to(source.resolve()) and is_table(source):
+        raise InputError(f"{out}: lies in {source}, whose files are one table, and would be one of them; move it out")
     if not out.suffix and pack is None:
         raise InputError(
             f"{out}: a pack can only be made from a pack, got {source}; name a .parquet, .npz or .npy file, "
@@ -163,8 +166,8 @@ def _check_images(release: Release, source: Path, out: Path, pack: Pack | None, 
         raise InputError("images: files keep their names, so rows cannot be named by their numbers")
     if not source.exists():
         raise InputError(f"{source}: does not exist")
-    if pack is not None or not source.is_dir():
-        got = "a file" if pack is None else "a pack"
+    if pack is not None or is_table(source):
+        got = "a table" if pack is None else "a pack"
         raise InputError(f"{source}: image files can only be made from a folder of images, got {got}")
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
@@ -201,7 +204,7 @@ def _check_files(out: Path, paths: Sequence[str], *, replace: bool) -> None:
 
 
 def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequence[str]) -> None:
-    if told and pack is None and source.is_dir():
+    if told and pack is None and not is_table(source):
         raise InputError(f"{source}: images have no labels that could tell a class; name a pack")
     for name in told:
         if name not in release.contract.told:

@@ -81,7 +81,8 @@ def apply(
 
     Args:
         release: With its key, if it is keyed.
-        source: A pack, a folder of images, or a Parquet, npz, npy or CSV file of vectors (:mod:`veil.data.vectors`).
+        source: A pack, a folder of images, or a Parquet, npz, npy or CSV file of vectors, or a folder of Parquet files
+            (:mod:`veil.data.vectors`).
             Where the release knows the columns that its vectors stood in, a table's are put in their order.
         out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is a table with a
             column a value, ``release_0``, ``release_1`` and so on instead. ``NAME.npz``: arrays ``releases`` and

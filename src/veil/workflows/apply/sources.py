@@ -20,11 +20,12 @@ from veil.data.columns import nfc
 from veil.data.decoding import arrays
 from veil.data.faces import EyeFinder, Sighting
 from veil.data.landmarks import Landmarks
-from veil.data.layouts.folder import Aside, as_items, walk
+from veil.data.layouts.folder import Aside, as_items, is_table, walk
 from veil.data.layouts.listing import Item
 from veil.data.pack import Pack
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
+from veil.parquet import shards
 from veil.release import Release
 from veil.workflows.apply.options import Options
 from veil.workflows.apply.parts import Remarked
@@ -104,7 +105,7 @@ def open_source(
     """
     if pack is not None:
         return _from_pack(release, source, pack, options)
-    if source.is_dir():
+    if source.is_dir() and not is_table(source):
         return _from_images(release, source, options, eyes, named=named)
     return _from_vectors(release, source, options, named=named)
 
@@ -237,9 +238,10 @@ def _from_vectors(release: Release, source: Path, options: Options, *, named: bo
                 skipped=skipped,
             )
 
-    times = str(source.stat().st_mtime_ns)
+    files = shards(source)
+    times = " ".join(str(file.stat().st_mtime_ns) for file in files)
     return Source(
-        count=file.n, fingerprint=_stamp(source), times=times, batches=batches, columns=file.form == "columns",
+        count=file.n, fingerprint=_stamp(source, files), times=times, batches=batches, columns=file.form == "columns",
         notes=[file.note] if file.note else (), warnings=() if file.dimensions else _unnamed(release, source),
     )  # fmt: skip
 
@@ -248,14 +250,17 @@ def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
     raise InputError(f"{source}: {name} {reason}; an npy file cannot tell that it is left out")
 
 
-def _stamp(path: Path) -> str:
-    """Changes with a file's size, and what it holds at its ends (Parquet's is about all of it)."""
-    size = path.stat().st_size
-    total = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for start in (0, max(0, size - _END)):
-            file.seek(start)
-            total.update(file.read(_END))
+def _stamp(source: Path, files: Sequence[Path]) -> str:
+    """Changes with names and sizes of a table's files, and with what they hold at their ends."""
+    total = hashlib.sha256()
+    most = max(_END // len(files), 1 << 12)
+    for path in files:
+        size = path.stat().st_size
+        total.update(f"{path.relative_to(source)} {size}\n".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            for start in (0, max(0, size - most)):
+                file.seek(start)
+                total.update(file.read(most))
     return total.hexdigest()
 
 
