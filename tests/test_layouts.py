@@ -320,6 +320,37 @@ def test_folder_labels_name_images_in_many_words(faces, key):
     assert list(words(packed("folder", faces), "gender").values()) == [None, "f", "f", "f", "f"]
 
 
+def test_folder_labels_in_lists_with_spaces(faces):
+    names = ["c.webp", "a/1.png", "a/2.PNG", "b/1.png", "b/3.jpg"]
+    put(faces.parent / "identity_CelebA.txt", "".join(f"{name}   {2880 + i // 2}\n" for i, name in enumerate(names)))
+    pack = packed("folder", faces, labels=faces.parent / "identity_CelebA.txt")
+    assert list(words(pack, "identity").values()) == ["2880", "2880", "2881", "2881", "2882"]
+    put(faces.parent / "smile.txt", "".join(f"{name} {'yes' if i else 'no'}\n" for i, name in enumerate(names)))
+    pack = packed("folder", faces, labels=faces.parent / "smile.txt", force=True)
+    assert list(words(pack, "smile").values()) == ["no", "yes", "yes", "yes", "yes"]
+    put(faces.parent / "list_attr_celeba.txt", attributes(names))
+    pack = packed("folder", faces, labels=faces.parent / "list_attr_celeba.txt", force=True)
+    assert list(words(pack, "Male").values()) == ["no", "yes", "no", "yes", "no"]
+    assert list(words(pack, "Smiling").values()) == ["yes", "no", "no", "yes", "no"]
+    put(faces.parent / "cut.txt", "6" + attributes(names)[1:])
+    with pytest.raises(InputError, match="5 rows, but its first line announces 6; the file was cut off"):
+        packed("folder", faces, labels=faces.parent / "cut.txt", force=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name age\n1 30\n2 31\n", "commas, semicolons, tabs or bars, and seem to be by spaces"),
+        ("name:age\na:30\nb:31\n", "commas, semicolons, tabs or bars, and seem to be by colons"),
+        ("sep=;\nfile,age\na.png,30\nb.png,31\n", "';', as its first line says, and seem to be by ','"),
+    ],
+)
+def test_folder_labels_with_other_separators_are_told(faces, text, words):
+    put(faces.parent / "people.csv", text)
+    with pytest.raises(InputError, match=f"no column names the image .*; its cells must be separated by {words}$"):
+        packed("folder", faces, labels=faces.parent / "people.csv")
+
+
 def test_folder_labels_may_lack_the_endings_of_names(faces):
     put(faces / "labels.csv", "image_id,gender\na/1,f\na/2,m\nb/1,f\n3,m\nc,f\nz,m\n")
     assert list(words(packed("folder", faces), "gender").values()) == ["f", "f", "m", "f", "m"]
@@ -732,13 +763,59 @@ def test_celeba_in_two_places_is_refused_with_their_names(celebrities, also):
         packed("celeba", celebrities)
 
 
+@pytest.mark.parametrize("place", ["img_celeba", "Img/img_celeba", "img_celeba/img_celeba"])
+def test_celeba_in_the_wild(celebrities, place):
+    (celebrities / "img_align_celeba").rename(celebrities.parent / "aligned")
+    for i in range(1, 5):
+        put(celebrities / place / f"{i:06d}.jpg", loose(size=(200, 240)))
+    pack = packed("celeba", celebrities)
+    assert pack.meta["crop"] is None
+    assert list(words(pack, "gender").values()) == ["female", "male", "female", None]
+    assert any("Faces lie anywhere in the images of img_celeba" in note for note in pack.meta["notes"])
+
+
+def test_celeba_of_both_kinds_is_chosen(celebrities):
+    for i in range(1, 3):
+        put(celebrities / "Img" / "img_celeba" / f"{i:06d}.jpg", loose())
+    with pytest.raises(InputError, match=r"holds img_align_celeba and img_celeba; set images to one$"):
+        packed("celeba", celebrities)
+    assert len(packed("celeba", celebrities, settings={"images": "img_align_celeba"})) == 4
+    assert len(packed("celeba", celebrities, settings={"images": "img_celeba"}, force=True)) == 2
+    with pytest.raises(InputError, match=r"setting images is 'all'; must be one of img_align_celeba, img_celeba"):
+        packed("celeba", celebrities, settings={"images": "all"}, force=True)
+
+
+def test_celeba_in_the_wild_is_aligned_by_its_landmarks(tmp_path):
+    source = tmp_path / "celeba"
+    names = [f"{i:06d}.jpg" for i in (1, 2)]
+    for name, left in zip(names, (60, 90), strict=True):  # white between the eyes
+        image = Image.new("L", (240, 200), 20)
+        image.paste(230, (left, 80, left + 61, 101))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=97)
+        put(source / "img_celeba" / name, file.getvalue())
+    put(source / "list_attr_celeba.txt", attributes(names))
+    put(
+        source / "Anno" / "list_landmarks_celeba.txt",
+        "2\nlefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x "
+        "rightmouth_y\n"
+        "000001.jpg 60 90 120 90 90 110 70 130 110 130\n000002.jpg  90   90 150   90  120 110 100 130 140 130\n",
+    )
+    pack = packed("celeba", source, landmarks=source / "Anno" / "list_landmarks_celeba.txt")
+    assert pack.meta["aligned"] is not None
+    np.testing.assert_allclose(pack.x[0].astype(int), pack.x[1], atol=12)  # blocks of JPEG lie elsewhere
+    assert pack.x[0, 6, 8] > 200 > 50 > pack.x[0, 14, 8]
+
+
 def test_celeba_missing_parts(celebrities):
     (celebrities / "list_attr_celeba.txt").unlink()
     with pytest.raises(InputError, match=r"holds no list_attr_celeba\.txt"):
         packed("celeba", celebrities)
     (celebrities / "img_align_celeba").rename(celebrities / "other")
     put(celebrities / "img_align_celeba.zip", b"PK")
-    with pytest.raises(InputError, match=r"holds no folder img_align_celeba; unpack img_align_celeba.zip first"):
+    with pytest.raises(
+        InputError, match=r"holds no folder img_align_celeba or img_celeba; unpack img_align_celeba.zip first"
+    ):
         packed("celeba", celebrities)
 
 

@@ -1,9 +1,10 @@
 """CSV files as programs write them: read whatever the dialect, or refused in one line; never half understood.
 
 Separators are commas, semicolons, tabs or bars, as the header and the lines below it show, or as a first line ``sep=;``
-says. Cells may stand in double quotes (single ones, where these stand around all cells of a column), with spaces before
-and after them. The text is UTF-8, or UTF-16 or UTF-32 as their marks say. Every line must have as many cells as the
-header: a cell too many or too few would give labels to others than they are meant for.
+says; in lists of images (:mod:`veil.data.spaced`) also spaces. Cells may stand in double quotes (single ones, where
+these stand around all cells of a column), with spaces before and after them. The text is UTF-8, or UTF-16 or UTF-32 as
+their marks say. Every line must have as many cells as the header: a cell too many or too few would give labels to
+others than they are meant for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from veil.data.columns import nfc, repeated
+from veil.data.spaced import Spaces, seems_separated, spaced
 from veil.errors import InputError, printable
 from veil.foreign import MOST_LETTERS, one_line, opened
 
@@ -88,12 +90,16 @@ class CsvFile:
     Attributes:
         path: The file.
         header: Names of the columns, in NFC; "" for one without a name.
+        announced: How many rows a list says that it has; None where it does not.
+        doubt: What is said of its separators where a column is missing and its cells may be separated by others.
     """
 
     path: Path
     header: tuple[str, ...]
+    announced: int | None = None
+    doubt: str = ""
     _encoding: str = field(repr=False)
-    _dialect: _Dialect = field(repr=False)
+    _dialect: _Dialect | Spaces = field(repr=False)
     _below: int = field(repr=False)
 
     @cached_property
@@ -113,8 +119,9 @@ class CsvFile:
         Raises:
             InputError: A line has another number of cells than the header, or misplaced quotes, or cannot be read.
         """
-        blank = 0
+        blank = rows = 0
         for number, cells in self._lines():
+            rows += bool(cells)
             if keyed:
                 if any(cells):
                     yield cells
@@ -127,6 +134,10 @@ class CsvFile:
                 yield cells or [""]
             else:
                 blank = blank or number
+        if self.announced is not None and self.announced != rows:
+            raise InputError(
+                f"{self.path}: {rows:,} rows, but its first line announces {self.announced:,}; the file was cut off"
+            )
 
     def _lines(self) -> Iterator[Line]:
         """The lines below the header; no cells of those that are blank."""
@@ -158,24 +169,45 @@ def open_csv(path: Path) -> CsvFile:
     with _readable(path):
         encoding = _encoding(path)
         with path.open(encoding=encoding, newline="") as file:
-            lines = enumerate(file, 1)
-            number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
-            if not first:
-                raise InputError(f"{path}: empty")
-            said = re.fullmatch(r"\"?sep=(.)\"?\s*", first, re.I | re.S)
-            if said:
-                number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
-            sample = [first, *(line for _, line in islice(lines, _SAMPLE))]
-        dialect = _dialect(path, [line.rstrip("\r\n") for line in sample], said[1] if said else "")
-        below, header = next(_cells(path, iter([(number, first)]), dialect), (0, []))
-    header = [nfc(name) for name in header]
+            number, said, sample = _sample(path, enumerate(file, 1))
+        if not said and (listed := spaced(sample, path.stem)):
+            numbers = [n for n, line in enumerate(sample, number) if line.strip()]
+            return CsvFile(
+                path=path, header=_header(path, listed.header), announced=listed.count, _encoding=encoding,
+                _dialect=Spaces(), _below=numbers[listed.above - 1] if listed.above else 0,
+            )  # fmt: skip
+        dialect = _dialect(path, sample, said)
+        below, header = next(_cells(path, iter([(number, sample[0])]), dialect), (0, []))
+    doubt = ""
+    if len(header) == 1 and (seen := seems_separated(sample, SEPARATORS)):
+        expected = f"{said!r}, as its first line says" if said else "commas, semicolons, tabs or bars"
+        doubt = f"; its cells must be separated by {expected}, and seem to be by {seen}"
+    return CsvFile(
+        path=path, header=_header(path, header), doubt=doubt, _encoding=encoding, _dialect=dialect, _below=below
+    )
+
+
+def _sample(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[int, str, list[str]]:
+    """The number of the first line of a table; the separator that a line above it says, or ""; and some lines."""
+    number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
+    if not first:
+        raise InputError(f"{path}: empty")
+    if said := re.fullmatch(r"\"?sep=(.)\"?\s*", first, re.I | re.S):
+        number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
+    sample = [first, *(line for _, line in islice(lines, _SAMPLE))]
+    return number, said[1] if said else "", [line.rstrip("\r\n") for line in sample]
+
+
+def _header(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns, in NFC; raises InputError where they cannot be told apart."""
+    header = [nfc(name) for name in names]
     if not any(header):
         raise InputError(f"{path}: empty")
     if long := next((name for name in header if len(name) > MOST_LETTERS), ""):
         raise InputError(f"{path}: names of columns have at most {MOST_LETTERS:,} letters, got {len(long):,}")
     if twice := repeated(header):
         raise InputError(f"{path}: column {twice!r} stands there more than once")
-    return CsvFile(path=path, header=tuple(header), _encoding=encoding, _dialect=dialect, _below=below)
+    return tuple(header)
 
 
 def cell(text: str) -> str:
@@ -224,7 +256,7 @@ def _encoding(path: Path) -> str:
     return marked or "utf-8"
 
 
-def _cells(path: Path, lines: Iterator[tuple[int, str]], dialect: _Dialect) -> Iterator[Line]:
+def _cells(path: Path, lines: Iterator[tuple[int, str]], dialect: _Dialect | Spaces) -> Iterator[Line]:
     """The numbers and cells of lines; no cells of a blank one. A quote may go on over several lines."""
     for number, line in lines:
         text = line.rstrip("\r\n")

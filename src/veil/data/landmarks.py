@@ -1,7 +1,8 @@
 """Landmarks: where the eyes of a data set's faces are, as a CSV file of the user's says.
 
 The header names the columns ``path`` (or another of :data:`veil.data.columns.IMAGE_KEYS`), ``left_eye_x``,
-``left_eye_y``, ``right_eye_x`` and ``right_eye_y``, in any order and among any others. ``path`` is the row's name in
+``left_eye_y``, ``right_eye_x`` and ``right_eye_y``, in any order, among any others, with ``_`` between their words or
+without. CelebA's lists of landmarks are such files. ``path`` is the row's name in
 the pack, its ``source``: for a folder of images the path inside that folder. Places are pixels of the upright image,
 counted from the middle of its upper left pixel; fractions of pixels are welcome. The left eye is the one on the left of
 the picture.

@@ -16,7 +16,7 @@ def read(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[str, s
     Args:
         path: The file; its dialect is as :mod:`veil.data.csvfile` reads it, and a column names the images as in a file
             of labels.
-        columns: Names of the columns that are wanted beside the images' names.
+        columns: Names of the columns that are wanted beside the images' names; the file may write them without ``_``.
         what: What the file is, for messages.
 
     Yields:
@@ -32,13 +32,16 @@ def read(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[str, s
     table = open_csv(path)
     keys = key_columns(table.header, IMAGE_KEYS)
     if not keys:
-        raise InputError(f"{path}: its header must name the images ({', '.join(IMAGE_KEYS)}), got {_got(table.header)}")
-    names = [name.casefold() for name in table.header]
-    for column in columns:
-        if names.count(column) != 1:
-            got = "twice or more" if column in names else f"only {_got(table.header)}"
+        raise InputError(
+            f"{path}: its header must name the images ({', '.join(IMAGE_KEYS)}), got {_got(table.header)}{table.doubt}"
+        )
+    names = [name.casefold().replace("_", "") for name in table.header]
+    wanted = {column: column.replace("_", "") for column in columns}
+    for column, name in wanted.items():
+        if names.count(name) != 1:
+            got = "twice or more" if name in names else f"only {_got(table.header)}"
             raise InputError(f"{path}: its header must name the column {column} once, got {got}")
-    key, places = table.places[keys[0]], {column: names.index(column) for column in columns}
+    key, places = table.places[keys[0]], {column: names.index(name) for column, name in wanted.items()}
     seen: dict[str, int] = {}
     for number, cells in enumerate(table.records(keyed=True)):
         row, name = f"{path}: row {number}", plain(cells[key])

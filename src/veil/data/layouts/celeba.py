@@ -1,4 +1,4 @@
-"""The layout ``celeba``: CelebFaces Attributes (Liu et al. 2015), aligned and cropped.
+"""The layout ``celeba``: CelebFaces Attributes (Liu et al. 2015), aligned and cropped, or in the wild.
 
 The source holds ``img_align_celeba/`` (or the images twice nested, as some archives unpack, or below ``Img/``) and, at
 the top or in ``Anno/`` and ``Eval/``, ``list_attr_celeba.txt`` (one label per attribute, classes ``no`` and ``yes``;
@@ -6,8 +6,12 @@ the top or in ``Anno/`` and ``Eval/``, ``list_attr_celeba.txt`` (one label per a
 ``list_eval_partition.txt`` (label ``partition``: ``train``, ``validation``, ``test``; Veil draws its own four splits).
 Files of the same names ending in ``.csv``, with a header, are read too.
 
-The default crop is a square of 120 pixels around the face of the 178 x 218 aligned images, columns 29 to 149 and rows
-61 to 181: the eyes lie 42 % down and 40 pixels apart, about as in the default crop of the layout ``lfw``.
+Of the images in the wild, ``img_celeba/``, which may lie there in place of the aligned ones, faces lie anywhere: they
+have no crop, but may be aligned, by found faces or by ``list_landmarks_celeba.txt``. Where both are there, the setting
+``images=img_celeba`` or ``images=img_align_celeba`` chooses.
+
+The default crop of aligned images is a square of 120 pixels around the face, columns 29 to 149 and rows 61 to 181 of
+178 x 218 pixels: the eyes lie 42 % down and 40 pixels apart, about as in the default crop of the layout ``lfw``.
 """
 
 from __future__ import annotations
@@ -25,15 +29,21 @@ from veil.data.layouts.listing import Item, Listing, Options, Remarks, check_opt
 from veil.errors import InputError
 
 CROP: Box = (29 / 178, 61 / 218, 149 / 178, 181 / 218)
+ALIGNED, WILD = "img_align_celeba", "img_celeba"
 PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
 
 
 def read(source: Path, options: Options) -> Listing:
     """Lists CelebA's images; raises InputError where a part is missing or malformed."""
-    check_options("celeba", options, {}, labels=False)
-    images = _images(source)
+    check_options("celeba", options, {"images": (ALIGNED, WILD)}, labels=False)
+    images = _images(source, options.settings.get("images"))
     entries, aside = walk(images)
     remarks = Remarks(notes=aside.notes())
+    wild = images.name == WILD
+    if wild:
+        remarks.notes.append(
+            f"Faces lie anywhere in the images of {WILD}: align them by found faces, or by list_landmarks_celeba.txt."
+        )
     path = _annotation(source, "list_attr_celeba")
     if path is None:
         raise InputError(f"{source}: holds no list_attr_celeba.txt, at the top or one folder down")
@@ -67,8 +77,8 @@ def read(source: Path, options: Options) -> Listing:
 
     labels = [*(["identity"] if identity else []), *attributes.labels, *(["partition"] if partition else [])]
     return Listing(
-        items=items(), count=len(entries), attributes=tuple(labels), crop=CROP, notes=remarks.notes,
-        warnings=remarks.warnings,
+        items=items(), count=len(entries), attributes=tuple(labels), crop=None if wild else CROP,
+        notes=remarks.notes, warnings=remarks.warnings,
     )  # fmt: skip
 
 
@@ -96,18 +106,24 @@ class _Attributes:
         return labels
 
 
-def _images(source: Path) -> Path:
-    """The folder that directly holds the images."""
+def _images(source: Path, asked: str | None) -> Path:
+    """The folder that directly holds the images: the one that is asked for, or the only one."""
     if not source.is_dir():
         raise InputError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
-    name = "img_align_celeba"
-    folders = (source / name / name, source / name, source / "Img" / name / name, source / "Img" / name)
-    there = [folder for folder in folders if folder.is_dir()]
-    if there:
-        return only(source, [folder for folder in there if holds_images(folder)] or there[:1])
-    packed = next((p for p in (source / f"{name}.zip", source / "Img" / f"{name}.zip") if p.is_file()), None)
-    more = f"; unpack {packed.name} first" if packed is not None else ""
-    raise InputError(f"{source}: holds no folder {name}{more}")
+    names = (asked,) if asked else (ALIGNED, WILD)
+    there = {name: folders for name in names if (folders := [f for f in _places(source, name) if f.is_dir()])}
+    if len(there) > 1:
+        raise InputError(f"{source}: holds {ALIGNED} and {WILD}; set images to one")
+    for folders in there.values():
+        return only(source, [folder for folder in folders if holds_images(folder)] or folders[:1])
+    packed = (f"{folder}.zip" for name in names for folder in (source / name, source / "Img" / name))
+    zipped = next((Path(path).name for path in packed if Path(path).is_file()), "")
+    raise InputError(f"{source}: holds no folder {' or '.join(names)}{f'; unpack {zipped} first' if zipped else ''}")
+
+
+def _places(source: Path, name: str) -> tuple[Path, ...]:
+    """Where a folder of images may lie, as archives unpack."""
+    return source / name / name, source / name, source / "Img" / name / name, source / "Img" / name
 
 
 def _annotation(source: Path, name: str) -> Path | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from veil.data import columns as kinds
 from veil.data.classes import column_classes, few, nothing_note
 from veil.data.columns import IMAGE_KEYS, key_columns, nfc, plain
-from veil.data.csvfile import open_csv
+from veil.data.csvfile import CsvFile, open_csv
 from veil.data.decode import kind_of
 from veil.data.layouts.listing import Pair, Remarks, clean
 from veil.data.pack import SPLITS, Pack, Predicted
@@ -97,11 +98,14 @@ def read(path: Path, keys: Sequence[str] = IMAGE_KEYS, *, rows: int | None = Non
         raise InputError(f"{path}: no such file of labels")
     if path.suffix.lower() in (".parquet", ".pq"):
         columns, aside = _parquet(path, keys)
+        doubt = ""
     else:
-        columns, aside = _csv(path, keys, rows), []
+        file = open_csv(path)
+        columns, aside, doubt = _csv(file, keys, rows), [], file.doubt
     table = build(path, columns, keys, aside)
     if not table.key and rows is None:
-        raise InputError(f"{path}: no column names the image ({', '.join(keys)}); it has {few(list(columns), 8)}")
+        there = few(list(columns), 8)
+        raise InputError(f"{path}: no column names the image ({', '.join(keys)}); it has {there}{doubt}")
     if not table.key and len(table.names) != rows:
         raise InputError(f"{path}: names no rows, so it must have {rows} of them, got {len(table.names)}")
     return table
@@ -286,10 +290,9 @@ def _parquet(path: Path, keys: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray
         return whole_columns([path], taken), aside
 
 
-def _csv(path: Path, keys: Sequence[str], rows: int | None) -> dict[str, pa.ChunkedArray]:
+def _csv(file: CsvFile, keys: Sequence[str], rows: int | None) -> dict[str, pa.ChunkedArray]:
     """All columns as text. Blank lines of a file with one column are rows, but for those beyond the number of rows."""
-    file = open_csv(path)
-    check_width(path, file.header)
+    check_width(file.path, file.header)
     keyed = bool(key_columns(file.header, keys))
     lines = file.records(keyed)
     chunks: list[list[pa.Array]] = []
@@ -304,7 +307,16 @@ def _csv(path: Path, keys: Sequence[str], rows: int | None) -> dict[str, pa.Chun
         while len(column) > rows and column[-1].as_py() == "":
             column = column.slice(0, len(column) - 1)
         table[name] = column
+    if file.announced is not None:
+        table = {name: _yes_or_no(column) for name, column in table.items()}
     return table
+
+
+def _yes_or_no(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in words where it holds -1 and 1 alone, as CelebA's lists of attributes do."""
+    if not set(pc.unique(column).to_pylist()) <= {"-1", "1"}:
+        return column
+    return pc.if_else(pc.equal(column, "1"), "yes", "no")
 
 
 def _of_pack(path: Path) -> Table:

@@ -167,7 +167,7 @@ def _check_images(release: Release, source: Path, out: Path, pack: Pack | None, 
     if not source.exists():
         raise InputError(f"{source}: does not exist")
     if pack is not None or is_table(source):
-        got = "a table" if pack is None else "a pack"
+        got = "a pack" if pack is not None else "a table" if source.is_dir() else "a file"
         raise InputError(f"{source}: image files can only be made from a folder of images, got {got}")
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")

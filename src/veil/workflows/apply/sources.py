@@ -253,7 +253,7 @@ def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
 def _stamp(source: Path, files: Sequence[Path]) -> str:
     """Changes with names and sizes of a table's files, and with what they hold at their ends."""
     total = hashlib.sha256()
-    most = max(_END // len(files), 1 << 12)
+    most = _END // min(len(files), 256)
     for path in files:
         size = path.stat().st_size
         total.update(f"{path.relative_to(source)} {size}\n".encode(errors="surrogateescape"))
