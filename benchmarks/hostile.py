@@ -1650,6 +1650,8 @@ def layouts() -> dict[str, Reader]:
         "right_eye_x": [10.5] * 8,
         "right_eye_y": [5.5] * 8,
     }
+    lines = [f"train/{i}.jpg,{i}0-{i}9,{('Male', 'Female')[i % 2]},White,True\n" for i in range(8)]
+    fair = {"fairface_label_train.csv": "".join(["file,age,gender,race,service_test\n", *lines]).encode()}
     structs = [{"bytes": data, "path": name} for name, data in photos.items()]
     table = {"image": structs, "gender": [i % 2 for i in range(8)], "identity": words["identity"]}
     features = {"image": {"_type": "Image"}, "gender": {"_type": "ClassLabel", "names": ["f", "m"]}}
@@ -1678,6 +1680,12 @@ def layouts() -> dict[str, Reader]:
             seeds=[under("in", celeba | {f"img_align_celeba/{i:06d}.jpg": face for i in range(8)})],
             read=packed("celeba"),
             targets=("in/list", "in/ident"),
+            share=0.4,
+        ),
+        "fairface": Reader(
+            seeds=[under("in", fair | {f"train/{i}.jpg": face for i in range(8)})],
+            read=packed("fairface"),
+            targets=("in/fair",),
             share=0.4,
         ),
         "vggface2": Reader(

@@ -438,6 +438,9 @@ def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
 PEOPLE = ["Ann_A/Ann_A_0001.jpg", "Ann_A/Ann_A_0002.jpg", "Bob_B/Bob_B_0001.jpg", "Cy_C/Cy_C_0001.jpg"]
 
 
+ENDINGS = [".png", ".webp", ".JPG", ".png"]
+
+
 def lists(source: Path) -> None:
     put(source / "male_names.txt", "Bob_B_0001.jpg\r\nAnn_A_0002.jpg\r\n\r\nGone_0001.jpg\r\n")
     put(source / "female_names.txt", "Ann_A_0001.jpg\r\nAnn_A_0002.jpg\r\n")
@@ -486,6 +489,28 @@ def test_lfw_tree(tmp_path, base):
         put(source / base / person, face())
     lists(source)
     check(packed("lfw", source))
+
+
+@pytest.mark.parametrize("mode", ["", "w", "w:gz"])
+def test_lfw_of_other_kinds_of_images(tmp_path, mode):
+    """The lists name .jpg files; pairs and labels are those of the images that are there."""
+    source = tmp_path / "lfw"
+    lists(source)
+    names = [Path(name).with_suffix(ending).as_posix() for name, ending in zip(PEOPLE, ENDINGS, strict=True)]
+    image = Image.open(io.BytesIO(face()))
+    for name in names:
+        put(source / "lfw" / name, b"")
+        image.save(
+            source / "lfw" / name, {".JPG": "JPEG", ".webp": "WEBP"}.get(Path(name).suffix, "PNG"), lossless=True
+        )
+    if mode:
+        archive(source / "lfw.tgz", [(f"lfw/{name}", (source / "lfw" / name).read_bytes()) for name in names], mode)
+    pack = packed("lfw", source)
+    assert pack.sources.tolist() == names
+    assert list(words(pack, "gender").values()) == ["female", None, "male", None]
+    assert list(words(pack, "smile").values()) == ["yes", None, "no", None]
+    assert pack.pairs.tolist() == [[0, 1, 1, 0], [0, 2, 0, 0], [1, 0, 1, 1], [2, 3, 0, 1]]
+    assert not any("pairs name images" in note for note in [*pack.meta["notes"], *pack.meta["warnings"]])
 
 
 def test_lfw_reads_the_tree_and_not_a_cache(tmp_path):
@@ -817,6 +842,118 @@ def test_celeba_missing_parts(celebrities):
         InputError, match=r"holds no folder img_align_celeba or img_celeba; unpack img_align_celeba.zip first"
     ):
         packed("celeba", celebrities)
+
+
+# utkface and fairface
+
+
+def test_utkface(tmp_path):
+    source = tmp_path / "utk"
+    names = {
+        "26_1_2_20170116171048641.jpg.chip.jpg": ("female", "Asian", "20-29"),
+        "part1/2_0_0_20161219140623097.jpg": ("male", "White", "0-2"),
+        "part1/3_0_1_20161219140623097.jpg": ("male", "Black", "3-9"),
+        "10_1_3_20170116171048641.png": ("female", "Indian", "10-19"),
+        "69_1_4_20170116171048641.jpg": ("female", "Others", "60-69"),
+        "70_1_4_20170116171048641.jpg": ("female", "Others", "more than 70"),
+        "116_1_0_20170120134921760.jpg": ("female", "White", "more than 70"),
+        # Defects of the published set.
+        "61_3_20170109150557335.jpg.chip.jpg": (None, None, "60-69"),
+        "53__0_20170116184028385.jpg": (None, "White", "50-59"),
+        "24_0_1_20170116220224657 .jpg.chip.jpg": ("male", "Black", "20-29"),
+        "44_1_4_20170116235150272.pg.chip.jpg": ("female", "Others", "40-49"),
+        "55_0_0_20170116232725357jpg.chip.jpg": ("male", "White", "50-59"),
+        "30_2_7_20170116232725357.jpg": (None, None, "30-39"),
+    }
+    for name in names:
+        put(source / name, face())
+    for name in ("holiday.jpg", "300_0_0_20170116232725357.jpg", "26_1_2.jpg", "-1_0_0_20170116232725357.jpg"):
+        put(source / name, face())
+    pack = packed("utkface", source)
+    known = {name: words(pack, name) for name in ("gender", "race", "age")}
+    assert {s: tuple(each[s] for each in known.values()) for s in pack.sources.tolist()} == names
+    assert set(skipped(pack).values()) == {"not named [age]_[gender]_[race]_[date].jpg"}
+    assert len(skipped(pack)) == 4
+    assert pack.meta["warnings"][0] == "3 names of images do not tell the label gender; it is unknown."
+
+
+def test_utkface_mistakes(tmp_path):
+    put(tmp_path / "utk" / "a.jpg", face())
+    with pytest.raises(InputError, match=r"holds no image that is named \[age\]_"):
+        packed("utkface", tmp_path / "utk")
+    with pytest.raises(InputError, match="no such folder"):
+        packed("utkface", tmp_path / "nowhere")
+
+
+FAIRFACE = "file,age,gender,race,service_test"
+
+
+@pytest.fixture
+def fair(tmp_path):
+    source = tmp_path / "fairface"
+    images = source / "fairface-img-margin025-trainval"
+    for name in ("train/1.jpg", "train/2.jpg", "train/3.jpg", "val/1.jpg", "val/2.jpg"):
+        put(images / name, face())
+    put(
+        source / "fairface_label_train.csv",
+        f"{FAIRFACE}\ntrain/1.jpg,50-59,Male,East Asian,True\ntrain/2.jpg,more than 70,Female,Latino_Hispanic,False\n"
+        "train/9.jpg,3-9,Female,White,False\n",
+    )
+    put(
+        source / "fairface_label_val.csv",
+        f"{FAIRFACE}\nval/1.jpg,3-9,Female,Black,False\nval/2.jpg,20-29,Male,Middle Eastern,True\n",
+    )
+    return source
+
+
+def test_fairface(fair):
+    pack = packed("fairface", fair)
+    assert pack.sources.tolist() == ["train/1.jpg", "train/2.jpg", "train/3.jpg", "val/1.jpg", "val/2.jpg"]
+    assert list(words(pack, "age").values()) == ["50-59", "more than 70", None, "3-9", "20-29"]
+    assert list(words(pack, "gender").values()) == ["male", "female", None, "female", "male"]
+    races = ["East Asian", "Latino_Hispanic", None, "Black", "Middle Eastern"]
+    assert list(words(pack, "race").values()) == races
+    assert list(words(pack, "service_test").values()) == ["yes", "no", None, "no", "yes"]
+    assert list(words(pack, "partition").values()) == [*["train"] * 3, *["validation"] * 2]
+    assert pack.meta["warnings"][0] == "1 images have no row in the lists; their labels are unknown."
+    assert "1 rows of the lists name no image." in pack.meta["notes"]
+
+
+def test_fairface_of_one_part_with_the_lists_beside_it(fair):
+    root = fair / "fairface-img-margin025-trainval"
+    pack = packed("fairface", root)  # the lists lie beside it
+    assert len(pack) == 5
+    (fair / "fairface_label_train.csv").rename(root / "fairface_label_train.csv")
+    (fair / "fairface_label_val.csv").rename(root / "fairface_label_val.csv")
+    pack = packed("fairface", root / "val")  # and not train's image of the same name
+    assert words(pack, "race") == {"val/1.jpg": "Black", "val/2.jpg": "Middle Eastern"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("fairface_label_val.csv", "file,age,gender\nval/1.jpg,3-9,Male\n", "race is missing"),
+        ("fairface_label_val.csv", f"{FAIRFACE}\ntrain/1.jpg,3-9,Male,White,True\n", "names train/1.jpg a second time"),
+        ("fairface_label_val.csv", "age,gender\n3-9,Male\n", "no column names the image"),
+    ],
+)
+def test_fairface_lists_that_are_malformed(fair, name, text, error):
+    put(fair / name, text)
+    with pytest.raises(InputError, match=error):
+        packed("fairface", fair)
+
+
+def test_fairface_missing_parts(fair):
+    put(fair / "fairface_label_train.csv", f"{FAIRFACE}\ntrain/7.jpg,3-9,Male,White,True\n")
+    (fair / "fairface_label_val.csv").unlink()
+    with pytest.raises(InputError, match=r"train\.csv: names none of the images in"):
+        packed("fairface", fair)
+    (fair / "fairface_label_train.csv").unlink()
+    with pytest.raises(InputError, match=r"holds no fairface_label_train\.csv or fairface_label_val\.csv, in it or"):
+        packed("fairface", fair)
+    (fair / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no folder train or val"):
+        packed("fairface", fair / "empty")
 
 
 # embeddings

@@ -74,7 +74,8 @@ Layout = Annotated[
     str,
     Argument(
         metavar="LAYOUT",
-        help="stylised, folder, parquet, lfw, celeba, ferg, pendigits, embeddings, vggface2 or msceleb.",
+        help="stylised, folder, parquet, lfw, celeba, utkface, fairface, ferg, pendigits, embeddings, vggface2 or "
+        "msceleb.",
     ),
 ]
 DataSet = Annotated[str, Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")]

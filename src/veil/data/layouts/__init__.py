@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from veil.data.layouts import celeba, embeddings, ferg, folder, lfw, msceleb, parquet, pendigits, stylised, vggface2
+from veil.data.layouts import (
+    celeba,
+    embeddings,
+    fairface,
+    ferg,
+    folder,
+    lfw,
+    msceleb,
+    parquet,
+    pendigits,
+    stylised,
+    utkface,
+    vggface2,
+)
 from veil.data.layouts.listing import Listing, Options
 
 LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
@@ -18,6 +31,8 @@ LAYOUTS: dict[str, Callable[[Path, Options], Listing]] = {
     "parquet": parquet.read,
     "lfw": lfw.read,
     "celeba": celeba.read,
+    "utkface": utkface.read,
+    "fairface": fairface.read,
     "ferg": ferg.read,
     "pendigits": pendigits.read,
     "embeddings": embeddings.read,

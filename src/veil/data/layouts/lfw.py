@@ -3,8 +3,8 @@
 The source holds ``lfw-deepfunneled.tar`` (or ``.tgz``; any ``lfw*`` archive) or the extracted tree
 ``NAME/NAME_0001.jpg``, at the top or one folder down, and what there is of ``male_names.txt`` with ``female_names.txt``
 (label ``gender``), ``smile_labels.txt`` (label ``smile``) and ``pairs.txt`` (the protocol of pairs). ``identity`` is
-the person's folder.
-The archive is read as a stream; nothing is extracted.
+the person's folder. The lists name ``.jpg`` files; PNG and other images may stand in their places, under the same names
+but for the ending. The archive is read as a stream; nothing is extracted.
 
 The public lists have defects: images that stand in both lists of gender, and images in neither, have unknown gender.
 The default crop is the face of the aligned images: columns and rows 65 to 185 of 250.
@@ -32,6 +32,7 @@ from veil.foreign import is_system, most_unpacked, one_line, opened
 
 CROP: Box = (65 / 250, 65 / 250, 185 / 250, 185 / 250)
 ARCHIVES = (".tar", ".tgz", ".tar.gz")
+ENDING = ".jpg"
 STANDARD_COUNT = 13_233
 _FREE_MEMBERS, _MEMBER = 1 << 16, 64  # of an archive of any size, and bytes of it for each one more
 LISTS = ("male_names.txt", "female_names.txt", "smile_labels.txt", "pairs.txt")
@@ -56,14 +57,15 @@ def read(source: Path, options: Options) -> Listing:
         files = [name for name, problem in entries if not problem]
         notes += (aside if place == source else systems_in(source) + aside).notes()
     if files is not None:
-        _compare(remarks, {nfc(PurePosixPath(name).name) for name in files}, labels)
+        _compare(remarks, {_stem(name) for name in files}, labels)
     items = _from_archive(place, notes) if archived else _from_tree(place)
+    pairs = _pairs(folder / "pairs.txt", notes)
     return Listing(
-        items=(_labelled(item, labels) for item in items),
+        items=_labelled(items, labels, pairs),
         count=len(files) if files is not None else None,
         attributes=("identity", *attributes),
         crop=CROP,
-        pairs=_pairs(folder / "pairs.txt", notes),
+        pairs=pairs,
         notes=notes,
         warnings=remarks.warnings,
     )
@@ -222,13 +224,25 @@ def _from_tree(tree: Path) -> Iterator[Item]:
 
 
 _Labels = dict[str, dict[str, str | None]]
-"""Label name -> file name -> class."""
+"""Label name -> name of a file without its ending -> class."""
 
 
-def _labelled(item: Item, labels: _Labels) -> Item:
-    person, _, file = item.source.rpartition("/")
-    words: dict[str, str | None] = {name: table.get(nfc(file)) for name, table in labels.items()}
-    return Item(item.source, item.data, {"identity": person, **words}, None, item.problem)
+def _stem(name: str) -> str:
+    """A file's name as the lists' names are compared: without folders and its ending."""
+    return nfc(PurePosixPath(name).stem)
+
+
+def _labelled(items: Iterator[Item], labels: _Labels, pairs: list[Pair] | None) -> Iterator[Item]:
+    """The items with their labels; when all are read, ``pairs`` name them by the endings that they have."""
+    named: dict[str, str] = {}
+    for item in items:
+        person, _, file = item.source.rpartition("/")
+        if not item.problem and not file.endswith(ENDING):
+            named[f"{person}/{PurePosixPath(file).stem}{ENDING}"] = item.source
+        words: dict[str, str | None] = {name: table.get(_stem(file)) for name, table in labels.items()}
+        yield Item(item.source, item.data, {"identity": person, **words}, None, item.problem)
+    if pairs is not None:
+        pairs[:] = [(named.get(a, a), named.get(b, b), same, fold) for a, b, same, fold in pairs]
 
 
 def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
@@ -238,7 +252,7 @@ def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
     if len(missing) == 1:
         raise InputError(f"{folder}: holds one list of gender without the other; {missing[0]} is missing")
     if not missing:
-        names = {gender: {nfc(PurePosixPath(line).name) for line in _lines(path)} for gender, path in lists.items()}
+        names = {gender: {_stem(line) for line in _lines(path)} for gender, path in lists.items()}
         both = names["female"] & names["male"]
         labels["gender"] = {name: None if name in both else gender for gender in names for name in names[gender]}
         if both:
@@ -250,7 +264,7 @@ def _labels(folder: Path, notes: list[str]) -> tuple[_Labels, list[str]]:
             name, _, value = line.rpartition(" ")
             if value not in ("0", "1") or not name:
                 raise InputError(f"{path}: line {number} is {line!r}; must be an image and 0 or 1")
-            labels["smile"][nfc(PurePosixPath(name.strip()).name)] = "yes" if value == "1" else "no"
+            labels["smile"][_stem(name.strip())] = "yes" if value == "1" else "no"
     for name, files in (("gender", "male_names.txt with female_names.txt"), ("smile", "smile_labels.txt")):
         if name not in labels:
             notes.append(f"There is no label {name}: {files} is not there.")
@@ -297,7 +311,7 @@ def _pairs(path: Path, notes: list[str]) -> list[Pair] | None:
 
 
 def _file(person: str, number: int) -> str:
-    return f"{person.strip()}/{person.strip()}_{number:04d}.jpg"
+    return f"{person.strip()}/{person.strip()}_{number:04d}{ENDING}"
 
 
 def _lines(path: Path) -> list[str]:
