@@ -201,7 +201,7 @@ def test_images_of_other_kinds_are_listed_and_what_is_none_is_left_aside(tmp_pat
     for name in ("a.png", ".thumbnails/x.png", "b/@eaDir/x.png", "._a.png", "b/c.jfif"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(source / name, "JPEG" if name.endswith("jfif") else "PNG")
-    (source / "b" / "d.heic").write_bytes(b"x")
+    (source / "b" / "d.jxl").write_bytes(b"x")
     (source / "e.dng").write_bytes(b"II*\0")
     (source / "notes.txt").write_text("x")
     shutil.copy(source / "a.png", source / "a.png_original")
@@ -210,7 +210,7 @@ def test_images_of_other_kinds_are_listed_and_what_is_none_is_left_aside(tmp_pat
     assert apply(release, source, out, images=images, remark=lambda *m: remarks.append(m)) == (2, 3)
     with (tmp_path / f"{out.name}.skipped.csv").open(newline="") as file:
         assert dict(list(csv.reader(file))[1:]) == {
-            "b/d.heic": "an image of a kind that is not read (.heic); convert it",
+            "b/d.jxl": "an image of a kind that is not read (.jxl); convert it",
             "e.dng": "an image of a kind that is not read (.dng); convert it",
             "a.png_original": "an image by its first bytes, but not by its name's ending",
         }

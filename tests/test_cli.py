@@ -1046,7 +1046,7 @@ def test_what_is_lost_is_a_warning_before_all_else(veil: Veil, tmp_path: Path) -
     (tmp_path / "in").mkdir()
     for name in "abcdefgh":
         Image.fromarray(np.full((20, 20), 9, np.uint8)).save(tmp_path / "in" / f"{name}.png")
-    (tmp_path / "in" / "x.heic").write_bytes(b"x")
+    (tmp_path / "in" / "x.jxl").write_bytes(b"x")
     (tmp_path / "l.csv").write_text("file_name;gender\n" + "".join(f"{name}.png;f\n" for name in "abcd"))
     lost = [
         "4 of the images have no row in 'l.csv' (the first: 'e.png').",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from veil.data import decode
-from veil.data.decode import DecodeError, Eyes
+from veil.data.decode import DecodeError, Eyes, heif
 from veil.errors import InputError
 
 INVERSE = {  # what a camera stores, so that the orientation turns it upright again
@@ -92,7 +92,7 @@ def test_colours():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", *(["AVIF"] if decode.pillow._AVIF else [])])
 def test_images_are_turned_upright(format, orientation):
     upright = Image.fromarray(quarters(96, 160))
     stored = upright if INVERSE[orientation] is None else upright.transpose(INVERSE[orientation])
@@ -300,8 +300,73 @@ def test_a_jpeg_that_lacks_pixels_is_damaged_with_an_end_or_without(mode, option
 
 def test_a_preview_inside_another_kind_of_image_is_not_the_image():
     heic = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(100) + encoded(quarters(), "JPEG")
-    with pytest.raises(DecodeError, match=r"HEIC or a like, not a JPEG, PNG, .* or TGA image"):
+    with pytest.raises(DecodeError, match="cannot be decoded" if heif.READER else "HEIC, which is read where"):
         decode.decode(heic, 32, 1)
+    with pytest.raises(DecodeError, match=r"a film or a like, not a JPEG, PNG, .* or TGA image"):
+        decode.decode(heic.replace(b"heic", b"isom"), 32, 1)
+
+
+@pytest.fixture
+def heic():
+    """Writes HEIC, by the plug-in as a library: Pillow is to know nothing of it."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+
+    def write(image, **options) -> bytes:
+        file = io.BytesIO()
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        pillow_heif.from_pillow(picture).save(file, **{"quality": -1, "chroma": 444} | options)
+        return file.getvalue()
+
+    return write
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_upright_once(heic, orientation):
+    upright = Image.fromarray(quarters(96, 160)).convert("RGB")
+    stored = upright if INVERSE[orientation] is None else upright.transpose(INVERSE[orientation])
+    exif = rotated(orientation).tobytes()
+    data = heic(stored, exif=exif)
+    assert exif[6:] in data  # which tells it, as the container does: so it is in the pictures of phones
+    assert (b"irot" in data or b"imir" in data) == (orientation > 1)
+    assert np.allclose(middles(decode.decode(data, 32, 1)), [40, 100, 160, 220], atol=2)
+    assert decode.header(data) == ("HEIF", upright.size)
+    assert decode.whole(data).shape == (*upright.size[::-1], 3)
+
+
+def test_heic_is_read_by_its_first_bytes_and_by_veil_alone(heic, tmp_path):
+    data = heic(Image.fromarray(quarters()).convert("RGB"))
+    assert decode.decode(data, 32, 3).shape == (32, 32, 3)
+    assert [decode.kind_of(name) for name in ("a.heic", "a.HEIF", "a.hif")] == [""] * 3
+    (tmp_path / "a.dat").write_bytes(data)
+    assert decode.begins_as_image(tmp_path / "a.dat")
+    assert "HEIF" not in Image.OPEN
+    assert decode.VERSIONS["pillow_heif"]
+
+
+def test_heic_that_is_damaged_or_dear_is_refused(heic):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    data = heic(noise)
+    for part in (0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(DecodeError):
+            decode.decode(data[: int(len(data) * part)], 32, 1)
+    large = heic(np.zeros((5400, 5400, 3), np.uint8), quality=10)
+    with pytest.raises(DecodeError, match="5400 x 5400 pixels; at most 28 million are decoded from less than 1 MiB"):
+        decode.decode(large, 32, 1)
+    said = struct.pack(">II", 5400, 5400)
+    assert said in large
+    with pytest.raises(DecodeError):  # which holds more pixels than it says
+        decode.decode(large.replace(said, struct.pack(">II", 60, 60)), 32, 1)
+
+
+def test_heic_without_its_reader_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(heif, "READER", None)
+    data = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(100)
+    with pytest.raises(DecodeError, match=r"^HEIC, which is read where pillow_heif is installed$"):
+        decode.decode(data, 32, 1)
+    reason = "an image of a kind that is read where pillow_heif is installed (.heic); or convert it"
+    assert decode.kind_of("x/a.HEIC") == reason
+    (tmp_path / "a.dat").write_bytes(data)
+    assert not decode.begins_as_image(tmp_path / "a.dat")
 
 
 def test_grey_of_sixteen_bits_in_any_format():
@@ -316,7 +381,7 @@ def test_grey_of_sixteen_bits_in_any_format():
         ("a.JFIF", ""),
         ("a.pgm", ""),
         ("x/a.Avif", ""),
-        ("a.heic", "an image of a kind that is not read (.heic); convert it"),
+        ("a.jxl", "an image of a kind that is not read (.jxl); convert it"),
         ("a.CR2", "an image of a kind that is not read (.cr2); convert it"),
         ("a.ppm.bz2", "a compressed image (.bz2); unpack it"),
         ("a.svg.gz", "a compressed image (.gz); unpack it"),

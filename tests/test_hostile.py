@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 READERS = (
     *(f"picture, {ending}" for ending in ("jpg", "png", "bmp", "webp", "tif", "gif", "avif", "jp2", "ppm", "tga")),
     *(f"vectors, {ending}" for ending in ("npy", "npz", "csv", "parquet")), "labels, csv", "labels, parquet",
-    "landmarks, csv", "choices, csv", "lfw, archive", "lfw, lists", "pendigits", "celeba", "fairface", "vggface2", "msceleb",
-    "folder, pictures", "folder, labels", "parquet", "landmarks", "embeddings", "pack, images", "pack, vectors",
-    "pack, applied",
+    "landmarks, csv", "choices, csv", "lfw, archive", "lfw, lists", "pendigits", "celeba", "fairface", "vggface2",
+    "msceleb", "folder, pictures", "folder, labels", "parquet", "landmarks", "embeddings", "pack, images",
+    "pack, vectors", "pack, applied",
     *(f"release, {method}" for method in
       ("template", "leace", "random", "substitution", "aia", "deep", "mi", "san", "inversion")),
     "key", "report", "curves", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",

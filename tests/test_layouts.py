@@ -264,7 +264,7 @@ def test_folder_leaves_what_systems_and_tools_put_there(faces):
 
 
 def test_folder_lists_images_that_are_not_read(faces):
-    kinds = {"x.heic": ".heic", "x.NEF": ".nef", "a/x.svg": ".svg", "x.ico": ".ico", "x.psd": ".psd"}
+    kinds = {"x.jxl": ".jxl", "x.NEF": ".nef", "a/x.svg": ".svg", "x.ico": ".ico", "x.psd": ".psd"}
     for name in kinds:
         put(faces / name, "anything")
     put(faces / "x.ppm.bz2", "BZh")
@@ -551,13 +551,13 @@ def test_lfw_compares_names_in_nfc(tmp_path):
 def test_lfw_archive_of_another_system(tmp_path):
     members = [(f"lfw/{person}", face()) for person in PEOPLE]
     members += [("__MACOSX/lfw/Ann_A/Ann_A_0003.jpg", face()), ("lfw/Ann_A/._Ann_A_0001.jpg", b"\0\5\x16\7")]
-    members += [("lfw/Ann_A/Ann_A_0009.heic", b"x")]
+    members += [("lfw/Ann_A/Ann_A_0009.jxl", b"x")]
     (tmp_path / "lfw").mkdir()
     archive(tmp_path / "lfw" / "lfw.tar", members)
     pack = packed("lfw", tmp_path / "lfw")
     assert pack.sources.tolist() == PEOPLE
     assert skipped(pack) == {
-        "lfw/Ann_A/Ann_A_0009.heic": "an image of a kind that is not read (.heic); convert it",
+        "lfw/Ann_A/Ann_A_0009.jxl": "an image of a kind that is not read (.jxl); convert it",
     }
     assert [note for note in pack.meta["notes"] if not note.startswith("There is no")] == [
         f"The standard set has 13233 images; here are {len(PEOPLE)}.",
@@ -569,7 +569,7 @@ def test_lfw_archive_of_another_system(tmp_path):
 def test_nothing_is_said_of_labels_of_files_that_are_not_read(tmp_path):
     for name in ("a/0.png", "a/1.png"):
         put(tmp_path / "in" / name, face())
-    put(tmp_path / "in/a/0.heic", b"x")
+    put(tmp_path / "in/a/0.jxl", b"x")
     put(tmp_path / "labels.csv", "path,gender\na/0.png,f\n")
     pack = packed("folder", tmp_path / "in", labels=tmp_path / "labels.csv")
     assert any(note.startswith("1 of the images have no row in 'labels.csv' (the first: 'a/1.png')")
@@ -1492,10 +1492,10 @@ def test_vggface2(vggface2, published):
 def test_vggface2_leaves_systems_folders_aside(vggface2):
     for name in ("train/@eaDir/x.jpg", "test/n000001/.thumbnails/1.jpg", "train/._n000002.jpg"):
         put(vggface2 / name, loose())
-    put(vggface2 / "train" / "n000003" / "0009_01.heic", "x")
+    put(vggface2 / "train" / "n000003" / "0009_01.jxl", "x")
     pack = packed("vggface2", vggface2)
     assert sorted(pack.sources) == sorted(FACES)
-    assert skipped(pack) == {"train/n000003/0009_01.heic": "an image of a kind that is not read (.heic); convert it"}
+    assert skipped(pack) == {"train/n000003/0009_01.jxl": "an image of a kind that is not read (.jxl); convert it"}
     assert pack.meta["notes"][:2] == [
         "1 files are hidden (their names begin with a dot) and were left aside.",
         "2 folders are of systems or tools and were left aside: 'train/@eaDir', '.thumbnails'.",

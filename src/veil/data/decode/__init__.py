@@ -3,10 +3,10 @@
 JPEG goes through simplejpeg (libjpeg-turbo), which decodes at the smallest of the scales 1, 1/2, 1/4 and 1/8 at which
 the crop still has the target's size, and for grey images the brightness alone. Pillow's ``draft`` knows these scales,
 too, and gives the same pixels: what is decoded here can be had with Pillow alone. PNG, BMP, WebP, TIFF, GIF (first
-frame), AVIF, JPEG 2000, PPM (with PGM and PBM) and TGA go through Pillow. These are the formats in which photographs
-are kept and whose headers tell their size before anything is decoded; no other decoder ever sees a file. Icons hold
-pictures of sizes that their headers do not tell, PostScript is a program, and for HEIC, raw files and SVG there is no
-reader: such files are known by their names, and listed.
+frame), AVIF, JPEG 2000, PPM (with PGM and PBM) and TGA go through Pillow, and HEIC through its plug-in ``pillow_heif``
+where that is installed. These are the formats in which photographs are kept and whose headers tell their size before
+anything is decoded; no other decoder ever sees a file. Icons hold pictures of sizes that their headers do not tell,
+PostScript is a program, and for raw files and SVG there is no reader: such files are known by their names, and listed.
 
 The image is turned upright as its Exif orientation says, cropped, cut to the largest centred square if it is not square
 then (it is never stretched), and resized with an antialiased Lanczos filter. Where its eyes are known, it is turned,
@@ -28,6 +28,7 @@ import PIL
 import simplejpeg
 from numpy.typing import NDArray
 
+from veil.data.decode import heif
 from veil.data.decode.crops import EYES, Box, Eyes, Pixels, Places, Upright, align, box_of, check_crop, crop_and_resize
 from veil.data.decode.formats import OTHER_SUFFIXES, SUFFIXES, begins_as_image, kind_of
 from veil.data.decode.jpeg import jpeg_header, jpeg_in, jpeg_orientation, read_jpeg
@@ -55,7 +56,11 @@ __all__ = [
     "whole",
 ]
 
-VERSIONS: Mapping[str, str] = {"simplejpeg": simplejpeg.__version__, "pillow": PIL.__version__}
+VERSIONS: Mapping[str, str] = {
+    "simplejpeg": simplejpeg.__version__,
+    "pillow": PIL.__version__,
+    **heif.VERSIONS,
+}
 
 
 def decode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from veil.data.decode import heif
 from veil.errors import InputError
 from veil.foreign import opened
 
@@ -15,7 +16,8 @@ SUFFIXES = (
 )  # fmt: skip
 """Endings of the names of images that are read; what a file holds is told by its first bytes."""
 
-_PHONES = ".heic .heif .hif .avci .jxl .jxr .wdp .hdp .jpm .mj2 .bpg .flif .jps .jls"
+_HEIF = (".heic", ".heif", ".hif", ".heics", ".heifs")
+_PHONES = ".avci .jxl .jxr .wdp .hdp .jpm .mj2 .bpg .flif .jps .jls"
 _CAMERAS = """.raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .ptx .3fr .fff .iiq .mef .mos .mrw
 .kdc .dcr .erf .x3f .rwl .srw .gpr"""
 
@@ -34,6 +36,8 @@ def kind_of(name: str) -> str | None:
     stem, dot, ending = name.lower().rpartition(".")
     if dot + ending in SUFFIXES:
         return ""
+    if dot + ending in _HEIF:
+        return "" if heif.READER else f"an image of a kind that {heif.NEEDED} ({dot + ending}); or convert it"
     if dot + ending in OTHER_SUFFIXES:
         return f"an image of a kind that is not read ({dot + ending}); convert it"
     if dot + ending in _PACKED and kind_of(stem) is not None:
@@ -49,7 +53,8 @@ def begins_as_image(path: Path) -> bool:
     except (OSError, InputError):
         return False
     # The first bytes of bitmaps, PPM and TGA are those of many another file, too.
-    return start[:3] == JPEG_START or format_of(start) not in ("", "BMP", "PPM", "TGA")
+    others = ("", "BMP", "PPM", "TGA") if heif.READER else ("", "BMP", "PPM", "TGA", "HEIF")
+    return start[:3] == JPEG_START or format_of(start) not in others
 
 
 JPEG_START = b"\xff\xd8\xff"
@@ -75,7 +80,9 @@ def format_of(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp":
         brands = data[8 : max(16, int.from_bytes(data[:4], "big"))][:256]
-        return "AVIF" if b"avif" in brands or b"avis" in brands else ""
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIF" if any(brand in brands for brand in heif.BRANDS) else ""
     if re.match(rb"P[1-6][\s#]", data):
         return "PPM"
     # A TGA has no magic bytes; but its header leaves little room: a colour map or none, one of six types, four depths.

@@ -25,6 +25,7 @@ from PIL import (
 from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile
 
+from veil.data.decode import heif
 from veil.data.decode.formats import format_of
 from veil.data.decode.limits import DecodeError, check_dear, check_pixels
 
@@ -44,6 +45,7 @@ _CLASSES: Mapping[str, Any] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "AVIF": AvifImageFile if _AVIF else None,
+    **({"HEIF": heif.READER} if heif.READER else {}),
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
     "TGA": TgaImagePlugin.TgaImageFile,
@@ -121,7 +123,7 @@ def _bare(data: bytes) -> bytes:
     if form == "WEBP":
         chunks = b"".join(_webp_chunks(data))
         return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
-    if form == "AVIF":  # an item of an unknown type is passed over
+    if form in ("AVIF", "HEIF"):  # an item of an unknown type is passed over
         head, mark, rest = data.partition(b"mdat")
         return head.replace(b"Exif", b"skip") + mark + rest
     return data
@@ -169,11 +171,15 @@ def open_image(data: bytes) -> ImageFile:
         check_dear(data, right - left, bottom - top)
     elif form == "AVIF" and not _AVIF:
         raise DecodeError("AVIF, which this version of Pillow does not read")
+    elif form == "HEIF" and not heif.READER:
+        raise DecodeError(f"HEIC, which {heif.NEEDED}")
     if not form:
-        held = "HEIC or a like, not" if data[4:8] == b"ftyp" else "not"
+        held = "a film or a like, not" if data[4:8] == b"ftyp" else "not"
         raise DecodeError(f"{held} a JPEG, {', '.join(list(_CLASSES)[:-1])} or {list(_CLASSES)[-1]} image")
     image: ImageFile = _CLASSES[form](io.BytesIO(data))
     check_pixels(*image.size)
+    if form == "HEIF":  # which has not been decoded yet
+        check_dear(data, *image.size)
     return image
 
 
