@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyarrow import dataset
 from torch import Tensor, nn
 
 from veil.data import build
@@ -447,3 +448,84 @@ def test_a_folder_that_holds_images_is_one_of_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the release takes vectors, got a folder, which holds images"):
         apply(release("vectors", (D,)), source, tmp_path / "out.parquet")
     assert apply(release("images", (16, 16)), source, tmp_path / "out.parquet") == (1, 0)
+
+
+# releases in several files
+
+
+def shards(folder: Path) -> dict[str, int]:
+    return {path.name: pq.ParquetFile(path).metadata.num_rows for path in sorted(folder.iterdir())}
+
+
+def sharded(source: Path, out: Path, rows: int, part: int = 5, **run: Any) -> tuple[int, int]:
+    return apply(release("vectors", (D,)), source, out, Options(batch=5, part=part, shard_rows=rows), **run)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(7, [7, 7, 7, 3]), (12, [12, 12]), (1, [1] * N), (100, [N])])
+@pytest.mark.parametrize("columns", [False, True])
+def test_releases_may_go_into_files_of_so_many_rows(
+    tmp_path: Path, rows: int, expected: list[int], columns: bool
+) -> None:
+    source, out = templates(tmp_path / "t", columns=columns), tmp_path / "out.parquet"
+    assert sharded(source, out, rows) == (N, 0)
+    assert shards(out) == {f"part-{i:05d}.parquet": count for i, count in enumerate(expected)}
+    apply(release("vectors", (D,)), source, tmp_path / "whole.parquet")
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    assert dataset.dataset(out).to_table().equals(whole)
+    np.testing.assert_array_equal(np.concatenate([b.vectors for b in open_vectors(out).blocks()]), vectors()[:, :2])
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_files_of_releases_are_read_by_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    sharded(templates(tmp_path / "t"), tmp_path / "out.parquet", 7)
+    read = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "out.parquet" / "*.parquet"), split="train", cache_dir=tmp_path / "cache"
+    )
+    assert read["source"][:] == [f"n{i}" for i in range(N)]
+    np.testing.assert_array_equal(np.array(read["release"][:], np.float32), vectors()[:, :2])
+
+
+def test_rows_that_are_left_out_leave_no_gap_in_files_of_releases(tmp_path: Path) -> None:
+    x = vectors()
+    x[[0, 6, 7, 8, 9, 10, 23]] = 0
+    source = put(tmp_path / "in.parquet", {"name": [f"n{i}" for i in range(N)], "v": pa.array(list(x))}, None)
+    assert sharded(source, tmp_path / "out.parquet", 8) == (N - 7, 7)
+    assert list(shards(tmp_path / "out.parquet").values()) == [8, 8, 1]
+    assert (tmp_path / "out.parquet.skipped.csv").is_file()
+
+
+def test_files_of_releases_appear_together_and_replace_only_themselves(tmp_path: Path) -> None:
+    source, out = templates(tmp_path / "t"), tmp_path / "out.parquet"
+
+    def interrupted(done: int, count: int | None, skipped: int) -> None:
+        if done == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sharded(source, out, 7, progress=interrupted)
+    assert not out.exists()
+    assert sharded(source, out, 7, resume=True) == (N, 0)
+    made = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match="already exists; choose another name or force"):
+        sharded(source, out, 7)
+    assert sharded(source, out, 7, resume=True) == (N, 0)  # of a run that is done
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == made
+    with pytest.raises(InputError, match="is not what this run gives"):
+        sharded(source, out, 9, resume=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == made
+    sharded(source, out, 20, force=True)
+    assert list(shards(out).values()) == [20, 4]
+    (out / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match=r"holds what is no part of a table and would be lost \(mine\.txt\)"):
+        sharded(source, out, 7, force=True)
+
+
+def test_files_of_so_many_rows_are_parquet(tmp_path: Path) -> None:
+    source = templates(tmp_path / "t")
+    with pytest.raises(InputError, match=r"out\.npz: must end in \.parquet, as files of so many rows were asked for"):
+        sharded(source, tmp_path / "out.npz", 7)
+    with pytest.raises(InputError, match="shard rows: must be 1 or more, got 0"):
+        sharded(source, tmp_path / "out.parquet", 0)
+    with pytest.raises(InputError, match="shard rows: are of tables, and image files were asked for"):
+        apply(release("images", (16, 16)), source, tmp_path / "out", Options(shard_rows=3, images=True))

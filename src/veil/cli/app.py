@@ -338,6 +338,7 @@ def apply(
     hide: arguments.Hide = None,
     images: arguments.ImageFiles = False,
     blur_rest: arguments.BlurRest = False,
+    shard_rows: arguments.ShardRows = None,
     resume: arguments.ResumeApply = False,
     strict: arguments.Strict = False,
     force: arguments.Force = False,
@@ -356,6 +357,7 @@ def apply(
         hide=hide,
         images=images,
         blur_rest=blur_rest,
+        shard_rows=shard_rows,
     )
     with show.progress() as bars:
         made = apply(

@@ -184,6 +184,9 @@ ImageFiles = Annotated[
 BlurRest = Annotated[
     bool, Option("--blur-rest", help="Blur what may be a face in whole photographs, too (--images --faces).")
 ]
+ShardRows = Annotated[
+    int | None, Option(min=1, help="Make OUT.parquet a folder of Parquet files, each of so many rows.")
+]
 ResumeAudit = Annotated[
     bool,
     Option("--resume", help="Measure only what an audit there has not, which was killed, or of fewer releases."),

@@ -33,12 +33,13 @@ class Options:
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
         images: Write image files, from a folder of images, into a folder, which may exist and hold others.
+        shard_rows: Rows of each of the Parquet files that a folder ``NAME.parquet`` is made of; one file if None.
         batch: Rows that are read and released at a time; by their kind if None.
         part: Rows of the source that a run which is killed loses at most; batches divide it. With ``images`` it is one
             batch.
 
     Raises:
-        InputError: If a part is not whole batches.
+        InputError: If a part is not whole batches, or a shard has no rows.
     """
 
     column: str | None = None
@@ -49,10 +50,13 @@ class Options:
     hide: str | Path | None = None
     images: bool = False
     blur_rest: bool = False
+    shard_rows: int | None = None
     batch: int | None = None
     part: int = PART
 
     def __post_init__(self) -> None:
+        if self.shard_rows is not None and self.shard_rows < 1:
+            raise InputError(f"shard rows: must be 1 or more, got {self.shard_rows}")
         if self.batch is not None and (self.batch < 1 or self.part < 1 or self.part % self.batch):
             raise InputError(f"part: must be whole batches of {self.batch} rows, got {self.part}")
         if self.blur_rest and not self.whole:

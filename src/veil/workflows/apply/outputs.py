@@ -1,12 +1,15 @@
-"""What parts make up: a file of vectors, or a pack; and the list of rows that were left out.
+"""What parts make up: a file of vectors, a folder of Parquet files, or a pack; and the list of rows that were left out.
 
-A file is written beside ``OUT`` and takes its name when it is whole.
+Files and folders are written beside ``OUT`` and take its name when they are whole.
 """
 
 from __future__ import annotations
 
+import filecmp
+import os
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,7 @@ import pyarrow.parquet as pq
 
 from veil import files
 from veil.data import build
+from veil.data.classes import few
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
@@ -26,6 +30,7 @@ from veil.workflows.apply.parts import Parts, list_skipped, lists
 
 _GROUP = 4
 """Part files in a row group of Parquet."""
+_SHARD = re.compile(r"part-\d{5,}\.parquet", re.ASCII)
 OTHER = "{}: already exists, and is not what this run gives; choose another name or force"
 
 
@@ -59,19 +64,75 @@ def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) 
         list_skipped(out, parts.skipped())
 
 
+# Floats that carry noise neither repeat nor compress: to try costs more time than all else here.
+_OPTIONS: Mapping[str, Any] = {"compression": {"source": "zstd"}, "use_dictionary": False, "write_statistics": False}
+
+
 def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:
-    each = [(f"release_{i}", pa.float32()) for i in range(k)]
-    schema = pa.schema([("source", pa.string()), *(each if columns else [("release", pa.list_(pa.float32(), k))])])
-    # Floats that carry noise neither repeat nor compress: to try costs more time than all else here.
-    options: dict[str, Any] = {"compression": {"source": "zstd"}, "use_dictionary": False, "write_statistics": False}
-    with pq.ParquetWriter(file, schema, **options) as writer:
+    schema = _schema(k, columns)
+    with pq.ParquetWriter(file, schema, **_OPTIONS) as writer:
         held: list[pa.RecordBatch] = []
-        for number, part in enumerate(parts, 1):
-            values = list(np.ascontiguousarray(part.values.T)) if columns else [lists(part.values)]
-            held.append(pa.record_batch([part.names, *values], schema=schema))
+        for number, batch in enumerate(_batches(parts, schema), 1):
+            held.append(batch)
             if number % _GROUP == 0 or number == parts.division.count:
                 writer.write_table(pa.Table.from_batches(held, schema))
                 held = []
+
+
+def _schema(k: int, columns: bool) -> pa.Schema:
+    each = [(f"release_{i}", pa.float32()) for i in range(k)]
+    return pa.schema([("source", pa.string()), *(each if columns else [("release", pa.list_(pa.float32(), k))])])
+
+
+def _batches(parts: Parts, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        columns = [lists(part.values)] if schema.names[1:] == ["release"] else list(np.ascontiguousarray(part.values.T))
+        yield pa.record_batch([part.names, *columns], schema=schema)
+
+
+def join_shards(parts: Parts, out: Path, rows: int, *, columns: bool = False, same: bool = False) -> None:
+    """Make the folder ``NAME.parquet`` of files of so many rows, the last aside; otherwise as :func:`join`."""
+    n, skipped = parts.totals()
+    schema = _schema(parts.division.k, columns)
+    if skipped:
+        list_skipped(out, parts.skipped())
+    with files.staged(out) as hidden:
+        folder = hidden / "new"
+        folder.mkdir()
+        batches = _batches(parts, schema)
+        rest = next(batches)
+        for number in range(-(-n // rows)):
+            left = min(rows, n - number * rows)
+            with pq.ParquetWriter(folder / f"part-{number:05d}.parquet", schema, **_OPTIONS) as writer:
+                while left:
+                    some = rest.slice(0, left)
+                    if len(some):
+                        writer.write_batch(some)
+                    left -= len(some)
+                    rest = rest.slice(len(some)) if len(some) < len(rest) or not left else next(batches)
+        if not same or not os.path.lexists(out):
+            files.publish(folder, out)
+        elif not _alike(folder, out):
+            raise InputError(OTHER.format(out))
+    if not skipped:
+        list_skipped(out, parts.skipped())
+
+
+def check_shards(out: Path) -> None:
+    """Raises InputError for a folder of which something would be lost that is none of :func:`join_shards`' files."""
+    inside = out.iterdir() if out.is_dir() and not out.is_symlink() else ()
+    if strange := sorted(path.name for path in inside if not _SHARD.fullmatch(path.name)):
+        raise InputError(f"{out}: holds what is no part of a table and would be lost ({few(strange, 2)}); move it")
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    names = sorted(path.name for path in one.iterdir())
+    return (
+        other.is_dir()
+        and names == sorted(path.name for path in other.iterdir())
+        and all(filecmp.cmp(one / name, other / name, shallow=False) for name in names)
+    )
 
 
 def _write_npy(file: IO[bytes], parts: Parts, n: int, k: int) -> None:

@@ -23,6 +23,7 @@ from veil.release import Release
 from veil.workflows.apply import parts
 from veil.workflows.apply.choices import Choices, eyes_for, read_choices
 from veil.workflows.apply.options import Options
+from veil.workflows.apply.outputs import check_shards
 from veil.workflows.apply.parts import Division, exposed_file, partial_folder, skipped_file
 from veil.workflows.apply.photographs import open_photographs
 from veil.workflows.apply.sources import Source, open_source
@@ -98,11 +99,13 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
     """
     check_utf8(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
+    if options.images and options.shard_rows is not None:
+        raise InputError("shard rows: are of tables, and image files were asked for")
     if options.images:
         _check_images(release, source, out, pack, options.row_numbers)
     else:
         files.sweep(out)
-        _check_target(source, out, pack, force or resume)
+        _check_target(source, out, pack, force or resume, options.shard_rows is not None)
         if skipped_file(out).exists() and not (force or resume):
             raise InputError(f"{skipped_file(out)}: already exists; choose another name or force")
     _check_told(release, source, pack, options.told)
@@ -135,7 +138,7 @@ def _cleared(plan: Plan) -> bool:
     return same
 
 
-def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> None:
+def _check_target(source: Path, out: Path, pack: Pack | None, force: bool, shards: bool) -> None:
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a file or folder")
     files.check_place(out)
@@ -145,7 +148,11 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool) -> No
         raise InputError(f"{source}: does not exist")
     if out.exists() and not force:
         raise InputError(f"{out}: already exists; choose another name or force")
-    if out.is_dir() and out.suffix:
+    if shards and out.suffix != ".parquet":
+        raise InputError(f"{out}: must end in .parquet, as files of so many rows were asked for")
+    if shards:
+        check_shards(out)
+    elif out.is_dir() and out.suffix:
         raise InputError(f"{out}: is a folder; name a file that ends in {out.suffix}, or a folder without a suffix")
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; choose another name")

@@ -20,7 +20,7 @@ from veil.release import Release
 from veil.workflows.apply.batches import Progress, released, unchanged, write_parts
 from veil.workflows.apply.image_files import write_images
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.outputs import join, write_pack
+from veil.workflows.apply.outputs import join, join_shards, write_pack
 from veil.workflows.apply.parts import (
     Parts,
     exposed_file,
@@ -81,14 +81,15 @@ def apply(
 
     Args:
         release: With its key, if it is keyed.
-        source: A pack, a folder of images, or a Parquet, npz, npy or CSV file of vectors, or a folder of Parquet files
-            (:mod:`veil.data.vectors`).
-            Where the release knows the columns that its vectors stood in, a table's are put in their order.
+        source: A pack, a folder of images, a Parquet, npz, npy or CSV file of vectors, or a folder of Parquet files
+            (:mod:`veil.data.vectors`). Where the release knows the columns that its vectors stood in, a table's are put
+            in their order.
         out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is a table with a
-            column a value, ``release_0``, ``release_1`` and so on instead. ``NAME.npz``: arrays ``releases`` and
-            ``source``. ``NAME.npy``: the releases alone. In files images are rows of values in [0, 1]. Or a folder: a
-            pack of vectors, or of images, that keeps the labels and splits of the pack it came from. No label or other
-            column of a file is copied: it may be private.
+            column a value, ``release_0``, ``release_1`` and so on instead; with ``options.shard_rows`` a folder of
+            files ``part-00000.parquet`` and so on. ``NAME.npz``: arrays ``releases`` and ``source``. ``NAME.npy``: the
+            releases alone. In files images are rows of values in [0, 1]. Or a folder: a pack of vectors, or of images,
+            that keeps the labels and splits of the pack it came from. No label or other column of a file is copied: it
+            may be private.
         options: How the source is read and released.
         resume: Go on with a run of the same release, source and target that was killed. Where files of the source have
             other times, rows that are done are read again and compared. Where the target is there already, it must be
@@ -156,6 +157,8 @@ def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> Appl
                 plan.pack, parts, plan.out, image=plan.release.contract.image, row_numbers=plan.options.row_numbers,
                 force=plan.force, same=plan.same and plan.out.exists(),
             )  # fmt: skip
+        elif (shard_rows := plan.options.shard_rows) is not None:
+            join_shards(parts, plan.out, shard_rows, columns=rows.columns, same=plan.same)
         else:
             join(parts, plan.out, columns=rows.columns, same=plan.same)
     return Applied(n, skipped, exposed)
