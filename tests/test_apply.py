@@ -1000,8 +1000,9 @@ def test_landmarks_are_asked_for_where_faces_were_aligned_and_nowhere_else(
             f"landmarks {eyes}: must not be given, as the release was not fitted on aligned faces"
         )  # fmt: skip
     vectors = put(tmp_path / "in.npy", np.ones((3, D), np.float32))
-    assert "only a folder of images is aligned, got a file" in _refused(vectors_release(), vectors, out, landmarks=eyes)
-    assert "only a folder of images is aligned, got a pack" in _refused(vectors_release(), people, out, landmarks=eyes)
+    only = "only a folder or a table of images is aligned, got"
+    assert f"{only} a file" in _refused(vectors_release(), vectors, out, landmarks=eyes)
+    assert f"{only} a pack" in _refused(vectors_release(), people, out, landmarks=eyes)
     eyes.write_text("path,left_eye_x\n")
     assert "its header must name the column left_eye_y once" in _refused(
         images_release(aligned=True), album, out, landmarks=eyes

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +449,42 @@ def test_a_folder_that_holds_images_is_one_of_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the release takes vectors, got a folder, which holds images"):
         apply(release("vectors", (D,)), source, tmp_path / "out.parquet")
     assert apply(release("images", (16, 16)), source, tmp_path / "out.parquet") == (1, 0)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_table_of_images_is_released_as_a_folder_of_them(tmp_path: Path, folder: bool) -> None:
+    columns = rows()
+    columns["image"][5] = {"bytes": b"", "path": "005.png"}
+    source = repository(tmp_path / "people", columns) if folder else put(tmp_path / "people.parquet", columns)
+    out = tmp_path / "out.parquet"
+    options = Options(batch=4, part=8)
+    assert apply(release("images", (16, 16)), source, out, options) == (N - 1, 1)
+    names, values = released(out)
+    there = [i for i in range(N) if i != 5]
+    assert names == [f"{i:03d}.png" for i in there]
+    assert values[:, 0].tolist() == [10 * i for i in there] or np.allclose(values[:, 0], [10 * i / 255 for i in there])
+    assert (tmp_path / "out.parquet.skipped.csv").read_text().splitlines()[1:] == ["005.png,empty"]
+    apply(release("images", (16, 16)), source, tmp_path / "numbers.parquet", Options(row_numbers=True))
+    assert released(tmp_path / "numbers.parquet")[0] == [str(i) for i in there]
+
+
+def test_a_run_over_a_table_of_images_is_resumed(tmp_path: Path) -> None:
+    source, out = repository(tmp_path / "people", rows()), tmp_path / "out.parquet"
+    options = Options(batch=4, part=4)
+
+    def interrupted(done: int, count: int | None, skipped: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply(release("images", (16, 16)), source, out, options, progress=interrupted)
+    assert apply(release("images", (16, 16)), source, out, options, resume=True) == (N, 0)
+    apply(release("images", (16, 16)), source, tmp_path / "whole.parquet", options)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    told = Contract(kind="images", shape=(16, 16), k=2, classes={"gender": ["f", "m"]}, asks=True)
+    telling = replace(release("images", (16, 16)), contract=told)
+    with pytest.raises(InputError, match="classes are told of vectors and packs"):
+        apply(telling, source, out, Options(told=["gender"]), force=True)
 
 
 # releases in several files

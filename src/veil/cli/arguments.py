@@ -140,7 +140,8 @@ KeepDecoder = Annotated[bool, Option("--keep-decoder", help="Ship the decoder, w
 Rows = Annotated[
     Path,
     Argument(
-        metavar="SOURCE", help="Folder of images, pack, or file of vectors: Parquet, a folder of it, npz, npy, CSV."
+        metavar="SOURCE",
+        help="Folder of images, pack, file of vectors (Parquet, npz, npy, CSV) or images (Parquet), folder of Parquet.",
     ),
 ]
 Target = Annotated[

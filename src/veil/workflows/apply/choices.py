@@ -17,6 +17,7 @@ from veil.data.landmarks import Landmarks, read_landmarks
 from veil.data.layouts.listing import clean
 from veil.data.pack import Pack
 from veil.errors import InputError
+from veil.parquet import SUFFIXES
 from veil.release import Release
 
 
@@ -24,7 +25,7 @@ def eyes_for(
     release: Release, source: Path, pack: Pack | None, file: str | Path | None, faces: bool | Detector
 ) -> Landmarks | EyeFinder | None:
     """What tells where eyes are, where the release needs that; refuses one too many or too few."""
-    album = pack is None and source.is_dir()
+    album = pack is None and (source.is_dir() or source.suffix.lower() in SUFFIXES)
     if file is None and not faces:
         if album and release.contract.aligned:
             raise InputError(
@@ -37,7 +38,7 @@ def eyes_for(
         raise InputError(f"{what}: eyes are told by landmarks, or found; got faces, too")
     if not album:
         got = "a file" if pack is None else "a pack"
-        raise InputError(f"{what}: only a folder of images is aligned, got {got}")
+        raise InputError(f"{what}: only a folder or a table of images is aligned, got {got}")
     if not release.contract.aligned:
         raise InputError(f"{what}: must not be given, as the release was not fitted on aligned faces")
     return EyeFinder(faces) if file is None else read_landmarks(file)

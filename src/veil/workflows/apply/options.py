@@ -20,7 +20,8 @@ class Options:
     """How a source is read and released.
 
     Attributes:
-        column: The source's column, or array, of vectors, where it is not clear; or several columns, ``A,B,...``.
+        column: The source's column, or array, of vectors, or of images, where it is not clear; or several columns of
+            vectors, ``A,B,...``.
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
         row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.

@@ -81,9 +81,9 @@ def apply(
 
     Args:
         release: With its key, if it is keyed.
-        source: A pack, a folder of images, a Parquet, npz, npy or CSV file of vectors, or a folder of Parquet files
-            (:mod:`veil.data.vectors`). Where the release knows the columns that its vectors stood in, a table's are put
-            in their order.
+        source: A pack, a folder of images, a Parquet file of images (:mod:`veil.data.imagetable`), a Parquet, npz, npy
+            or CSV file of vectors (:mod:`veil.data.vectors`), or a folder of Parquet files of either. Where the release
+            knows the columns that its vectors stood in, a table's are put in their order.
         out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is a table with a
             column a value, ``release_0``, ``release_1`` and so on instead; with ``options.shard_rows`` a folder of
             files ``part-00000.parquet`` and so on. ``NAME.npz``: arrays ``releases`` and ``source``. ``NAME.npy``: the

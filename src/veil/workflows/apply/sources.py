@@ -1,4 +1,4 @@
-"""What is released: the rows of a pack, of a folder of images, or of a file of vectors, streamed in their order."""
+"""What is released: rows of a pack, a folder or table of images, or a file of vectors, streamed in their order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from veil.data.classes import few, told_class
 from veil.data.columns import nfc
 from veil.data.decoding import arrays
 from veil.data.faces import EyeFinder, Sighting
+from veil.data.imagetable import open_images
 from veil.data.landmarks import Landmarks
 from veil.data.layouts.folder import Aside, as_items, is_table, walk
 from veil.data.layouts.listing import Item
 from veil.data.pack import Pack
 from veil.data.vectors import open_vectors
 from veil.errors import InputError
-from veil.parquet import shards
+from veil.parquet import SUFFIXES, shards
 from veil.release import Release
 from veil.workflows.apply.options import Options
 from veil.workflows.apply.parts import Remarked
@@ -61,7 +62,8 @@ class Source:
         columns: Whether each value of a row stands in a column of its own.
         notes: What was left aside, and how the rows are read.
         warnings: What may be wrong with them.
-        images: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them: path, problem.
+        images: Of a folder of images, its rows as :func:`veil.data.layouts.folder.walk` lists them: path, problem; of a
+            table of images their names.
         uprights: Widths and heights of its images, as they are decoded.
     """
 
@@ -107,6 +109,8 @@ def open_source(
         return _from_pack(release, source, pack, options)
     if source.is_dir() and not is_table(source):
         return _from_images(release, source, options, eyes, named=named)
+    if release.contract.kind == "images" and (source.is_dir() or source.suffix.lower() in SUFFIXES):
+        return _from_image_table(release, source, options, eyes, named=named)
     return _from_vectors(release, source, options, named=named)
 
 
@@ -152,15 +156,54 @@ def _from_images(
     release: Release, source: Path, options: Options, eyes: Landmarks | EyeFinder | None, *, named: bool
 ) -> Source:
     """Images of a folder, decoded as the training pack was; a file of labels beside them is of no concern."""
-    c = release.contract
     _check_kind(release, source, "images")
     images, aside = walk(source)
-    size = options.rows_at_a_time("images")
-    uprights: list[tuple[int, int]] = []
+    album = _Album(paths=[path for path, _ in images], items=lambda first: as_items(source, images[first:]))
+    batches = _decoded(release, source, options, eyes, album, named=named)
+    return replace(of_folder(source, images, aside, batches), uprights=album.uprights)
+
+
+def _from_image_table(
+    release: Release, source: Path, options: Options, eyes: Landmarks | EyeFinder | None, *, named: bool
+) -> Source:
+    """Images of a table; its other columns are of no concern."""
+    if options.told:
+        raise InputError(f"{source}: classes are told of vectors and packs; make a pack of it, by the layout parquet")
+    table = open_images(source, options.column)
+    key, names = table.names()
 
     def items(first: int) -> Iterator[Item]:
-        listed = as_items(source, images[first:])
-        for number, item in enumerate(listed if eyes is None else eyes.through(listed), first):
+        for name, (data, problem) in zip(names[first:], table.images(first), strict=True):
+            yield Item(name, data, problem=problem)
+
+    album = _Album(paths=names, items=items)
+    return Source(
+        count=table.n, fingerprint=_stamp(source, table.files), times=_times(table.files),
+        images=[(name, "") for name in names],
+        batches=_decoded(release, source, options, eyes, album, named=named), uprights=album.uprights,
+        notes=[f"Images are the column {table.column!r} of {source.name!r}, named by {key or 'their numbers'}."],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Album:
+    """Images that are decoded: their paths, or names; the items from a row on; and their sizes, once they are known."""
+
+    paths: Sequence[str]
+    items: Callable[[int], Iterator[Item]]
+    uprights: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _decoded(
+    release: Release, source: Path, options: Options, eyes: Landmarks | EyeFinder | None, album: _Album, *, named: bool
+) -> Callable[[int], Generator[Batch, None, None]]:
+    """Batches of images, decoded as the training pack was."""
+    c = release.contract
+    size = options.rows_at_a_time("images")
+
+    def items(first: int) -> Iterator[Item]:
+        some = album.items(first)
+        for number, item in enumerate(some if eyes is None else eyes.through(some), first):
             yield replace(item, source=str(number)) if options.row_numbers else item
 
     def batches(first: int) -> Generator[Batch, None, None]:
@@ -168,7 +211,7 @@ def _from_images(
             row = first
             while batch := list(islice(decoded, size)):
                 good = [(item.source, array) for item, array, _ in batch if array is not None]
-                uprights.extend(item.upright for item, _, _ in batch if item.upright is not None)
+                album.uprights.extend(item.upright for item, _, _ in batch if item.upright is not None)
                 skipped = [(item.source, reason) for item, array, reason in batch if array is None]
                 if skipped and not named:
                     _refuse_gap(source, *skipped[0])
@@ -176,11 +219,11 @@ def _from_images(
                     names=pa.array([name for name, _ in good], pa.string()),
                     x=np.stack([array for _, array in good]) if good else np.empty((0, *c.shape), np.uint8),
                     skipped=skipped,
-                    paths=[images[i][0] for i, (_, array, _) in enumerate(batch, row) if array is not None],
+                    paths=[album.paths[i] for i, (_, array, _) in enumerate(batch, row) if array is not None],
                 )
                 row += len(batch)
 
-    return replace(of_folder(source, images, aside, batches), uprights=uprights)
+    return batches
 
 
 def of_folder(
@@ -239,15 +282,19 @@ def _from_vectors(release: Release, source: Path, options: Options, *, named: bo
             )
 
     files = shards(source)
-    times = " ".join(str(file.stat().st_mtime_ns) for file in files)
     return Source(
-        count=file.n, fingerprint=_stamp(source, files), times=times, batches=batches, columns=file.form == "columns",
-        notes=[file.note] if file.note else (), warnings=() if file.dimensions else _unnamed(release, source),
+        count=file.n, fingerprint=_stamp(source, files), times=_times(files), batches=batches,
+        columns=file.form == "columns", notes=[file.note] if file.note else (),
+        warnings=() if file.dimensions else _unnamed(release, source),
     )  # fmt: skip
 
 
 def _refuse_gap(source: Path, name: str, reason: str) -> NoReturn:
     raise InputError(f"{source}: {name} {reason}; an npy file cannot tell that it is left out")
+
+
+def _times(files: Sequence[Path]) -> str:
+    return " ".join(str(file.stat().st_mtime_ns) for file in files)
 
 
 def _stamp(source: Path, files: Sequence[Path]) -> str:
