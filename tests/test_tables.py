@@ -268,6 +268,7 @@ def test_a_table_of_images_may_bring_the_labels_of_a_folder(tmp_path: Path) -> N
     labels = put(tmp_path / "labels.parquet", rows(), row_group_size=5)
     pack = build.pack("folder", tmp_path, tmp_path / "pack", labels=labels, size=16)
     assert words(pack, "identity") == [f"p{i // 2}" for i in range(N)]
+    assert words(pack, "gender") == [GENDERS[i // 2 % 2] for i in range(N)]
 
 
 def test_labels_apart_are_joined_by_name_or_by_number(tmp_path: Path) -> None:

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from veil.data import columns as kinds
 from veil.data.classes import few
 from veil.data.columns import Kind, plain
 from veil.data.decode import MAX_BYTES
-from veil.data.tablefile import rows_from, whole_columns
+from veil.data.tablefile import classes_of, features_of, rows_from, whole_columns
 from veil.errors import InputError
-from veil.foreign import TEXTS, most_unpacked, parsed_json
+from veil.foreign import most_unpacked
 from veil.parquet import check_alike, open_parquet, reading, shards, size_of
 
 Encoded = tuple[bytes | None, str]
@@ -38,7 +37,6 @@ class ImageTable:
         column: The column of images.
         keys: Columns that may name rows, the first best.
         labels: Columns that may be labels.
-        classes: Of columns of whole numbers that stand for classes, the names of these.
         aside: The other columns, and what they hold.
     """
 
@@ -48,7 +46,6 @@ class ImageTable:
     column: str
     keys: tuple[str, ...]
     labels: tuple[str, ...]
-    classes: Mapping[str, Sequence[str]]
     aside: tuple[tuple[str, Kind], ...]
 
     def images(self, start: int = 0) -> Iterator[Encoded]:
@@ -86,23 +83,7 @@ class ImageTable:
     def columns(self) -> dict[str, pa.ChunkedArray]:
         """The labels; raises InputError where a number stands for no class."""
         with reading(self.path):
-            columns = whole_columns(self.files, self.labels)
-            return {name: self._named(name, column) for name, column in columns.items()}
-
-    def _named(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """A column of labels, in words where its numbers stand for classes; -1 is none, as Hugging Face has it."""
-        classes = self.classes.get(name)
-        if classes is None:
-            return column
-        codes = column.combine_chunks().cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        if np.any(strange := (codes < -1) | (codes >= len(classes))):
-            row = int(np.argmax(strange))
-            raise InputError(
-                f"{self.path}: row {row}: {name} must be -1 to {len(classes) - 1}, as it has {len(classes)} classes, "
-                f"got {codes[row]}"
-            )
-        indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-        return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, pa.array(classes, pa.string()))])
+            return whole_columns(self.files, self.labels)
 
 
 def open_images(path: Path, column: str | None = None) -> ImageTable:
@@ -123,9 +104,9 @@ def open_images(path: Path, column: str | None = None) -> ImageTable:
     for each in files:
         with open_parquet(each) as (file, schema):
             if each == files[0]:
-                first, features = schema, _features(schema)
+                first, features = schema, features_of(schema)
             check_alike(each, schema, files[0], first)
-            if _classes(_features(schema)) != _classes(features):
+            if classes_of(schema) != classes_of(first):
                 raise InputError(f"{each}: must name the classes that {files[0].name} names, got others")
             n += file.metadata.num_rows
     if twice := kinds.repeated(first.names):
@@ -143,11 +124,8 @@ def open_images(path: Path, column: str | None = None) -> ImageTable:
         and not name.startswith("__index_level_")
     ]  # fmt: skip
     aside = [(name, kind) for name, kind in rest.items() if name not in {*keys, *labels}]
-    classes = {
-        name: words for name, words in _classes(features).items() if name in labels and pa.types.is_integer(rest[name])
-    }
     return ImageTable(
-        path=path, files=files, n=n, column=chosen, keys=tuple(keys), labels=tuple(labels), classes=classes,
+        path=path, files=files, n=n, column=chosen, keys=tuple(keys), labels=tuple(labels),
         aside=tuple(aside),
     )  # fmt: skip
 
@@ -165,22 +143,6 @@ def _chosen(path: Path, columns: Mapping[str, Any], features: Mapping[str, Any],
         there = few([f"{name} ({kind})" for name, kind in columns.items()])
         raise InputError(f"{path}: no column holds images, as bytes or as structs of bytes and path; it has {there}")
     return several[0]
-
-
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """What Hugging Face's libraries say of the columns; nothing where they say nothing that can be understood."""
-    try:
-        said = parsed_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
-        features = said.get("info", {}).get("features", {}).items()
-    except (ValueError, AttributeError):
-        return {}
-    return {name: feature for name, feature in features if isinstance(feature, dict)}
-
-
-def _classes(features: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of the classes that numbers stand for, by column."""
-    labels = {name: said.get("names") for name, said in features.items() if said.get("_type") == "ClassLabel"}
-    return {name: words for name, words in labels.items() if words and TEXTS[1](words)}
 
 
 def _bytes_alone(schema: pa.Schema, name: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from veil.data import columns as kinds
 from veil.data.classes import few
-from veil.data.tablefile import plain_columns, rows_from, whole_columns
+from veil.data.tablefile import classes_of, plain_columns, rows_from, whole_columns
 from veil.data.vectors.choice import dimensions_of, vector_columns
 from veil.data.vectors.file import BATCH, Rows, VectorFile, Wanted, float32
 from veil.errors import InputError
@@ -39,6 +39,8 @@ def open_parquet_vectors(path: Path, wanted: Wanted) -> VectorFile:
     for each in files:
         with open_parquet(each) as (file, other):
             check_alike(each, other, files[0], schema)
+            if classes_of(other) != classes_of(schema):
+                raise InputError(f"{each}: must name the classes that {files[0].name} names, got others")
             if lists:
                 check_lists(each, file, chosen[0], BATCH)
             counts.append(file.metadata.num_rows)
