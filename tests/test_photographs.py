@@ -227,7 +227,7 @@ def test_strict_refuses_what_may_be_unprotected(album, release, tmp_path, monkey
     monkeypatch.setattr("sys.argv", ["veil", *words])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert "2 photographs may hold faces that are unprotected" in capsys.readouterr().err
+    assert "2 photographs may hold unprotected faces" in capsys.readouterr().err
     assert (tmp_path / "out" / "two.png").exists()
 
 

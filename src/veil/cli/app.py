@@ -88,11 +88,11 @@ def demo(
         raise typer.Exit(BROKE_OFF)
 
 
-def _watch(bars: Progress, remark: Callable[[str, str], None] = lambda kind, sentence: None) -> Watch:
-    """Who is told how far `protect` is: bars, and of what is lost whoever listens."""
+def _watch(bars: Progress, **more: Any) -> Watch:
+    """Who is told how far `protect` is: bars."""
     from veil.workflows.protect import Watch
 
-    return Watch(rows=bars.rows, fit=bars.fit("fit"), frontier=bars.count("frontier"), audit=bars.stage, remark=remark)
+    return Watch(rows=bars.rows, fit=bars.fit("fit"), frontier=bars.count("frontier"), audit=bars.stage, **more)
 
 
 @command
@@ -146,7 +146,7 @@ def protect(
             force=force,
             jobs=jobs,
             command=show.command(),
-            watch=_watch(bars, show.remark),
+            watch=_watch(bars, remark=show.remark),
         )
     if show_protected(show, made):
         raise typer.Exit(BROKE_OFF)
@@ -270,8 +270,7 @@ def embed(
         {"out": str(out), "rows": n, "skipped": skipped},
         f"{out}: {n:,} templates" + (f"; {skipped:,} skipped, listed in {out}.skipped.csv" if skipped else ""),
     )
-    if strict and skipped:
-        raise InputError(f"{source}: {skipped} rows could not be read, and --strict was asked for")
+    _check_all(strict, source, skipped)
 
 
 @command
@@ -384,12 +383,14 @@ def apply(
         + (f"; {made.skipped:,} skipped, listed in {out}.skipped.csv" if made.skipped else ""),
         *(f"  note: {note}" for note in remarks["note"]),
     )
-    if strict and made.skipped:
-        raise InputError(f"{source}: {made.skipped} rows could not be read, and --strict was asked for")
-    if strict and made.exposed:
-        raise InputError(
-            f"{source}: {made.exposed} photographs may hold faces that are unprotected, and --strict was asked for"
-        )
+    _check_all(strict, source, made.skipped, made.exposed)
+
+
+def _check_all(strict: bool, source: Path, skipped: int, exposed: int = 0) -> None:
+    """Raises InputError where all was to be released, and to be protected, and was not."""
+    for count, what in ((skipped, "rows could not be read"), (exposed, "photographs may hold unprotected faces")):
+        if strict and count:
+            raise InputError(f"{source}: {count} {what}, and --strict was asked for")
 
 
 @command
