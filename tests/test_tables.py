@@ -26,7 +26,7 @@ from veil.errors import InputError
 from veil.release import Release
 from veil.release.contract import Contract
 from veil.workflows import audit
-from veil.workflows.apply import Options, apply
+from veil.workflows.apply import Applied, Options, apply
 from veil.workflows.named import read_vectors
 
 N, D = 24, 5
@@ -440,7 +440,7 @@ def test_a_run_over_a_folder_of_vectors_is_not_resumed_when_a_file_has_changed(t
     with pytest.raises(InputError, match="was begun with another source"):
         apply(release("vectors", (D,)), source, out, options, resume=True)
     (source / "c" / "e.pq").rename(source / "c" / "d.pq")
-    assert apply(release("vectors", (D,)), source, out, options, resume=True) == (N, 0)
+    assert apply(release("vectors", (D,)), source, out, options, resume=True) == (N, 0, 0)
     assert released(out)[0] == [f"n{i}" for i in range(N)]
 
 
@@ -449,7 +449,7 @@ def test_a_folder_that_holds_images_is_one_of_images(tmp_path: Path) -> None:
     (source / "a.png").write_bytes(picture(1))
     with pytest.raises(InputError, match="the release takes vectors, got a folder, which holds images"):
         apply(release("vectors", (D,)), source, tmp_path / "out.parquet")
-    assert apply(release("images", (16, 16)), source, tmp_path / "out.parquet") == (1, 0)
+    assert apply(release("images", (16, 16)), source, tmp_path / "out.parquet") == (1, 0, 0)
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -459,7 +459,7 @@ def test_a_table_of_images_is_released_as_a_folder_of_them(tmp_path: Path, folde
     source = repository(tmp_path / "people", columns) if folder else put(tmp_path / "people.parquet", columns)
     out = tmp_path / "out.parquet"
     options = Options(batch=4, part=8)
-    assert apply(release("images", (16, 16)), source, out, options) == (N - 1, 1)
+    assert apply(release("images", (16, 16)), source, out, options) == (N - 1, 1, 0)
     names, values = released(out)
     there = [i for i in range(N) if i != 5]
     assert names == [f"{i:03d}.png" for i in there]
@@ -479,7 +479,7 @@ def test_a_run_over_a_table_of_images_is_resumed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         apply(release("images", (16, 16)), source, out, options, progress=interrupted)
-    assert apply(release("images", (16, 16)), source, out, options, resume=True) == (N, 0)
+    assert apply(release("images", (16, 16)), source, out, options, resume=True) == (N, 0, 0)
     apply(release("images", (16, 16)), source, tmp_path / "whole.parquet", options)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     told = Contract(kind="images", shape=(16, 16), k=2, classes={"gender": ["f", "m"]}, asks=True)
@@ -495,7 +495,7 @@ def shards(folder: Path) -> dict[str, int]:
     return {path.name: pq.ParquetFile(path).metadata.num_rows for path in sorted(folder.iterdir())}
 
 
-def sharded(source: Path, out: Path, rows: int, part: int = 5, **run: Any) -> tuple[int, int]:
+def sharded(source: Path, out: Path, rows: int, part: int = 5, **run: Any) -> Applied:
     return apply(release("vectors", (D,)), source, out, Options(batch=5, part=part, shard_rows=rows), **run)
 
 
@@ -505,7 +505,7 @@ def test_releases_may_go_into_files_of_so_many_rows(
     tmp_path: Path, rows: int, expected: list[int], columns: bool
 ) -> None:
     source, out = templates(tmp_path / "t", columns=columns), tmp_path / "out.parquet"
-    assert sharded(source, out, rows) == (N, 0)
+    assert sharded(source, out, rows) == (N, 0, 0)
     assert shards(out) == {f"part-{i:05d}.parquet": count for i, count in enumerate(expected)}
     apply(release("vectors", (D,)), source, tmp_path / "whole.parquet")
     whole = pq.read_table(tmp_path / "whole.parquet")
@@ -528,7 +528,7 @@ def test_rows_that_are_left_out_leave_no_gap_in_files_of_releases(tmp_path: Path
     x = vectors()
     x[[0, 6, 7, 8, 9, 10, 23]] = 0
     source = put(tmp_path / "in.parquet", {"name": [f"n{i}" for i in range(N)], "v": pa.array(list(x))}, None)
-    assert sharded(source, tmp_path / "out.parquet", 8) == (N - 7, 7)
+    assert sharded(source, tmp_path / "out.parquet", 8) == (N - 7, 7, 0)
     assert list(shards(tmp_path / "out.parquet").values()) == [8, 8, 1]
     assert (tmp_path / "out.parquet.skipped.csv").is_file()
 
@@ -543,11 +543,11 @@ def test_files_of_releases_appear_together_and_replace_only_themselves(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         sharded(source, out, 7, progress=interrupted)
     assert not out.exists()
-    assert sharded(source, out, 7, resume=True) == (N, 0)
+    assert sharded(source, out, 7, resume=True) == (N, 0, 0)
     made = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(InputError, match="already exists; choose another name or force"):
         sharded(source, out, 7)
-    assert sharded(source, out, 7, resume=True) == (N, 0)  # of a run that is done
+    assert sharded(source, out, 7, resume=True) == (N, 0, 0)  # of a run that is done
     assert {path.name: path.read_bytes() for path in out.iterdir()} == made
     with pytest.raises(InputError, match="is not what this run gives"):
         sharded(source, out, 9, resume=True)
@@ -567,3 +567,49 @@ def test_files_of_so_many_rows_are_parquet(tmp_path: Path) -> None:
         sharded(source, tmp_path / "out.parquet", 0)
     with pytest.raises(InputError, match="shard rows: are of tables, and image files were asked for"):
         apply(release("images", (16, 16)), source, tmp_path / "out", Options(shard_rows=3, images=True))
+
+
+# -- tables of released images ----------------------------------------------------------------------------------------
+
+
+class Negative(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 - x
+
+
+def negatives(channels: int) -> Release:
+    shape = (16, 16) if channels == 1 else (16, 16, 3)
+    contract = Contract(kind="images", shape=shape, k=256 * channels, image=shape)
+    return Release(method="mi", config={}, contract=contract, encoder=Negative())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_released_images_become_a_table_of_images(tmp_path: Path, channels: int) -> None:
+    pack = build.pack("parquet", put(tmp_path / "in.parquet", rows()), tmp_path / "pack", size=16, channels=channels)
+    for source in ("pack", "in.parquet"):
+        out = tmp_path / f"{source}.out.parquet"
+        assert apply(negatives(channels), tmp_path / source, out, Options(images=True)) == (N, 0, 0)
+        again = build.pack("parquet", out, tmp_path / f"{source} again", size=16, channels=channels)
+        np.testing.assert_array_equal(again.x, 255 - pack.x)
+        assert again.sources.tolist() == pack.sources.tolist()
+        table = pq.read_table(out)
+        assert table.column_names == ["source", "image"]  # and no label
+        assert all(image["path"].endswith(".png") for image in table["image"].to_pylist())
+        assert json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["image"] == {"_type": "Image"}
+
+
+def test_a_table_of_images_has_as_many_shards_as_are_asked_for(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    put(tmp_path / "in.parquet", rows())
+    apply(negatives(3), tmp_path / "in.parquet", tmp_path / "out.parquet", Options(images=True, shard_rows=5))
+    files = sorted(map(str, (tmp_path / "out.parquet").iterdir()))
+    assert len(files) == -(-N // 5)
+    read = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert read.num_rows == N
+    assert read[0]["image"].size == (16, 16)
+
+
+def test_a_table_of_images_needs_a_release_that_gives_them(tmp_path: Path) -> None:
+    put(tmp_path / "in.parquet", rows())
+    with pytest.raises(InputError, match="images: the release must give images, got one that gives vectors"):
+        apply(release("images", (16, 16)), tmp_path / "in.parquet", tmp_path / "out.parquet", Options(images=True))

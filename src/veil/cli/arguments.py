@@ -179,7 +179,7 @@ ImageFiles = Annotated[
     Option(
         "--images",
         help="Write image files, in SOURCE's tree and formats, without metadata: with --faces whole photographs whose "
-        "faces are released, else what is released alone.",
+        "faces are released, else what is released alone. With OUT.parquet a table of images.",
     ),
 ]
 BlurRest = Annotated[

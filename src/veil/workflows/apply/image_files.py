@@ -68,7 +68,7 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
     sizes: list[int] = []
     skipped = list(batch.skipped)
     exposed: list[tuple[str, str]] = []
-    draw = _photographs(plan, batch) if plan.options.whole else _squares(plan, batch)
+    draw = _photographs(plan, batch) if plan.whole else _squares(plan, batch)
     for row, (name, path) in enumerate(zip(batch.names.to_pylist(), batch.paths, strict=True)):
         try:
             data = draw(row)

@@ -33,7 +33,8 @@ class Options:
         blur_rest: Cover what may be a face in these photographs, too.
         hide: A CSV file that says which attributes to hide in which images, for releases that let this be chosen: its
             columns are ``path`` and ``hide``, names separated by ``;`` or none. Where an image has no row, all are.
-        images: Write image files, from a folder of images, into a folder, which may exist and hold others.
+        images: Write image files, from a folder of images, into a folder, which may exist and hold others; or a
+            Parquet file of images.
         shard_rows: Rows of each of the Parquet files that a folder ``NAME.parquet`` is made of; one file if None.
         batch: Rows that are read and released at a time; by their kind if None.
         part: Rows of the source that a run which is killed loses at most; batches divide it. With ``images`` it is one
@@ -60,13 +61,8 @@ class Options:
             raise InputError(f"shard rows: must be 1 or more, got {self.shard_rows}")
         if self.batch is not None and (self.batch < 1 or self.part < 1 or self.part % self.batch):
             raise InputError(f"part: must be whole batches of {self.batch} rows, got {self.part}")
-        if self.blur_rest and not self.whole:
+        if self.blur_rest and not (self.images and self.faces):
             raise InputError("blur_rest: is of whole photographs, for which faces and images must be asked for, too")
-
-    @property
-    def whole(self) -> bool:
-        """Whether whole photographs are written, with every face in them released."""
-        return bool(self.images and self.faces)
 
     def rows_at_a_time(self, kind: str) -> int:
         """Rows in a batch of "images", "photographs" or "vectors"."""

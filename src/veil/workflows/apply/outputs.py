@@ -6,10 +6,13 @@ Files and folders are written beside ``OUT`` and take its name when they are who
 from __future__ import annotations
 
 import filecmp
+import io
+import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
 
 from veil import files
 from veil.data import build
@@ -26,7 +31,7 @@ from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError
 from veil.files import written
-from veil.workflows.apply.parts import Parts, list_skipped, lists
+from veil.workflows.apply.parts import Part, Parts, list_skipped, lists
 
 _GROUP = 4
 """Part files in a row group of Parquet."""
@@ -34,24 +39,61 @@ _SHARD = re.compile(r"part-\d{5,}\.parquet", re.ASCII)
 OTHER = "{}: already exists, and is not what this run gives; choose another name or force"
 
 
-def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How rows stand in Parquet.
+
+    Attributes:
+        k: Values of a release.
+        columns: Give every one its own column.
+        image: Shape of the images that the releases are, to be written as such; None for rows of values.
+    """
+
+    k: int
+    columns: bool = False
+    image: tuple[int, ...] | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns; of images with what tells readers of Hugging Face's tables that they are some."""
+        if self.image is not None:
+            encoded = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+            features = {"source": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}
+            told = {"huggingface": json.dumps({"info": {"features": features}})}
+            return pa.schema([("source", pa.string()), ("image", encoded)], metadata=told)
+        each = [(f"release_{i}", pa.float32()) for i in range(self.k)]
+        release = [("release", pa.list_(pa.float32(), self.k))]
+        return pa.schema([("source", pa.string()), *(each if self.columns else release)])
+
+    def batch(self, part: Part) -> pa.RecordBatch:
+        """The rows of a part."""
+        if self.image is not None:
+            pixels = np.round(part.values * 255).astype(np.uint8).reshape(-1, *self.image)
+            values = [_pictures(pixels, part.names.to_pylist())]
+        elif self.columns:
+            values = list(np.ascontiguousarray(part.values.T))
+        else:
+            values = [lists(part.values)]
+        return pa.record_batch([part.names, *values], schema=self.schema)
+
+
+def join(parts: Parts, out: Path, form: Form, *, same: bool = False) -> None:
     """Make the target of its parts, and ``OUT.skipped.csv`` where rows were left out.
 
     Args:
         parts: All written.
         out: ``NAME.parquet``, ``NAME.npz`` or ``NAME.npy``.
-        columns: Give every value of a release its own Parquet column.
+        form: How rows stand in Parquet.
         same: A target that is there must hold what it would be made to hold.
 
     Raises:
         InputError: If it does not.
     """
     n, skipped = parts.totals()
-    k = parts.division.k
     writers: dict[str, Callable[[IO[bytes]], None]] = {
-        ".parquet": lambda file: _write_parquet(file, parts, k, columns),
-        ".npz": lambda file: _write_npz(file, parts, n, k),
-        ".npy": lambda file: _write_npy(file, parts, n, k),
+        ".parquet": lambda file: _write_parquet(file, parts, form),
+        ".npz": lambda file: _write_npz(file, parts, n, form.k),
+        ".npy": lambda file: _write_npy(file, parts, n, form.k),
     }
     if skipped:
         list_skipped(out, parts.skipped())
@@ -68,38 +110,38 @@ def join(parts: Parts, out: Path, *, columns: bool = False, same: bool = False) 
 _OPTIONS: Mapping[str, Any] = {"compression": {"source": "zstd"}, "use_dictionary": False, "write_statistics": False}
 
 
-def _write_parquet(file: IO[bytes], parts: Parts, k: int, columns: bool) -> None:
-    schema = _schema(k, columns)
+def _write_parquet(file: IO[bytes], parts: Parts, form: Form) -> None:
+    schema = form.schema
     with pq.ParquetWriter(file, schema, **_OPTIONS) as writer:
         held: list[pa.RecordBatch] = []
-        for number, batch in enumerate(_batches(parts, schema), 1):
-            held.append(batch)
+        for number, part in enumerate(parts, 1):
+            held.append(form.batch(part))
             if number % _GROUP == 0 or number == parts.division.count:
                 writer.write_table(pa.Table.from_batches(held, schema))
                 held = []
 
 
-def _schema(k: int, columns: bool) -> pa.Schema:
-    each = [(f"release_{i}", pa.float32()) for i in range(k)]
-    return pa.schema([("source", pa.string()), *(each if columns else [("release", pa.list_(pa.float32(), k))])])
+def _pictures(pixels: NDArray[np.uint8], names: Sequence[str]) -> pa.Array:
+    """Images ``(n, H, W[, 3])`` as PNG, with names that end so."""
+    encoded = []
+    for image in pixels:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        encoded.append(file.getvalue())
+    paths = [name if name.endswith(".png") else f"{name}.png" for name in names]
+    return pa.StructArray.from_arrays([pa.array(encoded, pa.binary()), pa.array(paths, pa.string())], ["bytes", "path"])
 
 
-def _batches(parts: Parts, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for part in parts:
-        columns = [lists(part.values)] if schema.names[1:] == ["release"] else list(np.ascontiguousarray(part.values.T))
-        yield pa.record_batch([part.names, *columns], schema=schema)
-
-
-def join_shards(parts: Parts, out: Path, rows: int, *, columns: bool = False, same: bool = False) -> None:
+def join_shards(parts: Parts, out: Path, rows: int, form: Form, *, same: bool = False) -> None:
     """Make the folder ``NAME.parquet`` of files of so many rows, the last aside; otherwise as :func:`join`."""
     n, skipped = parts.totals()
-    schema = _schema(parts.division.k, columns)
+    schema = form.schema
     if skipped:
         list_skipped(out, parts.skipped())
     with files.staged(out) as hidden:
         folder = hidden / "new"
         folder.mkdir()
-        batches = _batches(parts, schema)
+        batches = map(form.batch, parts)
         rest = next(batches)
         for number in range(-(-n // rows)):
             left = min(rows, n - number * rows)

@@ -28,6 +28,8 @@ from veil.workflows.apply.parts import Division, exposed_file, partial_folder, s
 from veil.workflows.apply.photographs import open_photographs
 from veil.workflows.apply.sources import Source, open_source
 
+MOST_VALUES = 1 << 23
+"""In a part, of which some are in memory at a time: rows of images have thousands each."""
 SUFFIXES = ("", ".parquet", ".npz", ".npy")
 
 
@@ -62,15 +64,27 @@ class Plan:
     same: bool
 
     @property
+    def image_files(self) -> bool:
+        """Whether image files are written, and not one file or pack."""
+        return _are_files(self.options, self.out)
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole photographs are written, with every face in them released."""
+        return _are_whole(self.options, self.out)
+
+    @property
     def division(self) -> Division:
         """How the source's rows are divided into parts.
 
         Of image files a part holds the sizes, and a few rows at most: little is made again after a run was killed.
         """
-        if self.options.images:
-            kind = "photographs" if self.options.whole else "images"
+        if self.image_files:
+            kind = "photographs" if self.whole else "images"
             return Division(rows=self.rows.count, k=1, each=self.options.rows_at_a_time(kind))
-        return Division(rows=self.rows.count, k=self.release.contract.k, each=self.options.part)
+        k, batch = self.release.contract.k, self.options.rows_at_a_time(self.release.contract.kind)
+        most = max(batch, MOST_VALUES // k // batch * batch)
+        return Division(rows=self.rows.count, k=k, each=min(self.options.part, most))
 
     def run(self) -> dict[str, str]:
         """What the releases depend on: words for a message, each with its fingerprint."""
@@ -99,10 +113,15 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
     """
     check_utf8(out)
     pack = Pack.open(source) if (source / "pack.json").exists() else None
-    if options.images and options.shard_rows is not None:
+    image_files = _are_files(options, out)
+    if image_files and options.shard_rows is not None:
         raise InputError("shard rows: are of tables, and image files were asked for")
-    if options.images:
-        _check_images(release, source, out, pack, options.row_numbers)
+    if options.images and release.contract.image is None:
+        raise InputError(
+            f"images: the release must give images, got one that gives vectors of {release.contract.k} values"
+        )
+    if image_files:
+        _check_images(source, out, pack, options.row_numbers)
     else:
         files.sweep(out)
         _check_target(source, out, pack, force or resume, options.shard_rows is not None)
@@ -111,7 +130,7 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
     _check_told(release, source, pack, options.told)
     eyes = eyes_for(release, source, pack, options.landmarks, options.faces)
     choices = None if options.hide is None else read_choices(release, Path(options.hide))
-    if options.whole:
+    if _are_whole(options, out):
         rows = open_photographs(release, source, options)
     else:
         rows = open_source(release, source, pack, options, eyes, named=out.suffix != ".npy")
@@ -121,7 +140,15 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
         release=release, source=source, out=out, options=options, resume=resume, force=force, pack=pack, rows=rows,
         eyes=eyes, choices=choices, same=resume and not force,
     )  # fmt: skip
-    return replace(plan, same=_cleared(plan)) if options.images else plan
+    return replace(plan, same=_cleared(plan)) if image_files else plan
+
+
+def _are_files(options: Options, out: Path) -> bool:
+    return options.images and out.suffix != ".parquet"
+
+
+def _are_whole(options: Options, out: Path) -> bool:
+    return bool(_are_files(options, out) and options.faces)
 
 
 def _cleared(plan: Plan) -> bool:
@@ -165,17 +192,17 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool, shard
         )
 
 
-def _check_images(release: Release, source: Path, out: Path, pack: Pack | None, row_numbers: bool) -> None:
-    c = release.contract
-    if c.image is None:
-        raise InputError(f"images: the release must give images, got one that gives vectors of {c.k} values")
+def _check_images(source: Path, out: Path, pack: Pack | None, row_numbers: bool) -> None:
     if row_numbers:
         raise InputError("images: files keep their names, so rows cannot be named by their numbers")
     if not source.exists():
         raise InputError(f"{source}: does not exist")
     if pack is not None or is_table(source):
         got = "a pack" if pack is not None else "a table" if source.is_dir() else "a file"
-        raise InputError(f"{source}: image files can only be made from a folder of images, got {got}")
+        raise InputError(
+            f"{source}: image files can only be made from a folder of images, got {got}; name a .parquet "
+            "file for a table of images"
+        )
     if not out.name or out.name == "..":
         raise InputError(f"{out}: not a name for a folder")
     if out.suffix in SUFFIXES[1:]:
@@ -220,9 +247,15 @@ def _check_told(release: Release, source: Path, pack: Pack | None, told: Sequenc
 
 
 def _kind_of_target(options: Options, out: Path) -> str:
-    if options.whole:
+    if _are_whole(options, out):
         return "photographs" + ", blurred where there may be faces" * options.blur_rest
-    return "image files" if options.images else out.suffix or "pack"
+    return (
+        "image files"
+        if _are_files(options, out)
+        else f"{out.suffix}, images"
+        if options.images
+        else out.suffix or "pack"
+    )
 
 
 def _fingerprint(release: Release) -> str:

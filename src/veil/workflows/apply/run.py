@@ -20,7 +20,7 @@ from veil.release import Release
 from veil.workflows.apply.batches import Progress, released, unchanged, write_parts
 from veil.workflows.apply.image_files import write_images
 from veil.workflows.apply.options import Options
-from veil.workflows.apply.outputs import join, join_shards, write_pack
+from veil.workflows.apply.outputs import Form, join, join_shards, write_pack
 from veil.workflows.apply.parts import (
     Parts,
     exposed_file,
@@ -86,7 +86,9 @@ def apply(
             knows the columns that its vectors stood in, a table's are put in their order.
         out: ``NAME.parquet``: columns ``source`` and ``release``, a fixed-size list; where the source is a table with a
             column a value, ``release_0``, ``release_1`` and so on instead; with ``options.shard_rows`` a folder of
-            files ``part-00000.parquet`` and so on. ``NAME.npz``: arrays ``releases`` and ``source``. ``NAME.npy``: the
+            files ``part-00000.parquet`` and so on. With ``options.images`` it is
+            a table of images, as Hugging Face keeps them: ``image``, a struct of ``bytes`` (PNG) and ``path``.
+            ``NAME.npz``: arrays ``releases`` and ``source``. ``NAME.npy``: the
             releases alone. In files images are rows of values in [0, 1]. Or a folder: a pack of vectors, or of images,
             that keeps the labels and splits of the pack it came from. No label or other column of a file is copied: it
             may be private.
@@ -128,7 +130,7 @@ def apply(
 
 def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> Applied:
     """Writes the parts that are missing, and what they make up."""
-    rows, images = plan.rows, plan.options.images
+    rows, images = plan.rows, plan.image_files
     with (
         Parts(
             plan.out, plan.division, run=run, resume=plan.resume, force=plan.force, images=images,
@@ -157,10 +159,13 @@ def _written(plan: Plan, run: dict[str, str], progress: Progress | None) -> Appl
                 plan.pack, parts, plan.out, image=plan.release.contract.image, row_numbers=plan.options.row_numbers,
                 force=plan.force, same=plan.same and plan.out.exists(),
             )  # fmt: skip
-        elif (shard_rows := plan.options.shard_rows) is not None:
-            join_shards(parts, plan.out, shard_rows, columns=rows.columns, same=plan.same)
         else:
-            join(parts, plan.out, columns=rows.columns, same=plan.same)
+            image = plan.release.contract.image if plan.options.images else None
+            form = Form(k=plan.division.k, columns=rows.columns, image=image)
+            if (shard_rows := plan.options.shard_rows) is not None:
+                join_shards(parts, plan.out, shard_rows, form, same=plan.same)
+            else:
+                join(parts, plan.out, form, same=plan.same)
     return Applied(n, skipped, exposed)
 
 
