@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -169,6 +170,20 @@ def test_one_that_was_killed_goes_on(table, tmp_path):
     assert again.verdict == made.verdict
     protected(table, twice, settings=TEMPLATE, force=True)
     assert (twice / "private" / "release.key").read_bytes() != key
+
+
+def test_a_folder_of_parquet_is_one_table(table, tmp_path):
+    x = np.load(table)
+    columns = {name: x[name].tolist() for name in ("name", "identity", "gender")} | {"vector": x["vectors"].tolist()}
+    whole = pa.table(columns)
+    (tmp_path / "shards").mkdir()
+    for number, start in enumerate((0, 200)):
+        pq.write_table(whole.slice(start, 200), tmp_path / "shards" / f"{number}.parquet")
+    made = protected(tmp_path / "shards", tmp_path / "out", settings=TEMPLATE)
+    assert (made.way.source, made.rows) == ("vectors", (360, 0, 0))
+    pq.write_table(whole.slice(200, 150), tmp_path / "shards" / "1.parquet")
+    with pytest.raises(InputError, match="another source"):
+        protected(tmp_path / "shards", tmp_path / "out", settings=TEMPLATE, resume=True)
 
 
 def test_a_budget_chooses_the_noise(table, tmp_path, monkeypatch):

@@ -58,7 +58,10 @@ DemoFolder = Annotated[Path, Option(help="Folder for all of it; what an earlier 
 # protect
 ProtectedSource = Annotated[
     Path,
-    Argument(metavar="SOURCE", help="Folder of photographs, pack, or Parquet, npz, npy or CSV file of vectors."),
+    Argument(
+        metavar="SOURCE",
+        help="Folder of photographs, pack, or Parquet (or a folder of it), npz, npy or CSV file of vectors.",
+    ),
 ]
 NewFolder = Annotated[
     Path, Argument(metavar="OUT", help="Folder to make: what may be handed out, the audit, and what must stay private.")

@@ -13,8 +13,9 @@ from typing import Any
 from veil import files
 from veil._version import __version__
 from veil.data import build
-from veil.data.layouts.folder import walk
+from veil.data.layouts.folder import is_table, walk
 from veil.data.pack import Pack
+from veil.parquet import shards
 from veil.release import Release
 from veil.workflows.apply import Applied, apply
 from veil.workflows.apply import Options as ApplyOptions
@@ -248,8 +249,9 @@ def _stamp(source: Path) -> str:
     if is_pack(source):
         return Pack.open(source).fingerprint
     total = hashlib.sha256()
-    names = [""] if source.is_file() else [name for name, problem in walk(source)[0] if not problem]
-    for name in names:
-        stat = (source / name).stat()
-        total.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    photographs = [] if is_table(source) else walk(source)[0]
+    paths = [source / name for name, problem in photographs if not problem] if photographs else shards(source)
+    for path in paths:
+        stat = path.stat()
+        total.update(f"{str(path)!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return total.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from veil.data.columns import nfc
+from veil.data.layouts.folder import is_table
 from veil.data.pack import Pack
 from veil.errors import InputError, checked_seed
 from veil.methods.registry import METHODS
@@ -142,7 +143,7 @@ def kind_of(source: Path) -> Kind:
         raise InputError(f"{source}: does not exist")
     if is_pack(source):
         return "images" if Pack.open(source).kind == "images" else "vectors"
-    return "photographs" if source.is_dir() else "vectors"
+    return "photographs" if source.is_dir() and not is_table(source) else "vectors"
 
 
 def is_pack(folder: Path) -> bool:
