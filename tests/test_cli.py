@@ -139,7 +139,7 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
 
     vectors = tmp_path / "out.parquet"
     applied = veil.json("apply", release, pack, vectors)
-    assert applied == {"out": str(vectors), "rows": 240, "skipped": 0, "warnings": [], "notes": []}
+    assert applied == {"out": str(vectors), "rows": 240, "skipped": 0, "unprotected": 0, "warnings": [], "notes": []}
     expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
     np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
 

@@ -338,7 +338,7 @@ def test_a_crop_of_arrays_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"layout": "lwf"}, "layout 'lwf': must be one of stylised, folder, lfw, celeba, ferg, pendigits, embeddings"),
+        ({"layout": "lwf"}, "layout 'lwf': must be one of stylised, folder, parquet, lfw, celeba, utkface, fairface, "),
         ({"size": 4}, "size 4"),
         ({"channels": 2}, "channels 2"),
         ({"crop": (1, 0, 0, 1)}, "crop"),

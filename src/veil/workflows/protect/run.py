@@ -118,14 +118,15 @@ def _begin(steps: Steps, *, resume: bool, force: bool) -> bool:
     files.check_place(place.out)
     if steps.source.is_dir() and place.out.resolve().is_relative_to(steps.source.resolve()):
         raise InputError(f"{place.out}: lies inside the source {steps.source}; choose another place")
-    if place.out.is_dir():
-        files.sweep(place.private)
+    targets = (place.out / "released", place.audit, place.private)
+    for path in targets if place.out.is_dir() else ():
+        files.sweep(path)
     begun = place.begun.is_file()
     if not begun and os.path.lexists(place.out) and not place.is_blank():
         raise InputError(f"{place.out}: already exists, and is not of `veil protect`; choose another name")
     if begun and force:
         (place.out / "released.parquet").unlink(missing_ok=True)
-        for path in (place.out / "released", place.audit, place.private):  # the last says whose the others are
+        for path in targets:  # the last says whose the others are
             if path.exists():
                 files.remove(path)
         begun = False
