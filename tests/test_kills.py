@@ -15,8 +15,8 @@ from veil.workflows import audit
 
 ROOT = Path(__file__).parents[1]
 EVERY = {
-    "pack": 9, "export": 20, "export --force": 30, "audit": 60, "audit --resume": 50, "audit, again": 80, "report": 3,
-    "protect": 90, "protect --force": 120, "report, again": 5, "apply --images --force": 30,
+    "pack": 9, "export": 60, "export --force": 90, "audit": 60, "audit --resume": 50, "audit, again": 80, "report": 3,
+    "protect": 150, "protect --force": 200, "report, again": 5, "apply --images": 40, "apply --images --force": 60,
 }  # fmt: skip
 NAMES = (
     "pack", "pack --force", "label", "label --force", "embed", "embed --force", "fit", "fit --force", "apply",
