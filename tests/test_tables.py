@@ -25,7 +25,7 @@ from veil.data.vectors import open_vectors
 from veil.errors import InputError
 from veil.release import Release
 from veil.release.contract import Contract
-from veil.workflows import audit
+from veil.workflows import audit_folder
 from veil.workflows.apply import Applied, Options, apply
 from veil.workflows.named import read_vectors
 
@@ -357,9 +357,9 @@ def test_a_folder_of_vectors_is_packed_and_audited(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pack.x, vectors())
     assert words(pack, "identity") == [f"p{i // 2}" for i in range(N)]
     np.testing.assert_array_equal(read_vectors(source, pack), vectors())
-    with audit.opened(source) as opened:
+    with audit_folder.opened(source) as opened:
         np.testing.assert_array_equal(opened.x, vectors())
-    with audit.opened(tmp_path / "pack") as opened:  # which holds Parquet files, too
+    with audit_folder.opened(tmp_path / "pack") as opened:  # which holds Parquet files, too
         assert opened.path == tmp_path / "pack"
 
 

@@ -12,18 +12,15 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from veil._version import __version__
 from veil.cli import arguments
-from veil.cli.show import Progress, Show, show_fit, show_label
+from veil.cli.show import Show, show_fit, show_label
 from veil.cli.tables import show_audit, show_demo, show_protected
 from veil.errors import InputError
-
-if TYPE_CHECKING:
-    from veil.workflows.protect import Watch
 
 BROKE_OFF = 4
 """Exit status of an audit of which some attempts have no figure, for they did not converge."""
@@ -83,16 +80,9 @@ def demo(
     from veil.workflows.demo import demo
 
     with show.progress() as bars, kept_memory():
-        ways = demo(out, seed=seed, jobs=jobs, command=show.command(), watch=_watch(bars))
+        ways = demo(out, seed=seed, jobs=jobs, command=show.command(), watch=bars.protect())
     if show_demo(show, ways):
         raise typer.Exit(BROKE_OFF)
-
-
-def _watch(bars: Progress, **more: Any) -> Watch:
-    """Who is told how far `protect` is: bars."""
-    from veil.workflows.protect import Watch
-
-    return Watch(rows=bars.rows, fit=bars.fit("fit"), frontier=bars.count("frontier"), audit=bars.stage, **more)
 
 
 @command
@@ -146,7 +136,7 @@ def protect(
             force=force,
             jobs=jobs,
             command=show.command(),
-            watch=_watch(bars, remark=show.remark),
+            watch=bars.protect(show.remark),
         )
     if show_protected(show, made):
         raise typer.Exit(BROKE_OFF)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from veil.data.pack import Pack
     from veil.workflows.fit_folder import FolderFit
+    from veil.workflows.protect import Watch
 
 
 def say(line: str, file: TextIO | None = None) -> None:
@@ -149,6 +150,13 @@ class Progress:
     def stage(self, name: str, done: int, total: int, what: str) -> None:
         """Told how far one of several stages has come."""
         self.show(name, done, total, what)
+
+    def protect(self, remark: Callable[[str, str], None] = lambda kind, sentence: None) -> Watch:
+        """Told how far `protect` is; ``remark`` hears what is lost."""
+        from veil.workflows.protect import Watch
+
+        frontier = self.count("frontier")
+        return Watch(rows=self.rows, fit=self.fit("fit"), frontier=frontier, audit=self.stage, remark=remark)
 
 
 class Bars(Progress):

@@ -25,9 +25,7 @@ from veil.auditing.problem import failure
 from veil.auditing.rosters import roster
 from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Failure
-from veil.data import build
 from veil.data.classes import nameless
-from veil.data.layouts.folder import is_table
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_jobs
 from veil.files import check_place, staged
@@ -216,33 +214,6 @@ def _figure(finding: Finding | None) -> str:
         return "-"
     value, low, high, _ = finding.figures()
     return f"{value:.3f} ({low:.3f} \u2013 {high:.3f})"
-
-
-@contextmanager
-def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] = (), seed: int = 0) -> Iterator[Pack]:
-    """A pack; or a file of vectors with their labels, packed into a folder that is removed at the end.
-
-    Args:
-        source: A pack's folder, or a file, or a folder of Parquet files, that the layout ``embeddings`` reads.
-        labels: Labels of a file of vectors, where they are in another file, or another pack.
-        private: Where identity is among them, it may straddle splits that are drawn.
-        seed: Of the splits, where the file prescribes none.
-
-    Raises:
-        InputError: If the source is neither, or the labels do not fit.
-    """
-    if not source.exists():
-        raise InputError(f"{source}: there is no such pack or file of vectors")
-    if not is_table(source):
-        if labels is not None:
-            raise InputError(f"labels: are for a file of vectors, and {source} is none")
-        yield Pack.open(source)
-        return
-    with tempfile.TemporaryDirectory(prefix="veil-") as folder:
-        pack = build.pack(
-            "embeddings", source, Path(folder) / "pack", labels=labels, seed=seed, disjoint="identity" not in private
-        )
-        yield replace(pack, path=source)  # messages name the file, not a folder that is gone
 
 
 def audit(

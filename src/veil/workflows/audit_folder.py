@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from veil.data import build
 from veil.data.layouts.folder import is_table
 from veil.data.pack import Pack
 from veil.errors import InputError
@@ -65,6 +68,33 @@ class FolderAudit:
     warnings: Sequence[str]
 
 
+@contextmanager
+def opened(source: Path, *, labels: Path | None = None, private: Sequence[str] = (), seed: int = 0) -> Iterator[Pack]:
+    """A pack; or a file of vectors with their labels, packed into a folder that is removed at the end.
+
+    Args:
+        source: A pack's folder, or a file, or a folder of Parquet files, that the layout ``embeddings`` reads.
+        labels: Labels of a file of vectors, where they are in another file, or another pack.
+        private: Where identity is among them, it may straddle splits that are drawn.
+        seed: Of the splits, where the file prescribes none.
+
+    Raises:
+        InputError: If the source is neither, or the labels do not fit.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: there is no such pack or file of vectors")
+    if not is_table(source):
+        if labels is not None:
+            raise InputError(f"labels: are for a file of vectors, and {source} is none")
+        yield Pack.open(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="veil-") as folder:
+        pack = build.pack(
+            "embeddings", source, Path(folder) / "pack", labels=labels, seed=seed, disjoint="identity" not in private
+        )
+        yield replace(pack, path=source)  # messages name the file, not a folder that is gone
+
+
 def audit_into(
     folder: Path,
     files: AuditedFiles,
@@ -98,7 +128,7 @@ def audit_into(
         attack_on = ("protect", "attack") if tabular else ("attack",)
     if files.source is None:  # nothing unprotected is there to attack, or to put a control on
         options |= {"baselines": (), "with_input": False}
-    with audit.opened(data, labels=files.labels, private=private, seed=seed) as pack:
+    with opened(data, labels=files.labels, private=private, seed=seed) as pack:
         warnings = list(pack.meta["warnings"]) if tabular else []
         if tabular:
             _remark_rows(pack, data, remark)
