@@ -28,6 +28,14 @@ SAN = {"transport": 8, "steps_classifier": 3, "steps_matcher": 3, "steps": 4, "b
 DEEP = {"networks": 1, "steps_alone": 5, "steps_joint": 5, "batch": 16}
 
 
+def stop(*progress: object) -> None:
+    raise KeyboardInterrupt
+
+
+AUDIT = Watch(audit=stop)
+"""Stops where the audit begins."""
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attacker, for it is not the audit that is tested."""
@@ -145,15 +153,15 @@ def test_vectors_come_out_protected_with_their_evidence(table, tmp_path):
     assert {path.name for path in out.iterdir()} == {"released.parquet", "audit", "private"}
 
 
+NAMES = "Names go along in released.parquet, column source, and may say who is seen; --row-numbers writes numbers."
+
+
 def test_one_that_was_killed_goes_on(table, tmp_path):
     once, twice = tmp_path / "once", tmp_path / "twice"
     whole = protected(table, once, settings=TEMPLATE)
 
-    def stop(stage: str, done: int, total: int, what: str) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        protected(table, twice, settings=TEMPLATE, watch=Watch(audit=stop))
+        protected(table, twice, settings=TEMPLATE, watch=AUDIT)
     key = (twice / "private" / "release.key").read_bytes()
     with pytest.raises(InputError, match=r"twice: already exists; go on with it \(--resume\)"):
         protected(table, twice, settings=TEMPLATE)
@@ -168,8 +176,6 @@ def test_one_that_was_killed_goes_on(table, tmp_path):
     assert figures[0] == figures[1] != []
     again = protected(table, twice, settings=TEMPLATE, resume=True)  # which is done
     assert again.verdict == made.verdict
-    protected(table, twice, settings=TEMPLATE, force=True)
-    assert (twice / "private" / "release.key").read_bytes() != key
 
 
 def test_a_folder_of_parquet_is_one_table(table, tmp_path):
@@ -195,28 +201,124 @@ def test_a_budget_chooses_the_noise(table, tmp_path, monkeypatch):
         protected(table, tmp_path / "out", budget={"gender": 0.6})
 
 
-def test_without_the_label_it_says_what_can_be_done_and_leaves_nothing(table, tmp_path):
+def test_a_corrected_command_goes_on_with_what_was_read(table, tmp_path):
+    out = tmp_path / "out"
     with pytest.raises(InputError, match=r"hide age: the data have no such label \(they have: .*gender.*`veil label`"):
-        protected(table, tmp_path / "out", hide=["age"])
+        protected(table, out, hide=["age"])
+    assert [path.name for path in out.iterdir()] == ["private"]
+    packed = (out / "private" / "pack" / "pack.json").stat().st_mtime_ns
+    with pytest.raises(KeyboardInterrupt):
+        protected(table, out, settings=TEMPLATE, watch=AUDIT)
+    assert (out / "released.parquet").is_file()
+    assert (out / "private" / "pack" / "pack.json").stat().st_mtime_ns == packed
+
+
+def test_nothing_is_left_of_what_cannot_be_read(tmp_path):
+    (tmp_path / "table.csv").write_text("name,a,b\nx,1,y\n")
+    with pytest.raises(InputError):
+        protected(tmp_path / "table.csv", tmp_path / "out")
     with pytest.raises(InputError, match=r"hide: must name a private label, got none\. Without one, a classifier of"):
-        protected(table, tmp_path / "out", hide=[])
+        protected(tmp_path / "table.csv", tmp_path / "out", hide=[])
     assert not (tmp_path / "out").exists()
+
+
+REFUSED = [
+    ({"form": "photos"}, "templates.npz: holds vectors, which cannot come out as photos"),
+    ({"form": "tables"}, "as: must be one of photos, vectors, got 'tables'"),
+    ({"keep": "gender"}, "keep gender: must not be hidden, too"),
+    ({"keep": None}, "keep: must be a label's name, got None"),
+    ({"hide": "gender"}, "hide: must be a list of labels, got the text 'gender'"),
+    ({"hide": [3]}, "hide: must be a label's name, got 3"),
+    ({"by_folder": True}, "landmarks and people by folder are of photographs, got vectors"),
+    ({"blur_rest": True}, "blur_rest: is of photographs in which faces are found"),
+    ({"matcher": "dlib"}, "matcher: makes templates of photographs, and vectors as vectors are protected without any"),
+    ({"size": 32}, "size: is of aligned faces that are images, and vectors as vectors are not made into such"),
+    ({"effort": "huge"}, "effort: must be one of quick, standard, strong, got 'huge'"),
+    ({"budget": "gender=0.6"}, "budget: must be limits by label, got 'gender=0.6'"),
+    ({"budget": {"gender": "0.6"}}, "budget: gender must be a balanced accuracy in (0, 1], got '0.6'"),
+    ({"budget": {"gender": float("nan")}}, "budget: gender must be a balanced accuracy in (0, 1], got nan"),
+    ({"budget": {"age": 0.6}}, "budget: must name a label to hide (gender), got 'age'"),
+    ({"budget": {"gender": 0.5}}, "budget: gender must lie above chance (0.5), got 0.5"),
+    ({"settings": {"step": 3}}, "setting: must be one of "),
+    ({"settings": {"steps": -1}}, "steps"),
+    ({"key": "no.key"}, "no.key: the key cannot be read"),
+    ({"hide": ["age"]}, "hide age: the data have no such label"),
+    ({"seed": -1}, "seed: must be a whole number in 0 .. 2**31 - 1, got -1"),
+    ({"preset": "small"}, "protect: options are hide, keep, "),
+]
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"form": "photos"}, "templates.npz: holds vectors, which cannot come out as photos"),
-        ({"form": "tables"}, "as: must be one of photos, vectors, got 'tables'"),
-        ({"keep": "gender"}, "keep gender: must not be hidden, too"),
-        ({"by_folder": True}, "landmarks and people by folder are of photographs, got vectors"),
-        ({"blur_rest": True}, "blur_rest: is of photographs in which faces are found"),
-    ],
+    ("asked", "words"), REFUSED, ids=[f"{next(iter(asked))}-{i}" for i, (asked, _) in enumerate(REFUSED)]
 )
-def test_what_does_not_fit_together_is_refused(table, tmp_path, asked, words):
+def test_what_is_refused_leaves_what_there_is(table, tmp_path, asked, words):
+    out = tmp_path / "out"
+    (out / "private").mkdir(parents=True)
+    for name in ("released.parquet", "private/release.key", "private/asked.json"):
+        (out / name).write_text(name)
     with pytest.raises(InputError, match=re.escape(words)):
-        protected(table, tmp_path / "out", **asked)
-    assert not (tmp_path / "out").exists()
+        protected(table, out, force=True, **asked)
+    for name in ("released.parquet", "private/release.key", "private/asked.json"):
+        assert (out / name).read_text() == name
+
+
+def test_an_earlier_result_goes_when_its_successor_is_fitted(table, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def contents() -> dict[str, bytes]:
+        files = (path for path in out.rglob("*") if path.is_file() and out / "private" / "pack" not in path.parents)
+        return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+    protected(table, out, settings=TEMPLATE)
+    before = contents()
+
+    def refuse(*where: object, **how: object) -> None:
+        raise InputError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("veil.workflows.protect.steps.fit_into", refuse)
+        with pytest.raises(InputError, match="no"):
+            protected(table, out, settings=TEMPLATE, force=True)
+    assert contents() == before
+    with pytest.raises(KeyboardInterrupt):
+        protected(table, out, settings=TEMPLATE, force=True, watch=AUDIT)
+    after = contents()
+    assert after["private/release.key"] != before["private/release.key"]
+    assert after["released.parquet"] != before["released.parquet"]
+    assert "audit/report.html" not in after
+    assert not (out / "private" / "earlier").exists()
+
+
+def test_two_runs_do_not_share_a_folder(table, tmp_path):
+    out, refused = tmp_path / "out", []
+
+    def second(stage: str, *rest: object) -> None:
+        if not refused:
+            with pytest.raises(InputError, match=r"private: another run is writing there now"):
+                protected(table, out, settings=TEMPLATE, force=True)
+            refused.append(stage)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protected(table, out, settings=TEMPLATE, watch=Watch(fit=second))
+    assert refused
+
+
+def test_row_numbers_take_the_place_of_names(table, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        protected(table, tmp_path / "out", settings=TEMPLATE, row_numbers=True, watch=AUDIT)
+    released = pq.read_table(tmp_path / "out" / "released.parquet")
+    assert released["source"].to_pylist() == [str(row) for row in range(360)]
+
+
+def test_labels_that_nobody_asked_for_play_no_part(table, tmp_path):
+    x = dict(np.load(table))
+    del x["identity"]
+    x["age"] = (np.arange(360) // 2).astype("<U3")  # most of a class in no split
+    np.savez(tmp_path / "ages.npz", **x)
+    made = protected(tmp_path / "ages.npz", tmp_path / "out", settings=TEMPLATE)
+    assert {f.release for f in made.audit.findings} >= {"Input + LEACE"}
+    assert any("do not say who is seen" in remark for remark in made.remarks)
 
 
 def test_other_peoples_folders_are_left_alone(table, tmp_path):
@@ -244,7 +346,8 @@ def test_labels_that_changed_are_not_gone_on_with(table, tmp_path):
         labels.write_text("identity,gender\n" + "".join(f"{who},{word}\n" for who, word in rows))
 
     write(x["gender"].tolist())
-    protected(tmp_path / "x.npy", tmp_path / "out", labels=labels, settings=TEMPLATE)
+    with pytest.raises(KeyboardInterrupt):
+        protected(tmp_path / "x.npy", tmp_path / "out", labels=labels, settings=TEMPLATE, watch=AUDIT)
     write(["female", "male"] * 180)
     with pytest.raises(InputError, match="was begun with other options or another source"):
         protected(tmp_path / "x.npy", tmp_path / "out", labels=labels, settings=TEMPLATE, resume=True)
@@ -263,6 +366,7 @@ def test_photographs_come_out_as_photographs(photos, tmp_path):
     )
     assert "dark.png" in (out / "released.unprotected.csv").read_text()
     assert any("hair, clothes" in remark for remark in made.remarks)
+    assert (out / "audit").stat().st_mode & 0o777 == 0o700
     assert made.secrets[out / "audit"] == "its page shows some faces as they were"
     assert "unprotected faces" in made.secrets[out / "private"]
 
@@ -311,7 +415,8 @@ def test_the_command_ends_with_verdict_page_and_secrets(table, tmp_path, monkeyp
         cli.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Protected vectors. To hide: gender.")
-    assert lines[-3:] == [
+    assert lines[-4:] == [
+        NAMES,
         str(out / "audit" / "report.html"),
         f"hand out {out / 'released.parquet'}: 360 vectors, by the method template",
         f"keep {out / 'private'} secret: it holds unprotected vectors and labels, the release, the key, and hashes of "

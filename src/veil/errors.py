@@ -5,7 +5,9 @@ that comes from files is shown.
 from __future__ import annotations
 
 import operator
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 _UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -41,6 +43,14 @@ def checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not 0 <= value < 2**31:
         raise InputError(f"seed: must be a whole number in 0 .. 2**31 - 1, got {seed!r}")
     return value
+
+
+def checked_path(name: str, path: Any) -> Path:
+    """A path that was given as an argument of that name; raises InputError for what is none."""
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        kind = type(path).__name__
+        raise InputError(f"{name}: must be a path, got {'nothing' if path is None or path == '' else kind}")
+    return Path(path)
 
 
 def checked_jobs(jobs: int | None) -> int | None:

@@ -177,6 +177,26 @@ def lock(handle: int, path: Path) -> bool:
         return False
 
 
+def held(folder: Path) -> int | None:
+    """Makes a folder, and holds it until the handle that is returned is closed; None where nothing can be locked.
+
+    Raises:
+        InputError: If another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not LOCKS:
+        return None
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if lock(handle, folder):
+            return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"{folder}: another run is writing there now; wait for it, or name another target") from None
+    os.close(handle)  # the run that held it has just removed it
+    return held(folder)
+
+
 def is_hidden(name: str) -> bool:
     """Whether a name is one that unfinished work has."""
     return _HIDDEN.fullmatch(name) is not None

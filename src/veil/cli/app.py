@@ -96,16 +96,17 @@ def protect(
     budget: arguments.Budget = None,
     labels: arguments.PackLabels = None,
     landmarks: arguments.EmbedLandmarks = None,
-    matcher: arguments.Embedder = "dlib",
+    matcher: arguments.Embedder = None,
     by_folder: arguments.PeopleByFolder = False,
     blur_rest: arguments.BlurRest = False,
-    size: arguments.Side = 64,
+    row_numbers: arguments.RowNumbers = False,
+    size: arguments.SideOfFaces = None,
     settings: arguments.MethodSettings = None,
     key: arguments.FitKey = None,
     effort: arguments.Effort = "standard",
     seed: arguments.Seed = 0,
     resume: arguments.ResumeProtect = False,
-    force: arguments.Force = False,
+    force: arguments.ForceProtect = False,
     jobs: arguments.Jobs = None,
 ) -> None:
     """Protect photographs, or a table of vectors, in one go: pack, fit, apply, audit and report, by the method that
@@ -127,6 +128,7 @@ def protect(
             matcher=matcher,
             by_folder=by_folder,
             blur_rest=blur_rest,
+            row_numbers=row_numbers,
             size=size,
             settings=arguments.settings(settings),
             key=key,
@@ -230,7 +232,7 @@ def embed(
     show: Show,
     source: arguments.Photographs,
     out: arguments.Templates,
-    matcher: arguments.Embedder = "dlib",
+    matcher: arguments.Embedder = None,
     matcher_settings: arguments.MatcherSettings = None,
     labels: arguments.EmbedLabels = None,
     settings: arguments.FolderSettings = None,
@@ -240,13 +242,14 @@ def embed(
     force: arguments.Force = False,
 ) -> None:
     """Make templates of faces, vectors by which they are compared; photographs without one are in OUT.skipped.csv."""
+    from veil.nn.embedders import BUNDLED
     from veil.workflows.embed import embed
 
     with show.progress() as bars:
         n, skipped = embed(
             source,
             out,
-            matcher=matcher,
+            matcher=matcher or BUNDLED,
             matcher_settings=arguments.declared("--matcher-settings", matcher_settings),
             labels=labels,
             settings=arguments.settings(settings),

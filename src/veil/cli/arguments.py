@@ -70,6 +70,9 @@ HiddenLabels = Annotated[list[str] | None, Option("--hide", help="Label to hide;
 OneUse = Annotated[str, Option("--keep", help="identity (1-to-1 matching), or a label to keep.")]
 ReleasedForm = Annotated[str, Option("--as", help="What comes out: vectors, or photos of photographs.")]
 PeopleByFolder = Annotated[bool, Option("--by-folder", help="The folder that a photograph lies in says who is seen.")]
+ForceProtect = Annotated[
+    bool, Option("--force", help="Replace what an earlier one made, once the new release is fitted.")
+]
 ResumeProtect = Annotated[bool, Option("--resume", help="Go on with the same, which was killed.")]
 
 # pack
@@ -84,6 +87,9 @@ Layout = Annotated[
 DataSet = Annotated[str, Argument(metavar="SOURCE", help="Folder or file; for stylised, identities=1000,images=6.")]
 NewPack = Annotated[Path, Argument(metavar="PACK", help="Folder to make.")]
 Side = Annotated[int, Option(help="Side of the images in pixels.")]
+SideOfFaces = Annotated[
+    int | None, Option("--size", help="Side of aligned faces in pixels, where photographs are protected as images; 64.")
+]
 Channels = Annotated[int, Option(help="1 (grey) or 3 (RGB).")]
 PackLabels = Annotated[Path | None, Option(help="CSV or Parquet file of labels, or another pack.")]
 Crop = Annotated[
@@ -233,7 +239,9 @@ ClassifierSettings = Annotated[
 # embed
 Photographs = Annotated[Path, Argument(metavar="SOURCE", help="Folder of photographs, or a pack of aligned faces.")]
 Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and labels.")]
-Embedder = Annotated[str, Option("--matcher", help="dlib, which the extra faces brings, or an ONNX file of yours.")]
+Embedder = Annotated[
+    str | None, Option("--matcher", help="dlib, which the extra faces brings (the default), or an ONNX file of yours.")
+]
 EmbedLabels = Annotated[
     Path | None,
     Option(

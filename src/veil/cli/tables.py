@@ -40,7 +40,7 @@ def show_audit(
     written = document.read(path.parent) if path.is_file() else None
     checks = [] if written is None else verdict.controls(written)
     labels = {} if written is None else written.data.labels
-    failed = [check.meaning for check in checks if check.outcome == "failed" and not check.of_training]
+    failed = [] if written is None else verdict.failures(written)
     outcomes = {name: summary(findings, name, use) for name in private or [""]}  # without an attack, of the use alone
     inversions = redrawn(findings)
     broken = [finding for finding in findings if finding.status == "did_not_converge"]
@@ -101,6 +101,7 @@ def show_protected(show: Show, made: Protected) -> bool:
             "skipped": skipped,
             "unprotected": exposed,
             "verdict": list(made.verdict),
+            "failed_controls": list(made.failed_controls),
             "remarks": list(made.remarks),
             "report": str(made.page),
             "secret": secrets,
@@ -108,7 +109,8 @@ def show_protected(show: Show, made: Protected) -> bool:
         *made.verdict,
         *made.remarks,
         str(made.page),
-        f"hand out {out}: {counts}",
+        f"{'hand out' if not made.failed_controls else 'do not hand out before the failed control is understood:'} "
+        f"{out}: {counts}",
         *(f"keep {path} secret: {why}" for path, why in secrets.items()),
     )
     return _say_broken(made.audit.findings)

@@ -86,6 +86,11 @@ def controls(document: Document) -> list[Check]:
     ]
 
 
+def failures(document: Document) -> list[str]:
+    """What controls that failed mean; that a release has seen those it is measured on is told elsewhere."""
+    return [check.meaning for check in controls(document) if check.outcome == "failed" and not check.of_training]
+
+
 def guessed(document: Document) -> list[str]:
     """A sentence for each label that was not observed but predicted, and by what."""
     return [

@@ -112,7 +112,7 @@ def fit_measured(
     Raises:
         InputError: If the budget cannot be had, or for anything that does not fit.
     """
-    question = _question(method, pack, settings or {}, budget or {}, jobs, options)
+    asked = question(method, pack, settings or {}, budget or {}, jobs, options)
     settings, strength = dict(settings or {}), method_named(method).strength
     tried: list[tuple[Fit, list[frontier.Point]]] = []
     for factor in STRENGTHS if budget and strength else STRENGTHS[:1]:
@@ -123,7 +123,7 @@ def fit_measured(
             options = {**options, "checkpoint": None, "key": first.key}
             settings[strength] = factor * float(first.config[strength])
         made = fit(method, pack, settings=settings, **options)
-        measure = partial(frontier.measure, made.release, pack, question, budget=budget or None, progress=measured)
+        measure = partial(frontier.measure, made.release, pack, asked, budget=budget or None, progress=measured)
         tried.append((made, by_first(measure)))
     best, points = tried[0]
     if budget:
@@ -135,7 +135,7 @@ def fit_measured(
     return replace(best, release=replace(best.release, made=made_of))
 
 
-def _question(
+def question(
     method: str, pack: Pack, settings: Mapping[str, Any], budget: Mapping[str, float], jobs: int | None,
     options: Mapping[str, Any],
 ) -> frontier.Question:  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -212,5 +213,13 @@ def controls(
 
 
 def _free_use(pack: Pack, private: Sequence[str]) -> str:
-    """What controls are said to keep: identity, or another label that is not private; "" where there is none."""
-    return next((name for name in ("identity", *pack.labels) if name in pack.labels and name not in private), "")
+    """What controls are said to keep: identity, or another label that is not private; "" where none can be kept.
+
+    A label that nobody asked for, and of which a split lacks a class, must not end an audit.
+    """
+    for name in ("identity", *pack.labels):
+        if name in pack.labels and name not in private:
+            with suppress(InputError):
+                pack.require(private=private, utility=name)
+                return name
+    return ""

@@ -123,7 +123,7 @@ class Parts:
             raise InputError(f"{self.folder}: parts are written there, and it is not an earlier run's; move it away")
         self.done, self.keep = 0, False
         files.sweep(self.folder)
-        self._lock = _locked(self.folder)
+        self._lock = files.held(self.folder)
         try:
             files.sweep_folder(self.folder)
             begun = (self.folder / RUN).is_file()
@@ -137,7 +137,7 @@ class Parts:
                 )
             elif any(self.folder.iterdir()):
                 self._remove()
-                self._lock = _locked(self.folder)
+                self._lock = files.held(self.folder)
             place(self.folder / RUN, json.dumps(run, indent=1).encode())
         except OSError:
             self.__exit__(OSError)
@@ -255,26 +255,6 @@ def _is_runs(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
     return (folder / RUN).is_file() or all(files.is_hidden(path.name) for path in folder.iterdir())
-
-
-def _locked(folder: Path) -> int | None:
-    """Makes the folder, and holds it until the handle that is returned is closed; None where nothing can be locked.
-
-    Raises:
-        InputError: If another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not files.LOCKS:
-        return None
-    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        if files.lock(handle, folder):
-            return handle
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"{folder}: another run is writing there now; wait for it, or name another target") from None
-    os.close(handle)  # the run that held it has just removed it
-    return _locked(folder)
 
 
 def partial_folder(out: Path) -> Path:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from veil import files
-from veil.data.pack import Pack
-from veil.errors import InputError, checked_jobs
-from veil.report import document, page
-from veil.report.verdict import spoken
+from veil.errors import InputError, checked_jobs, checked_path
+from veil.release import Release
+from veil.report import document, page, verdict
 from veil.workflows.apply import Applied
 from veil.workflows.audit import Audit
-from veil.workflows.protect.steps import Place, Steps, Watch
+from veil.workflows.protect.steps import Place, Steps, Watch, gone
 from veil.workflows.protect.ways import WITHOUT_LABELS, Asked, Way, way_of
 
 
@@ -31,6 +30,7 @@ class Protected:
         left_out: Where those that were left out are listed; None where none were.
         audit: What was measured.
         verdict: What its page says first, as lines of text.
+        failed_controls: What controls that failed mean; until it is known why, the verdict means nothing.
         page: The path of its page.
         secrets: What to keep from whoever gets the releases, and why.
         remarks: What else should be known of the releases.
@@ -42,6 +42,7 @@ class Protected:
     left_out: Path | None
     audit: Audit
     verdict: Sequence[str]
+    failed_controls: Sequence[str]
     page: Path
     secrets: Mapping[Path, str]
     remarks: Sequence[str]
@@ -70,84 +71,110 @@ def protect(
             labels, the release, its key, and hashes of what it was fitted on.
         detector: Finds faces; the bundled one (extra ``faces``) if True (:class:`veil.data.faces.Detector`).
         resume: Go on with the same, which was killed; steps that are done are not done again.
-        force: Replace what an earlier one left in ``out``.
+        force: Replace what an earlier one left in ``out``, once its own release is fitted; until then what was there
+            comes back where something is refused.
         jobs: Threads and processes.
         command: For the page.
         watch: Told how far it is.
         **asked: Attributes of :class:`Asked`: ``hide``, ``keep``, ``form``, ``budget``, ``labels``, ``landmarks``,
-            ``matcher``, ``by_folder``, ``blur_rest``, ``size``, ``settings``, ``key``, ``effort``, ``seed``, ``name``.
+            ``matcher``, ``by_folder``, ``blur_rest``, ``size``, ``settings``, ``key``, ``effort``, ``seed``,
+            ``row_numbers``, ``name``.
 
     Raises:
         InputError: Where source and what is asked for do not fit together, nothing could be read, or something is in
             the way.
     """
-    wanted, watch = Asked(**asked), watch or Watch()
+    wanted, watch = _asked(asked), watch or Watch()
     checked_jobs(jobs)
-    source, out = Path(source), Path(out)
+    source, out = checked_path("source", source), checked_path("out", out)
     way = way_of(source, wanted)
     steps = Steps(source=source, place=Place(out), way=way, asked=wanted, detector=detector, jobs=jobs, watch=watch)
-    goes_on = _begin(steps, resume=resume, force=force)
-    try:
+    with _held(steps):
+        goes_on = _goes_on(steps, resume=resume, force=force)
         pack = steps.packed()
-        _check_labels(pack, wanted)
-    except InputError:
-        if not goes_on:  # so that the same folder can be named with what was missing
-            files.remove(steps.place.private)
-            with suppress(OSError):
-                out.rmdir()
-        raise
-    release = steps.fitted()
-    rows = steps.released(release)
-    measured = steps.audited(pack, command)
-    return Protected(
-        way=way,
-        released=steps.target,
-        rows=rows,
-        left_out=steps.left_out,
-        audit=measured,
-        verdict=spoken(document.read(steps.place.audit)),
-        page=page.write(steps.place.audit),
-        secrets=steps.secrets(measured),
-        remarks=steps.remarks(rows, pack),
-    )
+        steps.check(pack)
+        release = steps.fitted() if goes_on else _begun(steps)
+        gone(steps.place.earlier)
+        rows = steps.released(release)
+        measured = steps.audited(pack, command)
+        written = document.read(steps.place.audit)
+        return Protected(
+            way=way,
+            released=steps.target,
+            rows=rows,
+            left_out=steps.left_out,
+            audit=measured,
+            verdict=verdict.spoken(written),
+            failed_controls=verdict.failures(written),
+            page=page.write(steps.place.audit),
+            secrets=steps.secrets(measured),
+            remarks=steps.remarks(rows, pack),
+        )
 
 
-def _begin(steps: Steps, *, resume: bool, force: bool) -> bool:
-    """Makes the folders; refuses what is in the way, or is of another command. Whether an earlier one goes on."""
-    place, identity = steps.place, steps.identity()
+def _asked(asked: Mapping[str, Any]) -> Asked:
+    """What is asked for; raises InputError for an option that there is not."""
+    there = [field.name for field in fields(Asked)]
+    if unknown := [name for name in asked if name not in there]:
+        raise InputError(f"protect: options are {', '.join(there)}, got {unknown[0]!r}")
+    if "hide" not in asked:
+        raise InputError(f"hide: must name a private label, got none. {WITHOUT_LABELS}")
+    return Asked(**asked)
+
+
+@contextmanager
+def _held(steps: Steps) -> Iterator[None]:
+    """Holds the place, so that no other run writes there; raises InputError where one does, or others' files lie there.
+
+    Folders that hold nothing in the end are removed.
+    """
+    place = steps.place
     files.check_place(place.out)
     if steps.source.is_dir() and place.out.resolve().is_relative_to(steps.source.resolve()):
         raise InputError(f"{place.out}: lies inside the source {steps.source}; choose another place")
-    targets = (place.out / "released", place.audit, place.private)
-    for path in targets if place.out.is_dir() else ():
-        files.sweep(path)
-    begun = place.begun.is_file()
-    if not begun and os.path.lexists(place.out) and not place.is_blank():
-        raise InputError(f"{place.out}: already exists, and is not of `veil protect`; choose another name")
-    if begun and force:
-        (place.out / "released.parquet").unlink(missing_ok=True)
-        for path in targets:  # the last says whose the others are
-            if path.exists():
-                files.remove(path)
-        begun = False
-    if begun and not resume:
-        raise InputError(f"{place.out}: already exists; go on with it (--resume), replace it (--force), or choose "
-                         "another name")  # fmt: skip
-    if begun and place.begun.read_text("utf-8") != identity:
-        raise InputError(f"{place.out}: was begun with other options or another source; choose another name, or force")
+    ours = place.asked.is_file() or place.packed.is_file()
+    strange = place.strangers() or ([] if ours else [path for path in place.results if os.path.lexists(path)])
+    if strange:
+        raise InputError(
+            f"{strange[0]}: already exists, and is not of `veil protect`; choose another name than {place.out}"
+        )
     place.private.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.private.chmod(0o700)
-    if not begun:
-        with files.written(place.begun) as file:
-            file.write(identity.encode())
-    return begun
+    lock = files.held(place.private)
+    try:
+        yield
+    finally:
+        for folder in (place.private, place.out):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        if lock is not None:
+            os.close(lock)
 
 
-def _check_labels(pack: Pack, asked: Asked) -> None:
-    """Raises InputError, with what can be done, where a private label is not there."""
-    if missing := [name for name in asked.hide if name not in pack.labels]:
-        there = ", ".join(pack.labels) or "none"
-        raise InputError(
-            f"hide {missing[0]}: the data have no such label (they have: {there}); name a file of labels (--labels). "
-            f"{WITHOUT_LABELS}"
-        )
+def _goes_on(steps: Steps, *, resume: bool, force: bool) -> bool:
+    """Whether an earlier run goes on; raises InputError where it may neither go on nor be replaced."""
+    place = steps.place
+    for path in place.own:
+        if path.parent.is_dir():
+            files.sweep(path)
+    if not place.asked.is_file() or force:
+        return False
+    if not resume:
+        raise InputError(f"{place.out}: already exists; go on with it (--resume), replace it (--force), or choose "
+                         "another name")  # fmt: skip
+    if place.asked.read_text("utf-8") != steps.identity:
+        raise InputError(f"{place.out}: was begun with other options or another source; choose another name, or force")
+    return True
+
+
+def _begun(steps: Steps) -> Release:
+    """Fits a release in place of an earlier run's, whose results come back where it is refused."""
+    place = steps.place
+    place.set_aside()
+    try:
+        with files.written(place.asked) as file:
+            file.write(steps.identity.encode())
+        return steps.fitted()
+    except InputError:
+        place.put_back()
+        raise

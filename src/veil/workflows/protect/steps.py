@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,25 @@ from veil._version import __version__
 from veil.data import build
 from veil.data.layouts.folder import is_table, walk
 from veil.data.pack import Pack
+from veil.errors import InputError
+from veil.nn.embedders import BUNDLED
 from veil.parquet import shards
 from veil.release import Release
+from veil.release.beside import fitted_path, key_path
 from veil.workflows.apply import Applied, apply
 from veil.workflows.apply import Options as ApplyOptions
-from veil.workflows.apply.parts import skipped_file
+from veil.workflows.apply.parts import exposed_file, partial_folder, skipped_file
 from veil.workflows.audit import Audit, audit
 from veil.workflows.audit import Progress as AuditProgress
 from veil.workflows.embed import embed
 from veil.workflows.fit import AuditProgress as FrontierProgress
-from veil.workflows.fit import FitProgress
+from veil.workflows.fit import FitProgress, question
 from veil.workflows.fit_folder import FitOptions, fit_into
 from veil.workflows.named import NamedPath, release_subject
-from veil.workflows.protect.ways import Asked, Way, is_pack
+from veil.workflows.protect.ways import WITHOUT_LABELS, Asked, Way, is_pack
+
+SIDE = 64
+"""Of aligned faces, in pixels, where nothing else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +68,14 @@ class Place:
         return self.out / "private"
 
     @property
-    def begun(self) -> Path:
-        """What was asked for, so that nothing else goes on with it."""
+    def asked(self) -> Path:
+        """A hash of all that was asked for, so that nothing else goes on with it; there once all was checked."""
         return self.private / "asked.json"
+
+    @property
+    def packed(self) -> Path:
+        """A hash of what the pack was made of, so that no other data are learned from."""
+        return self.private / "packed.json"
 
     @property
     def pack(self) -> Path:
@@ -80,11 +93,49 @@ class Place:
     def audit(self) -> Path:
         return self.out / "audit"
 
-    def is_blank(self) -> bool:
-        """Whether it is a folder in which nothing has been written yet."""
-        held = [path for path in self.out.iterdir() if path != self.private] if self.out.is_dir() else [self.out]
-        inside = self.private.iterdir() if self.private.is_dir() else ()
-        return not held and all(files.is_hidden(path.name) for path in inside)
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """Where what is made of the pack lies, with all that stands beside it."""
+        released = [self.out / "released", self.out / "released.parquet"]
+        lists = [list_of(path) for path in released for list_of in (skipped_file, exposed_file, partial_folder)]
+        beside = [self.release.with_name(self.release.name + end) for end in (".curves.parquet", ".checkpoint")]
+        secrets = [key_path(self.release), fitted_path(self.release)]
+        return (*released, *lists, self.audit, self.release, *beside, *secrets)
+
+    @property
+    def earlier(self) -> Path:
+        """Where results of an earlier run wait until those that replace them are certain."""
+        return self.private / "earlier"
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """All that is written, what says whose it is last."""
+        unprotected = (self.pack, skipped_file(self.pack), self.templates, skipped_file(self.templates))
+        return (*self.results, self.earlier, *unprotected, self.packed, self.asked)
+
+    def strangers(self) -> list[Path]:
+        """What lies there, or in ``private``, and is none of its own."""
+        if not self.out.is_dir():
+            return [self.out] if os.path.lexists(self.out) else []
+        own = {self.private, *self.own}
+        there = [*self.out.iterdir(), *(self.private.iterdir() if self.private.is_dir() else ())]
+        return [path for path in there if path not in own and not files.is_hidden(path.name)]
+
+    def set_aside(self) -> None:
+        """Moves the results of an earlier run, and what says what was asked for, into :attr:`earlier`."""
+        for path in (*self.results, self.asked):
+            if os.path.lexists(path):
+                aside = self.earlier / path.relative_to(self.out)
+                aside.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.rename(aside)
+
+    def put_back(self) -> None:
+        """Undoes :meth:`set_aside`; what has been made since goes."""
+        for path in (*self.results, self.asked):
+            gone(path)
+            if os.path.lexists(aside := self.earlier / path.relative_to(self.out)):
+                aside.rename(path)
+        gone(self.earlier)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,31 +154,61 @@ class Steps:
     def target(self) -> Path:
         return self.place.out / ("released.parquet" if self.way.form == "vectors" else "released")
 
+    @cached_property
     def identity(self) -> str:
         """Changes with what is asked for, and with the source."""
-        asked = {name: str(value) for name, value in asdict(self.asked).items()}
-        asked["matcher"] = getattr(self.asked.matcher, "name", asked["matcher"])
-        for name in ("labels", "landmarks", "key"):
-            if (path := getattr(self.asked, name)) is not None and Path(path).exists():
+        return self._hash(**asdict(self.asked))
+
+    @cached_property
+    def identity_of_pack(self) -> str:
+        """Changes with what the pack is made of."""
+        names = ("labels", "landmarks", "matcher", "by_folder", "size", "seed")
+        return self._hash(disjoint=self._disjoint, **{name: getattr(self.asked, name) for name in names})
+
+    def _hash(self, **asked: Any) -> str:
+        for name in ("labels", "landmarks", "matcher", "key"):
+            if isinstance(path := asked.get(name), str | Path) and Path(path).exists():
                 asked[name] = _stamp(Path(path))
+        if "matcher" in asked:
+            asked["matcher"] = getattr(self.asked.matcher, "name", asked["matcher"])
         finder = getattr(self.detector, "name", "")
         what = {"veil": __version__, "way": asdict(self.way), "detector": finder, "source": _stamp(self.source)} | asked
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def _disjoint(self) -> bool:
+        """Whether a person is in one split only: not where identity is attacked, for which all must be known."""
+        return "identity" not in self.asked.hide
 
     def packed(self) -> Pack:
         """The pack that is learned from and measured on."""
         if self.way.source != "photographs" and is_pack(self.source):
             return Pack.open(self.source)
-        if is_pack(self.place.pack):
-            return Pack.open(self.place.pack)
+        place = self.place
+        if not place.packed.is_file() or place.packed.read_text("utf-8") != self.identity_of_pack:
+            for path in (place.pack, place.templates, skipped_file(place.templates)):  # made of something else
+                gone(path)
+            with files.written(place.packed) as file:
+                file.write(self.identity_of_pack.encode())
+        if is_pack(place.pack):
+            return Pack.open(place.pack)
+        try:
+            return self._pack()
+        except InputError:
+            if not place.asked.is_file():  # so that nothing is left of what could not be read
+                for path in (place.templates, skipped_file(place.templates), place.packed):
+                    gone(path)
+            raise
+
+    def _pack(self) -> Pack:
         common: dict[str, Any] = {
-            "seed": self.asked.seed, "jobs": self.jobs, "disjoint": "identity" not in self.asked.hide,
+            "seed": self.asked.seed, "jobs": self.jobs, "disjoint": self._disjoint,
         }  # fmt: skip
         if self.way.source == "photographs" and not self.way.templates:
             faces = self.detector if self.asked.landmarks is None else False
             made = build.pack(
                 "folder", self.source, self.place.pack, labels=self.asked.labels, settings=self._layout,
-                size=self.asked.size, channels=3 if self.way.form == "photos" else 1, faces=faces,
+                size=self.asked.size or SIDE, channels=3 if self.way.form == "photos" else 1, faces=faces,
                 landmarks=self.asked.landmarks, progress=self.watch.rows("pack"), **common,
             )  # fmt: skip
         else:
@@ -152,12 +233,26 @@ class Steps:
             return self.source
         if not self.place.templates.exists():
             embed(
-                self.source, self.place.templates, matcher=self.asked.matcher, labels=self.asked.labels,
+                self.source, self.place.templates, matcher=self.asked.matcher or BUNDLED, labels=self.asked.labels,
                 settings=self._layout, landmarks=self.asked.landmarks,
                 detector=None if isinstance(self.detector, bool) else self.detector, jobs=self.jobs,
                 progress=self.watch.rows("embed"), remark=self.watch.remark,
             )  # fmt: skip
         return self.place.templates
+
+    def check(self, pack: Pack) -> None:
+        """Raises InputError for what the fit, or the audit, would refuse of these data."""
+        hide, keep = self.asked.hide, self.asked.keep
+        if missing := [name for name in hide if name not in pack.labels]:
+            there = ", ".join(pack.labels) or "none"
+            raise InputError(
+                f"hide {missing[0]}: the data have no such label (they have: {there}); name a file of labels "
+                f"(--labels). {WITHOUT_LABELS}"
+            )
+        pack.require(private=hide, utility=pack.known_use(keep))
+        if self.asked.budget:
+            options = {"private": hide, "utility": keep, "preset": self.way.preset or None}
+            question(self.way.method, pack, self.asked.settings, self.asked.budget, self.jobs, options)
 
     def fitted(self) -> Release:
         """The release, with its key beside it."""
@@ -185,6 +280,7 @@ class Steps:
             faces=self.detector if found else False,
             landmarks=self.asked.landmarks if photographs else None,
             blur_rest=self.asked.blur_rest,
+            row_numbers=self.asked.row_numbers,
         )
         source = self.place.templates if self.way.templates else self.source
         rows = apply(
@@ -204,6 +300,8 @@ class Steps:
 
     def audited(self, pack: Pack, command: str) -> Audit:
         """What is left to attack, and to use."""
+        if pack.kind == "images":  # some of which its page shows
+            self.place.audit.mkdir(mode=0o700, exist_ok=True)
         name = self.asked.name or f"Protected {'templates' if self.way.templates else self.way.source}"
         return audit(
             pack,
@@ -235,13 +333,28 @@ class Steps:
         if self.way.source == "photographs" and self.way.form == "photos":
             remarks.append(
                 "Faces were attacked, cut out as they were aligned; hair, clothes and all that surrounds them stay as "
-                "they were, and were not attacked."
+                "they were, and neither attacks nor certificates reach them."
             )
         if not pack.knows_people:
             remarks.append(
                 "The data do not say who is seen: each row counts as a person, and matching is not measured."
             )
+        if self.way.form == "photos":
+            remarks.append("Names of files go along, and may say who is seen.")
+        elif not self.asked.row_numbers:
+            remarks.append(
+                f"Names go along in {self.target.name}, column source, and may say who is seen; --row-numbers writes "
+                "numbers."
+            )
         return remarks
+
+
+def gone(path: Path) -> None:
+    """Removes a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        files.remove(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _stamp(source: Path) -> str:
