@@ -113,7 +113,7 @@ def only(*names: str, **changes: Any) -> dict[str, Any]:
     Other attributes of :class:`veil.auditing.setting.Roster` are as given.
     """
     known = {name: ATTACKERS[name] for name in names}
-    return {"attackers": known, "of_means": known, "matchers": {}, **changes}
+    return {"attackers": known, "of_means": known, "of_templates": {}, "matchers": {}, **changes}
 
 
 def attacked_by(monkeypatch: pytest.MonkeyPatch, *names: str, **changes: Any) -> None:

@@ -21,6 +21,7 @@ from veil.auditing.classical import recurs
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
 from veil.auditing.pools import Pools, deal
+from veil.auditing.pretrained import readers
 from veil.auditing.problem import DidNotConverge, Problem, decision, largest, quality, undecided
 from veil.auditing.repeats import chosen_rows
 from veil.auditing.setting import Attack, Setting
@@ -151,7 +152,11 @@ def _taking_part(setting: Setting, exhibit: Exhibit, kind: Kind) -> Mapping[str,
         names = [n for n in names if n not in CONVOLUTIONAL]
     elif exhibit.images or exhibit.shape[0] > _WIDEST:
         names = [n for n in names if n != "residual MLPs"]  # the convolutional attackers stand in
-    return {name: roster.attackers[name] for name in names}
+    taking_part = {name: roster.attackers[name] for name in names}
+    embedder = setting.networks.embedder
+    if not isinstance(embedder, str) and exhibit.shape == setting.pack.x.shape[1:]:
+        taking_part |= readers(embedder, roster.of_templates)
+    return taking_part
 
 
 Material = Callable[[], Labelled]

@@ -15,6 +15,7 @@ _QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "ML
 _QUICK_LINKERS = ("canonical correlations",)
 _OF_MEANS = ("logistic regression", "RBF SVM", "MLPs", "residual MLPs")
 _QUICK_OF_MEANS = ("logistic regression", "MLPs")
+_OF_TEMPLATES = "RBF SVM"
 _CONTROL = "RBF SVM"  # it memorises, is quick, and takes any width
 
 
@@ -24,6 +25,7 @@ def roster(effort: str, **changes: Any) -> Roster:
     own: dict[str, Any] = {
         "attackers": {n: a for n, a in ATTACKERS.items() if not quick or n in _QUICK},
         "of_means": {n: ATTACKERS[n] for n in (_QUICK_OF_MEANS if quick else _OF_MEANS)},
+        "of_templates": {_OF_TEMPLATES: ATTACKERS[_OF_TEMPLATES]},
         "control": (_CONTROL, ATTACKERS[_CONTROL]),
         "classifiers": {n: ATTACKERS[n] for n in CLASSIFIERS},
         "matchers": MATCHERS,

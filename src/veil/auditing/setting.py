@@ -30,6 +30,7 @@ class Roster:
     Attributes:
         attackers: Read a label from a release.
         of_means: Read a label from the mean of several releases.
+        of_templates: Read a label from what a pretrained face embedder makes of releases that are images.
         control: Learns from shuffled labels.
         classifiers: Learn a label from originals, and are shown releases that are images.
         matchers: Learn to compare releases, beside the metrics.
@@ -39,6 +40,7 @@ class Roster:
 
     attackers: Mapping[str, Attack]
     of_means: Mapping[str, Attack] = field(default_factory=dict)
+    of_templates: Mapping[str, Attack] = field(default_factory=dict)
     control: tuple[str, Attack]
     classifiers: Mapping[str, Attack] = field(default_factory=dict)
     matchers: Mapping[str, Match] = field(default_factory=dict)
@@ -48,22 +50,28 @@ class Roster:
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """Networks that the user names, of ONNX files or the bundled one; findings call them by their names.
+    """Networks that were not trained here, of ONNX files or bundled; findings call them by their names.
 
     Attributes:
         matcher: A face matcher.
         classifiers: For each label its classifiers; they give logits in the order of the label's classes in the pack.
+        embedder: Pretrained on faces of others, for attackers that see images through it; why there is none, or ""
+            where none is of interest.
     """
 
     matcher: Network | None = None
     classifiers: Mapping[str, Sequence[Network]] = field(default_factory=dict)
+    embedder: Network | str = ""
 
     @property
     def fingerprint(self) -> str:
         """Changes with whatever their answers depend on."""
         matcher = None if self.matcher is None else self.matcher.fingerprint
+        embedder = self.embedder if isinstance(self.embedder, str) else self.embedder.fingerprint
         return key(
-            matcher, {name: [each.fingerprint for each in several] for name, several in self.classifiers.items()}
+            matcher,
+            embedder,
+            {name: [each.fingerprint for each in several] for name, several in self.classifiers.items()},
         )
 
 

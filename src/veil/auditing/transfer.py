@@ -22,6 +22,7 @@ from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.intervals import auc_interval, balanced_accuracy_interval, rate_interval
 from veil.auditing.matchers import siamese
+from veil.auditing.pretrained import readers
 from veil.auditing.problem import Embed, Problem, Score, decision, failure, largest, quality, undecided
 from veil.auditing.setting import Networks, Setting, without
 from veil.auditing.task import Outcome, Task, signatures
@@ -209,7 +210,10 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
     reads: dict[str, float] = {}
     failed: dict[str, tuple[str, str]] = {}
     theirs = ((file.name, _given(file, pack.classes[target])) for file in files)
-    for name, attack in (*setting.roster.classifiers.items(), *theirs):
+    classifiers = dict(setting.roster.classifiers)
+    if not isinstance(embedder := setting.networks.embedder, str):
+        classifiers |= readers(embedder, setting.roster.of_templates)
+    for name, attack in (*classifiers.items(), *theirs):
         try:
             score = attack(problem)
             seen = score(problem.x_validation)
@@ -225,7 +229,7 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         by = Measurement(release=release, target=target, attacker="", role="attack", n=len(test), level=level)
         for name in reads:
             reader, worst = replace(by, attacker=name), name == best
-            scores, from_file = scored[name][release], name not in setting.roster.classifiers
+            scores, from_file = scored[name][release], name not in classifiers
             predicted = decide[name](scores)
             notes = [FROM_FILE] * from_file
             if from_file and classes == 2:

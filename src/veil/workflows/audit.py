@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from veil import findings as files
 from veil import notebook
-from veil.auditing import run, transfer
+from veil.auditing import pretrained, run, transfer
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.inversion import people_map
 from veil.auditing.leakage import Overlap
@@ -130,7 +130,8 @@ class Plan:
             pack, private=setting.private, utility=setting.utility, given=given,
             shown=self.with_input and any(s.may_pass_for(pack.x) for s in subjects), inverted=self.inversion,
         )  # fmt: skip
-        return replace(setting, networks=networks)
+        images = pack.kind == "images" and setting.roster.of_templates and (setting.private or setting.labels)
+        return replace(setting, networks=replace(networks, embedder=pretrained.bundled(pack) if images else ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +265,8 @@ def audit(
         findings = [*result.findings, *(o.finding(pack, name, setting.level) for name, o in overlaps.items())]
         findings += [_broken(setting, exhibits[0].name, name, why) for name, why in broken.items()]
         notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
+        if why := isinstance(setting.networks.embedder, str) and setting.networks.embedder:
+            notes.append(f"No attacker sees images through a pretrained face embedder ({why}).")
         sheets, maps = _to_look_at(setting, exhibits, subjects, findings, result.pictures, notes)
         described = [_input(pack)] * plan.with_input + [_described(s) for s in everything]
         document = {
