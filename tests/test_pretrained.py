@@ -11,11 +11,11 @@ import pytest
 from conftest import attacked_by
 from veil.auditing import pretrained
 from veil.auditing.attackers import ATTACKERS
-from veil.auditing.pretrained import Pretrained, readers
+from veil.auditing.pretrained import Matcher, Reader, readers
 from veil.auditing.problem import Problem
 from veil.auditing.task import signature
 from veil.data.pack import Pack
-from veil.findings.codes import ATTACK
+from veil.findings.codes import ATTACK, MATCHING
 from veil.workflows.audit import audit
 from veil.workflows.subjects import Subject
 
@@ -59,7 +59,7 @@ def problem(n: int = 200, **changes: Any) -> Problem:
 def test_templates_tell_what_pixels_do_not():
     asked = problem()
     x, y = images(200, 2)
-    of_templates = Pretrained(Means(), ATTACKERS["RBF SVM"])(asked)(x)
+    of_templates = Reader(Means(), ATTACKERS["RBF SVM"])(asked)(x)
     of_pixels = ATTACKERS["RBF SVM"](asked)(x)
     assert (of_templates.argmax(1) == y).mean() > 0.9
     assert (of_pixels.argmax(1) == y).mean() < 0.8
@@ -67,33 +67,41 @@ def test_templates_tell_what_pixels_do_not():
 
 def test_a_face_is_embedded_once_and_few_are_learned_from():
     network = Means()
-    attack = Pretrained(network, ATTACKERS["RBF SVM"])
+    attack = Reader(network, ATTACKERS["RBF SVM"])
     asked = problem(700)
     score = attack(asked)
     assert network.shown == 500 + 60
     first = score(asked.x_validation)
     assert network.shown == 500 + 60
-    again = Pretrained(network, ATTACKERS["RBF SVM"])(asked)(asked.x_validation)
+    again = Reader(network, ATTACKERS["RBF SVM"])(asked)(asked.x_validation)
     np.testing.assert_array_equal(first, again)
     assert network.shown == 500 + 60
     other = Means("another")
-    Pretrained(other, ATTACKERS["RBF SVM"])(replace(asked, effort="standard"))
+    Reader(other, ATTACKERS["RBF SVM"])(replace(asked, effort="standard"))
     assert other.shown == 700 + 60
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(pretrained, "_REMEMBERED", 10)
     network = Means()
-    attack = Pretrained(network, ATTACKERS["RBF SVM"])
+    attack = Reader(network, ATTACKERS["RBF SVM"])
     attack(problem(40))
     assert [len(held) for held in pretrained._TEMPLATES.values()] == [10]
 
 
 def test_outcomes_follow_the_network():
     attack = ATTACKERS["RBF SVM"]
-    one, other = (signature(Pretrained(Means(name), attack)) for name in ("a", "b"))
+    one, other = (signature(Reader(Means(name), attack)) for name in ("a", "b"))
     assert one != other != signature(attack)
     assert list(readers(Means(), {"RBF SVM": attack})) == ["RBF SVM on means 1"]
+
+
+def test_a_matcher_compares_about_the_middle():
+    asked = problem()
+    embed = Matcher(network := Means())(asked)
+    made = embed(asked.x[:50])
+    np.testing.assert_allclose(made, network(asked.x[:50]) - network(asked.x).mean(0), atol=1e-3)
+    assert signature(Matcher(Means("a"))) != signature(Matcher(Means("b")))
 
 
 @pytest.fixture
@@ -107,11 +115,14 @@ def test_an_audit_asks_it_of_images_of_the_packs_form(faces, monkeypatch):
     attacked_by(monkeypatch, "logistic regression", classifiers={}, of_templates={"RBF SVM": ATTACKERS["RBF SVM"]})
     monkeypatch.setattr(pretrained, "bundled", lambda pack: Means())
     vectors = faces.x.reshape(len(faces), -1)[:, :4].astype(np.float32)
-    made = audit(faces, [Subject(name="vectors", vectors=vectors)], private=["gender"], utility=[], jobs=1)
+    asked = {"private": ["gender"], "utility": ["identity"]}
+    made = audit(faces, [Subject(name="vectors", vectors=vectors)], jobs=1, **asked)
     by = {(f.release, f.attacker): f for f in made.findings if f.code == ATTACK and f.role == "attack"}
     assert by["Input", "RBF SVM on means 1"].worst
     assert by["Input", "RBF SVM on means 1"].value > by["Input", "logistic regression"].value
     assert ("vectors", "RBF SVM on means 1") not in by
+    matchers = {f.release for f in made.findings if f.code == MATCHING and f.attacker == "means 1"}
+    assert matchers == {"Input"}
     assert not any("face embedder" in note for note in made.document["data"]["notes"])
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from veil.methods.fitting import Fit
     from veil.release import Release
     from veil.workflows.audit import Audit, audit
+    from veil.workflows.check import Checked, check
     from veil.workflows.estimator import Protector
     from veil.workflows.fit import fit
     from veil.workflows.label import label
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Audit": "veil.workflows.audit",
+    "Checked": "veil.workflows.check",
     "Finding": "veil.findings",
     "Fit": "veil.methods.fitting",
     "Pack": "veil.data.pack",
@@ -31,6 +33,7 @@ _HOMES = {
     "Release": "veil.release",
     "Subject": "veil.workflows.subjects",
     "audit": "veil.workflows.audit",
+    "check": "veil.workflows.check",
     "fit": "veil.workflows.fit",
     "label": "veil.workflows.label",
     "pack": "veil.data.build",
@@ -39,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Audit",
+    "Checked",
     "Finding",
     "Fit",
     "InputError",
@@ -49,6 +53,7 @@ __all__ = [
     "Subject",
     "__version__",
     "audit",
+    "check",
     "fit",
     "label",
     "pack",

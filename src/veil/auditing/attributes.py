@@ -153,8 +153,7 @@ def _taking_part(setting: Setting, exhibit: Exhibit, kind: Kind) -> Mapping[str,
     elif exhibit.images or exhibit.shape[0] > _WIDEST:
         names = [n for n in names if n != "residual MLPs"]  # the convolutional attackers stand in
     taking_part = {name: roster.attackers[name] for name in names}
-    embedder = setting.networks.embedder
-    if not isinstance(embedder, str) and exhibit.shape == setting.pack.x.shape[1:]:
+    if (embedder := setting.embedder_of(exhibit.shape)) is not None:
         taking_part |= readers(embedder, roster.of_templates)
     return taking_part
 

@@ -19,8 +19,9 @@ from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.linkage import Search, identification
 from veil.auditing.pairs import COSINE, Metric, metrics_of
+from veil.auditing.pretrained import Matcher
 from veil.auditing.problem import DidNotConverge, Problem, failure
-from veil.auditing.setting import Setting, without
+from veil.auditing.setting import Match, Setting, without
 from veil.auditing.task import Outcome, Task, signatures
 from veil.findings import Finding, Measurement
 from veil.findings.codes import MATCHING
@@ -36,7 +37,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     for s in exhibits:
         yield Task(
             name=f"{s.name}: matching",
-            key=setting.key("matching", s.fingerprint, s.name, setting.private, signatures(setting.roster.matchers)),
+            key=setting.key("matching", s.fingerprint, s.name, setting.private, signatures(_trained(setting, s.shape))),
             prepare=lambda s=s: partial(match, setting, s.name, s.x, s.feature_map),  # type: ignore[misc]
             missing=partial(without, setting.nobody(s.name, "identity", "utility"), MATCHING),
             releases=(s.name,),
@@ -119,13 +120,20 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
     return Outcome(findings=(*findings, rank1, *failures))
 
 
+def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:
+    """The matchers, by name, that learn, or have learned, to compare releases of that shape."""
+    embedder = setting.embedder_of(shape)
+    pretrained = {} if embedder is None else {embedder.name: Matcher(embedder)}
+    return {**setting.roster.matchers, **pretrained}
+
+
 def _embedded(
     setting: Setting, release: str, x: NDArray[Any], problem: Problem, rows: NDArray[np.int64], pairs: int
 ) -> tuple[dict[str, NDArray[Any]], list[Finding]]:
     """Vectors of the trained matchers at some rows, and findings of those that failed on so many pairs."""
     vectors: dict[str, NDArray[Any]] = {}
     failures = []
-    for name, learn in setting.roster.matchers.items():
+    for name, learn in _trained(setting, x.shape[1:]).items():
         try:
             embedded = learn(problem)(x[rows])
             if not np.isfinite(embedded).all():

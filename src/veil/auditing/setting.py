@@ -175,6 +175,11 @@ class Setting:
         """What findings share where nobody measured anything, and one says so."""
         return Measurement(release=release, target=target, attacker="none", role=role, n=0, level=self.level)
 
+    def embedder_of(self, shape: tuple[int, ...]) -> Network | None:
+        """The pretrained embedder, for releases of that shape; None where there is none, or they are no such images."""
+        embedder = self.networks.embedder
+        return None if isinstance(embedder, str) or shape != self.pack.x.shape[1:] else embedder
+
     @cached_property
     def _common(self) -> tuple[Any, ...]:
         return (__version__, self.pack.fingerprint, self.attack_on, self.effort, self.seed, self.level)

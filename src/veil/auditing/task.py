@@ -89,7 +89,7 @@ def signature(function: Callable[..., Any]) -> str:
     Veil's own follow its version, which every key holds.
     """
     if own := getattr(function, "fingerprint", ""):
-        return f"{type(function).__qualname__} {own} {signature(function.attack)}"  # type: ignore[attr-defined]
+        return f"{type(function).__qualname__} {own}"
     if isinstance(function, partial):
         return f"{signature(function.func)} {function.args!r} {sorted(function.keywords.items())!r}"
     name = getattr(function, "__qualname__", type(function).__qualname__)

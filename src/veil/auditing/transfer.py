@@ -211,7 +211,7 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
     failed: dict[str, tuple[str, str]] = {}
     theirs = ((file.name, _given(file, pack.classes[target])) for file in files)
     classifiers = dict(setting.roster.classifiers)
-    if not isinstance(embedder := setting.networks.embedder, str):
+    if (embedder := setting.embedder_of(originals.shape[1:])) is not None:
         classifiers |= readers(embedder, setting.roster.of_templates)
     for name, attack in (*classifiers.items(), *theirs):
         try:
@@ -268,10 +268,12 @@ def _given(network: Network, classes: Sequence[str]) -> Callable[[Problem], Scor
 def matched(setting: Setting, originals: NDArray[Any], releases: Mapping[str, NDArray[Any]]) -> Outcome:
     """How well a matcher that learned from originals compares releases with each other, and with originals.
 
-    Arguments as for :func:`classified`; the user's own matcher stands beside the trained one. Each compares by the
+    Arguments as for :func:`classified`; the user's own matcher, or else the bundled one where it can take part, stands
+    beside the trained one. Each compares by the
     metric, and the matcher is marked, that serves best on the ``calibrate`` originals.
     """
-    identity, file, seed, level = setting.pack.label("identity"), setting.networks.matcher, setting.seed, setting.level
+    identity, seed, level = setting.pack.label("identity"), setting.seed, setting.level
+    file = setting.networks.matcher or setting.embedder_of(originals.shape[1:])
     train, check, test = setting.rows("identity")
     problem = Problem(
         x=originals[train], y=identity[train], x_validation=originals[check], y_validation=identity[check],

@@ -1,4 +1,4 @@
-"""The command line: ``veil demo | protect | pack | label | embed | fit | apply | audit | report | export``.
+"""The command line: ``veil demo | protect | pack | label | embed | fit | apply | audit | check | report | export``.
 
 Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
 needs it: ``veil --help`` must be quick.
@@ -19,7 +19,7 @@ import typer
 from veil._version import __version__
 from veil.cli import arguments
 from veil.cli.show import Show, show_fit, show_label
-from veil.cli.tables import show_audit, show_demo, show_protected
+from veil.cli.tables import show_audit, show_check, show_demo, show_protected
 from veil.errors import InputError
 
 BROKE_OFF = 4
@@ -467,6 +467,25 @@ def audit(
         )
     if show_audit(show, made.findings, list(dict.fromkeys(private)), made.use, made.path, made.warnings):
         raise typer.Exit(BROKE_OFF)
+
+
+@command
+def check(
+    show: Show,
+    out: arguments.CheckedAudit,
+    require: arguments.Requirements = None,
+    require_file: arguments.RequirementFile = None,
+    release: arguments.CheckedReleases = None,
+) -> None:
+    """Compare the limits of an audit's intervals with what is required.
+
+    Exit status 0: all is met. 3: something is not. 2: it cannot be said: not measured, or a control failed."""
+    from veil.workflows.check import check
+
+    made = check(out, require or [], file=require_file, releases=release or [])
+    show_check(show, made)
+    if made.status:
+        raise typer.Exit(made.status)
 
 
 @command

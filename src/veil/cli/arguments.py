@@ -237,6 +237,22 @@ ClassifierSettings = Annotated[
 ]
 
 # embed
+# check
+CheckedAudit = Annotated[Path, Argument(metavar="AUDIT", help="Folder with findings.json, from `veil audit`.")]
+Requirements = Annotated[
+    list[str] | None,
+    Option(
+        "--require",
+        help="WHAT <= LIMIT or WHAT >= LIMIT, such as 'gender <= 0.60' or 'identity.auc >= 0.99'; repeat for several.",
+    ),
+]
+RequirementFile = Annotated[
+    Path | None, Option("--require-file", help="TOML file whose [check] has require, a list of them.")
+]
+CheckedReleases = Annotated[
+    list[str] | None, Option("--release", help="Release that is judged; all that were asked for by default.")
+]
+
 Photographs = Annotated[Path, Argument(metavar="SOURCE", help="Folder of photographs, or a pack of aligned faces.")]
 Templates = Annotated[Path, Argument(metavar="OUT", help="NAME.parquet: source, vector, and labels.")]
 Embedder = Annotated[

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from veil.findings import Finding
+    from veil.workflows.check import Checked
     from veil.workflows.protect import Protected
     from veil.workflows.summary import Row
 
@@ -72,6 +73,33 @@ def show_audit(
             _print_inversions(inversions)
         say(str(path))
     return _say_broken(findings)
+
+
+def show_check(show: Show, made: Checked) -> None:
+    """Shows what a gate says: every figure beside what is required of it, and the outcome."""
+    if show.as_json:
+        show.result({"outcome": made.outcome, "lines": [line.plain() for line in made.lines]})
+        return
+    from rich.table import Table
+
+    from veil.findings import CODES
+
+    table = Table(title="What is required, and the limits of what was measured")
+    for heading in ("require", "release", "figure", "threat", "value", "interval", "by", "outcome"):
+        table.add_column(heading, justify="right" if heading in ("value", "interval") else "left")
+    for line in made.lines:
+        f, code = line.finding, CODES.get(line.code)
+        figures = ["-"] * 2 if f is None else [f"{f.value:.3f}", f"{f.low:.3f} - {f.high:.3f}"]
+        heading, threat = ("-", "") if code is None else (code.heading, code.threat)
+        by = "-" if f is None else f.attacker
+        table.add_row(
+            *map(printable, [str(line.requirement), line.release, heading, threat, *figures, by, line.outcome])
+        )
+    _print_table(table, 150)
+    reasons = dict.fromkeys((line.release, line.outcome, line.why) for line in made.lines if line.why)
+    for release, outcome, why in reasons:
+        say(f"  {release}: {outcome}: {why}")
+    say(made.outcome)
 
 
 def show_demo(show: Show, ways: Sequence[Protected]) -> bool:

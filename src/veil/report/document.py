@@ -188,7 +188,12 @@ class Document:
 
 def read(out: Path) -> Document:
     """``out/findings.json`` as :func:`veil.findings.io.read` gives it, which says what is wrong with it."""
-    raw = _printable(files.read(out))
+    return of(files.read(out))
+
+
+def of(whole: Mapping[str, Any]) -> Document:
+    """What :func:`veil.findings.io.read` gives, or :func:`veil.findings.io.document` makes, as a document."""
+    raw = _printable(whole)
     return Document(
         **{key: raw[key] for key in ("veil", "seed", "created", "command")},
         data=_data(raw["data"]),

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ from veil.workflows.fit import write_curves
 from veil.workflows.pictures import Sheet
 from veil.workflows.subjects import INPUT, LEAVE_OUT, Subject, controls
 from veil.workflows.summary import Row, summary
+
+if TYPE_CHECKING:
+    from veil.workflows.check import Checked
 
 OUTCOMES = "outcomes"
 """Folder beside findings for what need not be measured again."""
@@ -130,7 +133,7 @@ class Plan:
             pack, private=setting.private, utility=setting.utility, given=given,
             shown=self.with_input and any(s.may_pass_for(pack.x) for s in subjects), inverted=self.inversion,
         )  # fmt: skip
-        images = pack.kind == "images" and setting.roster.of_templates and (setting.private or setting.labels)
+        images = pack.kind == "images" and setting.roster.of_templates and (setting.private or setting.utility)
         return replace(setting, networks=replace(networks, embedder=pretrained.bundled(pack) if images else ""))
 
 
@@ -192,6 +195,16 @@ class Audit:
         document = files.document(**self.document, findings=self.findings, pictures=sheets, curves=curves)
         files.write(whole, document if names else _without_names(document))
         _publish(whole, out)
+
+    def check(
+        self, require: Sequence[str] = (), *, file: str | Path | None = None, releases: Sequence[str] = ()
+    ) -> Checked:
+        """Compare it with what is required, as :func:`veil.check` does with an audit in a folder."""
+        from veil.report import document
+        from veil.workflows.check import judged
+
+        whole = files.document(**self.document, findings=self.findings, pictures=[], curves=[])
+        return judged(document.of(whole), require, file=file, releases=releases)
 
     def report(self, folder: str | Path) -> Path:
         """Write the audit and its page into a folder; the page's path."""
@@ -266,7 +279,7 @@ def audit(
         findings += [_broken(setting, exhibits[0].name, name, why) for name, why in broken.items()]
         notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
         if why := isinstance(setting.networks.embedder, str) and setting.networks.embedder:
-            notes.append(f"No attacker sees images through a pretrained face embedder ({why}).")
+            notes.append(f"Nobody sees images through a pretrained face embedder ({why}).")
         sheets, maps = _to_look_at(setting, exhibits, subjects, findings, result.pictures, notes)
         described = [_input(pack)] * plan.with_input + [_described(s) for s in everything]
         document = {

@@ -1,0 +1,286 @@
+"""A gate: whether an audit meets what is required of it, by the limits of its intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from veil.data.columns import nfc
+from veil.errors import InputError, checked_path
+from veil.findings import CODES, Finding
+from veil.findings.codes import ATTACK, CERTIFICATE, POOLED, REPEATED, SEEN, TRANSFER
+from veil.foreign import one_line, read_bytes
+from veil.report import document, verdict
+from veil.report.document import Document, Release
+
+Outcome = Literal["met", "not met", "cannot be said", "not applicable"]
+
+_ATTACKS = (ATTACK, TRANSFER, POOLED, REPEATED)
+_ATTACKS_BY_AUC = tuple(CODES[code].stand_in for code in _ATTACKS)
+_MOST = 1 << 20  # bytes of a file of requirements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """What is required of every release that is judged.
+
+    Attributes:
+        what: A label or ``identity``, with ``.FIGURE`` behind it where not its first figure is meant; or a code of
+            :data:`veil.findings.CODES`.
+        sign: ``"<="``: the upper limit of the interval must not be above ``limit``; ``">="``: nor the lower one below.
+        limit: As findings have it: .6 for 60 %.
+    """
+
+    what: str
+    sign: str
+    limit: float
+
+    @staticmethod
+    def read(text: str) -> Requirement:
+        """``gender <= 0.60``; raises InputError for anything else."""
+        match = re.fullmatch(r"\s*(.+?)\s*(<=|>=)\s*(\S+)\s*", text) if isinstance(text, str) else None
+        try:
+            limit = float(match[3]) if match else math.nan
+        except ValueError:
+            limit = math.nan
+        if match is None or not math.isfinite(limit):
+            raise InputError(f"require: must be WHAT <= LIMIT or WHAT >= LIMIT, such as 'gender <= 0.60', got {text!r}")
+        return Requirement(what=nfc(match[1]), sign=match[2], limit=limit)
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.sign} {self.limit:g}"
+
+    def holds(self, finding: Finding) -> bool:
+        """Whether the limit of a figure's interval is within what is required."""
+        _, low, high, _ = finding.figures()
+        return high <= self.limit if self.sign == "<=" else low >= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One figure beside what is required of it.
+
+    Attributes:
+        requirement: What is required.
+        release: Of which release.
+        outcome: Whether it is met.
+        code: The kind of figure; "" where nothing of the kind was measured.
+        finding: The figure; None where there is none.
+        why: What else should be known: why it cannot be said, say.
+    """
+
+    requirement: Requirement
+    release: str
+    outcome: Outcome
+    code: str = ""
+    finding: Finding | None = None
+    why: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        f = self.finding
+        return {
+            "require": str(self.requirement), "release": self.release, "outcome": self.outcome, "code": self.code,
+            "threat": CODES[self.code].threat if self.code else "", "attacker": None if f is None else f.attacker,
+            "value": None if f is None else f.value, "low": None if f is None else f.low,
+            "high": None if f is None else f.high, "n": None if f is None else f.n, "why": self.why,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a gate says.
+
+    Attributes:
+        lines: Every figure that is asked about, by requirement and release.
+    """
+
+    lines: Sequence[Line]
+
+    @property
+    def outcome(self) -> Outcome:
+        """``"not met"`` where any requirement certainly is not; else ``"cannot be said"`` where that holds for any."""
+        outcomes = {line.outcome for line in self.lines}
+        for outcome in ("not met", "cannot be said"):
+            if outcome in outcomes:
+                return outcome
+        return "met"
+
+    @property
+    def status(self) -> int:
+        """The exit status of the command: 0 met, 3 not met, 2 cannot be said."""
+        return {"met": 0, "not met": 3}.get(self.outcome, 2)
+
+
+def check(
+    audit: str | Path, require: Sequence[str] = (), *, file: str | Path | None = None, releases: Sequence[str] = ()
+) -> Checked:
+    """Compare an audit with what is required.
+
+    Limits of intervals are compared, not values: a figure that chance alone may have brought within the limit does not
+    pass. An attack on a label is limited under every threat model that was measured: single releases, means of one
+    person's, means over near-duplicates, and attackers who know originals alone; a certificate within the limit binds
+    them all. Where a control of the label failed or is missing, an attempt broke off, or nothing was measured, it
+    cannot be said.
+
+    Args:
+        audit: A folder with ``findings.json``.
+        require: Requirements, as :meth:`Requirement.read` reads them.
+        file: A TOML file whose ``[check]`` has ``require``, a list of them, and may have ``releases``.
+        releases: The releases that are judged; those that somebody asked for if none is named, and the unprotected
+            input where there is none.
+
+    Raises:
+        InputError: For a requirement, a file or a release that there is not.
+    """
+    return judged(document.read(checked_path("audit", audit)), require, file=file, releases=releases)
+
+
+def judged(
+    written: Document, require: Sequence[str] = (), *, file: str | Path | None = None, releases: Sequence[str] = ()
+) -> Checked:
+    """:func:`check` of a document."""
+    if isinstance(require, str):
+        require = [require]
+    if file is not None:
+        more, named = _from_file(checked_path("require file", file))
+        require, releases = [*require, *more], [*releases, *named]
+    if not require:
+        raise InputError("require: name what is required, such as 'gender <= 0.60', got nothing")
+    requirements = [Requirement.read(text) for text in require]
+    checks = verdict.controls(written)
+    lines = [
+        line
+        for requirement in requirements
+        for release in _releases(written, releases)
+        for line in _lines(written, checks, requirement, release)
+    ]
+    return Checked(lines=lines)
+
+
+def _from_file(path: Path) -> tuple[list[str], list[str]]:
+    """The requirements and the releases that a file names."""
+    try:
+        raw = tomllib.loads(read_bytes(path, _MOST).decode("utf-8"))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as TOML ({one_line(error)})") from None
+    table = raw.get("check")
+    if not isinstance(table, dict) or set(table) - {"require", "releases"}:
+        raise InputError(f"{path}: must have a table [check] with require, and releases if need be")
+    lists = [table.get(name, []) for name in ("require", "releases")]
+    if not all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists):
+        raise InputError(f"{path}: require and releases must be lists of texts")
+    return lists[0], lists[1]
+
+
+def _releases(written: Document, named: Sequence[str]) -> list[Release]:
+    there = {release.name: release for release in written.releases}
+    if missing := [name for name in named if name not in there]:
+        raise InputError(f"release: must be one of the audit's ({', '.join(there)}), got {missing[0]!r}")
+    judged = [there[name] for name in dict.fromkeys(named)] or [r for r in written.releases if r.judged]
+    return judged or [r for r in written.releases if r.role == "input"]
+
+
+def _lines(
+    written: Document, checks: Sequence[verdict.Check], requirement: Requirement, release: Release
+) -> Iterator[Line]:
+    """The figures of one release that a requirement is about."""
+    asked = _asked(written, requirement)
+    common: dict[str, Any] = {"requirement": requirement, "release": release.name}
+    lines = []
+    for target, codes in asked:
+        bound = written.bound(release.name, target) if ATTACK in codes else None
+        if bound is not None and requirement.holds(bound):
+            lines.append(Line(**common, outcome="met", code=CERTIFICATE, finding=bound, why="binds every attacker"))
+            continue
+        for code in codes:
+            of_code = [f for f in written.of(release.name) if (f.code, f.target) == (code, target)]
+            about = [f for f in of_code if f.role in _roles(code)]
+            if about:
+                lines.append(_line(about, checks, common))
+    if not any(line.outcome != "not applicable" for line in lines):
+        yield Line(**common, outcome="cannot be said", why="it was not measured")
+    yield from lines
+
+
+def _line(tried: Sequence[Finding], checks: Sequence[verdict.Check], common: dict[str, Any]) -> Line:
+    """The figure of one kind that counts, of who was picked on validation data."""
+    requirement, code = common["requirement"], tried[0].code
+    picked = next((f for f in tried if f.worst), None)
+    broken = [f for f in tried if f.status == "did_not_converge"]
+    if picked is None:
+        usable = [f for f in tried if f.ok]
+        sign = -1 if CODES[code].lower_tells_more else 1
+        picked = max(usable, key=lambda f: sign * (f.value or 0.0), default=None)
+    if picked is None and not broken:
+        return Line(**common, outcome="not applicable", code=code, why=tried[0].note)
+    if picked is None or not picked.ok:
+        why = broken[0].note if picked is None else picked.note
+        stand_in = CODES[code].stand_in
+        ask = f"; require {picked.target}.auc in its place" if picked is not None and stand_in else ""
+        return Line(**common, outcome="cannot be said", code=code, why=f"{why}{ask}")
+    holds = requirement.holds(picked)
+    why = _doubt(picked, checks, holds)
+    if holds and not why and broken:
+        why = f"{broken[0].attacker} broke off ({broken[0].note})"
+    outcome: Outcome = "cannot be said" if why else "met" if holds else "not met"
+    return Line(**common, outcome=outcome, code=code, finding=picked, why=why)
+
+
+def _asked(written: Document, requirement: Requirement) -> list[tuple[str, Sequence[str]]]:
+    """Targets and the codes of their figures that a requirement is about; raises InputError where there is none."""
+    what, data = requirement.what, written.data
+    if what in CODES:
+        measured = dict.fromkeys(f.target for f in written.findings if f.code == what and f.role in _roles(what))
+        return [(target, [what]) for target in measured if "|same " not in target] or [("", [what])]
+    targets = sorted({*data.private, *data.utility}, key=len, reverse=True)
+    target = next((name for name in targets if what == name or what.startswith(f"{name}.")), None)
+    if target is None:
+        there = ", ".join(dict.fromkeys([*data.private, *data.utility])) or "none"
+        raise InputError(
+            f"require: must name a label that was audited ({there}), or a code of a figure, got {what!r}; what was not "
+            "asked of an audit cannot be said"
+        )
+    figure = what[len(target) + 1 :]
+    if target in data.private:
+        kinds = {"": _ATTACKS, "balanced_accuracy": _ATTACKS, "auc": _ATTACKS_BY_AUC}
+        codes = list(kinds.get(figure, [code for code in CODES if code == f"attribute.{figure}"]))
+    elif not figure:
+        codes = [code for code in [written.primary_use(target)] if code is not None]
+        codes = codes or ["verification.auc" if target == "identity" else "utility.balanced_accuracy"]
+    else:
+        families = ("verification", "linkability", "identification") if target == "identity" else ("utility",)
+        codes = [f"{family}.{figure}" for family in families if f"{family}.{figure}" in CODES][:1]
+    if not codes:
+        raise InputError(f"require: {target} has no figure {figure!r}; docs list the codes of all")
+    return [(target, codes)]
+
+
+def _roles(code: str) -> tuple[str, ...]:
+    """Of findings that answer for a code: the same codes stand on controls, too."""
+    return {SEEN: ("control",), CERTIFICATE: ("bound",)}.get(code, ("attack", "utility"))
+
+
+def _doubt(finding: Finding, checks: Sequence[verdict.Check], holds: bool) -> str:
+    """Why a figure may mean nothing; "" where nothing speaks against it.
+
+    A control that is missing leaves open whether an attack could have worked; one that did work needs no control.
+    """
+    for check in checks:
+        if check.of_training:
+            about = check.release == finding.release and finding.code != SEEN
+        elif check.of_inversion:
+            about = check.release == finding.release and finding.family == "inversion"
+        else:
+            about = check.target == finding.target
+        missing = check.outcome == "missing" and finding.role == "attack" and holds
+        if about and (check.outcome == "failed" or missing):
+            return f"a control {'is missing' if missing else 'failed'}: {check.meaning}"
+    return ""

@@ -1,0 +1,268 @@
+"""The gate: limits of intervals against what is required, and when it cannot be said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import attacked_by, vectors_pack
+from veil import cli, findings
+from veil.errors import InputError
+from veil.findings import Finding
+from veil.findings.codes import ATTACK, CERTIFICATE, MATCHING, POOLED, SEEN, TRANSFER
+from veil.workflows.audit import audit
+from veil.workflows.check import Checked, Requirement, check
+
+
+def figure(code: str, value: float | None, *, release: str = "R", target: str = "gender", **more: Any) -> Finding:
+    """A finding with an interval of 2 points to either side; without a value one that broke off."""
+    limits: dict[str, Any] = {"value": value, "low": value - 0.02, "high": value + 0.02} if value is not None else {}
+    missing: dict[str, Any] = {"status": "did_not_converge", "note": "it ran away"} if value is None else {}
+    own: dict[str, Any] = {"attacker": "MLPs", "role": "attack", "n": 100, "chance": 0.5, "worst": True}
+    return Finding(code=code, release=release, target=target, **(own | limits | missing | more))
+
+
+CONTROLS = (
+    figure(ATTACK, 0.9, release="Input"),
+    figure(MATCHING, 0.99, release="Input", target="identity", role="utility"),
+    figure("attribute.auc", 0.5, release="R", attacker="shuffled labels (SVM)", role="control", worst=False),
+    figure(SEEN, 0.0, target="any", attacker="none", role="control", low=0.0, high=0.0, worst=False),
+)
+
+
+def written(out: Path, *figures: Finding, controls: tuple[Finding, ...] = CONTROLS, **data: Any) -> Path:
+    """An audit of a release R of a method, and the unprotected input."""
+    of = {"name": "Input", "method": "", "preset": "", "k": 8, "seed": None, "config": {}, "data": None, "note": ""}
+    releases = [{**of, "role": "input"}, {**of, "name": "R", "method": "template", "role": "method", "named": True}]
+    about = {"private": ["gender"], "utility": ["identity"], "labels": {}, "splits": {}, "notes": []} | data
+    out.mkdir(exist_ok=True)
+    document = findings.document(
+        seed=0,
+        command="",
+        data=about,
+        releases=releases,
+        maps=[],
+        findings=[*figures, *controls],
+        pictures=[],
+        curves=[],
+    )
+    findings.write(out, document)
+    return out
+
+
+def outcome(made: Checked) -> tuple[str, list[str]]:
+    return made.outcome, [line.outcome for line in made.lines]
+
+
+@pytest.mark.parametrize(
+    ("value", "require", "expected"),
+    [
+        (0.57, "gender <= 0.60", "met"),
+        (0.58, "gender <= 0.60", "met"),  # the limit itself
+        (0.59, "gender <= 0.60", "not met"),  # the value is below, its upper limit is not
+        (0.72, "gender<=0.6", "not met"),
+    ],
+)
+def test_limits_of_intervals_are_compared(tmp_path, value, require, expected):
+    made = check(written(tmp_path / "a", figure(ATTACK, value)), [require])
+    assert made.outcome == expected
+    assert made.status == {"met": 0, "not met": 3}[expected]
+
+
+def test_every_threat_model_that_was_measured_counts(tmp_path):
+    figures = [figure(ATTACK, 0.55), figure(TRANSFER, 0.5), figure(POOLED, 0.62)]
+    made = check(written(tmp_path / "a", *figures), ["gender <= 0.60"])
+    assert [(line.code, line.outcome) for line in made.lines] == [
+        (ATTACK, "met"), (TRANSFER, "met"), (POOLED, "not met"),
+    ]  # fmt: skip
+    assert made.outcome == "not met"
+
+
+def test_the_picked_attacker_counts_and_not_the_mildest(tmp_path):
+    figures = [figure(ATTACK, 0.55, attacker="SVM", worst=False), figure(ATTACK, 0.65)]
+    assert check(written(tmp_path / "a", *figures), ["gender <= 0.60"]).outcome == "not met"
+
+
+def test_what_was_not_picked_speaks_by_its_strongest(tmp_path):
+    figures = [figure(ATTACK, v, attacker=f"{v}", worst=False) for v in (0.55, 0.7)]
+    assert check(written(tmp_path / "a", *figures), ["gender <= 0.60"]).outcome == "not met"
+    uses = [figure(MATCHING, v, target="identity", role="utility", attacker=f"{v}", worst=False) for v in (0.8, 0.99)]
+    assert check(written(tmp_path / "b", *uses), ["identity >= 0.95"]).outcome == "met"
+
+
+def test_uses_have_lower_limits(tmp_path):
+    matching = figure(MATCHING, 0.99, target="identity", role="utility")
+    error = figure("verification.eer", 0.03, target="identity", role="utility")
+    out = written(tmp_path / "a", figure(ATTACK, 0.55), matching, error)
+    assert check(out, ["identity >= 0.97", "identity.auc >= 0.97", "identity.eer <= 0.05"]).outcome == "met"
+    assert check(out, ["identity.auc >= 0.98"]).outcome == "not met"
+    assert check(out, ["identity.eer <= 0.04"]).outcome == "not met"
+
+
+def test_codes_can_be_named(tmp_path):
+    out = written(tmp_path / "a", figure(ATTACK, 0.55), figure("inversion.ssim", 0.2, target="image"))
+    assert outcome(check(out, ["inversion.ssim <= 0.3"])) == ("met", ["met"])
+    assert outcome(check(out, ["inversion.ssim <= 0.1"])) == ("not met", ["not met"])
+    assert outcome(check(out, ["training.seen <= 0"])) == ("met", ["met"])
+    assert outcome(check(out, ["linkability.rank1 <= 0.1"])) == ("cannot be said", ["cannot be said"])
+
+
+@pytest.mark.parametrize(
+    ("controls", "why"),
+    [
+        ((figure(ATTACK, 0.5, release="Input"), *CONTROLS[1:]), "On the unprotected input the attack on gender is not"),
+        (CONTROLS[1:], "no figure"),
+        ((*CONTROLS[:2], CONTROLS[3]), "No attack on shuffled labels"),
+        (
+            (
+                *CONTROLS[:2],
+                figure("attribute.auc", 0.6, attacker="shuffled labels (SVM)", role="control"),
+                CONTROLS[3],
+            ),
+            "is off chance",
+        ),
+        (
+            (*CONTROLS[:3], figure(SEEN, 0.4, target="any", attacker="none", role="control", note="4 of 10 rows")),
+            "that it was fitted on",
+        ),
+    ],
+    ids=["input", "no input", "no shuffled labels", "shuffled labels", "seen in training"],
+)
+def test_a_control_that_failed_leaves_it_open(tmp_path, controls, why):
+    made = check(written(tmp_path / "a", figure(ATTACK, 0.55), controls=controls), ["gender <= 0.60"])
+    assert outcome(made) == ("cannot be said", ["cannot be said"])
+    assert why in made.lines[0].why
+    assert made.status == 2
+
+
+def test_an_attack_that_worked_needs_no_control_to_show_that_it_can(tmp_path):
+    out = written(tmp_path / "a", figure(ATTACK, 0.75), controls=CONTROLS[1:2])
+    assert check(out, ["gender <= 0.60"]).outcome == "not met"
+
+
+def test_an_attempt_that_broke_off_leaves_open_what_it_would_have_found(tmp_path):
+    figures = [figure(ATTACK, 0.55), figure(ATTACK, None, attacker="SVM", worst=False)]
+    made = check(written(tmp_path / "a", *figures), ["gender <= 0.60"])
+    assert outcome(made) == ("cannot be said", ["cannot be said"])
+    assert "SVM broke off (it ran away)" in made.lines[0].why
+    assert check(written(tmp_path / "b", figures[0]), ["gender <= 0.60"]).outcome == "met"
+    worse = [figure(ATTACK, 0.75), figures[1]]
+    assert check(written(tmp_path / "c", *worse), ["gender <= 0.60"]).outcome == "not met"
+
+
+def test_a_decision_without_a_figure_asks_for_the_auc(tmp_path):
+    silent = {"status": "not_applicable", "note": "names one class for everybody"}
+    figures = [figure(ATTACK, None, **silent), figure("attribute.auc", 0.55)]
+    out = written(tmp_path / "a", *figures)
+    made = check(out, ["gender <= 0.60"])
+    assert outcome(made) == ("cannot be said", ["cannot be said"])
+    assert "require gender.auc" in made.lines[0].why
+    assert check(out, ["gender.auc <= 0.60"]).outcome == "met"
+
+
+def test_what_does_not_apply_is_shown_and_leaves_nothing_open(tmp_path):
+    nobody = {"status": "not_applicable", "note": "nobody has two releases", "worst": False, "attacker": "none"}
+    figures = [figure(ATTACK, 0.55), figure(POOLED, None, **nobody)]
+    made = check(written(tmp_path / "a", *figures), ["gender <= 0.60"])
+    assert outcome(made) == ("met", ["met", "not applicable"])
+    made = check(written(tmp_path / "b", figures[1]), ["gender <= 0.60"])
+    assert outcome(made) == ("cannot be said", ["cannot be said", "not applicable"])
+
+
+def test_a_certificate_binds_every_attacker(tmp_path):
+    bound = figure(CERTIFICATE, 0.58, attacker="any", role="bound", worst=False)
+    figures = [figure(ATTACK, 0.55), figure(ATTACK, None, attacker="SVM", worst=False), bound]
+    out = written(tmp_path / "a", *figures)
+    assert outcome(check(out, ["gender <= 0.60"])) == ("met", ["met"])
+    assert check(out, ["gender <= 0.59"]).outcome == "cannot be said"
+
+
+def test_all_that_were_asked_for_are_judged_or_those_that_are_named(tmp_path):
+    out = written(tmp_path / "a", figure(ATTACK, 0.55))
+    assert check(out, ["gender <= 0.60"]).outcome == "met"
+    assert check(out, ["gender <= 0.60"], releases=["Input"]).outcome == "not met"
+    with pytest.raises(InputError, match=r"release: must be one of the audit's \(Input, R\), got 'S'"):
+        check(out, ["gender <= 0.60"], releases=["S"])
+
+
+def test_requirements_of_a_file(tmp_path):
+    out, file = written(tmp_path / "a", figure(ATTACK, 0.55)), tmp_path / "veil.toml"
+    file.write_text('[check]\nrequire = ["gender <= 0.60"]\nreleases = ["Input"]\n')
+    assert check(out, file=file).outcome == "not met"
+    for text, words in (
+        ("[check\n", "cannot be read as TOML"),
+        ("[checks]\n", r"must have a table \[check\]"),
+        ("[check]\nrequire = 'gender <= 0.6'\n", "must be lists of texts"),
+        ("[check]\nlimits = []\n", r"must have a table \[check\]"),
+        ("[check]\n", "name what is required"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=words):
+            check(out, file=file)
+    with pytest.raises(InputError, match="cannot be read as TOML"):
+        check(out, file=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gender", "gender < 0.6", "gender <= many", "<= 0.6", "gender <= nan", "a <= 0.6 x"]
+)
+def test_requirements_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match="require: must be WHAT <= LIMIT"):
+        Requirement.read(text)
+
+
+@pytest.mark.parametrize(
+    ("require", "words"),
+    [
+        ("age <= 0.6", r"a label that was audited \(gender, identity\), or a code"),
+        ("gender.sharpness <= 0.6", "gender has no figure 'sharpness'"),
+        ("identity.sharpness >= 0.6", "identity has no figure 'sharpness'"),
+    ],
+)
+def test_what_no_audit_measures_is_refused(tmp_path, require, words):
+    with pytest.raises(InputError, match=words):
+        check(written(tmp_path / "a", figure(ATTACK, 0.55)), [require])
+
+
+def test_labels_may_have_any_name(tmp_path):
+    out = written(tmp_path / "a", figure(ATTACK, 0.55, target="a.b <= c"), private=["a", "a.b <= c"])
+    made = check(out, ["a.b <= c <= 0.60"])
+    assert [(line.code, line.finding.target) for line in made.lines if line.finding] == [(ATTACK, "a.b <= c")]
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["veil", "check", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr()
+    return int(stopped.value.code or 0), said.out, said.err
+
+
+def test_the_command_speaks_by_its_exit_status(tmp_path, capsys, monkeypatch):
+    out = str(written(tmp_path / "a", figure(ATTACK, 0.57)))
+    status, said, _ = run(capsys, monkeypatch, out, "--require", "gender <= 0.60")
+    assert (status, said.splitlines()[-1]) == (0, "met")
+    assert "0.550 - 0.590" in said
+    status, said, _ = run(capsys, monkeypatch, out, "--require", "gender <= 0.50", "--json")
+    made = json.loads(said)
+    assert (status, made["outcome"]) == (3, "not met")
+    assert made["lines"][0] | {"why": ""} == {
+        "require": "gender <= 0.5", "release": "R", "outcome": "not met", "code": ATTACK, "threat": "A1",
+        "attacker": "MLPs", "value": 0.57, "low": pytest.approx(0.55), "high": pytest.approx(0.59), "n": 100, "why": "",
+    }  # fmt: skip
+    status, said, _ = run(capsys, monkeypatch, out, "--require", "identity >= 0.9")
+    assert (status, said.splitlines()[-1]) == (2, "cannot be said")
+    status, _, error = run(capsys, monkeypatch, out)
+    assert status == 2
+    assert error == "veil: require: name what is required, such as 'gender <= 0.60', got nothing\n"
+
+
+def test_an_unprotected_pack_is_not_met_and_an_audit_can_ask_itself(tmp_path, monkeypatch):
+    attacked_by(monkeypatch, "logistic regression")
+    made = audit(vectors_pack(), [], tmp_path / "a", private=["gender"], utility=["identity"], jobs=1)
+    assert check(tmp_path / "a", ["gender <= 0.60"]).status == 3
+    own = made.check(["gender <= 0.60", "identity >= 0.6"])
+    assert own.lines == check(tmp_path / "a", ["gender <= 0.60", "identity >= 0.6"]).lines
