@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import attacked_by, vectors_pack
 from veil import cli, findings
+from veil.data.pack import Pack
 from veil.errors import InputError
-from veil.findings import Finding
+from veil.findings import Finding, contributions
 from veil.findings.codes import ATTACK, CERTIFICATE, MATCHING, POOLED, SEEN, TRANSFER
+from veil.findings.contributions import Contribution
 from veil.workflows.audit import audit
 from veil.workflows.check import Checked, Requirement, check
+from veil.workflows.subjects import Subject
 
 
 def figure(code: str, value: float | None, *, release: str = "R", target: str = "gender", **more: Any) -> Finding:
@@ -252,6 +259,7 @@ def test_the_command_speaks_by_its_exit_status(tmp_path, capsys, monkeypatch):
     assert made["lines"][0] | {"why": ""} == {
         "require": "gender <= 0.5", "release": "R", "outcome": "not met", "code": ATTACK, "threat": "A1",
         "attacker": "MLPs", "value": 0.57, "low": pytest.approx(0.55), "high": pytest.approx(0.59), "n": 100, "why": "",
+        "change": None,
     }  # fmt: skip
     status, said, _ = run(capsys, monkeypatch, out, "--require", "identity >= 0.9")
     assert (status, said.splitlines()[-1]) == (2, "cannot be said")
@@ -266,3 +274,104 @@ def test_an_unprotected_pack_is_not_met_and_an_audit_can_ask_itself(tmp_path, mo
     assert check(tmp_path / "a", ["gender <= 0.60"]).status == 3
     own = made.check(["gender <= 0.60", "identity >= 0.6"])
     assert own.lines == check(tmp_path / "a", ["gender <= 0.60", "identity >= 0.6"]).lines
+
+
+# -- against an earlier audit -----------------------------------------------------------------------------------------
+
+
+def released(pack: Pack, folder: Path, hidden: float, seed: int = 0) -> Path:
+    """An audit of the pack's vectors, of which what tells gender is left by so much, and noise of their own."""
+    x = pack.x + 0.3 * np.random.default_rng(seed).normal(size=pack.x.shape)
+    gender = pack.label("gender").astype(bool)
+    gap = x[gender].mean(0) - x[~gender].mean(0)
+    x -= hidden * np.where(gender[:, None], 0.5, -0.5) * gap
+    subject = Subject(name="R", vectors=x.astype(np.float32))
+    audit(pack, [subject], folder, private=["gender"], utility=["identity"], jobs=1, baselines=[])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        attacked_by(patch, "logistic regression")
+        pack, folder = vectors_pack(), tmp_path_factory.mktemp("audits")
+        return {
+            "hidden": released(pack, folder / "hidden", 1.0),
+            "again": released(pack, folder / "again", 1.0, seed=1),
+            "open": released(pack, folder / "open", 0.0),
+            "other": released(vectors_pack(seed=1), folder / "other", 1.0),
+        }
+
+
+def test_what_became_worse_is_said(audits):
+    made = check(audits["open"], against=audits["hidden"])
+    assert made.status == 3
+    line = next(line for line in made.lines if line.code == ATTACK)
+    assert (line.requirement, line.outcome) == ("gender no worse than before", "not met")
+    before = next(f for f in findings_of(audits["hidden"]) if f.worst and f.code == ATTACK and f.release == "R")
+    assert line.change is not None
+    assert line.change.value == pytest.approx(line.finding.value - before.value)
+    assert line.change.low > 0
+
+
+def test_what_became_better_or_differs_by_chance_is_no_worse(audits):
+    assert check(audits["hidden"], against=audits["hidden"]).status == 0
+    attacks = [line for line in check(audits["hidden"], against=audits["open"]).lines if line.finding.role == "attack"]
+    assert {line.outcome for line in attacks} == {"met"}
+    assert all(line.change.high < 0 for line in attacks if line.code == ATTACK)
+    made = check(audits["again"], against=audits["hidden"])
+    assert {line.outcome for line in made.lines} == {"met"}
+    assert any(line.change.value != 0 for line in made.lines)
+
+
+def test_pairing_tells_more_than_two_intervals(audits):
+    line = next(line for line in check(audits["again"], against=audits["hidden"]).lines if line.code == MATCHING)
+    before = next(f for f in findings_of(audits["hidden"]) if f.worst and f.code == MATCHING and f.release == "R")
+    apart = np.hypot(line.finding.high - line.finding.low, before.high - before.low)
+    assert line.change.high - line.change.low < 0.9 * apart
+
+
+def test_other_data_rows_and_releases_cannot_be_compared(audits, tmp_path):
+    with pytest.raises(InputError, match="must be of the same data, but their fingerprints"):
+        check(audits["other"], against=audits["hidden"])
+    bare = tmp_path / "bare"
+    shutil.copytree(audits["hidden"], bare)
+    (bare / "contributions.parquet").unlink()
+    made = check(audits["hidden"], against=bare)
+    assert made.status == 2
+    assert {line.why for line in made.lines} == {"was not measured before"}
+    made = check(bare, against=audits["hidden"])
+    assert [line.outcome for line in made.lines] == ["cannot be said"]
+    assert "kept no contributions" in made.lines[0].why
+    table = pq.read_table(audits["hidden"] / "contributions.parquet").to_pylist()
+    pq.write_table(pa.Table.from_pylist([row | {"rows": "others"} for row in table]), bare / "contributions.parquet")
+    assert {line.why for line in check(bare, against=audits["hidden"]).lines} == {"was measured on other rows before"}
+    (bare / "contributions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"contributions\.parquet"):
+        check(bare, against=audits["hidden"])
+
+
+def test_requirements_and_an_earlier_audit_go_together(audits, capsys, monkeypatch):
+    words = [str(audits["hidden"]), "--against", str(audits["hidden"]), "--require", "gender <= 0.99"]
+    status, said, _ = run(capsys, monkeypatch, *words)
+    assert (status, said.splitlines()[-1]) == (0, "met")
+    assert "gender no worse than before" in said
+
+
+def test_contributions_come_back_as_they_were(tmp_path):
+    rng = np.random.default_rng(0)
+    about = {"target": "gender", "code": ATTACK, "attacker": "MLPs", "rows": "ab"}
+    several = [
+        Contribution(release=f"R{i}", people=rng.normal(size=n).astype(np.float32), **about)
+        for i, n in enumerate((5, 9))
+    ]
+    for given in (several, []):
+        contributions.write(tmp_path / "c.parquet", given)
+        read = contributions.read(tmp_path / "c.parquet")
+        assert [vars(each) | {"people": None} for each in read] == [vars(each) | {"people": None} for each in given]
+        for one, other in zip(read, given, strict=True):
+            np.testing.assert_array_equal(one.people, other.people)
+
+
+def findings_of(folder: Path) -> list[Finding]:
+    return [Finding(**entry) for entry in findings.read(folder)["findings"]]

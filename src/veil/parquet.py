@@ -216,17 +216,22 @@ CURVES = pa.schema([("step", pa.int64()), ("stage", pa.string()), ("player", pa.
 
 
 def read_curves(path: Path) -> pa.Table:
-    """Training losses: a table of the columns and types :data:`CURVES`, of which the texts come as dictionaries.
+    """Training losses: a table of the columns and types :data:`CURVES`; raises as :func:`read_typed`."""
+    return read_typed(path, CURVES)
+
+
+def read_typed(path: Path, wanted: pa.Schema) -> pa.Table:
+    """A table of some columns and types, of which the texts come as dictionaries.
 
     Raises:
         InputError: As :func:`open_parquet`; or a column is missing, or of another kind.
     """
     with open_parquet(path) as (file, schema):
-        if missing := [name for name in CURVES.names if name not in schema.names]:
+        if missing := [name for name in wanted.names if name not in schema.names]:
             raise InputError(f"{path}: has no column {missing[0]}")
-        table = validated(file.read(columns=CURVES.names))
-        columns = [_typed(table[field.name], field.type) for field in CURVES]
-        return pa.table([column.unify_dictionaries().combine_chunks() for column in columns], names=CURVES.names)
+        table = validated(file.read(columns=wanted.names))
+        columns = [_typed(table[field.name], field.type) for field in wanted]
+        return pa.table([column.unify_dictionaries().combine_chunks() for column in columns], names=wanted.names)
 
 
 def validated(table: pa.Table) -> pa.Table:

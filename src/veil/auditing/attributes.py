@@ -19,13 +19,20 @@ from veil.auditing import intervals
 from veil.auditing.attackers import CONVOLUTIONAL, FINITE
 from veil.auditing.classical import recurs
 from veil.auditing.exhibit import Exhibit
-from veil.auditing.intervals import Interval, auc_interval, balanced_accuracy_interval, mcc_interval
+from veil.auditing.intervals import (
+    Interval,
+    auc_interval,
+    auc_sums,
+    balanced_accuracy_interval,
+    balanced_accuracy_sums,
+    mcc_interval,
+)
 from veil.auditing.pools import Pools, deal
 from veil.auditing.pretrained import readers
 from veil.auditing.problem import DidNotConverge, Problem, decision, largest, quality, undecided
 from veil.auditing.repeats import chosen_rows
 from veil.auditing.setting import Attack, Setting
-from veil.auditing.task import Failure, Missing, Outcome, Task, given, signature
+from veil.auditing.task import Failure, Missing, Outcome, Task, contribution, given, rows_of, signature
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
 from veil.findings.codes import ATTACK
@@ -284,9 +291,20 @@ def read(reading: Reading, labelled: Labelled) -> Outcome:
         return reads.measured(reading.code(figure), interval(y, predicted, people, **options), chance=chance)
 
     findings = [decided("balanced_accuracy", balanced_accuracy_interval, _chance(y)), auc]
+    sums = {"auc": auc_sums(y, test, people, classes=reading.classes)}
+    if not why:
+        sums["balanced_accuracy"] = balanced_accuracy_sums(y, predicted, people)
+    contributions = [
+        contribution(finding, rows_of(rows, y, people), sums.get(finding.code.removeprefix(reading.code(""))))
+        for finding in findings
+    ]
     if reading.kind == "utility":
         findings.append(decided("mcc", mcc_interval, 0.0))
-    return Outcome(findings=tuple(findings), quality=quality(seen, problem.y_validation, reading.classes))
+    return Outcome(
+        findings=tuple(findings),
+        quality=quality(seen, problem.y_validation, reading.classes),
+        contributions=tuple(each for each in contributions if each is not None),
+    )
 
 
 def shuffled(

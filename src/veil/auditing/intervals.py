@@ -23,6 +23,7 @@ docs/results/coverage.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -174,11 +175,20 @@ class Persons:
         of n_z units gets Bessel's n_z / (n_z - 1); several classes get Welch's degrees of freedom.
         """
         rest = np.maximum(self.shown - 1, 1)
-        sums = np.bincount(self.cell, weights=influence) * np.sqrt(self.shown / rest)[self.cell_stratum]
+        sums = self._of_cells(influence)
         each = np.bincount(self.cell_stratum, weights=np.square(sums))
         shares = float(np.sum(np.square(each) / rest))
         welch = float(each.sum()) ** 2 / shares if shares > 0 else float(rest.sum())
         return spread_of(np.bincount(self.cell_unit, weights=sums), welch)
+
+    def sums(self, influence: NDArray[Any]) -> Floats:
+        """What each unit contributes ``(U,)``, whose squares add up to the variance."""
+        return np.bincount(self.cell_unit, weights=self._of_cells(influence)).astype(np.float64)
+
+    def _of_cells(self, influence: NDArray[Any]) -> Floats:
+        scale: Floats = np.sqrt(self.shown / np.maximum(self.shown - 1, 1))
+        sums: Floats = np.bincount(self.cell, weights=influence) * scale[self.cell_stratum]
+        return sums
 
 
 # Limits -------------------------------------------------------------------------------------------------------------
@@ -379,11 +389,23 @@ def balanced_accuracy_interval(
     if not len(y):
         return UNDEFINED
     persons = Persons.of(groups, len(y), y)
+    rows = np.bincount(persons.stratum).astype(np.float64)
+    recalls, influence = _recalls(y, predicted, persons)
+    return mean_of_rates(value, recalls, rows, persons.trials, persons.spread(influence), level=level)
+
+
+def balanced_accuracy_sums(y: NDArray[Any], predicted: NDArray[Any], groups: NDArray[Any] | None) -> Floats:
+    """What each person contributes to a balanced accuracy ``(U,)``, of at least one row."""
+    persons = Persons.of(groups, len(y), y)
+    return persons.sums(_recalls(y, predicted, persons)[1])
+
+
+def _recalls(y: NDArray[Any], predicted: NDArray[Any], persons: Persons) -> tuple[Floats, Floats]:
+    """The recall of each class ``(Z,)``, and by how much each row ``(n,)`` moves their mean."""
     right = np.asarray(y) == np.asarray(predicted)
     rows = np.bincount(persons.stratum).astype(np.float64)
     recalls = np.bincount(persons.stratum, weights=right) / rows
-    influence = (right - recalls[persons.stratum]) / (rows[persons.stratum] * len(rows))
-    return mean_of_rates(value, recalls, rows, persons.trials, persons.spread(influence), level=level)
+    return recalls, (right - recalls[persons.stratum]) / (rows[persons.stratum] * len(rows))
 
 
 def mcc_interval(
@@ -420,12 +442,24 @@ def auc_interval(
         return UNDEFINED
     value = metrics.mean_auc(rankings)
     persons = Persons.of(groups, len(y), y)
-    spread = persons.spread(np.mean([auc_influence(ranking) for ranking in rankings], axis=0))
+    spread = persons.spread(_auc_influences(rankings))
     unseen = int((persons.shown == 1).sum()) * auc_variance(value) / len(rankings) ** 2
     return auc_limits(
         value, spread._replace(variance=spread.variance + unseen), persons.together(), level=level,
         rarer=float(persons.trials.min()),
     )  # fmt: skip
+
+
+def auc_sums(y: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any] | None, *, classes: int) -> Floats | None:
+    """What each person contributes to a macro AUC ``(U,)``; None where there is none."""
+    rankings = [r for r in metrics.one_vs_rest(y, scores, classes=classes) if 0 < r.genuine.sum() < len(r.genuine)]
+    return Persons.of(groups, len(y), y).sums(_auc_influences(rankings)) if rankings else None
+
+
+def _auc_influences(rankings: Sequence[metrics.Ranking]) -> Floats:
+    """By how much each row ``(n,)`` moves the mean AUC of rankings of the same rows."""
+    influence: Floats = np.mean([auc_influence(ranking) for ranking in rankings], axis=0)
+    return influence
 
 
 def entropy_interval(codes: NDArray[Any], groups: NDArray[Any] | None, *, most: float, level: float = 0.95) -> Interval:

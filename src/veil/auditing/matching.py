@@ -25,6 +25,7 @@ from veil.auditing.setting import Match, Setting, without
 from veil.auditing.task import Outcome, Task, signatures
 from veil.findings import Finding, Measurement
 from veil.findings.codes import MATCHING
+from veil.findings.contributions import Contribution
 
 _PAIRS = {"quick": (25_000, 50_000), "standard": (100_000, 200_000), "strong": (100_000, 200_000)}
 """Most genuine, and most impostor, pairs of the calibrate and of the test split."""
@@ -92,16 +93,17 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
     metric = metrics_of(x, train)
     embedded, failures = _embedded(setting, release, x, problem, np.union1d(*rows.values()), len(pairs["test"]))
     compared = _compared(dict.fromkeys(metric, x) | embedded, metric, pairs)
-    findings: list[Finding] = []
+    measured_by: list[tuple[Finding, Contribution | None]] = []
     for name in compared.scores:
-        findings += _verified(compared, name, pairs, setting.level, release=release)
+        measured_by += _verified(compared, name, pairs, setting.level, release=release)
     for attribute in setting.private:
         if attribute != "identity":
             masks = {split: pairing.same_attribute(p, pack.label(attribute)) for split, p in pairs.items()}
             target = f"identity|same {attribute}"
-            findings += _verified(
+            measured_by += _verified(
                 compared, compared.best, pairs, setting.level, masks=masks, release=release, target=target
             )
+    findings = [finding for finding, _ in measured_by]
     if pack.pairs is not None:
         listed, fold = pairing.listed_pairs(pack.pairs, rows["test"], identity)
         figure = verification.ten_fold(compared.alike(compared.best, listed), listed.same, fold, level=setting.level)
@@ -117,7 +119,8 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
         level=setting.level,
     )  # fmt: skip
     rank1 = identification(search, flattened, flattened, rows["test"], identity, "releases")
-    return Outcome(findings=(*findings, rank1, *failures))
+    contributions = tuple(each for finding, each in measured_by if each is not None and finding.worst)
+    return Outcome(findings=(*findings, rank1, *failures), contributions=contributions)
 
 
 def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:
@@ -173,14 +176,15 @@ def _verified(
     *,
     masks: Mapping[str, NDArray[np.bool_]] | None = None,
     **about: Any,
-) -> list[Finding]:
-    """Figures of one matcher, of all pairs or of some in each split."""
+) -> list[tuple[Finding, Contribution | None]]:
+    """Figures of one matcher, of all pairs or of some in each split, and what persons contribute to them."""
     parts: dict[str, tuple[NDArray[Any], pairing.Pairs]] = {}
     for split, all_pairs in pairs.items():
         scores = compared.scores[name][split]
         parts[split] = (scores, all_pairs) if masks is None else (scores[masks[split]], all_pairs.where(masks[split]))
     figures = verification.verify(*parts["test"], *parts["calibrate"], level=level)
-    return [f.finding(attacker=name, worst=name == compared.best, **about) for f in figures]
+    findings = [f.finding(attacker=name, worst=name == compared.best, **about) for f in figures]
+    return [(finding, f.contribution(finding)) for f, finding in zip(figures, findings, strict=True)]
 
 
 def _placed(values: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:

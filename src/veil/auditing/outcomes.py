@@ -6,6 +6,7 @@ finding that would mislead, counts as missing: its task is done again.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from veil.data.classes import nameless
 from veil.errors import printable_json
 from veil.files import sweep_folder, written
 from veil.findings import Finding
+from veil.findings.contributions import Contribution
 from veil.foreign import is_finite, read_bytes, read_json
 
 _MOST = 1 << 24  # bytes of a picture
@@ -63,6 +65,10 @@ class Outcomes:
             with written(path.with_suffix(".npy")) as file:
                 file.write(content.getvalue())
         body: dict[str, Any] = {"quality": outcome.quality, "findings": findings, "picture": picture}
+        body["contributions"] = [
+            {**vars(each), "people": base64.b64encode(each.people.astype("<f4").tobytes()).decode()}
+            for each in outcome.contributions
+        ]
         text = printable_json(json.dumps({**body, "digest": _digest(body)}, ensure_ascii=False))
         with written(path) as file:
             file.write(text.encode())
@@ -96,7 +102,13 @@ class Outcomes:
             if picture.dtype != np.uint8:
                 raise ValueError("no picture")
         return Outcome(
-            findings=tuple(Finding(**f) for f in body["findings"]), quality=float(body["quality"]), picture=picture
+            findings=tuple(Finding(**f) for f in body["findings"]),
+            quality=float(body["quality"]),
+            picture=picture,
+            contributions=tuple(
+                Contribution(**{**each, "people": np.frombuffer(base64.b64decode(each["people"]), "<f4")})
+                for each in body["contributions"]
+            ),
         )
 
 

@@ -140,11 +140,8 @@ class Shared:
             twice: Leave the couples' squares in: too wide by at most their part, which is small where impostor pairs
                 are many, and right in the tails of a figure that few people's pairs decide.
         """
-        scaled = np.where(self.second < self.people, influence * (self.people - 1) / (self.people - 2), influence)
-        sums = np.bincount(self.first, scaled, self.people)
-        sums += np.bincount(self.second, scaled, self.people + 1)[: self.people]
-        bessel = self.people / (self.people - 1)
-        spread = intervals.spread_of(math.sqrt(bessel) * sums, self.people - 1)
+        scaled, bessel = self._scaled(influence), self.people / (self.people - 1)
+        spread = intervals.spread_of(self.sums(influence), self.people - 1)
         if twice or not spread.variance:
             return spread
         genuine = self.second == self.people
@@ -152,6 +149,17 @@ class Shared:
         couples = np.square(np.bincount(self.couple[~genuine], scaled[~genuine])).sum()
         independent = min(bessel * float(alone + couples), spread.variance)
         return spread._replace(variance=max(spread.variance - bessel * float(couples), independent))
+
+    def sums(self, influence: Floats) -> Floats:
+        """What each person contributes ``(U,)``; their squares hold those of couples twice."""
+        scaled = self._scaled(influence)
+        sums = np.bincount(self.first, scaled, self.people)
+        sums += np.bincount(self.second, scaled, self.people + 1)[: self.people]
+        return (math.sqrt(self.people / (self.people - 1)) * sums).astype(np.float64)
+
+    def _scaled(self, influence: Floats) -> Floats:
+        others = self.second < self.people
+        return np.where(others, influence * (self.people - 1) / (self.people - 2), influence).astype(np.float64)
 
 
 def _choose(total: int, size: int, rng: np.random.Generator) -> Indices:

@@ -24,6 +24,7 @@ from veil.auditing.task import Failure, Outcome, Task, marked
 from veil.errors import InputError, checked_jobs
 from veil.findings import Finding, normalised_gain
 from veil.findings.codes import ATTACK
+from veil.findings.contributions import Contribution
 
 Family = Callable[[Setting, Sequence[Exhibit]], Iterator[Task]]
 
@@ -50,10 +51,12 @@ class Result:
     Attributes:
         findings: By exhibit, in the order of the families; worst attackers marked.
         pictures: By exhibit uint8 ``(n, H, W[, 3])``, what the worst decoder redraws.
+        contributions: What persons contribute to figures of those who are marked.
     """
 
     findings: list[Finding]
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    contributions: Sequence[Contribution] = ()
 
 
 def audit(
@@ -155,7 +158,15 @@ def _collected(setting: Setting, exhibits: Sequence[Exhibit], done: Sequence[tup
         by_release[s.name] += attributes.mean_mcc(setting, s.name, by_release[s.name])
     findings = [f for s in exhibits for f in by_release[s.name]]
     pictures = {task.releases[0]: o.picture for task, o in done if o.picture is not None}
-    return Result(findings=findings + _gains(setting, exhibits, findings), pictures=pictures)
+    marks = {(f.release, f.target, f.code, f.attacker) for f in findings if f.worst}
+    contributions = [
+        each
+        for _, outcome in done
+        for each in outcome.contributions
+        if (each.release, each.target, each.code, each.attacker) in marks
+    ]
+    findings += _gains(setting, exhibits, findings)
+    return Result(findings=findings, pictures=pictures, contributions=contributions)
 
 
 def _gains(setting: Setting, exhibits: Sequence[Exhibit], findings: Sequence[Finding]) -> list[Finding]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from veil.auditing.problem import failure
 from veil.findings import Finding
+from veil.findings.contributions import Contribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,13 @@ class Outcome:
         quality: How well an attacker did on validation data, by which the worst of a contest is chosen; below 0 where
             it failed.
         picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
+        contributions: What persons contribute to some of the findings.
     """
 
     findings: tuple[Finding, ...]
     quality: float = -1.0
     picture: NDArray[np.uint8] | None = None
+    contributions: tuple[Contribution, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,24 @@ def signature(function: Callable[..., Any]) -> str:
 def signatures(functions: Mapping[str, Callable[..., Any]]) -> list[list[str]]:
     """Names, in order, and what tells their functions apart."""
     return [[name, signature(function)] for name, function in functions.items()]
+
+
+def rows_of(*arrays: NDArray[Any] | None) -> str:
+    """A hash of what says which rows, or pairs, a figure is of, and of whom."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def contribution(finding: Finding, rows: str, people: NDArray[Any] | None) -> Contribution | None:
+    """What persons contribute ``(U,)`` to a finding on those rows; None where there is no figure."""
+    if people is None or not finding.ok:
+        return None
+    return Contribution(
+        release=finding.release, target=finding.target, code=finding.code, attacker=finding.attacker, rows=rows,
+        people=np.asarray(people, np.float32),
+    )  # fmt: skip
 
 
 def given(findings: list[Finding], name: str = "") -> Task:

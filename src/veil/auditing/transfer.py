@@ -20,15 +20,22 @@ from numpy.typing import NDArray
 from veil.auditing import metrics, verification
 from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
-from veil.auditing.intervals import auc_interval, balanced_accuracy_interval, rate_interval
+from veil.auditing.intervals import (
+    auc_interval,
+    auc_sums,
+    balanced_accuracy_interval,
+    balanced_accuracy_sums,
+    rate_interval,
+)
 from veil.auditing.matchers import siamese
 from veil.auditing.pretrained import readers
 from veil.auditing.problem import Embed, Problem, Score, decision, failure, largest, quality, undecided
 from veil.auditing.setting import Networks, Setting, without
-from veil.auditing.task import Outcome, Task, signatures
+from veil.auditing.task import Outcome, Task, contribution, rows_of, signatures
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.findings import Finding, Measurement
+from veil.findings.contributions import Contribution
 from veil.nn.embedders import Network, laid_before, matcher_of
 from veil.nn.onnxfile import FROM_FILE, OnnxNetwork
 
@@ -225,6 +232,8 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
     chance = 1 / len(np.unique(y[test]))
     options: dict[str, Any] = {"classes": classes, "level": level}
     findings: list[Finding] = []
+    contributions: list[Contribution | None] = []
+    rows = rows_of(test, y[test], people)
     for release in releases:
         by = Measurement(release=release, target=target, attacker="", role="attack", n=len(test), level=level)
         for name in reads:
@@ -245,13 +254,19 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
                 opposite = ": its opposite is right more often" * (classes == 2)
                 note = "; ".join([f"below chance{opposite}"] * (interval.high < chance) + notes)
                 findings.append(reader.measured(_READ[0], interval, chance=chance, worst=worst, note=note))
+                contributions.append(
+                    contribution(findings[-1], rows, balanced_accuracy_sums(y[test], predicted, people))
+                )
             interval = auc_interval(y[test], scores, people, **options)
             findings.append(reader.measured(_READ[1], interval, chance=0.5, worst=worst, note="; ".join(notes[:1])))
+            contributions.append(contribution(findings[-1], rows, auc_sums(y[test], scores, people, classes=classes)))
         findings += [
             replace(by, attacker=name).missing(_READ[0], status, why, chance=chance)
             for name, (status, why) in failed.items()
         ]
-    return Outcome(findings=tuple(findings))
+    marked = {f.attacker for f in findings if f.worst}
+    kept = tuple(each for each in contributions if each is not None and each.attacker in marked)
+    return Outcome(findings=tuple(findings), contributions=kept)
 
 
 def _given(network: Network, classes: Sequence[str]) -> Callable[[Problem], Score]:

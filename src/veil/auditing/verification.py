@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from veil.auditing import intervals, metrics
 from veil.auditing.intervals import UNDEFINED, Interval
 from veil.auditing.pairs import Floats, Pairs, Shared
+from veil.auditing.task import contribution, rows_of
 from veil.findings import Finding, Measurement
+from veil.findings.contributions import Contribution
 
 FARS = (0.01, 0.001)
 IMPOSTORS_AT_FAR = 10
@@ -55,6 +57,13 @@ class Figure:
     note: str = ""
     influence: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     shared: Shared | None = field(default=None, repr=False, compare=False)
+
+    def contribution(self, finding: Finding) -> Contribution | None:
+        """What persons contribute to it, as a finding."""
+        if self.shared is None:
+            return None
+        rows = rows_of(self.shared.first, self.shared.second)
+        return contribution(finding, rows, self.shared.sums(self.influence))
 
     def finding(
         self, *, release: str, attacker: str, role: str = "utility", target: str = "identity", worst: bool = False

@@ -476,13 +476,14 @@ def check(
     require: arguments.Requirements = None,
     require_file: arguments.RequirementFile = None,
     release: arguments.CheckedReleases = None,
+    against: arguments.EarlierAudit = None,
 ) -> None:
-    """Compare the limits of an audit's intervals with what is required.
+    """Compare the limits of an audit's intervals with what is required, and the audit with an earlier one.
 
     Exit status 0: all is met. 3: something is not. 2: it cannot be said: not measured, or a control failed."""
     from veil.workflows.check import check
 
-    made = check(out, require or [], file=require_file, releases=release or [])
+    made = check(out, require or [], file=require_file, releases=release or [], against=against)
     show_check(show, made)
     if made.status:
         raise typer.Exit(made.status)

@@ -249,6 +249,10 @@ Requirements = Annotated[
 RequirementFile = Annotated[
     Path | None, Option("--require-file", help="TOML file whose [check] has require, a list of them.")
 ]
+EarlierAudit = Annotated[
+    Path | None,
+    Option("--against", help="Folder of an earlier audit of the same data: what became worse beyond chance?"),
+]
 CheckedReleases = Annotated[
     list[str] | None, Option("--release", help="Release that is judged; all that were asked for by default.")
 ]

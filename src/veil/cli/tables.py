@@ -85,17 +85,20 @@ def show_check(show: Show, made: Checked) -> None:
     from veil.findings import CODES
 
     table = Table(title="What is required, and the limits of what was measured")
-    for heading in ("require", "release", "figure", "threat", "value", "interval", "by", "outcome"):
-        table.add_column(heading, justify="right" if heading in ("value", "interval") else "left")
+    changes = any(line.change is not None for line in made.lines)
+    headings = ["require", "release", "figure", "threat", "value", "interval"]
+    for heading in (*headings, *["change", "interval"] * changes, "by", "outcome"):
+        table.add_column(heading, justify="right" if heading in ("value", "interval", "change") else "left")
     for line in made.lines:
         f, code = line.finding, CODES.get(line.code)
-        figures = ["-"] * 2 if f is None else [f"{f.value:.3f}", f"{f.low:.3f} - {f.high:.3f}"]
         heading, threat = ("-", "") if code is None else (code.heading, code.threat)
-        by = "-" if f is None else f.attacker
-        table.add_row(
-            *map(printable, [str(line.requirement), line.release, heading, threat, *figures, by, line.outcome])
-        )
-    _print_table(table, 150)
+        figures = ["-"] * 2 if f is None else [f"{f.value:.3f}", f"{f.low:.3f} - {f.high:.3f}"]
+        if changes:
+            change = line.change
+            figures += ["-"] * 2 if change is None else [f"{change[0]:+.3f}", f"{change[1]:+.3f} - {change[2]:+.3f}"]
+        cells = [line.requirement, line.release, heading, threat, *figures, "-" if f is None else f.attacker]
+        table.add_row(*map(printable, [*cells, line.outcome]))
+    _print_table(table, 150 + 30 * changes)
     reasons = dict.fromkeys((line.release, line.outcome, line.why) for line in made.lines if line.why)
     for release, outcome, why in reasons:
         say(f"  {release}: {outcome}: {why}")

@@ -29,8 +29,9 @@ from veil.data.classes import nameless
 from veil.data.pack import SPLITS, Pack
 from veil.errors import InputError, checked_jobs
 from veil.files import check_place, staged
-from veil.findings import Finding
+from veil.findings import Finding, contributions
 from veil.findings.codes import ATTACK
+from veil.findings.contributions import Contribution
 from veil.methods.fitting import Curves
 from veil.workflows import pictures
 from veil.workflows.fit import write_curves
@@ -146,12 +147,14 @@ class Audit:
         document: Everything else that ``findings.json`` holds.
         sheets: Pictures.
         curves: Losses of training, by subject.
+        contributions: What persons contribute to figures, by which another audit is compared with it.
     """
 
     findings: Sequence[Finding]
     document: Mapping[str, Any]
     sheets: Sequence[Sheet] = ()
     curves: Mapping[str, Curves] = field(default_factory=dict)
+    contributions: Sequence[Contribution] = ()
 
     def summary(self, private: str = "", utility: str = "") -> list[Row]:
         """A row for each release: the worst attacks on a private label, and the use that is left.
@@ -170,7 +173,7 @@ class Audit:
         )
 
     def write(self, folder: str | Path, *, names: bool = False) -> Path:
-        """Write ``findings.json``, ``pictures/`` and ``curves/`` into a folder, whole or not at all; its path.
+        """Write ``findings.json`` and all that goes beside it into a folder, whole or not at all; its path.
 
         Args:
             folder: Made where need be. What an earlier audit wrote there goes, its report, too.
@@ -193,6 +196,8 @@ class Audit:
         curves = _write_curves(whole, self.curves)
         sheets = [{"file": s.file, "title": s.title, "caption": s.caption} for s in self.sheets]
         document = files.document(**self.document, findings=self.findings, pictures=sheets, curves=curves)
+        if self.contributions:
+            contributions.write(whole / contributions.NAME, self.contributions)
         files.write(whole, document if names else _without_names(document))
         _publish(whole, out)
 
@@ -290,7 +295,9 @@ def audit(
             "maps": maps,
         }
         curves = {s.name: s.curves for s in subjects if s.curves}
-        made = Audit(findings=findings, document=document, sheets=sheets, curves=curves)
+        made = Audit(
+            findings=findings, document=document, sheets=sheets, curves=curves, contributions=result.contributions
+        )
         if out is not None:
             made._write(work, Path(out), names)
     return made
@@ -394,6 +401,7 @@ def _publish(staged: Path, out: Path) -> None:
     """
     earlier = _written(out)
     beside = [path for folder in ("pictures", "curves") for path in sorted((staged / folder).iterdir())]
+    beside += [path for path in [staged / contributions.NAME] if path.exists()]
     for path in [*beside, staged / files.NAME]:
         target = out / path.relative_to(staged)
         target.parent.mkdir(exist_ok=True)
@@ -413,7 +421,7 @@ def _written(out: Path) -> set[Path]:
         return set()
     named = [entry["file"] for key in ("pictures", "curves") for entry in document[key]]
     own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/\w[\w.-]*", name, re.ASCII)}
-    return {*own, out / "report.html"}
+    return {*own, out / "report.html", out / contributions.NAME}
 
 
 def _data(setting: Setting) -> dict[str, Any]:

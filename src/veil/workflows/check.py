@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from veil.auditing.intervals import Interval, bounded, spread_of
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_path
-from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CERTIFICATE, POOLED, REPEATED, SEEN, TRANSFER
+from veil.findings import CODES, Finding, contributions
+from veil.findings.codes import ATTACK, CERTIFICATE, POOLED, REPEATED, SEEN, TRANSFER, USES
+from veil.findings.contributions import Contribution
 from veil.foreign import one_line, read_bytes
 from veil.report import document, verdict
 from veil.report.document import Document, Release
@@ -66,29 +70,33 @@ class Line:
     """One figure beside what is required of it.
 
     Attributes:
-        requirement: What is required.
+        requirement: What is required, in words.
         release: Of which release.
         outcome: Whether it is met.
         code: The kind of figure; "" where nothing of the kind was measured.
         finding: The figure; None where there is none.
         why: What else should be known: why it cannot be said, say.
+        change: By how much the figure is above an earlier one, with the limits of its interval; None where none is
+            asked about.
     """
 
-    requirement: Requirement
+    requirement: str
     release: str
     outcome: Outcome
     code: str = ""
     finding: Finding | None = None
     why: str = ""
+    change: Interval | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         f = self.finding
         return {
-            "require": str(self.requirement), "release": self.release, "outcome": self.outcome, "code": self.code,
+            "require": self.requirement, "release": self.release, "outcome": self.outcome, "code": self.code,
             "threat": CODES[self.code].threat if self.code else "", "attacker": None if f is None else f.attacker,
             "value": None if f is None else f.value, "low": None if f is None else f.low,
             "high": None if f is None else f.high, "n": None if f is None else f.n, "why": self.why,
+            "change": None if self.change is None else list(self.change),
         }  # fmt: skip
 
 
@@ -118,7 +126,12 @@ class Checked:
 
 
 def check(
-    audit: str | Path, require: Sequence[str] = (), *, file: str | Path | None = None, releases: Sequence[str] = ()
+    audit: str | Path,
+    require: Sequence[str] = (),
+    *,
+    file: str | Path | None = None,
+    releases: Sequence[str] = (),
+    against: str | Path | None = None,
 ) -> Checked:
     """Compare an audit with what is required.
 
@@ -128,17 +141,31 @@ def check(
     them all. Where a control of the label failed or is missing, an attempt broke off, or nothing was measured, it
     cannot be said.
 
+    Against an earlier audit of the same data it is asked what became worse beyond chance: the interval of the
+    difference of two figures on the same people, paired person by person (:mod:`veil.findings.contributions`), must
+    reach 0.
+
     Args:
         audit: A folder with ``findings.json``.
         require: Requirements, as :meth:`Requirement.read` reads them.
         file: A TOML file whose ``[check]`` has ``require``, a list of them, and may have ``releases``.
         releases: The releases that are judged; those that somebody asked for if none is named, and the unprotected
             input where there is none.
+        against: The folder of an earlier audit. Releases are compared with those of the same name.
 
     Raises:
         InputError: For a requirement, a file or a release that there is not.
     """
-    return judged(document.read(checked_path("audit", audit)), require, file=file, releases=releases)
+    folder = checked_path("audit", audit)
+    written = document.read(folder)
+    lines: list[Line] = []
+    if against is None or require or file is not None:
+        lines += judged(written, require, file=file, releases=releases).lines
+    if against is not None:
+        earlier = checked_path("against", against)
+        named = [release.name for release in _releases(written, releases)]
+        lines += _no_worse((written, folder), (document.read(earlier), earlier), named)
+    return Checked(lines=lines)
 
 
 def judged(
@@ -193,7 +220,7 @@ def _lines(
 ) -> Iterator[Line]:
     """The figures of one release that a requirement is about."""
     asked = _asked(written, requirement)
-    common: dict[str, Any] = {"requirement": requirement, "release": release.name}
+    common: dict[str, Any] = {"requirement": str(requirement), "release": release.name}
     lines = []
     for target, codes in asked:
         bound = written.bound(release.name, target) if ATTACK in codes else None
@@ -204,15 +231,17 @@ def _lines(
             of_code = [f for f in written.of(release.name) if (f.code, f.target) == (code, target)]
             about = [f for f in of_code if f.role in _roles(code)]
             if about:
-                lines.append(_line(about, checks, common))
+                lines.append(_line(about, checks, requirement, common))
     if not any(line.outcome != "not applicable" for line in lines):
         yield Line(**common, outcome="cannot be said", why="it was not measured")
     yield from lines
 
 
-def _line(tried: Sequence[Finding], checks: Sequence[verdict.Check], common: dict[str, Any]) -> Line:
+def _line(
+    tried: Sequence[Finding], checks: Sequence[verdict.Check], requirement: Requirement, common: dict[str, Any]
+) -> Line:
     """The figure of one kind that counts, of who was picked on validation data."""
-    requirement, code = common["requirement"], tried[0].code
+    code = tried[0].code
     picked = next((f for f in tried if f.worst), None)
     broken = [f for f in tried if f.status == "did_not_converge"]
     if picked is None:
@@ -284,3 +313,69 @@ def _doubt(finding: Finding, checks: Sequence[verdict.Check], holds: bool) -> st
         if about and (check.outcome == "failed" or missing):
             return f"a control {'is missing' if missing else 'failed'}: {check.meaning}"
     return ""
+
+
+# -- against an earlier audit -----------------------------------------------------------------------------------------
+
+_COMPARED = (*_ATTACKS, *_ATTACKS_BY_AUC, *USES)
+"""Figures that are compared: of attacks on labels, and of uses."""
+_EARLIER = "no worse than before"
+
+
+def _no_worse(new: tuple[Document, Path], old: tuple[Document, Path], named: Sequence[str]) -> Iterator[Line]:
+    """A line for each figure of the releases that both audits measured on the same people."""
+    (written, folder), (earlier, before) = new, old
+    if not written.data.fingerprint or written.data.fingerprint != earlier.data.fingerprint:
+        raise InputError(
+            f"against {before}: must be of the same data, but their fingerprints are {written.data.fingerprint!r} and "
+            f"{earlier.data.fingerprint!r}"
+        )
+    now, then = (_contributions(path) for path in (folder, before))
+    checks, checked = verdict.controls(written), verdict.controls(earlier)
+    for name in named:
+        lines = []
+        for key, contribution in now.items():
+            release, target, code = key
+            finding, reference = (_picked(each, key) for each in (written, earlier))
+            if release != name or code not in _COMPARED or finding is None:
+                continue
+            line: dict[str, Any] = {"release": name, "code": code, "finding": finding}
+            line["requirement"] = f"{target} {_EARLIER}"
+            other = then.get(key)
+            if other is None or reference is None:
+                lines.append(Line(**line, outcome="cannot be said", why="was not measured before"))
+            elif other.rows != contribution.rows or len(other.people) != len(contribution.people):
+                lines.append(Line(**line, outcome="cannot be said", why="was measured on other rows before"))
+            else:
+                doubts = (_doubt(finding, checks, False), _doubt(reference, checked, False))
+                lines.append(_difference(line, finding, reference, contribution, other, next(filter(None, doubts), "")))
+        yield from lines or [Line(requirement=_EARLIER, release=name, outcome="cannot be said", why="nothing of it can "
+                                  "be compared: audits of earlier versions kept no contributions")]  # fmt: skip
+
+
+def _difference(
+    line: dict[str, Any], finding: Finding, reference: Finding, new: Contribution, old: Contribution, doubt: str
+) -> Line:
+    """Whether a figure became worse beyond chance: an attack's higher, a use's lower."""
+    sums = np.asarray(new.people, np.float64) - np.asarray(old.people, np.float64)
+    spread, value = spread_of(sums, len(sums) - 1), finding.figures()[0] - reference.figures()[0]
+    change = bounded(value, spread, len(sums), level=finding.level, within=(-1.0, 1.0)) if spread.variance else None
+    if change is None:  # nobody tells them apart
+        change = Interval(value, value, value)
+    harm = (finding.role == "attack") != CODES[finding.code].lower_tells_more
+    worse = change.low > 0 if harm else change.high < 0
+    outcome: Outcome = "cannot be said" if doubt else "not met" if worse else "met"
+    return Line(**line, outcome=outcome, change=change, why=doubt)
+
+
+def _picked(written: Document, key: tuple[str, str, str]) -> Finding | None:
+    release, target, code = key
+    of_release = written.of(release)
+    return next((f for f in of_release if f.worst and f.ok and (f.target, f.code) == (target, code)), None)
+
+
+def _contributions(folder: Path) -> dict[tuple[str, str, str], Contribution]:
+    path = folder / contributions.NAME
+    if not path.is_file():
+        return {}
+    return {(each.release, each.target, each.code): each for each in contributions.read(path)}
