@@ -117,6 +117,27 @@ def _solved(case: str) -> tuple[float, dict[str, float], dict[str, float]]:
     return metrics.balanced_accuracy(y[test], bayes[test], classes=z), on_validation, on_test
 
 
+def test_best_match_lies_between_the_nearest_neighbours_rule_and_bayes() -> None:
+    """Two Gaussians on a circle's rim, 2 apart: one neighbour errs by 2 R (1 - R) at most (Cover and Hart, 1967)."""
+    rng = np.random.default_rng(0)
+    y = np.arange(8000) % 2
+    x = np.stack([2 * y - 1.0, np.full(len(y), 10.0)], 1) + rng.normal(size=(len(y), 2))
+    asked = problem(x.astype(np.float32), y, 2, 2000, 2000)
+    found = metrics.balanced_accuracy(y[4000:], classical.best_match(asked)(x[4000:]).argmax(1), classes=2)
+    error = 1 - NormalDist().cdf(1)
+    assert 1 - 2 * error * (1 - error) - MARGIN < found < 1 - error + MARGIN
+
+
+def test_best_match_follows_the_people_that_releases_match() -> None:
+    """Nothing but who it is tells the class: those who match tell it."""
+    rng = np.random.default_rng(0)
+    who = np.arange(3000) % 500
+    x = (rng.normal(size=(500, 32))[who] + 0.5 * rng.normal(size=(3000, 32))).astype(np.float32)
+    y = (who * 7919 % 500) % 2
+    asked = problem(x, y, 2, 1500, 500)
+    assert metrics.balanced_accuracy(y[2000:], classical.best_match(asked)(x[2000:]).argmax(1), classes=2) > 0.97
+
+
 def test_the_linear_case_has_the_bayes_accuracy_it_claims() -> None:
     best, _, _ = _solved("linear")
     assert best == pytest.approx(NormalDist().cdf(1), abs=4 * math.sqrt(0.84 * 0.16 / TEST))

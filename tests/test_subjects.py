@@ -103,7 +103,7 @@ def test_an_audit_is_written_and_read_again(tmp_path: Path) -> None:
     document = files.read(out)
     assert [files.Finding(**entry) for entry in document["findings"]] == list(_audit().findings)
     assert [entry["name"] for entry in document["releases"]] == ["Input", "LEACE", HOSTILE]
-    assert sorted(path.name for path in out.iterdir()) == ["findings.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["contributions.parquet", "findings.json"]
     (out / "findings.json").write_text("what was there before")
     _audit().write(out)
     assert files.read(out) == document

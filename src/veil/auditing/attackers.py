@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from veil.auditing.classical import boosted_trees, logistic, lookup_table, nearest_neighbours, rbf_svm
+from veil.auditing.classical import best_match, boosted_trees, logistic, lookup_table, nearest_neighbours, rbf_svm
 from veil.auditing.networks import mlps, plain_cnn, residual_cnn, residual_mlps, six_convolutions
 from veil.auditing.problem import Problem, Score
 
@@ -21,6 +21,7 @@ ATTACKERS: dict[str, Callable[[Problem], Score]] = {
     "lookup table": lookup_table,
     "logistic regression": logistic,
     "15 nearest neighbours": nearest_neighbours,
+    "best match": best_match,
     "RBF SVM": rbf_svm,
     "boosted trees": boosted_trees,
     "MLPs": mlps,

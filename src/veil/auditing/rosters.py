@@ -11,7 +11,10 @@ from veil.auditing.matchers import MATCHERS
 from veil.auditing.setting import Roster
 from veil.auditing.transfer import CLASSIFIERS
 
-_QUICK = ("lookup table", "logistic regression", "RBF SVM", "boosted trees", "MLPs", "residual CNN", "plain CNN")
+_QUICK = (
+    "lookup table", "logistic regression", "best match", "RBF SVM", "boosted trees", "MLPs", "residual CNN",
+    "plain CNN",
+)  # fmt: skip
 _QUICK_LINKERS = ("canonical correlations",)
 _OF_MEANS = ("logistic regression", "RBF SVM", "MLPs", "residual MLPs")
 _QUICK_OF_MEANS = ("logistic regression", "MLPs")
