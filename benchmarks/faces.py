@@ -1,6 +1,7 @@
 """Detectors of faces compared: on LFW's photographs, and on group photographs that are composed of them.
 
-    python benchmarks/faces.py --lfw DIR [--photos 1000] [--groups 60] [--seed 0] [--results docs/results/faces.md]
+    python benchmarks/faces.py --lfw DIR [--photos 1000] [--groups 60] [--large 12]
+        [--seed 0] [--results docs/results/faces.md]
 
 DIR holds LFW's photographs of 250 x 250 (folders of people, anywhere below). Each shows one face in its middle. A group
 photograph of 1152 x 864 has twelve of them, each on a tile, with faces of 24 to 128 pixels. Nobody marked the eyes:
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil.data.decode import Eyes
-from veil.data.faces import SMALLEST, Face, bundled, packaged
+from veil.data.faces import LOOKED_AT, SMALLEST, Face, bundled, packaged
 
 Photo = NDArray[np.uint8]
 Find = Callable[[Photo], Sequence[Face]]
@@ -35,6 +36,8 @@ COLUMNS, ROWS = 4, 3
 HEIGHTS = (24, 32, 40, 56, 80, 104, 128)
 """Of faces in groups, in pixels: about .45 of the side of an LFW photograph is its face."""
 FACE = 0.45
+LARGE, SMALL = 6000, (20, 24, 28, 32, 40, 56, 80, 120, 160, 320)
+"""Width of large photographs, and the heights of the faces in them."""
 COMMAND = "python benchmarks/faces.py --lfw DIR --results docs/results/faces.md"
 
 
@@ -106,6 +109,7 @@ def main() -> None:
     parser.add_argument("--lfw", type=Path, required=True, help="folder with LFW's photographs, anywhere below")
     parser.add_argument("--photos", type=int, default=1000, help="photographs of one face")
     parser.add_argument("--groups", type=int, default=60, help="group photographs of twelve faces")
+    parser.add_argument("--large", type=int, default=12, help="large photographs of 24 faces")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
     a = parser.parse_args()
@@ -134,6 +138,11 @@ def main() -> None:
         "larger photographs of which groups are composed.", "",
         f"| detector | {sizes} | other places | eyes, mean | 95 % below | photographs a second | two threads |",
         "|---|" + "---:|" * (len(HEIGHTS) + 5), *groups(many, detectors), "",
+        f"{a.large} photographs of {LARGE} x {LARGE * 2 // 3} with 24 faces each: faces found, by their height in",
+        f"pixels, in one look at {LOOKED_AT} pixels of the longer side, and where small faces are searched, too; places",
+        "in a photograph that may be a face; and processor seconds for one, of that size and of smaller ones.", "",
+        f"| search | {' | '.join(map(str, SMALL))} | may be one | 24 megapixels | 12 | 1 |",
+        "|---|" + "---:|" * (len(SMALL) + 4), *large_ones(rng, everything, a.large), "",
     ]  # fmt: skip
     print("\n".join(lines))
     if a.results is not None:
@@ -192,6 +201,64 @@ def groups(many: Sequence[tuple[Photo, Any]], detectors: dict[str, Find]) -> lis
             f"{speeds[0]:.1f} | {speeds[1]:.1f} |"
         )
     return rows
+
+
+def large_ones(rng: np.random.Generator, everything: Sequence[Path], count: int) -> list[str]:
+    """A row for each search: recall by height in large photographs, places that may be faces, and time."""
+    photos = [large(rng, everything) for _ in range(count)]
+    rows = []
+    for name, find in (("one look", one_look()), ("small faces, too", bundled(thorough=True))):
+        hits, all_of, doubts, seconds = dict.fromkeys(SMALL, 0), dict.fromkeys(SMALL, 0), 0, []
+        for number, (photo, inside) in enumerate(photos):
+            begun = time.process_time()
+            faces = find(photo)
+            seconds.append(time.process_time() - begun)
+            doubts += sum(not face.is_certain for face in faces)
+            certain = [face for face in faces if face.is_certain]
+            for left, top, side, height in inside:
+                all_of[height] += 1
+                hits[height] += at(certain, left + side / 2, top + side / 2) is not None
+            if number == 0:
+                smaller = [_seconds(find, photo, width) for width in (4243, 1224)]
+        recall = " | ".join(f"{hits[height] / max(all_of[height], 1):.2f}" for height in SMALL)
+        times = " | ".join(f"{each:.2f}" for each in (np.mean(seconds), *smaller))
+        rows.append(f"| {name} | {recall} | {doubts / count:.1f} | {times} |")
+    return rows
+
+
+def one_look() -> Find:
+    """The bundled detector's first look, of photographs with larger faces or not."""
+    find: Any = bundled()
+    return lambda photo: [
+        Face(left=b[0], top=b[1], right=b[2], bottom=b[3], eyes=Eyes(b[0], b[1], b[2], b[1]), score=float(score))
+        for b, score in zip(*find._boxes(photo), strict=True)
+    ]
+
+
+def large(rng: np.random.Generator, faces: Sequence[Path]) -> tuple[Photo, list[tuple[int, int, int, int]]]:
+    """A large photograph; left, top and side of each tile, and the height of the face on it."""
+    behind = Image.open(faces[rng.integers(len(faces))]).convert("RGB").resize((18, 12))
+    canvas = np.asarray(behind.resize((LARGE, LARGE * 2 // 3), Image.Resampling.BICUBIC)).astype(np.int16)
+    canvas += rng.integers(-8, 9, canvas.shape, dtype=np.int16)
+    photo = canvas.clip(0, 255).astype(np.uint8)
+    inside = []
+    for i in range(24):
+        height = int(rng.choice(SMALL))
+        side = round(height / FACE)
+        path = faces[rng.integers(len(faces))]
+        tile = np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+        left, top = (1000 * place + int(rng.integers(1000 - side)) for place in (i % 6, i // 6))
+        photo[top : top + side, left : left + side] = tile
+        inside.append((left, top, side, height))
+    return photo, inside
+
+
+def _seconds(find: Find, photo: Photo, width: int) -> float:
+    """Processor seconds for the same photograph, smaller."""
+    smaller = np.asarray(Image.fromarray(photo).resize((width, width * 2 // 3)))
+    begun = time.process_time()
+    find(smaller)
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":

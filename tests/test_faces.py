@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,52 @@ def test_eyes_lie_in_the_face_and_follow_the_picture(detector, number):
     assert np.abs(back - places(face)).max() < 0.15 * distance
     (larger,) = detector(np.asarray(Image.fromarray(photograph).resize((1200, 900), Image.Resampling.BICUBIC)))
     assert np.abs((places(larger) + 0.5) / 3 - 0.5 - places(face)).max() < 0.15 * distance
+
+
+def pasted(size: tuple[int, int], *places: tuple[int, int], side: int = 52) -> np.ndarray:
+    """A photograph of that width and height with a small face at each of some places, left and top."""
+    face = Image.fromarray(drawn(11)[60:220, 100:260]).resize((side, side), Image.Resampling.LANCZOS)
+    photograph = Image.new("RGB", size, (200, 200, 200))
+    for place in places:
+        photograph.paste(face, place)
+    return np.asarray(photograph)
+
+
+def test_small_faces_of_large_photographs_are_found_where_every_face_counts(detector):
+    thorough = faces.bundled(thorough=True)
+    assert thorough.name != detector.name
+    near = (1480, 960)  # tiles meet here
+    photograph = pasted((3000, 2000), (100, 100), near, (2900, 1900))
+    photograph = np.where(np.arange(3000)[None, :, None] < 5, 0, photograph).astype(np.uint8)
+    large = np.asarray(Image.fromarray(drawn(13)).resize((1200, 900)))
+    photograph[1000:1900, 200:1400] = large
+    first = detector(photograph)
+    assert len(first) == 1  # the large one
+    found = sorted(thorough(photograph), key=lambda face: face.left)
+    middles = [((face.left + face.right) / 2, (face.top + face.bottom) / 2) for face in found]
+    expected = [(126, 126), None, (near[0] + 26, near[1] + 26), (2926, 1926)]
+    assert len(found) == len(expected)  # none twice, and no eye of the large one
+    for middle, place in zip(middles, expected, strict=True):
+        assert place is None or np.hypot(middle[0] - place[0], middle[1] - place[1]) < 8
+    assert [face.eyes for face in found if face.bottom - face.top > 200] == [first[0].eyes]
+
+
+def test_where_there_is_no_other_a_small_face_is_found(detector):
+    (face,) = detector(pasted((2600, 1300), (1700, 600)))
+    assert 1700 < face.left < face.right < 1752
+    assert 600 < face.top < face.bottom < 652
+
+
+@pytest.mark.parametrize("side", [1, 959, 960, 961, 1200, 4001, 12345])
+@pytest.mark.parametrize("shrunk", [1.0, 1.3, 4.0])
+def test_tiles_cover_a_photograph_and_their_cores_once(side, shrunk):
+    cuts = faces._cut(side, shrunk)
+    assert (cuts[0][0], cuts[-1][1]) == (0, side)
+    assert all(end - begin <= 960 * shrunk + 1 for begin, end, *_ in cuts)
+    for (_, end, _, last), (begin, _, first, _) in pairwise(cuts):
+        assert last == first
+        assert end - begin >= 160 * shrunk - 1
+        assert begin + 79 * shrunk <= last <= end - 79 * shrunk
 
 
 def test_nothing_is_found_where_nobody_is(detector):

