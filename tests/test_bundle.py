@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def released(folder: Path, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run([str(each) for each in command], capture_output=True, text=True, cwd=folder.parent)
 
 
+def told(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Status, stdout and stderr of the script within this process, which takes no second."""
+    script = str(folder / "release.py")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, *capsys.readouterr()
+
+
 def photographs(folder: Path) -> Path:
     """New pictures in the forms that photographs have; some in a folder inside, one that is none."""
     (folder / "inside").mkdir(parents=True)
@@ -88,6 +100,8 @@ def photographs(folder: Path) -> Path:
     seen_through.convert("LA").save(folder / "both.png")
     picture(27, 90, 80).convert("1").save(folder / "two.png")
     (folder / "damaged.png").write_bytes((folder / "palette.png").read_bytes()[:300])
+    for name in ("inside/other.webp", "inside/notes.txt", ".hidden"):
+        (folder / name).write_bytes(b"RIFF")
     return folder
 
 
@@ -99,7 +113,7 @@ def eyes_of(folder: Path) -> Path:
         rows = csv.writer(file)
         rows.writerow(["path", *PLACES])
         for picture in sorted(folder.rglob("*.*")):
-            if picture.suffix == ".JPG":
+            if picture.suffix in (".JPG", ".webp", ".txt", "") or picture.name == ".hidden":
                 continue
             with Image.open(picture) as image:
                 turn = image.getexif().get(0x0112, 1) if "turned" in picture.name else 1
@@ -137,9 +151,11 @@ def test_photographs_are_released_as_veil_does(tmp_path, make, tolerance):
     assert len(names) == len(got) == len(by_name) == (27 if eyes else 28)
     assert set(names) == set(by_name)
     assert done.returncode == 1
-    assert done.stdout == f"{tmp_path / 'out.npy'}: {len(names)} releases, {29 - len(names)} left out\n"
+    assert done.stdout == f"{tmp_path / 'out.npy'}: {len(names)} releases, {31 - len(names)} left out\n"
     assert re.search(r"^damaged\.png: left out \(.+\)$", done.stderr, re.MULTILINE)
-    assert len(done.stderr.splitlines()) == 29 - len(names)
+    assert "inside/other.webp: left out (is not read: its name must end in .jpg, .jpeg, .png)" in done.stderr
+    assert ("progressive.JPG: left out (has no row in photos.csv)" in done.stderr) == bool(eyes)
+    assert len(done.stderr.splitlines()) == 31 - len(names)
     values = got.reshape(len(got), -1) / np.float32(255 if got.dtype == np.uint8 else 1)
     wanted_rows = np.stack([by_name[name] for name in names])
     assert np.abs(values - wanted_rows).max() <= tolerance
@@ -153,7 +169,8 @@ def test_what_the_network_sees_is_what_veil_decodes(tmp_path):
     from veil.release.bundle.script import Network
 
     photos = photographs(tmp_path / "photos")
-    (photos / "damaged.png").unlink()
+    for name in ("damaged.png", "inside/other.webp", "inside/notes.txt", ".hidden"):
+        (photos / name).unlink()
     eyes = read_landmarks(eyes_of(photos)).eyes
     for number, release in enumerate((made("aia"), made("leace", channels=3), made("deep", aligned=True, noise=0.5))):
         network = Network(release.export(tmp_path / f"{number}"))
@@ -191,36 +208,52 @@ def test_vectors_are_released_as_veil_does(tmp_path, make):
         assert file.read().split() == ["source", *map(str, range(600))]
 
 
-def test_what_does_not_fit_is_one_line(tmp_path):
+def test_what_does_not_fit_is_one_line(tmp_path, capsys):
     vectors, photos = made("template", "vectors", noise=0.5), photographs(tmp_path / "photos")
     folder = vectors.export(tmp_path / "v")
     pictures = made("deep", noise=0.5, aligned=True).export(tmp_path / "p")
+    eyes, header = eyes_of(photos), ",".join(["path", *PLACES]) + "\n"
+    np.save(tmp_path / "one.npy", np.float32(1))
+    (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "wide.npy", np.zeros((2, 99), np.float32))
     np.save(tmp_path / "nan.npy", np.full((2, 16), np.nan, np.float32))
     np.save(tmp_path / "zero.npy", np.zeros((2, 16), np.float32))
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     out = tmp_path / "out.npy"
     for bundled, words, *arguments in (
-        (folder, "must be float32", tmp_path / "wide.npy", out),
-        (folder, "must be finite", tmp_path / "nan.npy", out),
+        (folder, "wide.npy: must be float32 (n, 16), got float32 (2, 99)", tmp_path / "wide.npy", out),
+        (folder, "nan.npy: vectors must be finite", tmp_path / "nan.npy", out),
         (folder, "zeros alone", tmp_path / "zero.npy", out),
         (folder, "takes an array", photos, out),
-        (folder, "ValueError", tmp_path / "object.npy", out),
-        (folder, "No such file", tmp_path / "none.npy", out),
+        (folder, "object.npy: ", tmp_path / "object.npy", out),
+        (folder, "one.npy: must hold rows", tmp_path / "one.npy", out),
+        (folder, "text.npy: ", tmp_path / "text.npy", out),
+        (folder, "none.npy: No such file", tmp_path / "none.npy", out),
+        (folder, "an array is released alone", tmp_path / "zero.npy", tmp_path / "nan.npy", out),
+        (folder, "its folder does not exist", tmp_path / "zero.npy", tmp_path / "no" / "out.npy"),
+        (folder, "and then OUT.npy", tmp_path / "zero.npy"),
         (folder, "is there already", tmp_path / "nan.npy", tmp_path / "wide.npy"),
         (pictures, "asks for --eyes", photos, out),
-        (pictures, "KeyError", photos, out, "--eyes", eyes_without_columns(tmp_path)),
+        (pictures, "none.jpg: does not exist", tmp_path / "none.jpg", out, "--eyes", eyes),
+        (pictures, "two pictures have this name", photos, photos, out, "--eyes", eyes),
+        (pictures, "eyes.csv: No such file", photos, out, "--eyes", tmp_path / "none" / "eyes.csv"),
+        (pictures, "eyes.csv: must have the columns path, left_eye_x", photos, out, "--eyes", text(tmp_path, "file,x")),
+        (pictures, "eyes.csv: could not convert", photos, out, "--eyes", text(tmp_path, header + "a.jpg,1,2,3,four")),
     ):
-        done = released(bundled, *arguments)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert words in done.stderr
-        assert len(done.stderr.splitlines()) == 1, done.stderr
+        status, said, line = told(bundled, capsys, *arguments)
+        assert (status, said) == (2, ""), line
+        assert words in line
+        assert len(line.splitlines()) == 1, line
         assert not out.exists()
+    (tmp_path / "none").mkdir()
+    ended = told(pictures, capsys, tmp_path / "none", out, "--eyes", eyes)
+    assert ended == (2, "", f"{out}: nothing was released, 0 left out\n")
 
 
-def eyes_without_columns(folder: Path) -> Path:
-    path = folder / "eyes.csv"
-    path.write_text("file,x\na.jpg,1\n")
+def text(folder: Path, words: str) -> Path:
+    path = folder / f"{len(words)}" / "eyes.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(words + "\n")
     return path
 
 
@@ -250,17 +283,31 @@ def test_the_check_tells_a_bundle_that_works_from_one_that_does_not(tmp_path, ma
     assert changed("check/inputs.npy", lambda x: x[::-1]) == 1
     (folder / "check" / "releases.npy").unlink()
     done = released(folder, "--check")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.returncode, done.stderr) == (2, f"{folder / 'check' / 'releases.npy'}: No such file or directory\n")
 
 
-def test_without_its_secret_nothing_is_released(tmp_path):
+def test_without_its_secret_nothing_is_released(tmp_path, capsys):
     folder = made("template", "vectors", noise=0.5).export(tmp_path / "bundle")
-    (folder / "secret.npz").unlink()
-    done = released(folder, "--check")
-    assert done.returncode == 1
-    assert "secret.npz" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    drawn = made("substitution", "vectors").export(tmp_path / "drawn")
+    other = (drawn / "secret.npz").read_bytes()
+    for bundled, secret, words in (
+        (folder, None, "No such file"),
+        (folder, b"", "secret.npz: "),
+        (folder, other, "must be this release's secret, got {'draw_key': "),
+        (drawn, (folder / "secret.npz").read_bytes(), "must be this release's secret"),
+    ):
+        (bundled / "secret.npz").unlink()
+        if secret is not None:
+            (bundled / "secret.npz").write_bytes(secret)
+        status, said, line = told(bundled, capsys, "--check")
+        assert (status, said) == (2, "")
+        assert words in line
+        assert len(line.splitlines()) == 1, line
+        (bundled / "secret.npz").write_bytes(b"")
+    (folder / "release.onnx").write_bytes(b"none")
+    status, _, line = told(folder, capsys, "--check")
+    assert status == 2
+    assert re.fullmatch(r"\S+release\.onnx: .+\n", line)
 
 
 def test_metadata_say_what_the_contract_says(tmp_path):
@@ -312,8 +359,8 @@ def test_the_script_is_the_file_that_veil_tests():
     from veil.release.bundle import script
 
     assert Path(script.__file__) == bundle._SOURCE
-    wanted = {"argparse", "csv", "hashlib", "json", "math", "sys", "collections", "pathlib", "typing", "__future__"}
+    wanted = {"__future__", "argparse", "collections", "contextlib", "csv", "hashlib", "json", "math", "pathlib", "sys"}
     imported = re.findall(
         r"^(?:from|import) ([a-zA-Z_]+)", io.StringIO(bundle._SOURCE.read_text()).read(), re.MULTILINE
     )
-    assert set(imported) == {*wanted, "numpy", "onnxruntime", "PIL"}
+    assert set(imported) == {*wanted, "typing", "numpy", "onnxruntime", "PIL"}

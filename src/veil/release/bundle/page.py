@@ -7,6 +7,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+_REFUSED = """What does not fit (a file that is missing or damaged, an array of another shape, another release's secret,
+a target that is there already) is one line on stderr, and the exit status 2."""
+
 
 def text(about: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """The page, in Markdown.
@@ -180,7 +183,9 @@ def _run(about: Mapping[str, Any]) -> str:
 
 ```sh
 python release.py inputs.npy releases.npy
-```"""
+```
+
+Nothing is left out: where a row cannot be released, nothing is written. {_REFUSED}"""
     eyes = """ `eyes.csv` has the columns `path`, `left_eye_x`, `left_eye_y`, `right_eye_x`, `right_eye_y`: a picture's
 path inside the folder (or as it is given), and where its eyes are, in pixels of the upright picture from the middle of
 its upper left one. The left eye is the one on the left of the picture.""" * bool(about["eyes"])
@@ -190,8 +195,12 @@ its upper left one. The left eye is the one on the left of the picture.""" * boo
 python release.py photos releases.npy{" --eyes eyes.csv" * bool(about["eyes"])}
 ```
 
-`photos` is a folder, or pictures one by one.{eyes} Pictures that cannot be released are left out and told on stderr;
-the exit status is then 1."""
+`photos` is a folder, or pictures one by one.{eyes} What is no picture by its name's ending (.jpg, .jpeg, .png: WebP and
+others are not read), cannot be read{", or has no row in the file of eyes," * bool(about["eyes"])} is left out: a
+line on stderr names each such file and says why, the last line counts them, and the exit status is 1. So it is of every file in
+the folder but of those whose names begin with a dot, which are passed over. `OUT.names.csv` names what was released.
+
+{_REFUSED}"""
 
 
 def _check(about: Mapping[str, Any]) -> str:

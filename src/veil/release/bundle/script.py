@@ -3,6 +3,8 @@
 python release.py PICTURE_OR_FOLDER ... OUT.npy [--eyes EYES.csv]
 python release.py VECTORS.npy OUT.npy
 python release.py --check
+
+The exit status is 1 where something was left out, or the check failed; 2 where nothing was done, and a line says why.
 """
 
 # ruff: noqa: T201 (what it says is said on the terminal)
@@ -10,6 +12,7 @@ python release.py --check
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -37,16 +40,26 @@ class Network:
     """The ONNX file of a bundle, what its metadata say, and its secret."""
 
     def __init__(self, folder: Path) -> None:
-        self.session = onnxruntime.InferenceSession(folder / "release.onnx", providers=["CPUExecutionProvider"])
-        about = self.session.get_modelmeta().custom_metadata_map
-        self.about: dict[str, Any] = {name: json.loads(text) for name, text in about.items()}
-        self.secret = dict(np.load(folder / "secret.npz")) if self.about["secret"] else {}
+        with blamed(folder / "release.onnx"):
+            self.session = onnxruntime.InferenceSession(folder / "release.onnx", providers=["CPUExecutionProvider"])
+            about = self.session.get_modelmeta().custom_metadata_map
+            self.about: dict[str, Any] = {name: json.loads(text) for name, text in about.items()}
+            drawn = self.about["secret"] == "draw"
+        self.secret: dict[str, Any] = {}
+        if self.about["secret"]:
+            with blamed(folder / "secret.npz"):
+                with np.load(folder / "secret.npz") as arrays:
+                    self.secret = dict(arrays)
+                inside = {name: [*array.shape] for name, array in self.secret.items()}
+                wanted = {given.name: given.shape for given in self.session.get_inputs() if given.name != "x"}
+                if inside.keys() != {"draw_key"} if drawn else inside != wanted:
+                    raise ValueError(f"must be this release's secret, got {inside}")
 
     def __call__(self, x: Any) -> Any:
         """Releases of uint8 pictures ``(n, H, W[, 3])`` or float32 vectors ``(n, d)``."""
         shape, kind = tuple(self.about["shape"]), np.uint8 if self.about["kind"] == "images" else np.float32
         if x.shape[1:] != shape or x.dtype != kind:
-            raise ValueError(f"must be {np.dtype(kind)} (n, *{shape}), got {x.dtype} {x.shape}")
+            raise ValueError(f"must be {np.dtype(kind)} (n, {', '.join(map(str, shape))}), got {x.dtype} {x.shape}")
         if not np.isfinite(x).all() or (self.about.get("direction") and not x.any(1).all()):
             raise ValueError("vectors must be finite, and not of zeros alone where only directions count")
         given = x
@@ -158,51 +171,93 @@ def aligned(image: Image.Image, size: int, eyes: Any, places: Any, n: int, corne
     return square if drawn == size else resized(square, size, (0, 0, drawn, drawn))
 
 
+@contextlib.contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """What goes wrong inside is a ValueError that names the file: decoders and ONNX Runtime raise anything."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return " ".join((words or str(error) or type(error).__name__).split())
+
+
 def read_eyes(path: Path) -> dict[str, tuple[float, ...]]:
     """Where the eyes are, by the names of pictures: columns ``path`` and those of EYES."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {row["path"]: tuple(float(row[name]) for name in EYES) for row in csv.DictReader(file)}
+    with blamed(path), path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not {"path", *EYES} <= {*(rows.fieldnames or ())}:
+            raise ValueError(f"must have the columns path, {', '.join(EYES)}, got {', '.join(rows.fieldnames or ())}")
+        return {row["path"]: tuple(float(row[name] or "nan") for name in EYES) for row in rows}
 
 
 def inputs(network: Network, sources: list[Path], eyes: Path | None) -> Iterator[tuple[list[str], Any]]:
-    """Names of rows and what the network sees of them, some at a time; of a picture that cannot be read None."""
-    if sources[0].suffix == ".npy":
-        x = np.load(sources[0], mmap_mode="r")
+    """Names of rows and what the network sees of them, some at a time; of what is left out None, and a line on stderr."""
+    about = network.about
+    if any(path.suffix == ".npy" for path in sources):
+        if len(sources) > 1 or eyes:
+            raise ValueError(f"{sources[0]}: an array is released alone, got {len(sources)} sources or --eyes")
+        with blamed(sources[0]):
+            x = np.lib.format.open_memmap(sources[0], mode="r")
+            if x.ndim == 0:
+                raise ValueError(f"must hold rows, got one value of {x.dtype}")
         for i in range(0, len(x), 256):
             part = x[i : i + 256]
-            yield (
-                [str(i + row) for row in range(len(part))],
-                part.astype(np.float32) if part.dtype.kind == "f" else part,
-            )
+            names = [str(i + row) for row in range(len(part))]
+            yield names, part.astype(np.float32) if part.dtype.kind == "f" else part
         return
-    about = network.about
     if about["kind"] == "vectors" or about["shape"][0] != about["shape"][1]:
-        raise ValueError(f"this release takes an array, {about['kind']} of shape {about['shape']}, in an npy file")
+        raise ValueError(
+            f"{sources[0]}: this release takes an array, {about['kind']} of shape {about['shape']}, in an npy file"
+        )
     if bool(about["eyes"]) != (eyes is not None):
-        raise ValueError("this release asks for --eyes" if about["eyes"] else "this release takes no --eyes")
+        raise ValueError(f"{sources[0]}: this release " + ("asks for --eyes" if about["eyes"] else "takes no --eyes"))
     known = {} if eyes is None else read_eyes(eyes)
+    for name, path in pictures(sources):
+        try:
+            if path.suffix.lower() not in SUFFIXES:
+                raise ValueError(f"is not read: its name must end in {', '.join(SUFFIXES)}")
+            if eyes and name not in known:
+                raise ValueError(f"has no row in {eyes.name}")
+            yield [name], network.pixels(path, known.get(name))[None]
+        except Exception as error:  # decoders raise anything
+            print(f"{name}: left out ({reason(error)})", file=sys.stderr)
+            yield [name], None
+
+
+def pictures(sources: list[Path]) -> list[tuple[str, Path]]:
+    """Names and paths of the files that are named, and of all in folders but those whose names begin with a dot."""
+    found = []
     for source in sources:
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
-        for path in found:
-            name = path.relative_to(source).as_posix() if source.is_dir() else path.as_posix()
-            try:
-                yield [name], network.pixels(path, known[name] if eyes else None)[None]
-            except Exception as error:  # decoders raise anything
-                print(f"{name}: left out ({type(error).__name__}: {error})", file=sys.stderr)
-                yield [name], None
+        if not source.exists():
+            raise ValueError(f"{source}: does not exist")
+        inside = sorted(path for path in source.rglob("*") if path.is_file() and path.name[0] != ".")
+        found += [(path.relative_to(source).as_posix(), path) for path in inside]
+        found += [] if source.is_dir() else [(source.as_posix(), source)]
+    names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name, _ in found]
+    if len({*names}) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice}: two pictures have this name; release their folders one by one")
+    return [(name, path) for name, (_, path) in zip(names, found, strict=True)]
 
 
 def check(folder: Path) -> tuple[int, float, float]:
     """How far pictures are from Veil's, in levels of 255; how far releases are, and how far they may be."""
     network, there = Network(folder), folder / "check"
-    x, wanted = np.load(there / "inputs.npy"), np.load(there / "releases.npy")
-    eyes = read_eyes(there / "eyes.csv") if (there / "eyes.csv").exists() else {}
-    pictures = sorted(path for path in there.iterdir() if path.suffix in SUFFIXES)
-    levels = [
-        int(np.abs(network.pixels(path, eyes.get(path.name)).astype(int) - row).max())
-        for path, row in zip(pictures, x, strict=False)
-    ]
-    most, largest = float(np.abs(network(x).astype(float) - wanted).max()), float(np.abs(wanted).max())
+    with blamed(there / "inputs.npy"):
+        x = np.load(there / "inputs.npy")
+    with blamed(there / "releases.npy"):
+        wanted = np.load(there / "releases.npy")
+    with blamed(there):
+        eyes = read_eyes(there / "eyes.csv") if (there / "eyes.csv").exists() else {}
+        drawn = sorted(path for path in there.iterdir() if path.suffix in SUFFIXES)
+        seen = [network.pixels(path, eyes.get(path.name)).astype(int) for path in drawn]
+        levels = [int(np.abs(row - given).max()) for row, given in zip(seen, x, strict=False)]
+        most, largest = float(np.abs(network(x).astype(float) - wanted).max()), float(np.abs(wanted).max())
     return max(levels, default=0), most, 1.0 if wanted.dtype == np.uint8 else 1e-5 * max(1.0, largest)
 
 
@@ -220,26 +275,32 @@ def main() -> int:
         return int(levels > 1 or not most <= allowed)
     *sources, out = asked.paths or [Path()]
     if not sources or out.suffix != ".npy":
-        parser.error("name pictures, a folder of them, or an array; and OUT.npy")
+        raise ValueError(f"{out}: name pictures, a folder of them, or an array; and then OUT.npy")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: its folder does not exist")
     for path in (out, out.with_suffix(".names.csv")):
         if path.exists():
-            raise FileExistsError(f"{path} is there already")
+            raise ValueError(f"{path}: is there already")
     network, names, releases, left_out = Network(folder), [], [], 0
     for part, x in inputs(network, sources, asked.eyes):
         left_out += x is None
         if x is not None:
             names += part
-            releases.append(network(x))
-    if releases:
-        np.save(out, np.concatenate(releases))
-        with out.with_suffix(".names.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["source"], *([name] for name in names)])
+            with blamed(sources[0] if sources[0].suffix == ".npy" else Path(part[0])):
+                releases.append(network(x))
+    if not releases:
+        raise ValueError(f"{out}: nothing was released, {left_out} left out")
+    np.save(out, np.concatenate(releases))
+    with out.with_suffix(".names.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["source"], *([name] for name in names)])
     print(f"{out}: {len(names)} releases, {left_out} left out")
-    return int(left_out > 0 or not releases)
+    return int(left_out > 0)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except (OSError, ValueError) as error:
+        name = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        print(f"{name}{reason(error)}", file=sys.stderr)
+        sys.exit(2)
