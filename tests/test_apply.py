@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from veil.cli import process
 from veil.data import build, decode, decoding
 from veil.data.decode import Eyes
+from veil.data.layouts.folder import walk
 from veil.data.layouts.listing import Item, Listing
 from veil.data.pack import Pack
 from veil.data.vectors import VectorFile
@@ -1278,6 +1279,42 @@ def test_of_a_crop_only_the_crop_is_written(tmp_path: Path) -> None:
         assert np.abs(got - np.asarray(_expected(release, source / name, size))).max() <= (0 if name == "b.png" else 8)
 
 
+def test_image_files_can_be_named_by_number(holiday: Path, tmp_path: Path) -> None:
+    """No name goes along, in lists neither; such a run resumes, and is not one of other names."""
+    release, plain, out = picture_release(), tmp_path / "plain", tmp_path / "out"
+    ask: dict[str, Any] = {"images": True, "row_numbers": True, "batch": 2}
+    apply(release, holiday, plain, images=True)
+    assert apply(release, holiday, out, **ask) == (10, 1)
+    names = [name for name, _ in walk(holiday)[0]]
+    numbers = {name: f"{i:06d}{Path(name).suffix.lower()}" for i, name in enumerate(names)}
+    assert _tree(out) == sorted(numbers[name] for name in PICTURES)
+    for name in PICTURES:
+        assert (out / numbers[name]).read_bytes() == (plain / name).read_bytes()
+    listed = (tmp_path / "out.skipped.csv").read_text()
+    assert listed.startswith(f"source,reason\n{names.index('b/broken.png')},")
+    assert "broken" not in listed
+    assert apply(release, holiday, out, **ask, resume=True) == (10, 1)
+    before = _bytes(out)
+    for path in [*out.iterdir(), tmp_path / "out.skipped.csv"]:
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        apply(release, holiday, out, **ask, progress=_stop_at(6))
+    assert 0 < len(_tree(out)) < 10
+    assert "another way to name rows" in _refused(release, holiday, out, images=True, batch=2, resume=True)
+    (out / _tree(out)[0]).unlink()
+    assert apply(release, holiday, out, **ask, resume=True) == (10, 1)
+    assert _bytes(out) == before
+    assert "000000" in _refused(release, holiday, out, **ask)
+
+
+def _stop_at(rows: int) -> Callable[[int, int | None, int], None]:
+    def stop(done: int, total: int | None, skipped: int) -> None:
+        if done >= rows:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def test_what_stands_in_the_way_of_image_files_is_kept_unless_forced(holiday: Path, tmp_path: Path) -> None:
     release, out = picture_release(), tmp_path / "out"
     (out / "b").mkdir(parents=True)
@@ -1328,7 +1365,6 @@ def test_what_cannot_be_written_as_image_files_is_refused(holiday: Path, people:
         "images: the release must give images, got one that gives vectors of 3 values"
     )
     assert "got one that gives vectors" in refused(vectors_release(), people, out)
-    assert "cannot be named by their numbers" in refused(release, album, out, row_numbers=True)
     assert "from a folder of images, got a pack" in refused(release, people, out)
     assert "from a folder of images, got a file" in refused(release, tmp_path / "file", out)
     assert "does not exist" in refused(release, tmp_path / "nowhere", out)

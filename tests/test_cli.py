@@ -139,7 +139,13 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
 
     vectors = tmp_path / "out.parquet"
     applied = veil.json("apply", release, pack, vectors)
-    assert applied == {"out": str(vectors), "rows": 240, "skipped": 0, "unprotected": 0, "warnings": [], "notes": []}
+    note = "Rows keep the names that they had, in column source; --row-numbers leaves them out."
+    assert applied == {
+        "out": str(vectors), "rows": 240, "skipped": 0, "unprotected": 0, "warnings": [], "notes": [note],
+    }  # fmt: skip
+    for name in ("numbers.npz", "bare.npy", "released"):
+        numbered = ["--row-numbers"] * (name == "numbers.npz")
+        assert veil.json("apply", release, pack, tmp_path / name, *numbered)["notes"] == []
     expected = Release.load(release).transform(np.asarray(Pack.open(pack).x))
     np.testing.assert_array_equal(np.stack(pq.read_table(vectors)["release"].to_numpy()), expected)
 

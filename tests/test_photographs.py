@@ -185,6 +185,20 @@ def test_whole_photographs_are_written(album, release, tmp_path):
     assert all(changes[square].max() > 0 for square in squares)
 
 
+def test_photographs_can_be_named_by_number(album, release, tmp_path):
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    apply(release, album, plain, Options(images=True, faces=MARKS))
+    assert apply(release, album, out, Options(images=True, faces=MARKS, row_numbers=True)) == (5, 1, 2)
+    at = {name: str(i) for i, name in enumerate(["broken.png", "maybe.png", "nobody.png", "turned.jpg", "two.png"])}
+    assert set(listed(tmp_path / "out.unprotected.csv")) == {at["maybe.png"], at["nobody.png"]}
+    assert set(listed(tmp_path / "out.skipped.csv")) == {at["broken.png"]}
+    files = {"000001.png": "maybe.png", "000002.png": "nobody.png", "000003.jpg": "turned.jpg", "000004.png": "two.png",
+             "000005.jpg": "sub/cut.jpg"}  # fmt: skip
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        number: (plain / name).read_bytes() for number, name in files.items()
+    }
+
+
 def test_a_face_that_is_cut_off_is_covered(album, release, tmp_path):
     apply(release, album, tmp_path / "out", Options(images=True, faces=MARKS))
     out, before = (np.asarray(Image.open(folder / "sub" / "cut.jpg"), int) for folder in (tmp_path / "out", album))

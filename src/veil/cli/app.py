@@ -362,6 +362,8 @@ def apply(
             progress=bars.rows("apply"),
             remark=lambda kind, sentence: remarks[kind].append(sentence),
         )
+    if note := arguments.names_note(out, images, row_numbers):
+        remarks["note"].append(note)
     show.remarks(remarks["warning"])
     show.result(
         {

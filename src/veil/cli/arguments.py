@@ -166,7 +166,12 @@ ToldLabels = Annotated[
     Option(help="Private label whose class a column of that name, or the pack, tells, so that it is not guessed."),
 ]
 RowNumbers = Annotated[
-    bool, Option("--row-numbers", help="Name rows by number: the source's names may say who they are.")
+    bool,
+    Option(
+        "--row-numbers",
+        help="Name rows, and image files, by number. Without it the source's names, of files too, go along in what is "
+        "released and in lists, and may say who somebody is.",
+    ),
 ]
 ImageLandmarks = Annotated[
     Path | None,
@@ -389,6 +394,16 @@ def labels(names: Sequence[str] | None) -> list[str]:
     from veil.data.columns import nfc
 
     return [nfc(name) for name in names or []]
+
+
+def names_note(out: Path, images: bool, row_numbers: bool) -> str:
+    """What should be known of the names in what `apply` made; "" where there are none, or it is a pack, to be kept."""
+    if row_numbers or out.suffix == ".npy" or not (images or out.suffix):
+        return ""
+    what = f"Rows keep the names that they had, in {'column' if out.suffix == '.parquet' else 'array'} source"
+    if images and out.suffix != ".parquet":
+        what = "Files keep the names that they had"
+    return f"{what}; --row-numbers leaves them out."
 
 
 def classifiers(texts: Sequence[str] | None, private: Sequence[str]) -> dict[str, list[Path]]:

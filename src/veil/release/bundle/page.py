@@ -179,7 +179,7 @@ The rest of the folder is no secret."""
 
 def _run(about: Mapping[str, Any]) -> str:
     if about["kind"] == "vectors" or about["shape"][0] != about["shape"][1]:
-        return """## How to run it
+        return f"""## How to run it
 
 ```sh
 python release.py inputs.npy releases.npy
@@ -197,8 +197,8 @@ python release.py photos releases.npy{" --eyes eyes.csv" * bool(about["eyes"])}
 
 `photos` is a folder, or pictures one by one.{eyes} What is no picture by its name's ending (.jpg, .jpeg, .png: WebP and
 others are not read), cannot be read{", or has no row in the file of eyes," * bool(about["eyes"])} is left out: a
-line on stderr names each such file and says why, the last line counts them, and the exit status is 1. So it is of every file in
-the folder but of those whose names begin with a dot, which are passed over. `OUT.names.csv` names what was released.
+line on stderr names each such file and says why, the last line counts them, and the exit status is 1. So it is of every
+file in the folder but of those whose names begin with a dot, which are passed over.
 
 {_REFUSED}"""
 

@@ -196,7 +196,7 @@ def read_eyes(path: Path) -> dict[str, tuple[float, ...]]:
 
 
 def inputs(network: Network, sources: list[Path], eyes: Path | None) -> Iterator[tuple[list[str], Any]]:
-    """Names of rows and what the network sees of them, some at a time; of what is left out None, and a line on stderr."""
+    """Names of rows and what the network sees of them, some at a time; of what is left out None, and a line says so."""
     about = network.about
     if any(path.suffix == ".npy" for path in sources):
         if len(sources) > 1 or eyes:

@@ -50,8 +50,8 @@ def _whole(plan: Plan, parts: Parts, number: int) -> bool:
     """Whether the image files of a part have the sizes that it tells."""
     part, each = parts.read(number), parts.division.each
     sizes = dict(zip(part.names.to_pylist(), part.values[:, 0], strict=True))
-    files = ((clean(name), plan.out / name) for name, _ in plan.rows.images[number * each : (number + 1) * each])
-    return all(_size(path) == sizes[name] for name, path in files if name in sizes)
+    some = (plan.targets[path] for path, _ in plan.rows.images[number * each : (number + 1) * each])
+    return all(_size(plan.out / path) == sizes[name] for name, path in some if name in sizes)
 
 
 def _size(path: Path) -> np.float32:
@@ -75,7 +75,7 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
         except (decode.DecodeError, ValueError) as error:
             skipped.append((name, str(error)))
             continue
-        target = plan.out / path
+        target = plan.out / plan.targets[path][1]
         if plan.same and not _holds(target, data):
             raise InputError(f"{target}: is not what this run gives, and stands there or is missing; force, or "
                              "choose another folder")  # fmt: skip
@@ -95,11 +95,10 @@ def _redrawn(plan: Plan, parts: Parts, batch: Batch) -> Part:
 def _squares(plan: Plan, batch: Batch) -> Callable[[int], bytes]:
     """From a row of a batch to its file: the part of the image that is released, and nothing around it."""
     pixels = _released(plan, batch.x, batch.paths)
-    names = batch.names.to_pylist()
 
     def draw(row: int) -> bytes:
         form, upright = decode.header(decode.read(plan.source / batch.paths[row]))
-        eyes = None if plan.eyes is None else plan.eyes.of(names[row])[0]
+        eyes = None if plan.eyes is None else plan.eyes.of(clean(batch.paths[row]))[0]
         return encode(pixels[row], form, _extent(plan.release, eyes, *upright))
 
     return draw

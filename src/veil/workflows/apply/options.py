@@ -24,7 +24,8 @@ class Options:
             vectors, ``A,B,...``.
         told: Private labels of the release whose classes the source's columns, or the pack, tell by name, so that they
             need not be guessed; where a row's is unknown (None, "" or NaN) it is guessed all the same.
-        row_numbers: Name rows by their numbers in the source: its names may say who they are. Not with ``images``.
+        row_numbers: Name rows by their numbers in the source: its names may say who they are. Image files then lie in
+            one folder, as ``000000.jpg`` and so on, with the endings that they had.
         landmarks: Where the eyes are in images of a folder (:mod:`veil.data.landmarks`); for releases that were fitted
             on aligned faces, which need it, and for no others. Images without a row are skipped.
         faces: In place of that the eyes of each image's largest face are found, by the bundled detector (the extra

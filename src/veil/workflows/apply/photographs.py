@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def open_photographs(release: Release, source: Path, options: Options) -> Source
         return item, sighting, _squares(_covered(photograph, sighting), sighting.faces, shape), ""
 
     def batches(first: int) -> Generator[Batch, None, None]:
-        with closing(mapped(as_items(source, images[first:]), look)) as looked:
+        items = as_items(source, images[first:])
+        if options.row_numbers:
+            items = (replace(item, source=str(number)) for number, item in enumerate(items, first))
+        with closing(mapped(items, look)) as looked:
             row = first
             while batch := list(islice(looked, options.rows_at_a_time("photographs"))):
                 good = [(item, sighting) for item, sighting, _, problem in batch if not problem]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePath
 
 from safetensors.torch import save as to_bytes
 
@@ -15,7 +16,7 @@ from veil._version import __version__
 from veil.data.faces import EyeFinder
 from veil.data.landmarks import Landmarks
 from veil.data.layouts.folder import is_table
-from veil.data.layouts.listing import check_utf8
+from veil.data.layouts.listing import check_utf8, clean
 from veil.data.pack import Pack
 from veil.data.packfile import sha256
 from veil.errors import InputError
@@ -73,6 +74,19 @@ class Plan:
         """Whether whole photographs are written, with every face in them released."""
         return _are_whole(self.options, self.out)
 
+    @cached_property
+    def targets(self) -> Mapping[str, tuple[str, str]]:
+        """Of image files, by the path of each in the source: how lists name it, and its path in ``out``."""
+        paths = [path for path, _ in self.rows.images]
+        if not self.options.row_numbers:
+            return {path: (clean(path), path) for path in paths}
+        return {path: (str(i), f"{i:06d}{PurePath(path).suffix.lower()}") for i, path in enumerate(paths)}
+
+    @property
+    def readable(self) -> list[str]:
+        """Paths in ``out`` of the image files that are to be made."""
+        return [self.targets[path][1] for path in self.rows.readable]
+
     @property
     def division(self) -> Division:
         """How the source's rows are divided into parts.
@@ -121,7 +135,7 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
             f"images: the release must give images, got one that gives vectors of {release.contract.k} values"
         )
     if image_files:
-        _check_images(source, out, pack, options.row_numbers)
+        _check_images(source, out, pack)
     else:
         files.sweep(out)
         _check_target(source, out, pack, force or resume, options.shard_rows is not None)
@@ -158,10 +172,10 @@ def _cleared(plan: Plan) -> bool:
     An unfinished run's files may stand there: whether it may go on is for its parts to say.
     """
     begun = (partial_folder(plan.out) / parts.RUN).exists()
-    standing = any((plan.out / path).exists() for path in plan.rows.readable)
+    standing = any((plan.out / path).exists() for path in plan.readable)
     same = plan.resume and standing and not (plan.force or begun)  # of a run that is done, perhaps
-    _check_files(plan.out, plan.rows.readable, replace=plan.force or begun or same)
-    for folder in {(plan.out / path).parent for path in plan.rows.readable}:
+    _check_files(plan.out, plan.readable, replace=plan.force or begun or same)
+    for folder in {(plan.out / path).parent for path in plan.readable}:
         files.sweep_folder(folder)
     return same
 
@@ -193,9 +207,7 @@ def _check_target(source: Path, out: Path, pack: Pack | None, force: bool, shard
         )
 
 
-def _check_images(source: Path, out: Path, pack: Pack | None, row_numbers: bool) -> None:
-    if row_numbers:
-        raise InputError("images: files keep their names, so rows cannot be named by their numbers")
+def _check_images(source: Path, out: Path, pack: Pack | None) -> None:
     if not source.exists():
         raise InputError(f"{source}: does not exist")
     if pack is not None or is_table(source):

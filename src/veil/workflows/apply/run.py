@@ -64,7 +64,8 @@ def apply(
 ) -> Applied:
     """Release every row of a source.
 
-    With ``options.images``, every image file of the source becomes one in ``out``: of the same path, format and size,
+    With ``options.images``, every image file of the source becomes one in ``out``: of the same path (or, with
+    ``options.row_numbers``, called by its number), format and size,
     upright, in grey or RGB as it was released, and without Exif, colour profile, comments or any other metadata. The
     network sees what it would in a pack: the crop of the training pack, cut to its largest centred square, at the
     contract's size. Its release is resized (Lanczos) to the pixels that the crop has in the file, and where there is
