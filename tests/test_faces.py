@@ -105,6 +105,25 @@ def test_every_face_becomes_a_row_where_that_is_asked_for(tmp_path):
         build.pack("folder", tmp_path / "in", tmp_path / "none", all_faces=True)
 
 
+@pytest.mark.parametrize("disjoint", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_faces_of_one_photograph_stay_in_one_split(tmp_path, known, disjoint):
+    """And, where people are kept apart, with the person that is known of them."""
+    for i in range(24):
+        dotted(tmp_path / "in" / f"{i}.png", EYES["b/c.png"], EYES["a.png"])
+    if known:
+        rows = [f"{i}.png,person {i % 8}\n" for i in range(0, 24, 2)]
+        (tmp_path / "in" / "labels.csv").write_text("".join(["path,identity\n", *rows]))
+    pack = build.pack(
+        "folder", tmp_path / "in", tmp_path / "pack", size=SIZE, faces=Dots(), all_faces=True, disjoint=disjoint
+    )
+    assert np.bincount(pack.split, minlength=4).min() > 0
+    of = [int(name.partition(".")[0]) for name in pack.sources]
+    assert len({(i, split) for i, split in zip(of, pack.split, strict=True)}) == 24
+    several = {(i % 8, split) for i, split in zip(of, pack.split, strict=True) if i % 2 == 0}
+    assert not (known and disjoint) or len(several) == 4
+
+
 def test_a_face_that_is_cut_off_is_listed(tmp_path):
     class Beyond(Dots):
         def __call__(self, photograph: np.ndarray) -> list[Face]:

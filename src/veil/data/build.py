@@ -50,7 +50,8 @@ class Plan:
             (the extra ``faces``), or one of your own (:class:`veil.data.faces.Detector`). Images without a face are
             skipped.
         all_faces: Whether each face that is found becomes a row, ``NAME#1`` for the largest of its image and so on, in
-            place of the largest alone. Labels of an image are those of its largest face.
+            place of the largest alone. Labels of an image are those of its largest face. Where splits are drawn, the
+            faces of an image stay in one, with the person that is known of them.
         seed: Of the splits, and of layouts that draw their images.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
@@ -172,7 +173,7 @@ def write(
             folder = hidden / "new"
             folder.mkdir()
             rows = _write_items(listing, folder, plan, jobs, progress)
-            split, prescribed = split_of(rows, plan.seed, plan.fractions, plan.disjoint)
+            split, prescribed = split_of(rows, plan.seed, plan.fractions, plan.disjoint, plan.all_faces)
             held = {
                 "fractions": None if prescribed else list(plan.fractions),
                 "splits": {name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)},

@@ -64,13 +64,18 @@ class Rows:
         self._names = []
 
 
-def split_of(rows: Rows, seed: int, fractions: Sequence[float], disjoint: bool) -> tuple[NDArray[np.int8], bool]:
-    """The splits, and whether the data set prescribes them."""
+def split_of(
+    rows: Rows, seed: int, fractions: Sequence[float], disjoint: bool, several: bool = False
+) -> tuple[NDArray[np.int8], bool]:
+    """The splits, and whether the data set prescribes them; ``several``: rows are ``NAME#1`` and so on of photographs,
+    each of which then stays in one split.
+    """
     n = rows.shape[0]
     identity = np.array(_ranked(rows, "identity")[0] if "identity" in rows.labels else np.full(n, -1))
     given = sum(split is not None for split in rows.splits)
     if given == 0:
-        return splits.assign(identity if disjoint else None, seed, fractions, n=n), False
+        groups = identity if disjoint else np.full(n, -1)
+        return splits.assign(_with_photographs(rows, groups) if several else groups, seed, fractions), False
     if given < n:
         raise InputError(f"split: given for {given} of {n} rows; give it for all of them or for none")
     split = splits.parse([s for s in rows.splits if s is not None])
@@ -85,6 +90,19 @@ def split_of(rows: Rows, seed: int, fractions: Sequence[float], disjoint: bool) 
                 "splits must be disjoint by identity unless identity is itself the private attribute"
             )
     return split, True
+
+
+def _with_photographs(rows: Rows, groups: NDArray[Any]) -> NDArray[np.int64]:
+    """Groups of rows, those of one photograph together: it has light, camera and company in common.
+
+    At most one face of a photograph has a known group; the others join it. Where none has, they are one of their own.
+    """
+    names = itertools.chain.from_iterable(chunk.to_pylist() for chunk in rows.sources)
+    _, photograph = np.unique([name.rpartition("#")[0] for name in names], return_inverse=True)
+    of = photograph + groups.max(initial=-1) + 1
+    joined = np.full(photograph.max() + 1, -1, np.int64)
+    joined[photograph[groups >= 0]] = groups[groups >= 0]
+    return np.where(joined[photograph] >= 0, joined[photograph], of)
 
 
 def _ranked(rows: Rows, name: str) -> tuple[NDArray[np.int32], list[str]]:
