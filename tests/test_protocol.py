@@ -253,7 +253,7 @@ def test_a_fit_takes_no_word_that_it_does_not_know() -> None:
         veil.fit("leace", vectors_pack(), private=["gender"], budget={"gender": 0.6})
     with pytest.raises(InputError, match=r"^pack: must be a veil\.Pack, got str$"):
         veil.fit("leace", "pack", private=["gender"])
-    with pytest.raises(InputError, match=r"^private: must be a list of labels, got the text 'gender'$"):
+    with pytest.raises(InputError, match=r"^private: must be a list of names, got the text 'gender'$"):
         veil.fit("leace", vectors_pack(), private="gender")
 
 

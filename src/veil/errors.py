@@ -7,6 +7,8 @@ from __future__ import annotations
 import operator
 import os
 import re
+from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +51,40 @@ def checked_path(name: str, path: Any) -> Path:
     """A path that was given as an argument of that name; raises InputError for what is none."""
     if not isinstance(path, str | os.PathLike) or not str(path):
         kind = type(path).__name__
-        raise InputError(f"{name}: must be a path, got {'nothing' if path is None or path == '' else kind}")
+        raise InputError(f"{name}: must be a path, got {'nothing' if path is None or isinstance(path, str) else kind}")
     return Path(path)
 
 
 def checked_jobs(jobs: int | None) -> int | None:
     """A number of processes or threads, None for as many as there are processors; raises InputError below 1."""
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs: must be at least 1, got {jobs}")
+    if jobs is not None:
+        check_whole("jobs", jobs)
+        if jobs < 1:
+            raise InputError(f"jobs: must be at least 1, got {jobs}")
     return jobs
+
+
+def check_type(name: str, value: Any, kinds: type | tuple[type, ...], words: str) -> None:
+    """Raises InputError where an argument of that name is of none of these types, which words say."""
+    if not isinstance(value, kinds):
+        got = "None" if value is None else repr(value) if isinstance(value, str) else type(value).__name__
+        raise InputError(f"{name}: must be {words}, got {got}")
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raises InputError unless an argument of that name is a whole number."""
+    check_type(name, None if isinstance(value, bool) else value, Integral, "a whole number")
+
+
+def checked_names(name: str, value: Any) -> list[str]:
+    """Names, of labels say, that were given as an argument; raises InputError for what is no list of texts."""
+    if isinstance(value, str):
+        raise InputError(f"{name}: must be a list of names, got the text {value!r}")
+    check_type(name, value, Iterable, "a list of names")
+    names = list(value)
+    if strange := [type(each).__name__ for each in names if not isinstance(each, str)]:
+        raise InputError(f"{name}: must be a list of names, got one of {strange[0]}")
+    return names
 
 
 def printable(text: str) -> str:

@@ -29,7 +29,7 @@ from veil.data.layouts.listing import LOSS, Item, Listing, Options, check_utf8, 
 from veil.data.pack import SPLITS, Pack
 from veil.data.packfile import CHECKED, SCHEMA, seal
 from veil.data.rows import Rows, split_of, write_labels, write_pairs
-from veil.errors import InputError, checked_jobs, checked_seed, printable
+from veil.errors import InputError, check_type, check_whole, checked_jobs, checked_path, checked_seed, printable
 
 Progress = Callable[[int, int | None, int], None]
 """Called with the rows done (packed or skipped), the rows expected (or None) and the rows skipped."""
@@ -68,8 +68,12 @@ class Plan:
     disjoint: bool = True
 
     def __post_init__(self) -> None:
+        check_whole("size", self.size)
+        check_whole("channels", self.channels)
         if self.crop is not None:
             decode.check_crop(self.crop)
+        if self.landmarks is not None:
+            checked_path("landmarks", self.landmarks)
         if self.crop is not None and self.landmarks is not None:
             raise InputError(
                 f"landmarks: a face is aligned or cropped, got {self.landmarks} and the crop {tuple(self.crop)}"
@@ -119,23 +123,26 @@ def pack(
         InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target
             cannot be written.
     """
+    check_type("layout", layout, str, f"one of {', '.join(LAYOUTS)}")
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r}: must be one of {', '.join(LAYOUTS)}")
+    source, out = checked_path("source", source), checked_path("out", out)
+    check_type("settings", {} if settings is None else settings, Mapping, "values by name")
     plan = Plan(**asked)
     if not 8 <= plan.size <= 1024:
         raise InputError(f"size {plan.size}: must lie in 8..1024")
     if plan.channels not in (1, 3):
         raise InputError(f"channels {plan.channels}: must be 1 (grey) or 3 (RGB)")
-    files.sweep(Path(out))
-    check_target(Path(out), force)
+    files.sweep(out)
+    check_target(out, force)
     options = Options(
         size=plan.size,
         channels=plan.channels,
-        labels=None if labels is None else Path(labels),
+        labels=None if labels is None else checked_path("labels", labels),
         seed=plan.seed,
         settings=settings or {},
     )
-    listing = LAYOUTS[layout](Path(source), options)
+    listing = LAYOUTS[layout](source, options)
     return write(listing, out, layout=layout, plan=plan, jobs=jobs, force=force, progress=progress)
 
 

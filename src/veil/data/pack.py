@@ -26,7 +26,8 @@ from veil.data import splits
 from veil.data.classes import encode, few, nothing_note
 from veil.data.columns import nfc
 from veil.data.packfile import RESERVED, SCHEMA, check_files, check_pairs, mapped, read_labels, read_meta
-from veil.errors import InputError, checked_seed
+from veil.errors import InputError, checked_path, checked_seed
+from veil.foreign import MOST_LETTERS
 
 SPLITS = splits.SPLITS
 
@@ -158,7 +159,7 @@ class Pack:
             InputError: The folder is no pack, of another schema, truncated, a file was changed since it was packed, or
                 files contradict each other.
         """
-        path = Path(path)
+        path = checked_path("pack", path)
         meta = read_meta(path)
         check_files(path, meta, verify)
         name = "vectors.npy" if meta["kind"] == "vectors" else "images.npy"
@@ -360,6 +361,8 @@ def _encoded(
     for name, values in labels.items():
         if not isinstance(name, str) or name in RESERVED:
             raise InputError(f"label name {name!r}: must be a text, and {' and '.join(RESERVED)} are not free")
+        if not name.strip() or len(name) > MOST_LETTERS:
+            raise InputError(f"label name {name[:9]!r}: must have 1 to {MOST_LETTERS:,} letters, got {len(name):,}")
         if len(values) != n:
             raise InputError(f"label {name}: {len(values)} values for {n} rows")
         codes[name], classes[name], void = encode(values)

@@ -24,9 +24,13 @@ def parse(names: Sequence[str]) -> NDArray[np.int8]:
 
 def check_fractions(fractions: Sequence[float]) -> NDArray[np.float64]:
     """The shares of :data:`SPLITS`; raises InputError unless they are four, none negative, that add up to 1."""
-    share = np.asarray(fractions, np.float64)
+    try:
+        share = np.asarray(fractions, np.float64)
+        fractions = tuple(fractions)
+    except (TypeError, ValueError):
+        raise InputError(f"fractions: must be {len(SPLITS)} shares, got {fractions!r}") from None
     if share.shape != (len(SPLITS),) or not np.all(share >= 0) or not abs(share.sum() - 1) < 1e-6:
-        raise InputError(f"fractions {tuple(fractions)}: must be {len(SPLITS)} shares, none negative, that add up to 1")
+        raise InputError(f"fractions {fractions}: must be {len(SPLITS)} shares, none negative, that add up to 1")
     return share
 
 

@@ -13,7 +13,7 @@ from veil.data.pack import SPLITS, Pack
 from veil.data.packfile import sha256
 from veil.engine import Run
 from veil.engine.run import Precision, Saving, by_first, run_identity
-from veil.errors import InputError, checked_seed
+from veil.errors import InputError, check_type, checked_names, checked_seed
 from veil.methods.protocol import Algorithm, Fitted, Task
 from veil.methods.registry import METHODS, Method, method_named
 from veil.release import Release
@@ -116,17 +116,20 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
     method, pack = method_named(order.method), order.pack
     if not isinstance(pack, Pack):
         raise InputError(f"pack: must be a veil.Pack, got {type(pack).__name__}")
-    if isinstance(order.private, str):
-        raise InputError(f"private: must be a list of labels, got the text {order.private!r}")
-    _check_private(method, order.private, pack)
+    private = list(dict.fromkeys(checked_names("private", order.private)))
+    check_type("utility", order.utility, str, "identity, or the name of a label")
+    _check_private(method, private, pack)
+    if (key := running.get("key")) is not None:
+        check_type("key", key, bytes, "32 bytes")
     if order.base is not None:
+        check_type("base", order.base, Release, "a veil.Release")
         order.base.contract.check_framing(pack, "base")
     every, precision = running.get("every"), running.get("precision", "auto")
     if every is not None and every < 1:
         raise InputError(f"every: must be at least 1 step, got {every}")
     if precision not in get_args(Precision):
         raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    seed, private = checked_seed(order.seed), list(dict.fromkeys(order.private))
+    seed = checked_seed(order.seed)
     there = [split for split in SPLITS if len(pack.rows(split))]
     use = pack.known_use(order.utility)
     pack.require(private=private, utility=use, among=list(dict.fromkeys(["protect", *there])))
@@ -139,7 +142,7 @@ def fit(order: Order, **running: Unpack[Running]) -> Fit:
     saving = Saving(file=file, every=every, resume=resume, identity=identity, method=method.name) if file else None
     run = Run(seed=seed, precision=precision, saving=saving, progress=running.get("progress"))
     task = Task(pack=pack, private=private, utility=order.utility, run=run, base=order.base)
-    release = trained(method, order.config, task, key=running.get("key"))
+    release = trained(method, order.config, task, key=key)
     made = {**release.made, "preset": order.preset or method.presets[0]}
     if pack.meta.get("pictures"):
         made["pictures"] = pack.meta["pictures"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from veil.data.pack import Pack
 from veil.engine import Run
-from veil.errors import InputError
+from veil.errors import InputError, check_type
 from veil.foreign import is_whole, shown
 from veil.methods.settings import from_text, is_text, of_kind
 from veil.release import Release
@@ -94,11 +94,12 @@ class Algorithm:
             InputError: For a preset, setting or value that does not exist.
         """
         preset = preset if preset is not None else next(iter(self.presets))
-        if preset not in self.presets:
+        if not isinstance(preset, str) or preset not in self.presets:
             raise InputError(f"preset: must be one of {', '.join(self.presets)}, got {preset!r}")
         values = {f.name: getattr(self.presets[preset], f.name) for f in fields(self.config)}
         hints = get_type_hints(self.config)
-        for name, value in (settings or {}).items():
+        check_type("settings", {} if settings is None else settings, Mapping, "values by name")
+        for name, value in ({} if settings is None else settings).items():
             if name not in values:
                 raise InputError(f"setting: must be one of {', '.join(values)}, got {name!r}")
             value = value.item() if isinstance(value, np.generic) else value  # what JSON can keep

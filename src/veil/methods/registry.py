@@ -129,6 +129,6 @@ METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method
 
 def method_named(name: str) -> Method:
     """A method of :data:`METHODS`; raises InputError where there is none of this name."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"method: must be one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]

@@ -20,7 +20,7 @@ from veil import notebook
 from veil.data import fitted
 from veil.data.fitted import UNDERNEATH, Fitted
 from veil.data.pack import Pack
-from veil.errors import InputError
+from veil.errors import InputError, check_type, checked_path
 from veil.nn.nets import to_input, to_pixels
 from veil.release import folder
 from veil.release.beside import KEY_BYTES, named
@@ -90,6 +90,7 @@ class Release:
             InputError: On another shape or dtype, non-finite vectors, zero vectors where only the direction counts, a
                 label that cannot be told or chosen, or a missing key.
         """
+        check_type("x", x, np.ndarray, "an array")
         asked = self._asked(told, hide, len(x))
         self.need_key()
         return self._all(x, 0, asked, batch)
@@ -373,7 +374,7 @@ class Release:
         """
         networks = {"encoder": self.encoder, "decoder": self.decoder if with_decoder else None}
         return folder.write(
-            named(path),
+            named(checked_path("path", path)),
             {
                 "method": self.method,
                 "config": dict(self.config),
@@ -399,7 +400,8 @@ class Release:
             InputError: If the folder is missing, foreign, truncated or tampered with, or the key is another release's,
                 or given for one that takes none.
         """
-        return Release(**folder.read(Path(path), key=key))
+        key = None if key is None else checked_path("key", key)
+        return Release(**folder.read(checked_path("release", path), key=key))
 
     def export(self, path: str | Path, *, force: bool = False) -> Path:
         """Write a bundle: a folder with the release as ONNX, and all that it takes to use it without Veil.
@@ -414,6 +416,7 @@ class Release:
             InputError: If something else is there, or a bundle and ``force`` is False; if the key is missing, or the
                 extra ``onnx`` is not installed; or if the release replaces values at random.
         """
+        path = checked_path("path", path)
         from veil.release import bundle  # whoever loads a release need not wait for image decoders
 
         c = self.contract

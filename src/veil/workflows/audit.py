@@ -27,7 +27,7 @@ from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Failure
 from veil.data.classes import nameless
 from veil.data.pack import SPLITS, Pack
-from veil.errors import InputError, checked_jobs
+from veil.errors import InputError, check_type, checked_jobs, checked_names, checked_path
 from veil.files import check_place, staged
 from veil.findings import Finding, contributions
 from veil.findings.codes import ATTACK
@@ -97,13 +97,14 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("private", "utility", "attack_on", "baselines"):
-            if isinstance(value := getattr(self, name), str):
-                raise InputError(f"{name}: must be a list of names, got the text {value!r}")
+            if name != "baselines" or self.baselines is not None:
+                checked_names(name, getattr(self, name))
 
     def setting(self, pack: Pack, subjects: Sequence[Subject]) -> Setting:
         """What attackers are asked, once all is checked; raises InputError with what is wrong."""
         if not isinstance(pack, Pack):
             raise InputError(f"pack: must be a veil.Pack, got {type(pack).__name__}")
+        check_type("subjects", subjects, Sequence, "a list of veil.Subject")
         if strange := [type(s).__name__ for s in subjects if not isinstance(s, Subject)]:
             raise InputError(f"subjects: each must be a veil.Subject, got {strange[0]}")
         called = [INPUT, *(s.name for s in subjects)]
@@ -181,7 +182,7 @@ class Audit:
                 not all may know who is in the data. Releases, and networks of files, are called by their names all the
                 same.
         """
-        out = Path(folder)
+        out = checked_path("folder", folder)
         with _folder(out), staged(out / files.NAME) as work:
             self._write(work, out, names)
         return out
@@ -266,6 +267,7 @@ def audit(
     """
     plan = Plan(**asked)
     checked_jobs(jobs)
+    out = None if out is None else checked_path("out", out)
     setting = plan.setting(pack, subjects)
     default = ("leace",) * bool(setting.private)
     baselined, broken = controls(

@@ -23,7 +23,7 @@ from veil.data.layouts import folder
 from veil.data.layouts.listing import NO_LABELS, Options
 from veil.data.pack import Pack, Predicted
 from veil.data.packfile import MARKS
-from veil.errors import InputError, checked_jobs
+from veil.errors import InputError, checked_jobs, checked_path
 from veil.nn.embedders import BUNDLED, Embedder, embedder, moved
 from veil.workflows.apply.parts import list_skipped, lists
 
@@ -93,7 +93,7 @@ def embed(
     Raises:
         InputError: Where source and target do not fit, or nothing could be embedded.
     """
-    source, out = Path(source), Path(out)
+    source, out = checked_path("source", source), checked_path("out", out)
     checked_jobs(jobs)
     _check_target(out, force)
     network = matcher
@@ -107,7 +107,7 @@ def embed(
             raise InputError(f"{named}: are of photographs, and {source} is a pack")
         faces = _of_pack(source, Pack.open(source), network)
     elif source.is_dir():
-        options = Options(labels=None if labels is None else Path(labels), settings=settings or {})
+        options = Options(labels=None if labels is None else checked_path("labels", labels), settings=settings or {})
         eyes = EyeFinder(detector or True, jobs) if landmarks is None else read_landmarks(landmarks)
         faces = _of_photographs(source, options, eyes, network, jobs, remark or (lambda kind, sentence: None))
     else:

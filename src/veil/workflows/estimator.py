@@ -94,7 +94,7 @@ class Protector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         others = {"identity": identity, "utility": y}
         kept = {name: _column(name, values) for name, values in others.items() if values is not None}
         problems = []
-        if self.method not in METHODS:
+        if not isinstance(self.method, str) or self.method not in METHODS:
             problems.append(f"method: must be one of {', '.join(METHODS)}, got {self.method!r}")
         if private is None:
             problems.append("private: without it fit requires y to be passed, but the target y is None")

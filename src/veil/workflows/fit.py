@@ -59,8 +59,8 @@ def fit(
         InputError: For anything that does not fit, all problems in one line.
     """
     order = Order(
-        method=method, pack=pack, private=private, utility=utility, preset=preset, settings=settings or {}, seed=seed,
-        base=base,
+        method=method, pack=pack, private=private, utility=utility, preset=preset, seed=seed, base=base,
+        settings={} if settings is None else settings,
     )  # fmt: skip
     return fitting.fit(order, **running)
 

@@ -151,7 +151,7 @@ def fit_into(
     standing = _cleared(target, options.method)
     files.check_place(target.folder)
     key = _key(target, options.key)
-    options = replace(options, private=[nfc(name) for name in options.private], utility=nfc(options.utility))
+    options = replace(options, private=list(dict.fromkeys(map(nfc, options.private))), utility=nfc(options.utility))
     noiseless = options.frontier is None and _is_noiseless(options)
     if options.frontier is None:
         options = replace(options, frontier=options.frontier_is_due() and not noiseless)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from veil.data.pack import Pack, Predicted
 from veil.data.predicted import class_names, label_name, write_label
-from veil.errors import InputError
+from veil.errors import InputError, check_type, checked_names, checked_path
 from veil.nn.embedders import laid_before
 from veil.nn.onnxfile import OnnxNetwork
 
@@ -51,8 +51,10 @@ def label(
     Raises:
         InputError: If the file or the pack does not serve, or all images are called one class.
     """
-    if isinstance(classes, str):
-        raise InputError(f"classes: must be a list of names, got the text {classes!r}")
+    if classes is not None:
+        checked_names("classes", classes)
+    check_type("name", name, str, "a text")
+    classifier = checked_path("classifier", classifier)
     opened = Pack.open(pack, verify=True)  # all of it is read anyway, and its hashes are taken over
     if opened.kind != "images":
         raise InputError(f"{pack}: must be a pack of images, which a classifier can be shown, got vectors")

@@ -20,7 +20,7 @@ from veil.auditing.repeats import Repeats, released_means
 from veil.auditing.setting import Setting
 from veil.auditing.task import Failure
 from veil.data.pack import Pack, flat
-from veil.errors import InputError
+from veil.errors import InputError, checked_path
 from veil.methods import METHODS
 from veil.methods.fitting import Curves
 from veil.release import Release
@@ -84,7 +84,8 @@ class Subject:
         """
         if isinstance(release, Release):
             return Subject(name=name or release.method, release=release, **about)
-        return Subject(name=name or Path(release).name, release=Release.load(release), **about)
+        folder = checked_path("release", release)
+        return Subject(name=name or folder.name, release=Release.load(folder), **about)
 
     @property
     def preset(self) -> str:
@@ -198,7 +199,7 @@ def controls(
 ) -> tuple[list[Subject], dict[str, Failure]]:
     """Baselines on the unprotected input, and which of them broke off; raises InputError for one that does not fit."""
     subjects, broken = [], {}
-    for name in names:
+    for name in dict.fromkeys(names):
         called = "LEACE" if name == "leace" else name
         try:
             release = fit(name, pack, private=private, utility=_free_use(pack, private), seed=seed).release

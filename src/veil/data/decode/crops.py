@@ -71,8 +71,13 @@ class Eyes:
 
 def check_crop(crop: Box) -> Box:
     """The crop itself; raises InputError unless 0 <= left < right <= 1 and 0 <= top < bottom <= 1."""
-    if len(crop) != 4 or not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
-        raise InputError(f"crop {tuple(crop)}: must be left, top, right, bottom as fractions with left < right in 0..1")
+    try:
+        inside = len(crop) == 4 and 0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1
+        shown = tuple(crop)
+    except (TypeError, ValueError):  # what is no list of numbers
+        inside, shown = False, crop
+    if not inside:
+        raise InputError(f"crop {shown}: must be left, top, right, bottom as fractions with left < right in 0..1")
     return crop
 
 

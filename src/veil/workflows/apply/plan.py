@@ -107,7 +107,7 @@ class Plan:
             "source": self.rows.fingerprint,
             parts.TIMES: self.rows.times,
             "column of vectors": options.column or "",
-            "choice of told labels": ", ".join(options.told),
+            "choice of told labels": ", ".join(dict.fromkeys(options.told)),
             "file of landmarks": "" if self.eyes is None else self.eyes.digest,
             "choice of what to hide": "" if self.choices is None else sha256(self.choices.path),
             "release": _fingerprint(self.release),

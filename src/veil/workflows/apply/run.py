@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from veil.data import framing
 from veil.data.layouts.listing import LOSS
-from veil.errors import InputError
+from veil.errors import InputError, check_type, checked_path
 from veil.release import Release
 from veil.workflows.apply.batches import Progress, released, unchanged, write_parts
 from veil.workflows.apply.image_files import write_images
@@ -113,7 +113,9 @@ def apply(
             release, source or target; if a file to be written exists; or, with ``images``, if the release gives
             vectors, or ``out`` and ``source`` lie one in the other.
     """
-    plan = planned(release, Path(source), Path(out), options or Options(), resume=resume, force=force)
+    check_type("release", release, Release, "a veil.Release")
+    source, out = checked_path("source", source), checked_path("out", out)
+    plan = planned(release, source, out, options or Options(), resume=resume, force=force)
     run = plan.run()
     try:
         applied = _written(plan, run, progress)
