@@ -98,7 +98,8 @@ def test_what_is_named_twice_counts_once(tmp_path: Path) -> None:
     assert ([s.name for s in subjects], broken) == (["Input + LEACE"], {})
     same = ["a=x.onnx", "a=x.onnx", "a=y.onnx"]
     assert arguments.classifiers(same, ["a"]) == {"a": [Path("x.onnx"), Path("y.onnx")]}
-    assert [each.name for each in arguments.named_releases(["r", "r", "s"], None)] == ["r", "s"]
+    releases = arguments.named_releases(["r", "r", "s"], ["r=k"])
+    assert [(each.name, each.key) for each in releases] == [("r", Path("k")), ("s", None)]
     assert [each.name for each in arguments.named_vectors(["v.npz", "v.npz"])] == ["v"]
 
 

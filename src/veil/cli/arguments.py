@@ -419,7 +419,7 @@ def named_vectors(texts: Sequence[str] | None) -> list[NamedPath]:
     from veil.data.vectors import SUFFIXES
     from veil.workflows.named import NamedPath
 
-    pairs = dict.fromkeys(named_path(text, SUFFIXES) for text in texts or [])
+    pairs = list(dict.fromkeys(named_path(text, SUFFIXES) for text in texts or []))
     return [NamedPath(name=name, path=path) for name, path in pairs]
 
 
@@ -427,7 +427,7 @@ def named_releases(texts: Sequence[str] | None, keys: Sequence[str] | None) -> l
     """Releases, each with its name and, where one of NAME=FILE gives it, its key; refuses keys of none of them."""
     from veil.workflows.named import NamedPath
 
-    pairs = dict.fromkeys(named_path(text) for text in texts or [])
+    pairs = list(dict.fromkeys(named_path(text) for text in texts or []))
     names = list(dict(pairs))
     files = dict(named_files("--key", "NAME=FILE", keys, names))
     if strange := [name for name in files if name not in names]:
