@@ -331,7 +331,7 @@ def test_metadata_say_what_the_contract_says(tmp_path):
         assert about["fingerprint"] in page
         assert max(map(len, page.splitlines())) <= 120
         assert "exit status 2." in page
-        assert ("is left out" in page) == (c.kind == "images")
+        assert ("WebP" in page) == (c.kind == "images")
         assert ("secret.npz" in page) == bool(c.noise)
         assert ("--eyes" in page) == c.aligned
 
