@@ -139,8 +139,8 @@ def main() -> None:
         f"| detector | {sizes} | other places | eyes, mean | 95 % below | photographs a second | two threads |",
         "|---|" + "---:|" * (len(HEIGHTS) + 5), *groups(many, detectors), "",
         f"{a.large} photographs of {LARGE} x {LARGE * 2 // 3} with 24 faces each: faces found, by their height in",
-        f"pixels, in one look at {LOOKED_AT} pixels of the longer side, and where small faces are searched, too; places",
-        "in a photograph that may be a face; and processor seconds for one, of that size and of smaller ones.", "",
+        f"pixels, in one look at {LOOKED_AT} pixels of the longer side, and where small faces are searched, too;",
+        "places in a photograph that may be a face; and processor seconds for one, of that size and smaller.", "",
         f"| search | {' | '.join(map(str, SMALL))} | may be one | 24 megapixels | 12 | 1 |",
         "|---|" + "---:|" * (len(SMALL) + 4), *large_ones(rng, everything, a.large), "",
     ]  # fmt: skip

@@ -339,13 +339,9 @@ class Steps:
             remarks.append(
                 "The data do not say who is seen: each row counts as a person, and matching is not measured."
             )
-        if self.way.form == "photos":
-            remarks.append("Names of files go along, and may say who is seen.")
-        elif not self.asked.row_numbers:
-            remarks.append(
-                f"Names go along in {self.target.name}, column source, and may say who is seen; --row-numbers writes "
-                "numbers."
-            )
+        if not self.asked.row_numbers:
+            where = "file names" if self.way.form == "photos" else f"{self.target.name}, column source,"
+            remarks.append(f"Names go along in {where} and may say who is seen; --row-numbers writes numbers.")
         return remarks
 
 

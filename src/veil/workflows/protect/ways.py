@@ -80,8 +80,8 @@ class Asked:
         key: A file of 32 bytes for keyed noise; a fresh key if None.
         effort: Of the audit.
         seed: Of all but the key.
-        row_numbers: Name the releases by the numbers of their rows; vectors. Their names, which may say who is seen, go
-            along otherwise.
+        row_numbers: Name the releases by the numbers of their rows, also photographs. Their names, which may say who is
+            seen, go along otherwise.
         name: What the findings call the releases; by what they are of if "".
     """
 
@@ -120,8 +120,6 @@ class Asked:
         if self.keep in self.hide:
             raise InputError(f"keep {self.keep}: must not be hidden, too")
         self._check_budget()
-        if self.row_numbers and self.form != "vectors":
-            raise InputError("row_numbers: is of vectors; photographs keep their names")
         if self.blur_rest and (self.form != "photos" or self.landmarks is not None):
             raise InputError("blur_rest: is of photographs in which faces are found, and come out as photographs")
 
