@@ -373,6 +373,7 @@ def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
     assert [i for i in got.ids() if i in got.sections] == [
         "verdict",
         "plane",
+        "threats",
         "releases",
         "attackers",
         "controls",
@@ -380,9 +381,43 @@ def test_the_verdict_comes_first_and_in_words(tmp_path: Path) -> None:
         "curves",
         "data",
         "reproduce",
+        "sign",
         "glossary",
     ]
     assert [name for name in got.sections if "alarm" in name] == ["alarm lost"]  # an attacker of LEACE
+
+
+def test_every_threat_model_has_the_worst_attack_or_why_there_is_none(tmp_path: Path) -> None:
+    document = build()
+    missing = {"value": None, "low": None, "high": None, "status": "not_applicable", "note": "it has no likeness"}
+    transfer = {**missing, "code": "attribute.transfer_balanced_accuracy"}
+    document["findings"] += [{**f, **transfer} for f in only(document, "AIA deep", "attribute.balanced_accuracy")]
+    got = page(tmp_path, document).text("threats")
+    for code in ("A0", "A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"):
+        assert code in got
+    worst = "gender: 61.2 % balanced accuracy (59.0–63.4 %) mlp"
+    assert worst in got.partition("A2")[0]
+    assert "not tried: it has no likeness" in got.partition("A1")[0]
+    assert "not tried: not asked for: --attack-on protect,attack" in got
+    assert "A7 asks who was in the protector’s training data not tried: this version of Veil does not try it" in got
+    document["data"]["attack_on"] = ["protect", "attack"]
+    stronger = page(tmp_path, document).text("threats")
+    assert "A1 has labelled releases of other people not tried: attackers had more: A2" in stronger
+    assert worst in stronger.partition("A2 ")[2]
+
+
+def test_what_is_signed_says_what_it_is_about(tmp_path: Path) -> None:
+    document = build()
+    document["made"] = {"at": "2026-11-20T10:00:00+00:00", "effort": "strong", "level": 0.95, "by": "A. <b>Auditor</b>",
+                        "system": "Linux", "versions": {"python": "3.11.7", "torch": "2.9.0"}}  # fmt: skip
+    document["releases"][-1]["fingerprint"] = "ab" * 32
+    got = page(tmp_path, document)
+    signed = got.text("sign")
+    asked = ("to hide gender; to keep identity", "ab12cd34ef56", "ab" * 32, "by A. <b>Auditor</b>", "effort strong")
+    for words in (*asked, "torch 2.9.0", "A7 (asks who was in", "Signature"):
+        assert words in signed, words
+    earlier = page(tmp_path / "earlier", build()).text("sign")
+    assert "Audited 2026-11-20, seed 0 With Veil 0.1.0 Not tried" in earlier
 
 
 def test_plain_words_are_for_figures_that_have_them_and_can_be_trusted(tmp_path: Path) -> None:

@@ -412,6 +412,7 @@ def audit(
     classifier_settings: arguments.ClassifierSettings = None,
     perceptual: arguments.Perceptual = None,
     names: arguments.Names = False,
+    by: arguments.Auditor = "",
     resume: arguments.ResumeAudit = False,
     seed: arguments.Seed = 0,
     jobs: arguments.Jobs = None,
@@ -464,6 +465,7 @@ def audit(
             classifier_settings=arguments.declared("--classifier-settings", classifier_settings),
             command=arguments.whole_command() if names else show.command(),
             names=names,
+            by=by,
             resume=resume,
             progress=bars.stage,
         )

@@ -326,6 +326,7 @@ AttackOn = Annotated[
 ]
 Level = Annotated[float, Option(min=0.5, max=0.999, help="Coverage of the intervals.")]
 Inversion = Annotated[bool, Option("--inversion", help="Also redraw the originals from releases with fresh decoders.")]
+Auditor = Annotated[str, Option("--by", help="Who audits, for the page.")]
 Matcher = Annotated[
     str | None,
     Option(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,10 @@ from veil.foreign import (
 
 SCHEMA = 1
 NAME = "findings.json"
-KEYS = ("schema", "veil", "seed", "created", "command", "data", "releases", "findings", "pictures", "curves", "maps")
+KEYS = (
+    "schema", "veil", "seed", "created", "command", "made", "data", "releases", "findings", "pictures", "curves",
+    "maps",
+)  # fmt: skip
 RELEASE_ROLES = ("input", "baseline", "method")
 
 
@@ -53,14 +58,20 @@ def document(
     pictures: Sequence[Mapping[str, Any]] = (),
     curves: Sequence[Mapping[str, Any]] = (),
     maps: Sequence[Mapping[str, Any]] = (),
+    made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document that :func:`write` takes, and checks: of this version of Veil and of today (UTC, ISO 8601)."""
+    """The document that :func:`write` takes, and checks: of this version of Veil and of today (UTC, ISO 8601).
+
+    ``made`` says more of how it was made (:func:`how`).
+    """
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "schema": SCHEMA,
         "veil": __version__,
         "seed": seed,
-        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "created": now.date().isoformat(),
         "command": command,
+        "made": {"at": now.isoformat(timespec="seconds"), **(made or {})},
         "data": dict(data),
         "releases": [dict(release) for release in releases],
         "findings": [asdict(finding) for finding in findings],
@@ -68,6 +79,13 @@ def document(
         "curves": [dict(curve) for curve in curves],
         "maps": [dict(plane) for plane in maps],
     }
+
+
+def how(*, effort: str, level: float, by: str = "") -> dict[str, Any]:
+    """What ``made`` holds beside the time: the effort, the intervals' level, who made it, and with what."""
+    libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "pillow")}
+    versions = {"python": platform.python_version(), **libraries}
+    return {"effort": effort, "level": level, "by": by, "system": platform.platform(), "versions": versions}
 
 
 def _plain(x: Any) -> Any:
@@ -92,7 +110,7 @@ def _plain(x: Any) -> Any:
 _DOCUMENT: Mapping[str, Rule] = {
     **dict.fromkeys(("schema", "seed"), either(WHOLE)),
     **dict.fromkeys(("veil", "created", "command"), TEXT),
-    "data": OBJECT,
+    **dict.fromkeys(("data", "made"), OBJECT),
     **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), LIST),
 }
 _DATA: Mapping[str, Rule] = {
@@ -102,6 +120,9 @@ _DATA: Mapping[str, Rule] = {
     **dict.fromkeys(("splits", "labels"), OBJECT),
     "shape": WHOLES,
 }
+_MADE: Mapping[str, Rule] = {
+    **dict.fromkeys(("at", "effort", "by", "system"), TEXT), "level": real(0, 1), "versions": OBJECT,
+}  # fmt: skip
 _LABEL: Mapping[str, Rule] = {"classes": TEXTS, "counts": OBJECT, "predicted": OBJECT}
 _PREDICTED: Mapping[str, Rule] = {"file": TEXT, "sha256": SHA256, "confidence": real(0, 1)}
 _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
@@ -113,6 +134,7 @@ _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
             "config": OBJECT,
             "data": either(TEXT),
             "named": FLAG,
+            "fingerprint": TEXT,
         },
         ("name", "role"),
     ),
@@ -130,7 +152,10 @@ def _check(document: Any) -> None:
     if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
         got = shown(document["schema"])
         raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
-    check_fields(document, "", _DOCUMENT, [key for key in KEYS if key != "maps"])  # earlier versions had none
+    check_fields(document, "", _DOCUMENT, [key for key in KEYS if key not in ("maps", "made")])  # earlier: none
+    check_fields(document.get("made", {}), "made", _MADE)
+    versions = document.get("made", {}).get("versions", {})
+    check_fields(versions, "made.versions", dict.fromkeys(versions, TEXT))
     check_fields(document["data"], "data", _DATA)
     for split, sizes in document["data"].get("splits", {}).items():
         place = f"data.splits.{split}"

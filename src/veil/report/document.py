@@ -18,6 +18,8 @@ from veil.findings.codes import ATTACK, CERTIFICATE, INVERSION, USES
 class Release:
     """One audited release: its name, how it was made, and whether it is the input, a baseline or a method.
 
+    ``fingerprint`` is the SHA-256 of a release that was audited, or of vectors.
+
     ``named`` says whether somebody asked for it; the audit adds controls of its own. ``data`` is the fingerprint of
     what it was fitted on; None where that is not known.
     """
@@ -31,6 +33,7 @@ class Release:
     seed: int | None = None
     config: Mapping[str, object] = field(default_factory=dict)
     data: str | None = None
+    fingerprint: str = ""
     note: str = ""
 
     @property
@@ -99,6 +102,18 @@ class Map:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """When, by whom and with what an audit was made; empty where an earlier version of Veil made it."""
+
+    at: str = ""
+    effort: str = ""
+    level: float | None = None
+    by: str = ""
+    system: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """A checked ``findings.json``."""
 
@@ -106,6 +121,7 @@ class Document:
     seed: int | None
     created: str
     command: str
+    made: Made
     data: Data
     releases: tuple[Release, ...]
     findings: tuple[Finding, ...]
@@ -196,6 +212,7 @@ def of(whole: Mapping[str, Any]) -> Document:
     raw = _printable(whole)
     return Document(
         **{key: raw[key] for key in ("veil", "seed", "created", "command")},
+        made=Made(**raw.get("made", {})),
         data=_data(raw["data"]),
         releases=tuple(Release(**entry) for entry in raw["releases"]),
         findings=tuple(Finding(**entry) for entry in raw["findings"]),

@@ -23,7 +23,7 @@ from veil.findings import CODES
 from veil.findings.codes import ATTACK
 from veil.foreign import one_line, read_bytes
 from veil.parquet import read_curves
-from veil.report import plots, tables, words
+from veil.report import plots, tables, threats, words
 from veil.report.document import Document, read
 from veil.report.verdict import controls, doubted, guessed, share_of_luck, verdicts
 
@@ -73,6 +73,8 @@ def render(document: Document, out: Path) -> str:
         "curves": _curves(document, out, figures),
         "maps": _maps(document, figures),
         "certified": any(finding.role == "bound" for finding in document.findings),
+        "threats": threats.threats(document),
+        "judged": threats.judged(document),
         "configs": [(release, tables.settings(release.config)) for release in document.releases],
         "value": tables.value_cell,
         "chance": words.chance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,6 +245,7 @@ def audit(
     resume: bool = False,
     names: bool = False,
     command: str = "",
+    by: str = "",
     jobs: int | None = None,
     progress: Progress | None = None,
     **asked: Any,
@@ -258,6 +260,7 @@ def audit(
             anew.
         names: As for :meth:`Audit.write`.
         command: How to repeat this, for the report.
+        by: Who audits, for the report.
         jobs: Processes; one for each processor if None.
         progress: Told how far it is.
         **asked: Attributes of :class:`Plan`.
@@ -292,6 +295,7 @@ def audit(
         document = {
             "seed": setting.seed,
             "command": command,
+            "made": files.how(effort=setting.effort, level=setting.level, by=by),
             "data": _data(setting) | {"notes": notes},
             "releases": described,
             "maps": maps,
@@ -481,7 +485,7 @@ def _described(subject: Subject) -> dict[str, Any]:
         assert subject.vectors is not None
         note = subject.note or "vectors from outside"
         return common | {"method": "", "preset": "", "k": subject.vectors.shape[1], "seed": None, "config": {},
-                         "data": None, "note": note}  # fmt: skip
+                         "data": None, "note": note, "fingerprint": _hash(subject.vectors)}  # fmt: skip
     return common | {
         "method": release.method,
         "preset": subject.preset,
@@ -489,8 +493,17 @@ def _described(subject: Subject) -> dict[str, Any]:
         "seed": release.made.get("seed"),
         "config": dict(release.config),
         "data": release.made.get("data"),
+        "fingerprint": release.fingerprint,
         "note": " ".join([subject.note, *release.made.get("warnings", ())]).strip(),
     }
+
+
+def _hash(vectors: NDArray[Any]) -> str:
+    """SHA-256 of vectors, by which a file of them is told: of their float32 values, row by row, little-endian."""
+    digest = hashlib.sha256()
+    for start in range(0, len(vectors), 4096):
+        digest.update(np.ascontiguousarray(vectors[start : start + 4096], "<f4").data)
+    return digest.hexdigest()
 
 
 def _write_curves(out: Path, curves: Mapping[str, Curves]) -> list[dict[str, str]]:
