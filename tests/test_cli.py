@@ -54,7 +54,7 @@ BRIEF_DEMO = Scale(
     protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
     template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
 )  # fmt: skip
-COMMANDS = ("demo", "protect", "pack", "label", "embed", "fit", "apply", "audit", "report", "export")
+COMMANDS = ("demo", "protect", "pack", "label", "embed", "fit", "apply", "audit", "check", "report", "export")
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
 
@@ -206,7 +206,8 @@ def test_an_audit_that_cannot_be_written_leaves_the_last(tmp_path: Path, monkeyp
 
     audit(pack, [subject(0.5)], out, **ask)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert sorted(path.name for path in before if path.parent.name != OUTCOMES) == ["00-mine.parquet", "findings.json"]
+    files = ["00-mine.parquet", "contributions.parquet", "findings.json"]
+    assert sorted(path.name for path in before if path.parent.name != OUTCOMES) == files
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -403,13 +404,14 @@ def test_an_audit_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     (out / "report.html").write_text("of one and two")
     (out / "notes.txt").write_text("somebody's")
     (out / "curves" / "mine.parquet").write_text("somebody's")
-    assert there() == ["curves", "curves/00-one.parquet", "curves/01-two.parquet", "curves/mine.parquet",
+    kept = ["contributions.parquet"]
+    assert there() == [*kept, "curves", "curves/00-one.parquet", "curves/01-two.parquet", "curves/mine.parquet",
                        "findings.json", "notes.txt", "report.html"]  # fmt: skip
     audit(pack, [subject("two")], out, **ask)
-    assert there() == ["curves", "curves/00-two.parquet", "curves/mine.parquet", "findings.json", "notes.txt"]
+    assert there() == [*kept, "curves", "curves/00-two.parquet", "curves/mine.parquet", "findings.json", "notes.txt"]
     (out / "curves" / "mine.parquet").unlink()
     audit(pack, [subject("three", ())], out, **ask)
-    assert there() == ["findings.json", "notes.txt"]
+    assert there() == [*kept, "findings.json", "notes.txt"]
 
     # Findings that name files elsewhere have nothing removed there.
     for name in ("../precious", "curves/../../precious", str(tmp_path / "precious")):

@@ -422,6 +422,10 @@ def test_the_command_ends_with_verdict_page_and_secrets(table, tmp_path, monkeyp
         f"keep {out / 'private'} secret: it holds unprotected vectors and labels, the release, the key, and hashes of "
         "those it was fitted on",
     ]
+    command = json.loads((out / "audit" / "findings.json").read_text())["command"]
+    assert command == (
+        "veil protect SOURCE OUT --hide gender --set steps=20 --set steps_guess=20 --effort quick --jobs 1"
+    )
     monkeypatch.setattr("sys.argv", [*words, "--json", "--resume"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -486,7 +487,13 @@ def whole_command() -> str:
     return shlex.join(["veil", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
-_WORDS = frozenset({"private", "utility", "baseline", "effort", "attack_on", "matcher_settings", "classifier_settings"})
+_NO_PATH = re.compile(r"[\w.-]+=[\w.+-]*")
+_WORDS = frozenset(
+    {
+        "private", "utility", "baseline", "effort", "attack_on", "matcher_settings", "classifier_settings", "hide",
+        "keep", "form", "budget",
+    }
+)  # fmt: skip
 """Parameters whose texts are names of labels, or words of Veil; any other's text may be a path."""
 
 
@@ -500,11 +507,18 @@ def command_without_paths(command: str, parameters: Sequence[inspect.Parameter],
         if value in (parameter.default, None, []) or name == "resume":  # with it the same comes out
             continue
         info = next(part for part in get_args(parameter.annotation) if hasattr(part, "param_decls"))
-        declared = [text for text in info.param_decls or () if text.startswith("--")]
+        texts = (info.default, *(info.param_decls or ()))  # of Annotated options the first name is taken for a default
+        declared = [text for text in texts if isinstance(text, str) and text.startswith("--")]
         option = [] if info.metavar else declared[:1] or [f"--{name.replace('_', '-')}"]
         for each in value if isinstance(value, list) else [value]:
             word = str(each)
-            if name not in _WORDS and isinstance(each, str | Path) and (name, each) != ("matcher", "dlib"):
+            number = name == "settings" and re.fullmatch(r"[\w.-]+=[\w.+-]*", word)
+            if (
+                name not in _WORDS
+                and not number
+                and isinstance(each, str | Path)
+                and (name, each) != ("matcher", "dlib")
+            ):
                 word = info.metavar or option[0].strip("-").upper()
                 if name in ("release", "vectors"):
                     word = f"{named_path(str(each), SUFFIXES if name == 'vectors' else ())[0]}={word}"

@@ -85,7 +85,13 @@ def how(*, effort: str, level: float, by: str = "") -> dict[str, Any]:
     """What ``made`` holds beside the time: the effort, the intervals' level, who made it, and with what."""
     libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "pillow")}
     versions = {"python": platform.python_version(), **libraries}
-    return {"effort": effort, "level": level, "by": by, "system": platform.platform(), "versions": versions}
+    return {
+        "effort": effort,
+        "level": level,
+        "by": by,
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+    }
 
 
 def _plain(x: Any) -> Any:
