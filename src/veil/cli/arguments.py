@@ -253,7 +253,7 @@ Requirements = Annotated[
     ),
 ]
 RequirementFile = Annotated[
-    Path | None, Option("--require-file", help="TOML file whose [check] has require, a list of them.")
+    Path | None, Option("--require-file", help="TOML file whose table check has require, a list of them.")
 ]
 EarlierAudit = Annotated[
     Path | None,
