@@ -1,6 +1,7 @@
 """`veil protect` on a folder of photographs as people keep them: what comes out, what it gives away, what it costs.
 
-    python benchmarks/protect.py --lfw DIR --names DIR [--effort standard] [--seed 0] [--results FILE.md]
+    python benchmarks/protect.py --lfw DIR --names DIR [--effort standard] [--seed 0] [--jobs N]
+        [--results FILE.md]
 
 The first DIR holds LFW's photographs of 250 x 250 (folders of people, anywhere below), the second its lists of names
 by gender, ``male_names.txt`` and ``female_names.txt``. The folder that is protected has 300 of them, half of them of
@@ -14,6 +15,7 @@ import argparse
 import csv
 import datetime
 import json
+import os
 import platform
 import resource
 import shlex
@@ -51,14 +53,15 @@ def main() -> None:
     parser.add_argument("--names", type=Path, required=True)
     parser.add_argument("--effort", default="standard")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, help="where everything is written, and stays")
     parser.add_argument("--results", type=Path)
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp())
     photos = work / "photos"
     compose(photos, asked.lfw, gender_of(asked.names), np.random.default_rng(asked.seed))
-    runs = {form: run(work, photos, form, asked.effort, asked.seed) for form in ("vectors", "photos")}
-    page = "\n".join(told(runs, asked.effort, asked.seed))
+    runs = {form: run(work, photos, form, asked) for form in ("vectors", "photos")}
+    page = "\n".join(told(runs, asked))
     print(page)
     if asked.results is not None:
         asked.results.write_text(page + "\n", "utf-8")
@@ -121,13 +124,13 @@ def _copy(source: Path, target: Path, orientation: int | None) -> None:
 
 def group(faces: Sequence[Path], rng: np.random.Generator) -> Image.Image:
     """Two rows of people, some of whom overlap, before one of them out of focus."""
-    first = faces[rng.integers(len(faces))]
+    first = faces[int(rng.integers(len(faces)))]
     canvas = Image.open(first).convert("RGB").resize((WIDTH, HEIGHT)).filter(ImageFilter.GaussianBlur(40))
     for top in (60, 640):
         left = 20
         while left < WIDTH - 260:
             side = int(rng.integers(150, 330))
-            tile = Image.open(faces[rng.integers(len(faces))]).convert("RGB").resize((side, side))
+            tile = Image.open(faces[int(rng.integers(len(faces)))]).convert("RGB").resize((side, side))
             canvas.paste(tile, (left, min(HEIGHT - side, top + int(rng.integers(0, 120)))))
             left += int(side * (0.8 if rng.random() < 0.3 else 1.05))
     return canvas
@@ -154,11 +157,12 @@ class Outcome(NamedTuple):
     audit: Document
 
 
-def run(work: Path, photos: Path, form: str, effort: str, seed: int) -> Outcome:
+def run(work: Path, photos: Path, form: str, asked: argparse.Namespace) -> Outcome:
     """The command on the folder, timed."""
-    out = work / form
+    out = work / f"as {form}"
     words = ["protect", str(photos), str(out), "--hide", "gender", "--labels", str(photos.with_name("labels.csv"))]
-    words += ["--as", form, "--effort", effort, "--seed", str(seed), "--json"]
+    words += ["--as", form, "--effort", asked.effort, "--seed", str(asked.seed)]
+    words += ["--jobs", str(asked.jobs), "--json"]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "veil", *words], check=False, stdout=subprocess.PIPE, text=True)
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -168,7 +172,7 @@ def run(work: Path, photos: Path, form: str, effort: str, seed: int) -> Outcome:
     return Outcome(json.loads(done.stdout), wall, cpu, 1024 * after.ru_maxrss, document.read(out / "audit"))
 
 
-def told(runs: Mapping[str, Outcome], effort: str, seed: int) -> list[str]:
+def told(runs: Mapping[str, Outcome], asked: argparse.Namespace) -> list[str]:
     """The page."""
     made = datetime.datetime.now(datetime.UTC).date()
     lines = [
@@ -176,7 +180,8 @@ def told(runs: Mapping[str, Outcome], effort: str, seed: int) -> list[str]:
         "",
         f"300 photographs of LFW (150 women; three photographs each of some people), 20 group photographs of {WIDTH} x "
         f"{HEIGHT}, and five damaged files; 160 of the first have Exif in four orientations. `veil protect photos out "
-        f"--hide gender --labels labels.csv`, and the same with `--as photos`; effort {effort}, seed {seed}.",
+        f"--hide gender --labels labels.csv`, and the same with `--as photos`; effort {asked.effort}, seed {asked.seed}, "
+        f"{asked.jobs} process{'es' * (asked.jobs > 1)}.",
         "",
         f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`.",
         "",
