@@ -160,7 +160,8 @@ class Outcome(NamedTuple):
 def run(work: Path, photos: Path, form: str, asked: argparse.Namespace) -> Outcome:
     """The command on the folder, timed."""
     out = work / f"as {form}"
-    words = ["protect", str(photos), str(out), "--hide", "gender", "--labels", str(photos.with_name("labels.csv"))]
+    labels = str(photos.with_name("labels.csv"))
+    words = ["protect", str(photos), str(out), "--hide", "gender", "--labels", labels]
     words += ["--as", form, "--effort", asked.effort, "--seed", str(asked.seed)]
     words += ["--jobs", str(asked.jobs), "--json"]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -180,8 +181,8 @@ def told(runs: Mapping[str, Outcome], asked: argparse.Namespace) -> list[str]:
         "",
         f"300 photographs of LFW (150 women; three photographs each of some people), 20 group photographs of {WIDTH} x "
         f"{HEIGHT}, and five damaged files; 160 of the first have Exif in four orientations. `veil protect photos out "
-        f"--hide gender --labels labels.csv`, and the same with `--as photos`; effort {asked.effort}, seed {asked.seed}, "
-        f"{asked.jobs} process{'es' * (asked.jobs > 1)}.",
+        "--hide gender --labels labels.csv`, and the same with `--as photos`; "
+        f"effort {asked.effort}, seed {asked.seed}, {asked.jobs} process{'es' * (asked.jobs > 1)}.",
         "",
         f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`.",
         "",

@@ -358,7 +358,7 @@ def test_labels_that_changed_are_not_gone_on_with(table, tmp_path):
 
 def test_photographs_come_out_as_photographs(photos, tmp_path):
     out = tmp_path / "out"
-    made = of_photos(photos, out, form="photos", settings=SAN, size=32)
+    made = of_photos(photos, out, form="photos", settings=SAN, size=32, pictures=True)
     assert (made.way.method, made.way.preset) == ("san", "hardened")
     assert made.rows == (121, 1, 1)
     assert sorted(p.relative_to(out / "released") for p in (out / "released").rglob("*.png")) == sorted(

@@ -327,6 +327,13 @@ AttackOn = Annotated[
 ]
 Level = Annotated[float, Option(min=0.5, max=0.999, help="Coverage of the intervals.")]
 Inversion = Annotated[bool, Option("--inversion", help="Also redraw the originals from releases with fresh decoders.")]
+Pictures = Annotated[
+    bool,
+    Option(
+        "--pictures",
+        help="Let the page show some test images beside what is released of them; without it drawn faces alone.",
+    ),
+]
 Auditor = Annotated[str, Option("--by", help="Who audits, for the page.")]
 Matcher = Annotated[
     str | None,

@@ -67,6 +67,8 @@ class Plan:
             another audit of the same pack.
         together: Attack the means of several releases of one person, and link releases to the input.
         inversion: Redraw the pack's images, or vectors, from every release.
+        pictures: Whether the page shows some test images beside what is released and redrawn of them; None: of drawn
+            faces (the layout ``stylised``) alone, for these show nobody.
         perceptual: File of torchvision's VGG-16 weights, which then judges what is redrawn.
         matcher: ``"dlib"`` for the bundled embedder (extra ``faces``; packs of aligned faces), or the ONNX file of a
             face matcher: float32 ``(B, 3 or 1, H, W)`` in [-1, 1] to ``(B, d)``. It compares releases that are images,
@@ -89,6 +91,7 @@ class Plan:
     with_input: bool = True
     together: bool = True
     inversion: bool = False
+    pictures: bool | None = None
     perceptual: Path | None = None
     matcher: str | Path | None = None
     matcher_settings: Mapping[str, str] = field(default_factory=dict)
@@ -290,7 +293,8 @@ def audit(
         notes = [*pack.meta.get("warnings", ()), *pack.meta.get("notes", ())]
         if why := isinstance(setting.networks.embedder, str) and setting.networks.embedder:
             notes.append(f"Nobody sees images through a pretrained face embedder ({why}).")
-        sheets, maps = _to_look_at(setting, exhibits, subjects, findings, result.pictures, notes)
+        shown = plan.pictures if plan.pictures is not None else pack.meta.get("layout") == "stylised"
+        sheets, maps = _to_look_at(setting, exhibits, subjects, findings, result.pictures, notes, shown=shown)
         described = [_input(pack)] * plan.with_input + [_described(s) for s in everything]
         document = {
             "seed": setting.seed,
@@ -342,9 +346,11 @@ def _broken(setting: Setting, release: str, control: str, why: Failure) -> Findi
 
 def _to_look_at(
     setting: Setting, exhibits: Sequence[Exhibit], subjects: Sequence[Subject], findings: Sequence[Finding],
-    redrawn: Mapping[str, NDArray[np.uint8]], notes: list[str],
+    redrawn: Mapping[str, NDArray[np.uint8]], notes: list[str], *, shown: bool,
 ) -> tuple[list[Sheet], list[dict[str, Any]]]:  # fmt: skip
-    """Pictures and maps; what breaks off has a note, which is added: figures must not be lost with what is to look at.
+    """Pictures, where they may be shown, and maps.
+
+    What breaks off has a note, which is added: figures must not be lost with what is to look at.
 
     That the disk is full is raised, as nothing else will be written either.
     """
@@ -365,8 +371,11 @@ def _to_look_at(
 
     sheets, maps = [], []
     if setting.inversion is not None:
-        sheets += made("what is redrawn", pictures.inverted, pack, redrawn)
         maps = [point for e in exhibits for point in made(f"a map of {e.name}", mapped, e)]
+    if not shown:
+        return [], maps
+    if setting.inversion is not None:
+        sheets += made("what is redrawn", pictures.inverted, pack, redrawn)
     sheets = made("what decoders redraw", pictures.decoded, pack, subjects) + sheets
     sheets += made("releases", pictures.released, pack, subjects, findings)
     return sheets, maps

@@ -78,7 +78,7 @@ def protect(
         watch: Told how far it is.
         **asked: Attributes of :class:`Asked`: ``hide``, ``keep``, ``form``, ``budget``, ``labels``, ``landmarks``,
             ``matcher``, ``by_folder``, ``blur_rest``, ``size``, ``settings``, ``key``, ``effort``, ``seed``,
-            ``row_numbers``, ``name``.
+            ``row_numbers``, ``pictures``, ``name``.
 
     Raises:
         InputError: Where source and what is asked for do not fit together, nothing could be read, or something is in

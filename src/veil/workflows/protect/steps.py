@@ -300,7 +300,7 @@ class Steps:
 
     def audited(self, pack: Pack, command: str) -> Audit:
         """What is left to attack, and to use."""
-        if pack.kind == "images":  # some of which its page shows
+        if pack.kind == "images" and self.asked.pictures:  # some of which its page shows
             self.place.audit.mkdir(mode=0o700, exist_ok=True)
         name = self.asked.name or f"Protected {'templates' if self.way.templates else self.way.source}"
         return audit(
@@ -311,6 +311,7 @@ class Steps:
             utility=pack.known_use(self.asked.keep),
             seed=self.asked.seed,
             effort=self.asked.effort,
+            pictures=self.asked.pictures or None,
             resume=True,
             jobs=self.jobs,
             command=command,

@@ -82,6 +82,7 @@ class Asked:
         seed: Of all but the key.
         row_numbers: Name the releases by the numbers of their rows, also photographs. Their names, which may say who is
             seen, go along otherwise.
+        pictures: Whether the page shows some faces as they were, beside what became of them.
         name: What the findings call the releases; by what they are of if "".
     """
 
@@ -100,6 +101,7 @@ class Asked:
     effort: str = "standard"
     seed: int = 0
     row_numbers: bool = False
+    pictures: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
