@@ -117,9 +117,12 @@ def only(*names: str, **changes: Any) -> dict[str, Any]:
 
 
 def attacked_by(monkeypatch: pytest.MonkeyPatch, *names: str, **changes: Any) -> None:
-    """Audits of releases and commands are by these attackers alone, at whatever effort; changes as for :func:`only`."""
+    """Audits of releases and commands, and frontiers, are by these attackers alone; changes as for :func:`only`."""
     own = only(*names, **changes)
-    monkeypatch.setattr("veil.workflows.audit.roster", lambda effort, **more: roster("quick", **(own | more)))
+    for workflow in ("audit", "frontier"):
+        monkeypatch.setattr(
+            f"veil.workflows.{workflow}.roster", lambda effort, **more: roster("quick", **(own | more))
+        )
 
 
 def short_decoders(monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> None:
