@@ -349,10 +349,10 @@ def main() -> None:
     settings: dict[str, dict[str, Any]] = {"mi": {}, "substitution": {}}
     if arguments.quick:
         settings["mi"] = {
-            "steps_views": 3, "steps_alone": 6, "steps_discriminator": 2, "steps_joint": 6, "batch": 64,
+            "steps_views": 2, "steps_alone": 2, "steps_discriminator": 1, "steps_joint": 3, "batch": 32,
             "least_variety": 0.0,
         }  # fmt: skip
-        settings["substitution"] = {"steps": 10}
+        settings["substitution"] = {"steps": 4}
     for seed in arguments.seeds:
         place = (arguments.out / f"seed-{seed}", rows / f"seed-{seed}")
         one_seed(arguments.pendigits, *place, seed, settings, arguments.methods)

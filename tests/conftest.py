@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from veil.auditing import decoders, run
+from veil.auditing import decoders, matchers, networks, run
 from veil.auditing.attackers import ATTACKERS
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.outcomes import Outcomes
@@ -135,6 +135,17 @@ def short_decoders(monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> None:
         return learn(run, learner, x, rows, 3 if steps > 100 else steps)  # tests ask for fewer
 
     monkeypatch.setattr(perceptual, "learn", briefly)
+
+
+def short_networks(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Attackers, classifiers and matchers that are networks take so many steps at most, in this process."""
+    train = networks.train
+
+    def briefly(*args: Any, steps: int, **more: Any) -> Any:
+        return train(*args, steps=min(steps, most), **more)
+
+    for module in (networks, matchers):
+        monkeypatch.setattr(module, "train", briefly)
 
 
 def audited(

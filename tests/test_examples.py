@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import attacked_by, faces_pack, short_decoders
+from conftest import attacked_by, faces_pack, short_decoders, short_networks
 from methods_matrix import train
-from veil.auditing import networks
 from veil.methods import deep
 
 ROOT = Path(__file__).parents[1]
@@ -150,11 +149,10 @@ def unipen(path: Path, writers: int = 30, digits: int = 20) -> None:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attackers of examples take a few steps, in this process: others would train them whole."""
+    """Attackers and matchers of examples take a few steps, in this process: others would train them whole."""
     monkeypatch.syspath_prepend(ROOT / "examples")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    train = networks.train
-    monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 3)}))
+    short_networks(monkeypatch, 3)
 
 
 @pytest.mark.usefixtures("brief")
@@ -168,7 +166,8 @@ def test_pendigits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unipen(tmp_path / "pen")
     out, page = tmp_path / "out", tmp_path / "page.md"
     arguments = ["--pendigits", str(tmp_path / "pen"), "--out", str(out), "--seeds", "0", "--quick"]
-    monkeypatch.setattr("sys.argv", ["x", *arguments, "--results", str(page), "--figures", str(tmp_path / "figures")])
+    arguments = ["x", *arguments, "--results", str(page), "--figures", str(tmp_path / "figures")]
+    monkeypatch.setattr("sys.argv", arguments)
 
     example.main()
 
@@ -181,6 +180,7 @@ def test_pendigits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         with Image.open(tmp_path / "figures" / name) as picture:
             assert len(picture.convert("L").getcolors() or []) > 50
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    monkeypatch.setattr("sys.argv", arguments[:-2])  # pictures are drawn anew whenever they are asked for
     example.main()  # a second run finds everything there
     assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
 
@@ -201,10 +201,9 @@ def test_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "characters-3-0.png").exists()
 
 
+@pytest.mark.usefixtures("brief")
 def test_inversion_makes_tables_and_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A quick run at a step each: rows for both cuts, tables that show them, a sheet of pictures; and it continues."""
-
-    monkeypatch.syspath_prepend(ROOT / "examples")
     example = importlib.import_module("inversion_faces")
     monkeypatch.setattr(example, "SHORT", {"steps_perceptual": 2, "steps_decoder": 1, "batch": 8})
     monkeypatch.setattr(example, "QUICK", dict.fromkeys(example.STEPS, 2))
