@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from conftest import attacked_by, brightness_file, only, onnx_file, short_decoders, vectors_pack
+from conftest import attacked_by, brightness_file, only, onnx_file, short_decoders, short_networks, vectors_pack
 from veil import cli
 from veil.auditing.matchers import MATCHERS
 from veil.cli.show import Bars
@@ -64,6 +64,7 @@ def veil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     monkeypatch.setenv("HOME", str(home))
     alone = only("RBF SVM")["attackers"]
     attacked_by(monkeypatch, "logistic regression", matchers={"LDA": MATCHERS["LDA"]}, classifiers=alone)
+    short_networks(monkeypatch, 3)
     handler = signal.getsignal(signal.SIGTERM)
 
     def call(*words: object, status: int = 0) -> str:

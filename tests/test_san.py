@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import faces_pack, only, onnx_file, vectors_pack
+from conftest import faces_pack, only, onnx_file, short_networks, vectors_pack
 from methods_matrix import train
-from veil.auditing import networks, transfer
+from veil.auditing import transfer
 from veil.auditing.rosters import roster
 from veil.auditing.setting import Setting
 from veil.data import build
@@ -455,7 +455,8 @@ def turned_pack() -> tuple[Pack, np.ndarray]:
     return Pack.from_arrays(x, labels, seed=0), x[:, :, ::-1].copy()
 
 
-def test_classifiers_of_originals_are_taken_in_and_say_so():
+def test_classifiers_of_originals_are_taken_in_and_say_so(monkeypatch):
+    short_networks(monkeypatch, 8)
     pack, turned = turned_pack()
     shown = {"Input": np.asarray(pack.x), "Turned": turned}
     setting = Setting(pack=pack, private=("side",), utility=(), roster=roster("quick"), effort="quick")
@@ -468,7 +469,8 @@ def test_classifiers_of_originals_are_taken_in_and_say_so():
     assert [f.attacker for f in found if (f.code, f.release) == (code, "Input")] == list(transfer.CLASSIFIERS)
 
 
-def test_an_audit_of_images_measures_transfer_and_likeness():
+def test_an_audit_of_images_measures_transfer_and_likeness(monkeypatch):
+    short_networks(monkeypatch, 5)
     pack = faces_pack()
     release = fit(replace(SHORT, strength=0.0))
     found = audit(
@@ -488,6 +490,5 @@ def test_an_audit_of_images_measures_transfer_and_likeness():
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    train = networks.train
-    monkeypatch.setattr(networks, "train", lambda *a, **k: train(*a, **{**k, "steps": min(k["steps"], 40)}))
+    short_networks(monkeypatch, 40)
     torch.set_num_threads(1)
