@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import shutil
@@ -40,6 +41,10 @@ from veil.workflows import audit as workflow
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
 EXCHANGE = "ctypes.dlsym"
 """What precedes an exchange of two names, which is no event of Python's own."""
+
+
+DEAR = ("torch._dynamo", "onnx.reference", "onnxscript", "networkx", "plotly.graph_objects", "jinja2", "pydantic")
+"""What commands import when they come to it: here once, as every one of them is a fork."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,9 @@ class Harness:
     """Sources for every case, in a folder; made once."""
 
     def __init__(self, folder: Path) -> None:
+        for name in DEAR:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
         self.folder = folder
         self.source = folder / "in"
         self.source.mkdir()
