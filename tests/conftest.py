@@ -120,9 +120,7 @@ def attacked_by(monkeypatch: pytest.MonkeyPatch, *names: str, **changes: Any) ->
     """Audits of releases and commands, and frontiers, are by these attackers alone; changes as for :func:`only`."""
     own = only(*names, **changes)
     for workflow in ("audit", "frontier"):
-        monkeypatch.setattr(
-            f"veil.workflows.{workflow}.roster", lambda effort, **more: roster("quick", **(own | more))
-        )
+        monkeypatch.setattr(f"veil.workflows.{workflow}.roster", lambda effort, **more: roster("quick", **(own | more)))
 
 
 def short_decoders(monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> None:

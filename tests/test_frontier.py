@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import attacked_by
 
+from conftest import attacked_by
 from veil import InputError
 from veil.data.pack import SPLITS, Pack
 from veil.findings import Finding
