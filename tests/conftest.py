@@ -26,10 +26,16 @@ from veil.findings import Finding
 torch.set_num_threads(1)
 
 PEOPLE, IMAGES = 120, 4
+SLOW = ("test_bundle.py", "test_engine.py", "test_kills.py", "test_examples.py")
+"""Files of few tests that take minutes: they come first, so that processes which share the files end together."""
 
 
 def pytest_configure() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare bits, which GPUs do not repeat; test_gpu.py has its own way
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 @pytest.fixture(autouse=True)
