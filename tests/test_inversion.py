@@ -221,7 +221,7 @@ def test_an_audit_with_inversion_writes_figures_pictures_and_a_report(tmp_path, 
     release = fit(replace(SHORT, capacity=8.0))
     found = audit(
         pack, [Subject(name="Ours", release=release)], tmp_path, private=[], utility=["smile", "glasses"], baselines=(),
-        effort="quick", jobs=1, inversion=True, roster=only("logistic regression", classifiers={}),
+        effort="quick", jobs=1, inversion=True, pictures=True, roster=only("logistic regression", classifiers={}),
     ).findings  # fmt: skip
     worst = redrawn(found)
     assert set(worst) == {"Input", "Ours"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,8 +64,13 @@ def measured(out: Path, names: str, *, jobs: int = 1, kill: int = 0, **options: 
     return audit(_pack(), _subjects(names), out, jobs=jobs, progress=progress, **asked), told
 
 
+TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+
 def _tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Every file, but for the time of day."""
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: TIME.sub(b"", content) for name, content in files.items()}
 
 
 def _outcomes(out: Path) -> list[Path]:
@@ -111,7 +117,14 @@ def test_nothing_is_done_again_and_pictures_are_the_same(tmp_path: Path, monkeyp
     x = rng.integers(0, 256, (120, 12, 12), dtype=np.uint8)
     pack = Pack.from_arrays(x, {"gender": np.arange(120) % 2})
     subject = Subject(name="A", vectors=x.reshape(120, -1)[:, ::3].astype(np.float32))
-    asked: dict[str, Any] = {"private": [], "utility": [], "inversion": True, "jobs": 1, "effort": "quick"}
+    asked: dict[str, Any] = {
+        "private": [],
+        "utility": [],
+        "inversion": True,
+        "jobs": 1,
+        "effort": "quick",
+        "pictures": True,
+    }
     asked["roster"] = {"decoders": {"linear decoder": decoders.linear}}
     first = audit(pack, [subject], tmp_path / "out", **asked)
     before = _tree(tmp_path / "out")
