@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from veil.errors import InputError
-from veil.report import labels, plots
+from veil.report import card, labels, plots
 from veil.report.document import read
 from veil.report.page import render, write
 from veil.report.words import interval, number, share
@@ -418,6 +418,33 @@ def test_what_is_signed_says_what_it_is_about(tmp_path: Path) -> None:
         assert words in signed, words
     earlier = page(tmp_path / "earlier", build()).text("sign")
     assert "Audited 2026-11-20, seed 0 With Veil 0.1.0 Not tried" in earlier
+
+
+def test_a_card_for_each_release_that_was_asked_for(tmp_path: Path) -> None:
+    document = build()
+    document["releases"][-1] |= {"fingerprint": "ab" * 32, "note": "a | pipe, <b>bold</b> and `code`"}
+    text = card.write(place(tmp_path, document)).read_text("utf-8")
+    assert re.findall("^# .*$", text, re.M) == ["# Model card: AIA", "# Model card: AIA deep"]
+    deep = text.partition("# Model card: AIA deep")[2]
+    for words in (
+        "A release of Veil's method aia, preset deep, 128 values each.\n- SHA-256", "ab" * 32, "To keep identity; to hide gender.",
+        "The worst tested attack on gender (mlp) reaches 61.2 % balanced accuracy",
+        "| A1: has labelled releases of other people | gender: 61.2 % balanced accuracy (59.0–63.4 %), mlp |",
+        "| A7: asks who was in the protector’s training data | not tried: this version of Veil does not try it |",
+        "- gender: female 1,654, male 1,654 in test", "adversary.depth: 3",
+        "Audited 2026-11-20, seed 0, by Veil 0.1.0.",
+        r"a \| pipe, &lt;b&gt;bold&lt;/b&gt; and \`code\`",
+    ):  # fmt: skip
+        assert words in deep, words
+    assert all(line.count(" |") == 2 for line in text.splitlines() if line.startswith("| A"))
+    assert card.render(read(tmp_path)) == text
+
+
+def test_a_card_says_which_controls_failed(tmp_path: Path) -> None:
+    document = shuffle_control(build(), "AIA deep", value=0.6, low=0.58, high=0.62)
+    text = card.render(read(place(tmp_path, document)))
+    assert "Controls failed, and figures mean nothing until it is known why" in text
+    assert "is off chance" in text
 
 
 def test_plain_words_are_for_figures_that_have_them_and_can_be_trusted(tmp_path: Path) -> None:

@@ -498,12 +498,13 @@ def check(
 
 
 @command
-def report(show: Show, out: arguments.ReportFolder) -> None:
+def report(show: Show, out: arguments.ReportFolder, card: arguments.Card = False) -> None:
     """Write report.html, one self-contained page, from findings.json and what lies beside it."""
+    from veil.report import card as cards
     from veil.report import page as html
 
-    path = html.write(out)
-    show.result({"report": str(path)}, str(path))
+    paths = {"report": str(html.write(out)), **({"card": str(cards.write(out))} if card else {})}
+    show.result(paths, *paths.values())
 
 
 @command

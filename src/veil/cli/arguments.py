@@ -362,6 +362,7 @@ Names = Annotated[
 
 # report, export
 ReportFolder = Annotated[Path, Argument(metavar="OUT", help="Folder with findings.json; its report.html is replaced.")]
+Card = Annotated[bool, Option("--card", help="Also write card.md, a model card of each release that was asked for.")]
 BundleFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to make.")]
 
 
