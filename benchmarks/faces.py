@@ -1,12 +1,15 @@
 """Detectors of faces compared: on LFW's photographs, and on group photographs that are composed of them.
 
-    python benchmarks/faces.py --lfw DIR [--photos 1000] [--groups 60] [--large 12]
-        [--seed 0] [--results docs/results/faces.md]
+    python benchmarks/faces.py --lfw DIR [--photos 1000] [--groups 60] [--large 10] [--seed 0]
+                               [--results docs/results/faces.md]
 
 DIR holds LFW's photographs of 250 x 250 (folders of people, anywhere below). Each shows one face in its middle. A group
 photograph of 1152 x 864 has twelve of them, each on a tile, with faces of 24 to 128 pixels. Nobody marked the eyes:
 they are compared with those that are found in the mirrored picture (how steady they are), and, in groups, with those
 that dlib's detector and landmarks find in the photographs that groups are composed of, which are larger.
+
+A large photograph is one of LFW enlarged, with grain, so that it shows one large face; into it 20 others are set whose
+faces have 24 to 56 pixels. One look at the whole is compared with the thorough search in tiles.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veil.data.decode import Eyes
-from veil.data.faces import LOOKED_AT, SMALLEST, Face, bundled, packaged
+from veil.data.faces import SMALLEST, Face, bundled, packaged
 
 Photo = NDArray[np.uint8]
 Find = Callable[[Photo], Sequence[Face]]
@@ -36,14 +39,18 @@ COLUMNS, ROWS = 4, 3
 HEIGHTS = (24, 32, 40, 56, 80, 104, 128)
 """Of faces in groups, in pixels: about .45 of the side of an LFW photograph is its face."""
 FACE = 0.45
-LARGE, SMALL = 6000, (20, 24, 28, 32, 40, 56, 80, 120, 160, 320)
-"""Width of large photographs, and the heights of the faces in them."""
+LARGE = {"12": (4000, 3000), "24": (6000, 4000)}
+"""Width and height of large photographs, by their megapixels."""
+SMALL_HEIGHTS = (24, 32, 40, 56)
+"""Of faces in large photographs, in pixels."""
+GRAIN, CORNER = 4, 50
+"""Standard deviation of a large photograph's grain, in grey levels; and side of the corners that one is composed of."""
 COMMAND = "python benchmarks/faces.py --lfw DIR --results docs/results/faces.md"
 
 
-def bundled_alone() -> Find:
+def bundled_alone(*, thorough: bool = False) -> Find:
     """The faces that `--faces` aligns."""
-    find = bundled()
+    find = bundled(thorough=thorough)
     return lambda photo: [face for face in find(photo) if face.is_certain and face.bottom - face.top >= SMALLEST]
 
 
@@ -104,12 +111,50 @@ def group(rng: np.random.Generator, faces: Sequence[Path]) -> tuple[Photo, list[
     return canvas, inside
 
 
+def enlarged(rng: np.random.Generator, path: Path, size: tuple[int, int]) -> Photo:
+    """The middle of an LFW photograph at that width and height, with grain."""
+    band = round(SIDE * size[1] / size[0])
+    box = (0, (SIDE - band) // 2, SIDE, (SIDE - band) // 2 + band)
+    large = Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC, box=box)
+    grain = rng.normal(0, GRAIN, (size[1], size[0], 1)).astype(np.int16)
+    return (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)
+
+
+def crowded(
+    rng: np.random.Generator, canvas: Photo, faces: Sequence[Path]
+) -> tuple[Photo, list[tuple[float, float, int]]]:
+    """A copy of a large photograph with small faces around its middle: middles and heights."""
+    canvas, inside = canvas.copy(), []
+    high, wide = canvas.shape[0] // 6, canvas.shape[1] // 6
+    around = [(y, x) for y in range(6) for x in range(6) if not (1 <= y <= 4 and 1 <= x <= 4)]  # 20 cells
+    for number, path in enumerate(faces):
+        height = int(rng.choice(SMALL_HEIGHTS))
+        side = round(height / FACE)
+        row, column = around[number]
+        tile = np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+        left = column * wide + int(rng.integers(wide - side))
+        top = row * high + int(rng.integers(high - side))
+        canvas[top : top + side, left : left + side] = tile
+        inside.append((left + side / 2, top + side / 2, height))
+    return canvas, inside
+
+
+def corners(rng: np.random.Generator, everything: Sequence[Path], size: tuple[int, int]) -> Photo:
+    """Texture: a photograph composed of upper left corners of LFW's photographs."""
+    canvas = np.empty((size[1], size[0], 3), np.uint8)
+    for top in range(0, size[1], CORNER):
+        for left in range(0, size[0], CORNER):
+            image = Image.open(everything[rng.integers(len(everything))]).convert("RGB")
+            canvas[top : top + CORNER, left : left + CORNER] = np.asarray(image.crop((0, 0, CORNER, CORNER)))
+    return canvas
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lfw", type=Path, required=True, help="folder with LFW's photographs, anywhere below")
     parser.add_argument("--photos", type=int, default=1000, help="photographs of one face")
     parser.add_argument("--groups", type=int, default=60, help="group photographs of twelve faces")
-    parser.add_argument("--large", type=int, default=12, help="large photographs of 24 faces")
+    parser.add_argument("--large", type=int, default=10, help="large photographs of twenty small faces, of each size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, help="Markdown file for the tables")
     a = parser.parse_args()
@@ -118,10 +163,13 @@ def main() -> None:
     detectors: dict[str, Find] = {
         "CenterFace and dlib": bundled_alone(), "dlib": dlib_alone(0), "dlib, upsampled": dlib_alone(1),
     }  # fmt: skip
+    tiled = {"CenterFace and dlib, thorough": bundled_alone(thorough=True)}
     photos = [everything[i] for i in rng.choice(len(everything), min(a.photos, len(everything)), replace=False)]
     alone = singles(photos, detectors)
     many = [group(rng, [everything[i] for i in rng.choice(len(everything), COLUMNS * ROWS)]) for _ in range(a.groups)]
-    sizes = " | ".join(map(str, HEIGHTS))
+    per_group = [seconds(bundled(thorough=thorough), [photo for photo, _ in many[:20]]) for thorough in (False, True)]
+    in_large, of_texture = larger(rng, everything, a.large)
+    sizes, small = (" | ".join(map(str, heights)) for heights in (HEIGHTS, SMALL_HEIGHTS))
     lines = [
         "# Detectors of faces", "",
         f"{len(photos):,} photographs of LFW (250 x 250, one face in the middle), and {a.groups} group photographs of "
@@ -137,12 +185,20 @@ def main() -> None:
         "people stand in the background of LFW's photographs); and how far eyes lie from those that dlib finds in the",
         "larger photographs of which groups are composed.", "",
         f"| detector | {sizes} | other places | eyes, mean | 95 % below | photographs a second | two threads |",
-        "|---|" + "---:|" * (len(HEIGHTS) + 5), *groups(many, detectors), "",
-        f"{a.large} photographs of {LARGE} x {LARGE * 2 // 3} with 24 faces each: faces found, by their height in",
-        f"pixels, in one look at {LOOKED_AT} pixels of the longer side, and where small faces are searched, too;",
-        "places in a photograph that may be a face; and processor seconds for one, of that size and smaller.", "",
-        f"| search | {' | '.join(map(str, SMALL))} | may be one | 24 megapixels | 12 | 1 |",
-        "|---|" + "---:|" * (len(SMALL) + 4), *large_ones(rng, everything, a.large), "",
+        "|---|" + "---:|" * (len(HEIGHTS) + 5), *groups(many, detectors | tiled), "",
+        "## Large photographs", "",
+        f"{a.large} photographs of LFW enlarged to 12 megapixels and {a.large} to 24, with grain (deviation {GRAIN}), "
+        "each of which shows one large face, and the same with 20 more set into it whose faces have 24 to 56 pixels. "
+        "One look at 960 pixels is what finds the largest face; the thorough search in tiles is what whole photographs "
+        "and `--all-faces` get. Small faces found, by their height in pixels; other places that were taken for a face, "
+        "in all photographs; places that may be one, in a photograph before and after small faces were set into it; "
+        "seconds of one processor for a photograph. A group photograph, of 1 megapixel, takes "
+        f"{per_group[0]:.2f} by one look and {per_group[1]:.2f} by the thorough search.", "",
+        f"| megapixels | search | {small} | other places | may be, without small faces | with | seconds |",
+        "|---|---|" + "---:|" * (len(SMALL_HEIGHTS) + 4), *in_large, "",
+        f"A photograph of 24 megapixels that is all texture, composed of {CORNER} x {CORNER} corners of LFW's "
+        "photographs, some of which show people of the background: the thorough search took "
+        f"{of_texture[0]} places for faces, and {of_texture[1]} may be some.", "",
     ]  # fmt: skip
     print("\n".join(lines))
     if a.results is not None:
@@ -203,62 +259,50 @@ def groups(many: Sequence[tuple[Photo, Any]], detectors: dict[str, Find]) -> lis
     return rows
 
 
-def large_ones(rng: np.random.Generator, everything: Sequence[Path], count: int) -> list[str]:
-    """A row for each search: recall by height in large photographs, places that may be faces, and time."""
-    photos = [large(rng, everything) for _ in range(count)]
-    rows = []
-    for name, find in (("one look", one_look()), ("small faces, too", bundled(thorough=True))):
-        hits, all_of, doubts, seconds = dict.fromkeys(SMALL, 0), dict.fromkeys(SMALL, 0), 0, []
-        for number, (photo, inside) in enumerate(photos):
-            begun = time.process_time()
-            faces = find(photo)
-            seconds.append(time.process_time() - begun)
-            doubts += sum(not face.is_certain for face in faces)
-            certain = [face for face in faces if face.is_certain]
-            for left, top, side, height in inside:
-                all_of[height] += 1
-                hits[height] += at(certain, left + side / 2, top + side / 2) is not None
-            if number == 0:
-                smaller = [_seconds(find, photo, width) for width in (4243, 1224)]
-        recall = " | ".join(f"{hits[height] / max(all_of[height], 1):.2f}" for height in SMALL)
-        times = " | ".join(f"{each:.2f}" for each in (np.mean(seconds), *smaller))
-        rows.append(f"| {name} | {recall} | {doubts / count:.1f} | {times} |")
-    return rows
-
-
-def one_look() -> Find:
-    """The bundled detector's first look, of photographs with larger faces or not."""
-    find: Any = bundled()
-    return lambda photo: [
-        Face(left=b[0], top=b[1], right=b[2], bottom=b[3], eyes=Eyes(b[0], b[1], b[2], b[1]), score=float(score))
-        for b, score in zip(*find._boxes(photo), strict=True)
-    ]
-
-
-def large(rng: np.random.Generator, faces: Sequence[Path]) -> tuple[Photo, list[tuple[int, int, int, int]]]:
-    """A large photograph; left, top and side of each tile, and the height of the face on it."""
-    behind = Image.open(faces[rng.integers(len(faces))]).convert("RGB").resize((18, 12))
-    canvas = np.asarray(behind.resize((LARGE, LARGE * 2 // 3), Image.Resampling.BICUBIC)).astype(np.int16)
-    canvas += rng.integers(-8, 9, canvas.shape, dtype=np.int16)
-    photo = canvas.clip(0, 255).astype(np.uint8)
-    inside = []
-    for i in range(24):
-        height = int(rng.choice(SMALL))
-        side = round(height / FACE)
-        path = faces[rng.integers(len(faces))]
-        tile = np.asarray(Image.open(path).convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
-        left, top = (1000 * place + int(rng.integers(1000 - side)) for place in (i % 6, i // 6))
-        photo[top : top + side, left : left + side] = tile
-        inside.append((left, top, side, height))
-    return photo, inside
-
-
-def _seconds(find: Find, photo: Photo, width: int) -> float:
-    """Processor seconds for the same photograph, smaller."""
-    smaller = np.asarray(Image.fromarray(photo).resize((width, width * 2 // 3)))
+def seconds(find: Find, photos: Sequence[Photo]) -> float:
+    """Of one processor, for a photograph."""
     begun = time.process_time()
-    find(smaller)
-    return time.process_time() - begun
+    for photo in photos:
+        find(photo)
+    return (time.process_time() - begun) / len(photos)
+
+
+def larger(rng: np.random.Generator, everything: Sequence[Path], count: int) -> tuple[list[str], tuple[int, int]]:
+    """A row for each size and search; and of a photograph of texture places that are, and that may be, faces."""
+    searches = {"one look": bundled(), "thorough": bundled(thorough=True)}
+    rows = []
+    for megapixels, size in LARGE.items():
+        hits = {name: dict.fromkeys(SMALL_HEIGHTS, 0) for name in searches}
+        all_of = dict.fromkeys(SMALL_HEIGHTS, 0)
+        other, before, after, took = (dict.fromkeys(searches, 0.0) for _ in range(4))
+        for _ in range(count):
+            paths = [everything[i] for i in rng.choice(len(everything), 21, replace=False)]
+            plain = enlarged(rng, paths[0], size)
+            crowd, inside = crowded(rng, plain, paths[1:])
+            for *_, height in inside:
+                all_of[height] += 1
+            for name, find in searches.items():
+                alone = find(plain)
+                before[name] += sum(not face.is_certain for face in alone)
+                begun = time.process_time()
+                faces = find(crowd)
+                took[name] += time.process_time() - begun
+                after[name] += sum(not face.is_certain for face in faces)
+                certain = [face for face in faces if face.is_certain]
+                small = [face for face in certain if face.bottom - face.top < 2 * max(SMALL_HEIGHTS)]
+                found = [at(small, x, y) is not None for x, y, _ in inside]
+                for (*_, height), hit in zip(inside, found, strict=True):
+                    hits[name][height] += hit
+                other[name] += len(certain) - sum(found) - (at(certain, size[0] / 2, size[1] / 2) is not None)
+        for name in searches:
+            recall = " | ".join(f"{hits[name][h] / max(all_of[h], 1):.2f}" for h in SMALL_HEIGHTS)
+            rows.append(
+                f"| {megapixels} | {name} | {recall} | {other[name]:.0f} | {before[name] / count:.1f} | "
+                f"{after[name] / count:.1f} | {took[name] / count:.2f} |"
+            )
+    texture = searches["thorough"](corners(rng, everything, LARGE["24"]))
+    certain = sum(face.is_certain for face in texture)
+    return rows, (certain, len(texture) - certain)
 
 
 if __name__ == "__main__":

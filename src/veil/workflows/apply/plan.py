@@ -142,10 +142,9 @@ def planned(release: Release, source: Path, out: Path, options: Options, *, resu
         if skipped_file(out).exists() and not (force or resume):
             raise InputError(f"{skipped_file(out)}: already exists; choose another name or force")
     _check_told(release, source, pack, options.told)
-    whole = _are_whole(options, out)
-    eyes = eyes_for(release, source, pack, options.landmarks, options.faces, whole=whole)
+    eyes = eyes_for(release, source, pack, options.landmarks, options.faces)
     choices = None if options.hide is None else read_choices(release, Path(options.hide))
-    if whole:
+    if _are_whole(options, out):
         rows = open_photographs(release, source, options)
     else:
         rows = open_source(release, source, pack, options, eyes, named=out.suffix != ".npy")

@@ -15,6 +15,7 @@ from typing import Any
 from veil import files
 from veil._version import __version__
 from veil.data import build
+from veil.data.faces import detector_of
 from veil.data.layouts.folder import is_table, walk
 from veil.data.pack import Pack
 from veil.errors import InputError
@@ -171,7 +172,8 @@ class Steps:
                 asked[name] = _stamp(Path(path))
         if "matcher" in asked:
             asked["matcher"] = getattr(self.asked.matcher, "name", asked["matcher"])
-        finder = getattr(self.detector, "name", "")
+        found = self.way.source == "photographs" and self.asked.landmarks is None
+        finder = detector_of(self.detector).name if found else ""
         what = {"veil": __version__, "way": asdict(self.way), "detector": finder, "source": _stamp(self.source)} | asked
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
