@@ -627,7 +627,7 @@ def test_an_audit_goes_on_without_a_control_near_duplicates_or_pictures(
         monkeypatch.setattr(f"veil.workflows.{name}", wall)
     findings = audit(
         faces_pack(), [Subject(name="noisy", release=noisy)], tmp_path / "a", private=["gender"],
-        utility=["identity"], effort="quick", jobs=1,
+        utility=["identity"], effort="quick", jobs=1, pictures=True,
     ).findings  # fmt: skip
     lost = {(f.release, f.code, f.attacker): f.note for f in findings if f.status == "did_not_converge"}
     assert lost == {
