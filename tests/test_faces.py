@@ -271,6 +271,16 @@ def test_small_faces_of_large_photographs_are_found_where_every_face_counts(dete
     assert large == one[0]
 
 
+def test_what_a_tile_shows_of_a_face_that_its_border_cuts_is_no_face(detector, monkeypatch):
+    """The first of two tiles ends at 672, and shows a third of a face that the second has whole."""
+    photograph = np.full((160, 1200, 3), 200, np.uint8)
+    photograph[10:106, 628:724] = stylised.render(stylised.population(60, 1, 0), [13], size=96, channels=3)[0]
+    (face,) = faces.bundled(thorough=True)(photograph)
+    assert face.left < 672 < face.right
+    monkeypatch.setattr(faces, "EDGE", -np.inf)
+    assert len(faces.bundled(thorough=True)(photograph)) == 2  # so this test can fail
+
+
 def test_a_photograph_is_searched_thoroughly_before_it_has_no_face(detector, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(wide({13: 1200})).save(tmp_path / "in" / "a.png")
