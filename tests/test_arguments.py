@@ -13,7 +13,7 @@ import pytest
 import veil
 from conftest import vectors_pack
 from veil.auditing.attackers import ATTACKERS
-from veil.cli import arguments
+from veil.cli import texts
 from veil.data.pack import Pack
 from veil.errors import InputError
 from veil.methods.base import input_release
@@ -97,10 +97,10 @@ def test_what_is_named_twice_counts_once(tmp_path: Path) -> None:
     subjects, broken = controls(["leace", "leace"], PACK, ["gender", "gender"], 0)
     assert ([s.name for s in subjects], broken) == (["Input + LEACE"], {})
     same = ["a=x.onnx", "a=x.onnx", "a=y.onnx"]
-    assert arguments.classifiers(same, ["a"]) == {"a": [Path("x.onnx"), Path("y.onnx")]}
-    releases = arguments.named_releases(["r", "r", "s"], ["r=k"])
+    assert texts.classifiers(same, ["a"]) == {"a": [Path("x.onnx"), Path("y.onnx")]}
+    releases = texts.named_releases(["r", "r", "s"], ["r=k"])
     assert [(each.name, each.key) for each in releases] == [("r", Path("k")), ("s", None)]
-    assert [each.name for each in arguments.named_vectors(["v.npz", "v.npz"])] == ["v"]
+    assert [each.name for each in texts.named_vectors(["v.npz", "v.npz"])] == ["v"]
 
 
 @pytest.mark.parametrize("name", ["a b/c", "../x", "a=b;c,d", '<b>"\x1b[31m', "."])

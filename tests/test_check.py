@@ -185,6 +185,12 @@ def test_a_certificate_binds_every_attacker(tmp_path):
     out = written(tmp_path / "a", *figures)
     assert outcome(check(out, ["gender <= 0.60"])) == ("met", ["met"])
     assert check(out, ["gender <= 0.59"]).outcome == "cannot be said"
+    assert check(out, ["gender >= 0.50"]).lines[0].code == ATTACK  # a bound is no floor
+    together = written(tmp_path / "b", *figures, figure(POOLED, 0.7))  # which no certificate of one release binds
+    assert outcome(check(together, ["gender <= 0.60"])) == ("not met", ["met", "not met"])
+    seen = figure(SEEN, 0.4, target="any", attacker="none", role="control", note="4 of 10 rows")
+    knows = written(tmp_path / "c", *figures, controls=(*CONTROLS[:3], seen))
+    assert check(knows, ["gender <= 0.60"]).outcome == "cannot be said"
 
 
 def test_all_that_were_asked_for_are_judged_or_those_that_are_named(tmp_path):

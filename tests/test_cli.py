@@ -32,7 +32,7 @@ from veil.auditing import transfer
 from veil.auditing.matchers import MATCHERS
 from veil.auditing.problem import EFFORTS
 from veil.cli import app as commands
-from veil.cli import arguments
+from veil.cli import texts
 from veil.cli.show import Lines, Show
 from veil.cli.tables import show_audit
 from veil.data.layouts import LAYOUTS
@@ -1269,27 +1269,27 @@ def test_bars_show_the_time_that_is_left_on_a_narrow_terminal(people: Path, tmp_
 def test_names_of_releases(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
-    assert arguments.named_path(str(odd)) == ("a=b", odd)
-    assert arguments.named_path(f"mine={tmp_path}") == ("mine", tmp_path)
-    assert arguments.named_path("R/paper") == ("paper", Path("R/paper"))
+    assert texts.named_path(str(odd)) == ("a=b", odd)
+    assert texts.named_path(f"mine={tmp_path}") == ("mine", tmp_path)
+    assert texts.named_path("R/paper") == ("paper", Path("R/paper"))
     # A dot is part of a folder's name; of a file of vectors the suffix is not.
-    assert arguments.named_path("runs/aia.v1") == ("aia.v1", Path("runs/aia.v1"))
-    assert arguments.named_path("theirs.npz", SUFFIXES) == ("theirs", Path("theirs.npz"))
-    assert arguments.named_path("theirs.v2.PARQUET", SUFFIXES) == ("theirs.v2", Path("theirs.v2.PARQUET"))
-    assert arguments.named_path("theirs.npz") == ("theirs.npz", Path("theirs.npz"))
+    assert texts.named_path("runs/aia.v1") == ("aia.v1", Path("runs/aia.v1"))
+    assert texts.named_path("theirs.npz", SUFFIXES) == ("theirs", Path("theirs.npz"))
+    assert texts.named_path("theirs.v2.PARQUET", SUFFIXES) == ("theirs.v2", Path("theirs.v2.PARQUET"))
+    assert texts.named_path("theirs.npz") == ("theirs.npz", Path("theirs.npz"))
 
 
 def test_names_and_paths_may_hold_the_sign_between_them(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
-    assert arguments.named_path(f"alpha=0.5={odd}") == ("alpha=0.5", odd)
-    assert arguments.named_path(f"mine={odd}") == ("mine", odd)
-    assert arguments.named_path("mine=no=where") == ("mine", Path("no=where"))
+    assert texts.named_path(f"alpha=0.5={odd}") == ("alpha=0.5", odd)
+    assert texts.named_path(f"mine={odd}") == ("mine", odd)
+    assert texts.named_path("mine=no=where") == ("mine", Path("no=where"))
     pairs = ["x=y=c.onnx", "x=d=e.onnx"]
-    assert arguments.classifiers(pairs, ["x=y"]) == {"x=y": [Path("c.onnx")], "x": [Path("d=e.onnx")]}
-    keys = arguments.named_files("--key", "NAME=FILE", ["alpha=0.5=k=1.key"], ["alpha=0.5"])
+    assert texts.classifiers(pairs, ["x=y"]) == {"x=y": [Path("c.onnx")], "x": [Path("d=e.onnx")]}
+    keys = texts.named_files("--key", "NAME=FILE", ["alpha=0.5=k=1.key"], ["alpha=0.5"])
     assert keys == [("alpha=0.5", Path("k=1.key"))]
-    assert arguments.settings(["labels=a=b"]) == {"labels": "a=b"}
+    assert texts.settings(["labels=a=b"]) == {"labels": "a=b"}
 
 
 def test_a_folder_may_be_called_by_where_one_stands(
@@ -1301,8 +1301,8 @@ def test_a_folder_may_be_called_by_where_one_stands(
     for place, path in ((folder, "."), (folder / "in", "..")):
         monkeypatch.chdir(place)
         assert veil("apply", path, people, tmp_path / f"{place.name}.npy").status == 0
-        assert arguments.named_path(path) == ("random", folder)
-        assert arguments.named_path(f"mine={path}") == ("mine", folder)
+        assert texts.named_path(path) == ("random", folder)
+        assert texts.named_path(f"mine={path}") == ("mine", folder)
     assert "/: not a name" in veil.refuses("fit", "random", people, "/", "--private", "gender", "--force")
     assert ".: not a name" in veil.refuses("apply", folder, people, ".", "--force")
     monkeypatch.chdir(folder)

@@ -33,7 +33,7 @@ from torch import nn
 from conftest import faces_pack, vectors_pack
 from methods_matrix import BRIEF, kind_of, pack_of, train, use_of
 from veil import cli
-from veil.cli.arguments import four_floats
+from veil.cli.texts import four_floats
 from veil.data import build
 from veil.data.pack import Pack
 from veil.engine import Diverged, Player, Run, Step

@@ -4,70 +4,22 @@ Each command reads its options, calls one workflow and shows what it made. Nothi
 needs it: ``veil --help`` must be quick.
 """
 
-# ruff: noqa: T201 (to print is this file's task)
-
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 
-from veil._version import __version__
-from veil.cli import arguments
+from veil.cli import arguments, texts
+from veil.cli.entry import app, command
 from veil.cli.show import Show, show_fit, show_label
 from veil.cli.tables import show_audit, show_check, show_demo, show_protected
 from veil.errors import InputError
 
+__all__ = ["app"]
+
 BROKE_OFF = 4
 """Exit status of an audit of which some attempts have no figure, for they did not converge."""
-
-app = typer.Typer(
-    help="Releases of images of people that keep a declared use and hide declared private attributes, and audits of "
-    "what any release still gives away.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def command(run: Callable[..., None]) -> Callable[..., None]:
-    """Registers a command; ``--quiet`` and ``--json``, which all commands take, make up its first argument."""
-
-    def common(*, quiet: arguments.Quiet = False, as_json: arguments.Json = False) -> None: ...
-
-    own = inspect.signature(run, eval_str=True)
-    parameters = [
-        *list(own.parameters.values())[1:],
-        *inspect.signature(common, eval_str=True).parameters.values(),
-    ]
-
-    @functools.wraps(run)
-    def registered(*, quiet: bool, as_json: bool, **values: Any) -> None:
-        repeat = functools.partial(arguments.command_without_paths, run.__name__, parameters, values)
-        show = Show(quiet, as_json, repeat)
-        with show.logged():
-            run(show, **values)
-
-    registered.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    registered.__annotations__ = {p.name: p.annotation for p in parameters}
-    return app.command()(registered)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    pass
 
 
 @command
@@ -132,7 +84,7 @@ def protect(
             row_numbers=row_numbers,
             pictures=pictures,
             size=size,
-            settings=arguments.settings(settings),
+            settings=texts.settings(settings),
             key=key,
             effort=effort,
             seed=seed,
@@ -178,16 +130,16 @@ def pack(
             channels=channels,
             labels=labels,
             seed=seed,
-            crop=None if crop is None else arguments.four_floats("crop", crop),
+            crop=None if crop is None else texts.four_floats("crop", crop),
             landmarks=landmarks,
             faces=faces or all_faces,
             all_faces=all_faces,
-            fractions=arguments.four_floats("fractions", fractions),
+            fractions=texts.four_floats("fractions", fractions),
             force=force,
             progress=bars.rows("pack"),
             disjoint=by_identity,
             jobs=jobs,
-            settings=arguments.settings(options),
+            settings=texts.settings(options),
         )
     meta = dict(made.meta)
     show.remarks(meta["warnings"])
@@ -222,7 +174,7 @@ def label(
             name,
             classifier=classifier,
             classes=None if classes is None else [each.strip() for each in classes.split(",")],
-            settings=arguments.declared("--classifier-settings", settings),
+            settings=texts.declared("--classifier-settings", settings),
             force=force,
             progress=bars.rows("label"),
         )
@@ -252,9 +204,9 @@ def embed(
             source,
             out,
             matcher=matcher or BUNDLED,
-            matcher_settings=arguments.declared("--matcher-settings", matcher_settings),
+            matcher_settings=texts.declared("--matcher-settings", matcher_settings),
             labels=labels,
-            settings=arguments.settings(settings),
+            settings=texts.settings(settings),
             landmarks=landmarks,
             jobs=jobs,
             force=force,
@@ -300,7 +252,7 @@ def fit(
         private=private or [],
         utility=utility,
         preset=preset,
-        settings=arguments.settings(settings),
+        settings=texts.settings(settings),
         seed=seed,
         base=base,
         key=key,
@@ -344,7 +296,7 @@ def apply(
     remarks: dict[str, list[str]] = {"warning": [], "note": []}
     options = Options(
         column=column,
-        told=arguments.labels(told),
+        told=texts.labels(told),
         row_numbers=row_numbers,
         landmarks=landmarks,
         faces=faces,
@@ -364,7 +316,7 @@ def apply(
             progress=bars.rows("apply"),
             remark=lambda kind, sentence: remarks[kind].append(sentence),
         )
-    if note := arguments.names_note(out, images, row_numbers):
+    if note := texts.names_note(out, images, row_numbers):
         remarks["note"].append(note)
     show.remarks(remarks["warning"])
     show.result(
@@ -427,7 +379,7 @@ def audit(
     from veil.engine.memory import kept_memory
     from veil.workflows.audit_folder import AuditedFiles, audit_into, labels_in
 
-    private, utility = arguments.labels(private), arguments.labels(utility)
+    private, utility = texts.labels(private), texts.labels(utility)
     if not private and not utility and not invert:
         raise InputError(
             "audit: name what to attack (--private LABEL, --inversion) or what to measure (--utility identity, or a "
@@ -436,8 +388,8 @@ def audit(
     files = AuditedFiles(
         source=source,
         labels=labels,
-        releases=arguments.named_releases(release, key),
-        vectors=arguments.named_vectors(vectors),
+        releases=texts.named_releases(release, key),
+        vectors=texts.named_vectors(vectors),
     )
     if source is None and (release or baseline):
         raise InputError("audit: releases and baselines are made of unprotected data, so a PACK must be named")
@@ -456,7 +408,7 @@ def audit(
             attack_on=None if attack_on is None else [part.strip() for part in attack_on.split(",")],
             seed=seed,
             remark=show.remark,
-            baselines=arguments.baselines(baseline),
+            baselines=texts.baselines(baseline),
             effort=effort,
             jobs=jobs,
             level=level,
@@ -464,10 +416,10 @@ def audit(
             pictures=pictures or None,
             perceptual=perceptual,
             matcher=matcher,
-            matcher_settings=arguments.declared("--matcher-settings", matcher_settings),
-            classifiers=arguments.classifiers(classifier, private),
-            classifier_settings=arguments.declared("--classifier-settings", classifier_settings),
-            command=arguments.whole_command() if names else show.command(),
+            matcher_settings=texts.declared("--matcher-settings", matcher_settings),
+            classifiers=texts.classifiers(classifier, private),
+            classifier_settings=texts.declared("--classifier-settings", classifier_settings),
+            command=texts.whole_command() if names else show.command(),
             names=names,
             by=by,
             resume=resume,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +26,14 @@ from veil.auditing.rosters import roster
 from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Failure
 from veil.data.classes import nameless
-from veil.data.pack import SPLITS, Pack
+from veil.data.pack import Pack
 from veil.errors import InputError, check_type, checked_jobs, checked_names, checked_path
 from veil.files import check_place, staged
 from veil.findings import Finding, contributions
 from veil.findings.codes import ATTACK
 from veil.findings.contributions import Contribution
 from veil.methods.fitting import Curves
-from veil.workflows import pictures
+from veil.workflows import described, pictures
 from veil.workflows.fit import write_curves
 from veil.workflows.pictures import Sheet
 from veil.workflows.subjects import INPUT, LEAVE_OUT, Subject, controls
@@ -295,13 +294,13 @@ def audit(
             notes.append(f"Nobody sees images through a pretrained face embedder ({why}).")
         shown = plan.pictures if plan.pictures is not None else pack.meta.get("layout") == "stylised"
         sheets, maps = _to_look_at(setting, exhibits, subjects, findings, result.pictures, notes, shown=shown)
-        described = [_input(pack)] * plan.with_input + [_described(s) for s in everything]
+        releases = [described.unprotected(pack)] * plan.with_input + [described.audited(s) for s in everything]
         document = {
             "seed": setting.seed,
             "command": command,
             "made": files.how(effort=setting.effort, level=setting.level, by=by),
-            "data": _data(setting) | {"notes": notes},
-            "releases": described,
+            "data": described.data(setting) | {"notes": notes},
+            "releases": releases,
             "maps": maps,
         }
         curves = {s.name: s.curves for s in subjects if s.curves}
@@ -437,82 +436,6 @@ def _written(out: Path) -> set[Path]:
     named = [entry["file"] for key in ("pictures", "curves") for entry in document[key]]
     own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/\w[\w.-]*", name, re.ASCII)}
     return {*own, out / "report.html", out / contributions.NAME}
-
-
-def _data(setting: Setting) -> dict[str, Any]:
-    """What findings say of the data."""
-    pack, private, utility = setting.pack, setting.private, setting.utility
-    identity = pack.label("identity") if pack.knows_people else None
-    splits = {}
-    for split in SPLITS:
-        rows = pack.rows(split)
-        known = identity[rows][identity[rows] >= 0] if identity is not None else None
-        splits[split] = {"n": len(rows), "identities": None if known is None else len(np.unique(known))}
-    labels = {
-        name: {
-            "classes": list(pack.classes[name]),
-            "counts": {
-                split: np.bincount(
-                    pack.label(name)[pack.rows(split, known=(name,))], minlength=len(pack.classes[name])
-                ).tolist()
-                for split in SPLITS
-            },
-            **({"predicted": dict(pack.predicted[name])} if name in pack.predicted else {}),
-        }
-        for name in dict.fromkeys([*private, *utility])
-        if name != "identity"
-    }
-    return {
-        "layout": pack.meta.get("layout", ""),
-        "kind": pack.kind,
-        "shape": list(pack.x.shape[1:]),
-        "n": len(pack),
-        "identities": None if identity is None else len(np.unique(identity[identity >= 0])),
-        "fingerprint": pack.fingerprint,
-        "splits": splits,
-        "labels": labels,
-        "private": list(private),
-        "utility": list(utility),
-        "skipped": pack.meta.get("skipped", 0),
-        "attack_on": list(setting.attack_on),
-    }
-
-
-def _input(pack: Pack) -> dict[str, Any]:
-    """What findings say of the unprotected input."""
-    return {
-        "name": INPUT, "method": "", "preset": "", "k": int(np.prod(pack.x.shape[1:])), "seed": None, "role": "input",
-        "config": {}, "data": None, "note": "the unprotected input",
-    }  # fmt: skip
-
-
-def _described(subject: Subject) -> dict[str, Any]:
-    """What findings say of a subject."""
-    common = {"name": subject.name, "role": subject.stands_for, "named": subject.named}
-    release = subject.release
-    if release is None:
-        assert subject.vectors is not None
-        note = subject.note or "vectors from outside"
-        return common | {"method": "", "preset": "", "k": subject.vectors.shape[1], "seed": None, "config": {},
-                         "data": None, "note": note, "fingerprint": _hash(subject.vectors)}  # fmt: skip
-    return common | {
-        "method": release.method,
-        "preset": subject.preset,
-        "k": release.contract.k,
-        "seed": release.made.get("seed"),
-        "config": dict(release.config),
-        "data": release.made.get("data"),
-        "fingerprint": release.fingerprint,
-        "note": " ".join([subject.note, *release.made.get("warnings", ())]).strip(),
-    }
-
-
-def _hash(vectors: NDArray[Any]) -> str:
-    """SHA-256 of vectors, by which a file of them is told: of their float32 values, row by row, little-endian."""
-    digest = hashlib.sha256()
-    for start in range(0, len(vectors), 4096):
-        digest.update(np.ascontiguousarray(vectors[start : start + 4096], "<f4").data)
-    return digest.hexdigest()
 
 
 def _write_curves(out: Path, curves: Mapping[str, Curves]) -> list[dict[str, str]]:

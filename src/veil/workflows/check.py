@@ -138,8 +138,8 @@ def check(
     Limits of intervals are compared, not values: a figure that chance alone may have brought within the limit does not
     pass. An attack on a label is limited under every threat model that was measured: single releases, means of one
     person's, means over near-duplicates, and attackers who know originals alone; a certificate within the limit binds
-    them all. Where a control of the label failed or is missing, an attempt broke off, or nothing was measured, it
-    cannot be said.
+    all who see one release. Where a control of the label failed or is missing, an attempt broke off, or nothing was
+    measured, it cannot be said.
 
     Against an earlier audit of the same data it is asked what became worse beyond chance: the interval of the
     difference of two figures on the same people, paired person by person (:mod:`veil.findings.contributions`), must
@@ -223,10 +223,11 @@ def _lines(
     common: dict[str, Any] = {"requirement": str(requirement), "release": release.name}
     lines = []
     for target, codes in asked:
-        bound = written.bound(release.name, target) if ATTACK in codes else None
-        if bound is not None and requirement.holds(bound):
-            lines.append(Line(**common, outcome="met", code=CERTIFICATE, finding=bound, why="binds every attacker"))
-            continue
+        bound = written.bound(release.name, target) if ATTACK in codes and requirement.sign == "<=" else None
+        if bound is not None and requirement.holds(bound) and not _doubt(bound, checks, False):
+            why = "binds every attacker who sees one release"
+            lines.append(Line(**common, outcome="met", code=CERTIFICATE, finding=bound, why=why))
+            codes = [code for code in codes if code not in (ATTACK, TRANSFER)]
         for code in codes:
             of_code = [f for f in written.of(release.name) if (f.code, f.target) == (code, target)]
             about = [f for f in of_code if f.role in _roles(code)]
