@@ -170,6 +170,57 @@ def test_a_decision_without_a_figure_asks_for_the_auc(tmp_path):
     assert check(out, ["gender.auc <= 0.60"]).outcome == "met"
 
 
+@pytest.mark.parametrize(
+    ("require", "words"),
+    [
+        ("gender >= 0.5", "gender gives away, so its limit must be <= LIMIT, got gender >= 0.5"),
+        ("gender <= 60", r"gender lies in 0..1 \(0.6 for 60 %\), got the limit 60"),
+        ("identity <= 0.9", "identity is of use, so its limit must be >= LIMIT"),
+        ("identity.eer >= 0.1", "identity.eer is an error, so its limit must be <= LIMIT"),
+        ("linkability.rank1 >= 0.1", "linkability.rank1 gives away"),
+    ],
+)
+def test_a_limit_on_the_wrong_side_is_refused(tmp_path, require, words):
+    with pytest.raises(InputError, match=words):
+        check(written(tmp_path / "a", figure(ATTACK, 0.55)), [require])
+
+
+def test_an_attacker_that_was_not_picked_may_be_certainly_beyond(tmp_path):
+    figures = [figure(ATTACK, 0.55), figure(ATTACK, 0.7, attacker="SVM", worst=False)]
+    made = check(written(tmp_path / "a", *figures), ["gender <= 0.60"])
+    assert outcome(made) == ("not met", ["not met"])
+    assert (made.lines[0].finding.attacker, "which was picked" in made.lines[0].why) == ("SVM", True)
+    near = [figures[0], figure(ATTACK, 0.61, attacker="SVM", worst=False)]  # its interval reaches below
+    assert check(written(tmp_path / "b", *near), ["gender <= 0.60"]).outcome == "met"
+
+
+def test_far_below_chance_is_read_in_reverse(tmp_path):
+    made = check(written(tmp_path / "a", figure(ATTACK, 0.55), figure(TRANSFER, 0.05)), ["gender <= 0.60"])
+    assert outcome(made) == ("not met", ["met", "not met"])
+    assert "its opposite is right more often" in made.lines[1].why
+
+
+def test_an_attack_on_single_releases_must_have_been_measured(tmp_path):
+    made = check(written(tmp_path / "a", figure(POOLED, 0.5)), ["gender <= 0.60"])
+    assert outcome(made) == ("cannot be said", ["cannot be said", "met"])
+
+
+def test_each_release_needs_controls_of_its_own(tmp_path):
+    elsewhere = figure("attribute.auc", 0.5, release="Input", attacker="shuffled labels", role="control", worst=False)
+    controls = (*CONTROLS[:2], elsewhere, CONTROLS[3])
+    assert check(written(tmp_path / "a", figure(ATTACK, 0.55), controls=controls), ["gender <= 0.60"]).status == 2
+    assert check(written(tmp_path / "b", figure(ATTACK, 0.55), controls=CONTROLS[:3]), ["gender <= 0.60"]).status == 2
+
+
+def test_a_name_that_may_mean_two_things_is_refused(tmp_path):
+    figures = [figure(ATTACK, 0.55, target=name) for name in ("gender", "gender.auc", "training.seen", "ge\u0301nie")]
+    out = written(tmp_path / "a", *figures, private=["gender", "gender.auc", "training.seen", "ge\u0301nie"])
+    for what in ("gender.auc", "training.seen"):
+        with pytest.raises(InputError, match="must name one thing"):
+            check(out, [f"{what} <= 0.6"])
+    assert [line.code for line in check(out, ["g\u00e9nie <= 0.60"]).lines] == [ATTACK]
+
+
 def test_what_does_not_apply_is_shown_and_leaves_nothing_open(tmp_path):
     nobody = {"status": "not_applicable", "note": "nobody has two releases", "worst": False, "attacker": "none"}
     figures = [figure(ATTACK, 0.55), figure(POOLED, None, **nobody)]
@@ -185,7 +236,6 @@ def test_a_certificate_binds_every_attacker(tmp_path):
     out = written(tmp_path / "a", *figures)
     assert outcome(check(out, ["gender <= 0.60"])) == ("met", ["met"])
     assert check(out, ["gender <= 0.59"]).outcome == "cannot be said"
-    assert check(out, ["gender >= 0.50"]).lines[0].code == ATTACK  # a bound is no floor
     together = written(tmp_path / "b", *figures, figure(POOLED, 0.7))  # which no certificate of one release binds
     assert outcome(check(together, ["gender <= 0.60"])) == ("not met", ["met", "not met"])
     seen = figure(SEEN, 0.4, target="any", attacker="none", role="control", note="4 of 10 rows")
@@ -265,7 +315,7 @@ def test_the_command_speaks_by_its_exit_status(tmp_path, capsys, monkeypatch):
     assert made["lines"][0] | {"why": ""} == {
         "require": "gender <= 0.5", "release": "R", "outcome": "not met", "code": ATTACK, "threat": "A1",
         "attacker": "MLPs", "value": 0.57, "low": pytest.approx(0.55), "high": pytest.approx(0.59), "n": 100, "why": "",
-        "change": None,
+        "change": None, "level": 0.95,
     }  # fmt: skip
     status, said, _ = run(capsys, monkeypatch, out, "--require", "identity >= 0.9")
     assert (status, said.splitlines()[-1]) == (2, "cannot be said")
@@ -347,11 +397,23 @@ def test_other_data_rows_and_releases_cannot_be_compared(audits, tmp_path):
     assert made.status == 2
     assert {line.why for line in made.lines} == {"was not measured before"}
     made = check(bare, against=audits["hidden"])
+    assert {(line.outcome, line.why) for line in made.lines} == {
+        ("cannot be said", "was measured before, and is not now")
+    }
+    other = tmp_path / "other"
+    shutil.copytree(bare, other)
+    made = check(bare, against=other)
     assert [line.outcome for line in made.lines] == ["cannot be said"]
-    assert "kept no contributions" in made.lines[0].why
+    assert "no contributions.parquet lies in" in made.lines[0].why
     table = pq.read_table(audits["hidden"] / "contributions.parquet").to_pylist()
     pq.write_table(pa.Table.from_pylist([row | {"rows": "others"} for row in table]), bare / "contributions.parquet")
     assert {line.why for line in check(bare, against=audits["hidden"]).lines} == {"was measured on other rows before"}
+    for value in (float("nan"), 1e30):
+        pq.write_table(
+            pa.Table.from_pylist([row | {"contribution": value} for row in table]), bare / "contributions.parquet"
+        )
+        with pytest.raises(InputError, match="contributions must be numbers of at most 2"):
+            check(bare, against=audits["hidden"])
     (bare / "contributions.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"contributions\.parquet"):
         check(bare, against=audits["hidden"])
@@ -368,7 +430,7 @@ def test_contributions_come_back_as_they_were(tmp_path):
     rng = np.random.default_rng(0)
     about = {"target": "gender", "code": ATTACK, "attacker": "MLPs", "rows": "ab"}
     several = [
-        Contribution(release=f"R{i}", people=rng.normal(size=n).astype(np.float32), **about)
+        Contribution(release=f"R{i}", people=rng.uniform(-1, 1, n).astype(np.float32), **about)
         for i, n in enumerate((5, 9))
     ]
     for given in (several, []):

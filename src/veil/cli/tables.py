@@ -84,7 +84,9 @@ def show_check(show: Show, made: Checked) -> None:
 
     from veil.findings import CODES
 
-    table = Table(title="What is required, and the limits of what was measured")
+    levels = sorted({line.finding.level for line in made.lines if line.finding is not None})
+    intervals = f" (intervals of {' and '.join(f'{level:.3g}' for level in levels)})" if levels else ""
+    table = Table(title=f"What is required, and the limits of what was measured{intervals}")
     changes = any(line.change is not None for line in made.lines)
     headings = ["require", "release", "figure", "threat", "value", "interval"]
     for heading in (*headings, *["change", "interval"] * changes, "by", "outcome"):

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from veil import parquet
+from veil.errors import InputError
 
 NAME = "contributions.parquet"
+_LARGEST = 2.0  # of a person to a figure in [-1, 1], with its correction
 _COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("release", "target", "code", "attacker", "rows")),
@@ -68,6 +70,8 @@ def read(path: Path) -> list[Contribution]:
     names = _COLUMNS.names[:5]
     codes = np.stack([np.asarray(table[name].combine_chunks().indices, np.int64) for name in names], axis=1)
     values = np.asarray(table["contribution"], np.float32)
+    if (wrong := values[~(np.abs(values) <= _LARGEST)]).size:
+        raise InputError(f"{path}: contributions must be numbers of at most {_LARGEST:g}, got {wrong[0]}")
     contributions = []
     for part in np.split(np.arange(len(table)), np.flatnonzero((codes[1:] != codes[:-1]).any(1)) + 1):
         if len(part):

@@ -16,7 +16,7 @@ from veil.auditing.intervals import Interval, bounded, spread_of
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_path
 from veil.findings import CODES, Finding, contributions
-from veil.findings.codes import ATTACK, CERTIFICATE, POOLED, REPEATED, SEEN, TRANSFER, USES
+from veil.findings.codes import ATTACK, CERTIFICATE, LOOKS, POOLED, REPEATED, SEEN, TRANSFER, USES
 from veil.findings.contributions import Contribution
 from veil.foreign import one_line, read_bytes
 from veil.report import document, verdict
@@ -26,6 +26,9 @@ Outcome = Literal["met", "not met", "cannot be said", "not applicable"]
 
 _ATTACKS = (ATTACK, TRANSFER, POOLED, REPEATED)
 _ATTACKS_BY_AUC = tuple(CODES[code].stand_in for code in _ATTACKS)
+_HARMS = ("attribute", "linkability", "identification", "inversion", "certificate", "training")
+"""Families whose figures say what is given away."""
+_FIGURES = {"", *(code.partition(".")[2] for code in CODES)}
 _MOST = 1 << 20  # bytes of a file of requirements
 
 
@@ -58,6 +61,11 @@ class Requirement:
 
     def __str__(self) -> str:
         return f"{self.what} {self.sign} {self.limit:g}"
+
+    def is_missed(self, finding: Finding) -> bool:
+        """Whether the whole interval of a figure lies beyond what is required."""
+        _, low, high, _ = finding.figures()
+        return low > self.limit if self.sign == "<=" else high < self.limit
 
     def holds(self, finding: Finding) -> bool:
         """Whether the limit of a figure's interval is within what is required."""
@@ -95,7 +103,8 @@ class Line:
             "require": self.requirement, "release": self.release, "outcome": self.outcome, "code": self.code,
             "threat": CODES[self.code].threat if self.code else "", "attacker": None if f is None else f.attacker,
             "value": None if f is None else f.value, "low": None if f is None else f.low,
-            "high": None if f is None else f.high, "n": None if f is None else f.n, "why": self.why,
+            "high": None if f is None else f.high, "level": None if f is None else f.level,
+            "n": None if f is None else f.n, "why": self.why,
             "change": None if self.change is None else list(self.change),
         }  # fmt: skip
 
@@ -228,11 +237,17 @@ def _lines(
             why = "binds every attacker who sees one release"
             lines.append(Line(**common, outcome="met", code=CERTIFICATE, finding=bound, why=why))
             codes = [code for code in codes if code not in (ATTACK, TRANSFER)]
+        missing = [*checks, *_missing(written, release, target)]
         for code in codes:
             of_code = [f for f in written.of(release.name) if (f.code, f.target) == (code, target)]
             about = [f for f in of_code if f.role in _roles(code)]
             if about:
-                lines.append(_line(about, checks, requirement, common))
+                lines.append(_line(about, missing, requirement, common))
+            if code in (ATTACK, CODES[ATTACK].stand_in) and (not about or lines[-1].outcome == "not applicable"):
+                why = lines.pop().why if about else "was not measured"
+                lines.append(
+                    Line(**common, outcome="cannot be said", code=code, why=f"an attack on single releases: {why}")
+                )
     if not any(line.outcome != "not applicable" for line in lines):
         yield Line(**common, outcome="cannot be said", why="it was not measured")
     yield from lines
@@ -253,11 +268,22 @@ def _line(
         return Line(**common, outcome="not applicable", code=code, why=tried[0].note)
     if picked is None or not picked.ok:
         why = broken[0].note if picked is None else picked.note
-        stand_in = CODES[code].stand_in
-        ask = f"; require {picked.target}.auc in its place" if picked is not None and stand_in else ""
+        silent = picked is not None and picked.status == "not_applicable" and CODES[code].stand_in
+        ask = f"; require {tried[0].target}.auc in its place" if silent else ""
         return Line(**common, outcome="cannot be said", code=code, why=f"{why}{ask}")
+    beyond = [f for f in tried if f.ok and f.role == "attack" and requirement.is_missed(f)]
+    if beyond and not requirement.is_missed(picked):
+        worst = max(beyond, key=lambda f: f.value or 0.0)
+        why = _doubt(worst, checks, False) or f"{picked.attacker}, which was picked on validation data, gets less"
+        failed = why.startswith("a control")
+        return Line(**common, outcome="cannot be said" if failed else "not met", code=code, finding=worst, why=why)
     holds = requirement.holds(picked)
     why = _doubt(picked, checks, holds)
+    if holds and not why and picked.n == 0:
+        why = "it is of nobody"
+    if holds and not why and _reversed(picked) > requirement.limit and picked.role == "attack":
+        note = "below chance, so its opposite is right more often"
+        return Line(**common, outcome="not met", code=code, finding=picked, why=note)
     if holds and not why and broken:
         why = f"{broken[0].attacker} broke off ({broken[0].note})"
     outcome: Outcome = "cannot be said" if why else "met" if holds else "not met"
@@ -267,18 +293,53 @@ def _line(
 def _asked(written: Document, requirement: Requirement) -> list[tuple[str, Sequence[str]]]:
     """Targets and the codes of their figures that a requirement is about; raises InputError where there is none."""
     what, data = requirement.what, written.data
+    labels = {nfc(name).strip(): name for name in (*data.private, *data.utility)}
+    parts = {name: what[len(name) + 1 :] for name in labels if what == name or what.startswith(f"{name}.")}
+    meant = [*([what] if what in CODES else ()), *(name for name, figure in parts.items() if figure in _FIGURES)]
+    if len(meant) > 1:
+        raise InputError(f"require: must name one thing, and {what!r} may be {' or '.join(map(repr, meant))}")
     if what in CODES:
         measured = dict.fromkeys(f.target for f in written.findings if f.code == what and f.role in _roles(what))
-        return [(target, [what]) for target in measured if "|same " not in target] or [("", [what])]
-    targets = sorted({*data.private, *data.utility}, key=len, reverse=True)
-    target = next((name for name in targets if what == name or what.startswith(f"{name}.")), None)
-    if target is None:
-        there = ", ".join(dict.fromkeys([*data.private, *data.utility])) or "none"
+        asked: list[tuple[str, Sequence[str]]] = [(each, [what]) for each in measured if "|same " not in each]
+        asked = asked or [("", [what])]
+    elif parts:
+        name = meant[0] if meant else max(parts, key=len)
+        asked = [(labels[name], _codes(written, labels[name], parts[name]))]
+    else:
+        there = ", ".join(labels) or "none"
         raise InputError(
             f"require: must name a label that was audited ({there}), or a code of a figure, got {what!r}; what was not "
             "asked of an audit cannot be said"
         )
-    figure = what[len(target) + 1 :]
+    for _, codes in asked:
+        _check_limit(requirement, codes[0])
+    return asked
+
+
+def _check_limit(requirement: Requirement, code: str) -> None:
+    """Raises InputError for a limit on the wrong side, which would ask for harm, or one that no figure can miss."""
+    harm = code.partition(".")[0] in (
+        "attribute",
+        "linkability",
+        "identification",
+        "inversion",
+        "certificate",
+        "training",
+    )
+    sign = "<=" if harm != CODES[code].lower_tells_more else ">="
+    if requirement.sign != sign and code not in LOOKS:
+        what = "gives away" if harm else "is an error" if CODES[code].lower_tells_more else "is of use"
+        raise InputError(f"require: {requirement.what} {what}, so its limit must be {sign} LIMIT, got {requirement}")
+    least = -1.0 if code == "utility.mcc" else 0.0
+    if CODES[code].style != "plain" and not least <= requirement.limit <= 1:
+        raise InputError(
+            f"require: {requirement.what} lies in {least:g}..1 (0.6 for 60 %), got the limit {requirement.limit:g}"
+        )
+
+
+def _codes(written: Document, target: str, figure: str) -> Sequence[str]:
+    """The codes of a figure of a label or of identity, the one that matters first; raises InputError for none."""
+    data = written.data
     if target in data.private:
         kinds = {"": _ATTACKS, "balanced_accuracy": _ATTACKS, "auc": _ATTACKS_BY_AUC}
         codes = list(kinds.get(figure, [code for code in CODES if code == f"attribute.{figure}"]))
@@ -290,7 +351,28 @@ def _asked(written: Document, requirement: Requirement) -> list[tuple[str, Seque
         codes = [f"{family}.{figure}" for family in families if f"{family}.{figure}" in CODES][:1]
     if not codes:
         raise InputError(f"require: {target} has no figure {figure!r}; docs list the codes of all")
-    return [(target, codes)]
+    return codes
+
+
+def _reversed(finding: Finding) -> float:
+    """The upper limit of the opposite of what an attacker of two classes says, where that is right more often."""
+    _, low, high, chance = finding.figures()
+    of_two = finding.code in (*_ATTACKS, *_ATTACKS_BY_AUC) and chance == 0.5
+    return 1 - low if of_two and high < chance else -math.inf
+
+
+def _missing(written: Document, release: Release, target: str) -> Iterator[verdict.Check]:
+    """Controls that each release must have of its own, and this one has not."""
+    of_release = written.select(role="control", release=release.name)
+    shuffled = any(f.target == target and f.attacker.lower().startswith("shuffled") for f in of_release)
+    if target in written.data.private and not shuffled:
+        meaning = f"No attack on shuffled labels of {target} was measured on {release.name}."
+        yield verdict.Check(name="Shuffled labels", release=release.name, target=target, expected="", outcome="missing",
+                            meaning=meaning)  # fmt: skip
+    if release.method and release.role == "method" and not any(f.code == SEEN for f in of_release):
+        meaning = f"Whether {release.name} has seen those that it is measured on was not looked at."
+        yield verdict.Check(name="Training data", release=release.name, target=target, expected="", outcome="missing",
+                            meaning=meaning)  # fmt: skip
 
 
 def _roles(code: str) -> tuple[str, ...]:
@@ -335,28 +417,38 @@ def _no_worse(new: tuple[Document, Path], old: tuple[Document, Path], named: Seq
     checks, checked = verdict.controls(written), verdict.controls(earlier)
     for name in named:
         lines = []
-        for key, contribution in now.items():
+        for key in dict.fromkeys([*now, *then]):
             release, target, code = key
-            finding, reference = (_picked(each, key) for each in (written, earlier))
-            if release != name or code not in _COMPARED or finding is None:
+            if release != name or code not in _COMPARED:
                 continue
+            contribution, other = now.get(key), then.get(key)
+            finding, reference = (_picked(each, key) for each in (written, earlier))
             line: dict[str, Any] = {"release": name, "code": code, "finding": finding}
             line["requirement"] = f"{target} {_EARLIER}"
-            other = then.get(key)
             if other is None or reference is None:
                 lines.append(Line(**line, outcome="cannot be said", why="was not measured before"))
+            elif contribution is None or finding is None:
+                lines.append(Line(**line, outcome="cannot be said", why="was measured before, and is not now"))
+            elif finding.level != reference.level:
+                why = f"has intervals of {finding.level:g}, and had them of {reference.level:g} before"
+                lines.append(Line(**line, outcome="cannot be said", why=why))
             elif other.rows != contribution.rows or len(other.people) != len(contribution.people):
                 lines.append(Line(**line, outcome="cannot be said", why="was measured on other rows before"))
             else:
-                doubts = (_doubt(finding, checks, False), _doubt(reference, checked, False))
-                lines.append(_difference(line, finding, reference, contribution, other, next(filter(None, doubts), "")))
-        yield from lines or [Line(requirement=_EARLIER, release=name, outcome="cannot be said", why="nothing of it can "
-                                  "be compared: audits of earlier versions kept no contributions")]  # fmt: skip
+                lines.append(_difference(line, finding, reference, contribution, other, (checks, checked)))
+        without = next((path for path, of in ((folder, now), (before, then)) if not of), None)
+        why = f"no {contributions.NAME} lies in {without}" if without else "nothing of it was measured both times"
+        yield from lines or [Line(requirement=_EARLIER, release=name, outcome="cannot be said", why=why)]
+    there = {each.name for each in written.releases}
+    for gone in (each.name for each in earlier.releases if each.judged and each.name not in there):
+        why = "was audited before, and is not now"
+        yield Line(requirement=_EARLIER, release=gone, outcome="cannot be said", why=why)
 
 
 def _difference(
-    line: dict[str, Any], finding: Finding, reference: Finding, new: Contribution, old: Contribution, doubt: str
-) -> Line:
+    line: dict[str, Any], finding: Finding, reference: Finding, new: Contribution, old: Contribution,
+    checks: tuple[Sequence[verdict.Check], Sequence[verdict.Check]],
+) -> Line:  # fmt: skip
     """Whether a figure became worse beyond chance: an attack's higher, a use's lower."""
     sums = np.asarray(new.people, np.float64) - np.asarray(old.people, np.float64)
     spread, value = spread_of(sums, len(sums) - 1), finding.figures()[0] - reference.figures()[0]
@@ -365,8 +457,12 @@ def _difference(
         change = Interval(value, value, value)
     harm = (finding.role == "attack") != CODES[finding.code].lower_tells_more
     worse = change.low > 0 if harm else change.high < 0
-    outcome: Outcome = "cannot be said" if doubt else "not met" if worse else "met"
-    return Line(**line, outcome=outcome, change=change, why=doubt)
+    doubts = [_doubt(finding, checks[0], not worse), _doubt(reference, checks[1], not worse)]
+    if not spread.variance and value:
+        doubts.append("its contributions do not tell two figures apart that differ")
+    why = next(filter(None, doubts), "")
+    outcome: Outcome = "cannot be said" if why else "not met" if worse else "met"
+    return Line(**line, outcome=outcome, change=change, why=why)
 
 
 def _picked(written: Document, key: tuple[str, str, str]) -> Finding | None:
