@@ -266,7 +266,7 @@ def test_an_earlier_result_goes_when_its_successor_is_fitted(table, tmp_path, mo
     out = tmp_path / "out"
 
     def contents() -> dict[str, bytes]:
-        files = (path for path in out.rglob("*") if path.is_file() and out / "private" / "pack" not in path.parents)
+        files = (path for path in out.rglob("*") if path.is_file() and path.name != "checked.json")
         return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
     protected(table, out, settings=TEMPLATE)
@@ -280,6 +280,23 @@ def test_an_earlier_result_goes_when_its_successor_is_fitted(table, tmp_path, mo
         with pytest.raises(InputError, match="no"):
             protected(table, out, settings=TEMPLATE, force=True)
     assert contents() == before
+    x = dict(np.load(table))
+    np.savez(table.with_name("one.npz"), **x | {"gender": np.full(360, "female")})
+    (table.with_name("empty.npz")).write_bytes(b"")
+    for other in ("one.npz", "empty.npz"):
+        with pytest.raises(InputError):
+            protected(table.with_name(other), out, settings=TEMPLATE, force=True)
+        assert contents() == before
+    with pytest.raises(InputError, match="resume and force: either an earlier run goes on, or it is replaced"):
+        protected(table, out, settings=TEMPLATE, force=True, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("veil.workflows.protect.steps.Steps.check", stop)  # killed before it began
+        with pytest.raises(KeyboardInterrupt):
+            protected(table, out, settings=TEMPLATE, seed=1, force=True)
+    protected(table, out, settings=TEMPLATE, resume=True)  # what was there is there
+    assert {name: text for name, text in contents().items() if name in ("private/release.key", "released.parquet")} == {
+        name: before[name] for name in ("private/release.key", "released.parquet")
+    }
     with pytest.raises(KeyboardInterrupt):
         protected(table, out, settings=TEMPLATE, force=True, watch=AUDIT)
     after = contents()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from veil import files
+from veil.data.pack import Pack
 from veil.errors import InputError, checked_jobs, checked_path
 from veil.release import Release
 from veil.report import document, page, verdict
@@ -90,10 +91,11 @@ def protect(
     way = way_of(source, wanted)
     steps = Steps(source=source, place=Place(out), way=way, asked=wanted, detector=detector, jobs=jobs, watch=watch)
     with _held(steps):
-        goes_on = _goes_on(steps, resume=resume, force=force)
-        pack = steps.packed()
-        steps.check(pack)
-        release = steps.fitted() if goes_on else _begun(steps)
+        if _goes_on(steps, resume=resume, force=force):
+            pack = steps.packed()
+            release = steps.fitted()
+        else:
+            pack, release = _begun(steps)
         gone(steps.place.earlier)
         rows = steps.released(release)
         measured = steps.audited(pack, command)
@@ -154,9 +156,13 @@ def _held(steps: Steps) -> Iterator[None]:
 def _goes_on(steps: Steps, *, resume: bool, force: bool) -> bool:
     """Whether an earlier run goes on; raises InputError where it may neither go on nor be replaced."""
     place = steps.place
+    if resume and force:
+        raise InputError("resume and force: either an earlier run goes on, or it is replaced; leave one out")
     for path in place.own:
         if path.parent.is_dir():
             files.sweep(path)
+    if place.earlier.exists() and not place.asked.is_file():  # one that was to replace it was killed before it began
+        place.put_back()
     if not place.asked.is_file() or force:
         return False
     if not resume:
@@ -167,14 +173,16 @@ def _goes_on(steps: Steps, *, resume: bool, force: bool) -> bool:
     return True
 
 
-def _begun(steps: Steps) -> Release:
-    """Fits a release in place of an earlier run's, whose results come back where it is refused."""
+def _begun(steps: Steps) -> tuple[Pack, Release]:
+    """Reads the source and fits a release, in place of an earlier run's, which comes back where anything is refused."""
     place = steps.place
-    place.set_aside()
+    place.set_aside(reread=not steps.is_read())
     try:
+        pack = steps.packed()
+        steps.check(pack)
         with files.written(place.asked) as file:
             file.write(steps.identity.encode())
-        return steps.fitted()
+        return pack, steps.fitted()
     except InputError:
         place.put_back()
         raise

@@ -109,10 +109,14 @@ class Place:
         return self.private / "earlier"
 
     @property
+    def unprotected(self) -> tuple[Path, ...]:
+        """What was read of the source, what says of which last."""
+        return (self.pack, skipped_file(self.pack), self.templates, skipped_file(self.templates), self.packed)
+
+    @property
     def own(self) -> tuple[Path, ...]:
         """All that is written, what says whose it is last."""
-        unprotected = (self.pack, skipped_file(self.pack), self.templates, skipped_file(self.templates))
-        return (*self.results, self.earlier, *unprotected, self.packed, self.asked)
+        return (*self.results, self.earlier, *self.unprotected, self.asked)
 
     def strangers(self) -> list[Path]:
         """What lies there, or in ``private``, and is none of its own."""
@@ -122,19 +126,26 @@ class Place:
         there = [*self.out.iterdir(), *(self.private.iterdir() if self.private.is_dir() else ())]
         return [path for path in there if path not in own and not files.is_hidden(path.name)]
 
-    def set_aside(self) -> None:
-        """Moves the results of an earlier run, and what says what was asked for, into :attr:`earlier`."""
-        for path in (*self.results, self.asked):
+    def set_aside(self, *, reread: bool) -> None:
+        """Moves the results of an earlier run, and what says what was asked for, into :attr:`earlier`.
+
+        Of a finished run what was read of its source, too, where the source is ``reread``.
+        """
+        read = self.unprotected if reread and self.asked.is_file() else ()
+        for path in (*self.results, *read, self.asked):
             if os.path.lexists(path):
                 aside = self.earlier / path.relative_to(self.out)
                 aside.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 path.rename(aside)
 
     def put_back(self) -> None:
-        """Undoes :meth:`set_aside`; what has been made since goes."""
-        for path in (*self.results, self.asked):
-            gone(path)
-            if os.path.lexists(aside := self.earlier / path.relative_to(self.out)):
+        """Undoes :meth:`set_aside`; what has been made since goes, but for what was read if nothing takes its place."""
+        for path in (*self.results, *self.unprotected, self.asked):
+            aside = self.earlier / path.relative_to(self.out)
+            back = os.path.lexists(aside)
+            if back or path not in self.unprotected:
+                gone(path)
+            if back:
                 aside.rename(path)
         gone(self.earlier)
 
@@ -182,12 +193,17 @@ class Steps:
         """Whether a person is in one split only: not where identity is attacked, for which all must be known."""
         return "identity" not in self.asked.hide
 
+    def is_read(self) -> bool:
+        """Whether what was read of a source is of this one, read in this way."""
+        packed = self.place.packed
+        return packed.is_file() and packed.read_text("utf-8") == self.identity_of_pack
+
     def packed(self) -> Pack:
         """The pack that is learned from and measured on."""
         if self.way.source != "photographs" and is_pack(self.source):
             return Pack.open(self.source)
         place = self.place
-        if not place.packed.is_file() or place.packed.read_text("utf-8") != self.identity_of_pack:
+        if not self.is_read():
             for path in (place.pack, place.templates, skipped_file(place.templates)):  # made of something else
                 gone(path)
             with files.written(place.packed) as file:
