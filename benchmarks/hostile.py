@@ -81,8 +81,9 @@ from veil.release import Release
 from veil.release.contract import Contract
 from veil.release.folder import card_check
 from veil.report import page as html
+from veil.workflows import described
 from veil.workflows.apply import Options, apply
-from veil.workflows.audit import _data, _described, _publish
+from veil.workflows.audit import _publish
 from veil.workflows.fit import read_curves
 from veil.workflows.framing import framing_doubt
 from veil.workflows.named import read_vectors
@@ -1503,7 +1504,7 @@ def read_pack(folder: Path) -> None:
     tables.read(folder / "p").pairs_of(ROWS["name"], np.arange(len(pack)))
     pack.require(private=["gender"], utility="identity", among=["protect"])
     fitting.fit(Order(method="leace", pack=pack, private=["gender"]))
-    _data(Setting(pack=pack, private=("gender",), utility=("identity",), roster=roster("quick")))
+    described.data(Setting(pack=pack, private=("gender",), utility=("identity",), roster=roster("quick")))
 
 
 def apply_pack(folder: Path) -> None:
@@ -1533,7 +1534,7 @@ def read_release(folder: Path) -> None:
     subject.overlap(Pack.from_arrays(ROWS["x"], {"gender": ROWS["gender"], "identity": ROWS["identity"]}),
                     ["gender"], ["attack"])  # fmt: skip
     said = json.loads(report()["findings.json"])
-    findings.write(folder / "audit", said | {"releases": [said["releases"][0], _described(subject)]})
+    findings.write(folder / "audit", said | {"releases": [said["releases"][0], described.audited(subject)]})
     if vectors:
         np.savez(folder / "x.npz", vectors=x)
         apply(release, folder / "x.npz", folder / "y.npz", remark=lambda kind, words: None)

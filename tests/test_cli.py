@@ -42,8 +42,9 @@ from veil.errors import InputError
 from veil.findings import Finding
 from veil.methods import METHODS, template
 from veil.release import Release
+from veil.workflows import described
 from veil.workflows import fit as fitting
-from veil.workflows.audit import OUTCOMES, Audit, _described, audit
+from veil.workflows.audit import OUTCOMES, Audit, audit
 from veil.workflows.demo import Scale
 from veil.workflows.fit import Curves, read_curves, write_curves
 from veil.workflows.fit_folder import FitOptions, fit_into
@@ -358,7 +359,7 @@ def test_a_fit_on_few_people_is_warned_of(
     assert [f"warning: {words}\n" for words in told] == [done.err]
     release = Release.load(tmp_path / "r")
     assert release.made["warnings"] == told
-    assert _described(Subject(name="r", release=release, note="Mine."))["note"] == f"Mine. {told[0]}"
+    assert described.audited(Subject(name="r", release=release, note="Mine."))["note"] == f"Mine. {told[0]}"
 
 
 def test_a_fit_on_people_enough_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
