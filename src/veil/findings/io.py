@@ -64,14 +64,13 @@ def document(
 
     ``made`` says more of how it was made (:func:`how`).
     """
-    now = datetime.datetime.now(datetime.UTC)
     return {
         "schema": SCHEMA,
         "veil": __version__,
         "seed": seed,
-        "created": now.date().isoformat(),
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": command,
-        "made": {"at": now.isoformat(timespec="seconds"), **(made or {})},
+        "made": dict(made or {}),
         "data": dict(data),
         "releases": [dict(release) for release in releases],
         "findings": [asdict(finding) for finding in findings],
@@ -82,10 +81,11 @@ def document(
 
 
 def how(*, effort: str, level: float, by: str = "") -> dict[str, Any]:
-    """What ``made`` holds beside the time: the effort, the intervals' level, who made it, and with what."""
+    """What ``made`` holds: the time, now (UTC), the effort, the intervals' level, who made it, and with what."""
     libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "pillow")}
     versions = {"python": platform.python_version(), **libraries}
     return {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "effort": effort,
         "level": level,
         "by": by,
