@@ -83,6 +83,16 @@ def written(
             hidden.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, what: str) -> Path:
+    """A file of text, whole or not at all; its path. Raises InputError, which calls it ``what``, if it cannot be."""
+    try:
+        with written(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise InputError(f"{path}: the {what} cannot be written ({error.strerror})") from None
+    return path
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A folder beside a target for what will take the target's name (:func:`publish`); removed when the block ends.

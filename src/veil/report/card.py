@@ -9,8 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from veil.errors import InputError
-from veil.files import written
+from veil.files import write_text
 from veil.report import tables, threats
 from veil.report.document import Document, read
 from veil.report.verdict import controls, guessed, verdicts
@@ -24,14 +23,7 @@ def write(out: Path) -> Path:
 
     Raises InputError for a missing, broken or foreign ``findings.json``, and where the card cannot be written.
     """
-    card = render(read(out))
-    target = out / NAME
-    try:
-        with written(target) as file:
-            file.write(card.encode())
-    except OSError as error:
-        raise InputError(f"{target}: the card cannot be written ({error.strerror})") from None
-    return target
+    return write_text(out / NAME, render(read(out)), "card")
 
 
 def render(document: Document) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from veil.errors import InputError, printable
-from veil.files import written
+from veil.files import write_text
 from veil.findings import CODES
 from veil.findings.codes import ATTACK
 from veil.foreign import one_line, read_bytes
@@ -43,14 +43,7 @@ def write(out: Path) -> Path:
     Nothing but these files is read, and the same files give the same bytes. A picture or a curve that is missing or
     broken is named in the page. Raises InputError for a missing, broken or foreign ``findings.json``.
     """
-    page = render(read(out), out)
-    target = out / "report.html"
-    try:
-        with written(target) as file:
-            file.write(page.encode())
-    except OSError as error:
-        raise InputError(f"{target}: the report cannot be written ({error.strerror})") from None
-    return target
+    return write_text(out / "report.html", render(read(out), out), "report")
 
 
 def render(document: Document, out: Path) -> str:
