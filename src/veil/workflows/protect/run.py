@@ -161,7 +161,8 @@ def _goes_on(steps: Steps, *, resume: bool, force: bool) -> bool:
     for path in place.own:
         if path.parent.is_dir():
             files.sweep(path)
-    if place.earlier.exists() and not place.asked.is_file():  # one that was to replace it was killed before it began
+    half = place.earlier.exists() and not (place.is_set_aside() and place.asked.is_file())
+    if place.returning.exists() or half or (force and place.earlier.exists()):  # what was to replace it was killed
         place.put_back()
     if not place.asked.is_file() or force:
         return False

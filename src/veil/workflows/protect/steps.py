@@ -58,6 +58,9 @@ class Watch:
     remark: Callable[[str, str], None] = lambda kind, sentence: None
 
 
+_WHOLE = "whole"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where things go."""
@@ -109,6 +112,11 @@ class Place:
         return self.private / "earlier"
 
     @property
+    def returning(self) -> Path:
+        """The same, on their way back."""
+        return self.private / "returning"
+
+    @property
     def unprotected(self) -> tuple[Path, ...]:
         """What was read of the source, what says of which last."""
         return (self.pack, skipped_file(self.pack), self.templates, skipped_file(self.templates), self.packed)
@@ -116,7 +124,7 @@ class Place:
     @property
     def own(self) -> tuple[Path, ...]:
         """All that is written, what says whose it is last."""
-        return (*self.results, self.earlier, *self.unprotected, self.asked)
+        return (*self.results, self.earlier, self.returning, *self.unprotected, self.asked)
 
     def strangers(self) -> list[Path]:
         """What lies there, or in ``private``, and is none of its own."""
@@ -137,17 +145,30 @@ class Place:
                 aside = self.earlier / path.relative_to(self.out)
                 aside.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 path.rename(aside)
+        if self.earlier.exists():
+            (self.earlier / _WHOLE).touch()
 
     def put_back(self) -> None:
-        """Undoes :meth:`set_aside`; what has been made since goes, but for what was read if nothing takes its place."""
+        """Undoes :meth:`set_aside`, whole or half done; what has been made since goes, but not what was read.
+
+        It may be killed at any time, and done again: nothing that waits is removed before it is back.
+        """
+        if not self.returning.exists():
+            if not self.earlier.exists() or self.is_set_aside():
+                for path in (*self.results, self.asked):
+                    gone(path)
+            if not self.earlier.exists():
+                return
+            self.earlier.rename(self.returning)
         for path in (*self.results, *self.unprotected, self.asked):
-            aside = self.earlier / path.relative_to(self.out)
-            back = os.path.lexists(aside)
-            if back or path not in self.unprotected:
+            if os.path.lexists(waiting := self.returning / path.relative_to(self.out)):
                 gone(path)
-            if back:
-                aside.rename(path)
-        gone(self.earlier)
+                waiting.rename(path)
+        gone(self.returning)
+
+    def is_set_aside(self) -> bool:
+        """Whether all of an earlier run waits, and not the part of it that was moved before a kill."""
+        return (self.earlier / _WHOLE).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
