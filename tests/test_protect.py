@@ -306,6 +306,21 @@ def test_an_earlier_result_goes_when_its_successor_is_fitted(table, tmp_path, mo
     assert not (out / "private" / "earlier").exists()
 
 
+def test_what_was_half_set_aside_comes_back(table, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        protected(table, out, settings=TEMPLATE, watch=AUDIT)
+    key = (out / "private" / "release.key").read_bytes()
+    for waits in ("earlier", "returning"):  # killed on the way there, and on the way back
+        (out / "private" / waits / "private").mkdir(parents=True)
+        for name in ("release", "release.key"):
+            (out / "private" / name).rename(out / "private" / waits / "private" / name)
+        with pytest.raises(KeyboardInterrupt):
+            protected(table, out, settings=TEMPLATE, resume=True, watch=AUDIT)
+        assert (out / "private" / "release.key").read_bytes() == key
+        assert not (out / "private" / waits).exists()
+
+
 def test_two_runs_do_not_share_a_folder(table, tmp_path):
     out, refused = tmp_path / "out", []
 
