@@ -78,10 +78,10 @@ def controls(document: Document) -> list[Check]:
         *(
             _no_shuffled_check(private)
             for private in document.data.private
-            if not any(_is_shuffled(f) for f in measured if f.target == private)
+            if not any(is_shuffled(f) for f in measured if f.target == private)
         ),
-        *(_shuffled_check(f) for f in others if _is_shuffled(f)),
-        *_references([f for f in others if not _is_shuffled(f)]),
+        *(_shuffled_check(f) for f in others if is_shuffled(f)),
+        *_references([f for f in others if not is_shuffled(f)]),
         *(check for release in document.releases for check in _inversion_checks(document, release)),
     ]
 
@@ -109,7 +109,7 @@ def doubted(checks: Sequence[Check]) -> str:
 
 def share_of_luck(checks: Sequence[Check]) -> str:
     """How often a shuffled-label control fails by luck alone; "" unless one of several did."""
-    shuffled = [c for c in checks if c.finding is not None and _is_shuffled(c.finding) and c.outcome != "missing"]
+    shuffled = [c for c in checks if c.finding is not None and is_shuffled(c.finding) and c.outcome != "missing"]
     failed = [c for c in shuffled if c.outcome == "failed"]
     if not failed or len(shuffled) < 2 or failed[0].finding is None:
         return ""
@@ -121,7 +121,8 @@ def share_of_luck(checks: Sequence[Check]) -> str:
     )
 
 
-def _is_shuffled(finding: Finding) -> bool:
+def is_shuffled(finding: Finding) -> bool:
+    """Whether it is of an attacker that learned from shuffled labels, or of a decoder from shuffled pairs."""
     return finding.attacker.lower().startswith("shuffled")
 
 
@@ -203,7 +204,7 @@ def _inversion_checks(document: Document, release: Release) -> list[Check]:
     dealt = document.select(role="control", release=release.name, code="inversion.rank1")
     checks = []
     for f in dealt:
-        if _is_shuffled(f) and f.low is not None and f.chance is not None:
+        if is_shuffled(f) and f.low is not None and f.chance is not None:
             fine = f.low <= f.chance
             meaning = f"The {f.attacker} control on {f.release} finds people ({_measured(f)}): decoders cheat."
             checks.append(

@@ -274,9 +274,9 @@ def _line(
     beyond = [f for f in tried if f.ok and f.role == "attack" and requirement.is_missed(f)]
     if beyond and not requirement.is_missed(picked):
         worst = max(beyond, key=lambda f: f.value or 0.0)
-        why = _doubt(worst, checks, False) or f"{picked.attacker}, which was picked on validation data, gets less"
-        failed = why.startswith("a control")
-        return Line(**common, outcome="cannot be said" if failed else "not met", code=code, finding=worst, why=why)
+        doubt = _doubt(worst, checks, False)
+        why = doubt or f"{picked.attacker}, which was picked on validation data, gets less"
+        return Line(**common, outcome="cannot be said" if doubt else "not met", code=code, finding=worst, why=why)
     holds = requirement.holds(picked)
     why = _doubt(picked, checks, holds)
     if holds and not why and picked.n == 0:
@@ -364,7 +364,7 @@ def _reversed(finding: Finding) -> float:
 def _missing(written: Document, release: Release, target: str) -> Iterator[verdict.Check]:
     """Controls that each release must have of its own, and this one has not."""
     of_release = written.select(role="control", release=release.name)
-    shuffled = any(f.target == target and f.attacker.lower().startswith("shuffled") for f in of_release)
+    shuffled = any(f.target == target and verdict.is_shuffled(f) for f in of_release)
     if target in written.data.private and not shuffled:
         meaning = f"No attack on shuffled labels of {target} was measured on {release.name}."
         yield verdict.Check(name="Shuffled labels", release=release.name, target=target, expected="", outcome="missing",
@@ -452,9 +452,9 @@ def _difference(
     """Whether a figure became worse beyond chance: an attack's higher, a use's lower."""
     sums = np.asarray(new.people, np.float64) - np.asarray(old.people, np.float64)
     spread, value = spread_of(sums, len(sums) - 1), finding.figures()[0] - reference.figures()[0]
-    change = bounded(value, spread, len(sums), level=finding.level, within=(-1.0, 1.0)) if spread.variance else None
-    if change is None:  # nobody tells them apart
-        change = Interval(value, value, value)
+    change = Interval(value, value, value)  # where nobody tells them apart
+    if spread.variance:
+        change = bounded(value, spread, len(sums), level=finding.level, within=(-1.0, 1.0))
     harm = (finding.role == "attack") != CODES[finding.code].lower_tells_more
     worse = change.low > 0 if harm else change.high < 0
     doubts = [_doubt(finding, checks[0], not worse), _doubt(reference, checks[1], not worse)]

@@ -198,6 +198,11 @@ class Steps:
         names = ("labels", "landmarks", "matcher", "by_folder", "size", "seed")
         return self._hash(disjoint=self._disjoint, **{name: getattr(self.asked, name) for name in names})
 
+    @cached_property
+    def _read_from(self) -> str:
+        """Changes with the source."""
+        return _stamp(self.source)
+
     def _hash(self, **asked: Any) -> str:
         for name in ("labels", "landmarks", "matcher", "key"):
             if isinstance(path := asked.get(name), str | Path) and Path(path).exists():
@@ -206,7 +211,7 @@ class Steps:
             asked["matcher"] = getattr(self.asked.matcher, "name", asked["matcher"])
         found = self.way.source == "photographs" and self.asked.landmarks is None
         finder = detector_of(self.detector).name if found else ""
-        what = {"veil": __version__, "way": asdict(self.way), "detector": finder, "source": _stamp(self.source)} | asked
+        what = {"veil": __version__, "way": asdict(self.way), "detector": finder, "source": self._read_from} | asked
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
