@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import methods_matrix as matrix
 from conftest import attacked_by, brightness_file, faces_pack, only, onnx_file, vectors_pack
 from veil import cli
 from veil._version import __version__
@@ -55,7 +56,9 @@ BRIEF_DEMO = Scale(
     protector={"networks": 1, "steps_alone": 1, "steps_joint": 3, "batch": 16},
     template={"steps": 2, "steps_guess": 2, "batch": 16}, budget=1.0,
 )  # fmt: skip
-COMMANDS = ("demo", "protect", "pack", "label", "embed", "fit", "apply", "audit", "check", "report", "export")
+COMMANDS = (
+    "demo", "protect", "pack", "label", "embed", "fit", "apply", "rekey", "audit", "check", "report", "export"
+)  # fmt: skip
 QUICK_AIA = ("--set", "steps_alone=2", "--set", "steps_joint=2", "--set", "batch=16")
 
 
@@ -179,6 +182,18 @@ def test_from_pictures_to_a_report(veil: Veil, tmp_path: Path) -> None:
     page = veil.json("report", out)["report"]
     assert "paper" in Path(page).read_text()
     assert veil("report", out).out.strip() == page
+
+
+def test_rekey_says_what_the_old_key_still_opens(veil: Veil, tmp_path: Path) -> None:
+    old, new, stored, moved = (tmp_path / name for name in ("old", "new", "stored.npy", "moved.npy"))
+    release = matrix.train("template", matrix.brief("template", renew=True), vectors_pack())
+    release.save(old)
+    np.save(stored, release.transform(vectors_pack().x[:7]))
+    done = veil("rekey", old, new)
+    assert (done.status, done.err) == (0, "")
+    assert f"{old}.key still opens what was released under it" in done.out
+    assert veil.json("rekey", old, new, "--stored", stored, "--out", moved)["rows"] == 7
+    assert "moved.npy: already exists" in veil.refuses("rekey", old, new, "--stored", stored, "--out", moved)
 
 
 def test_a_keyed_release_says_where_its_key_is(veil: Veil, tmp_path: Path, people: Path) -> None:
@@ -492,7 +507,7 @@ def test_an_audit_takes_the_keys_of_releases(veil: Veil, tmp_path: Path, people:
     assert "--key: must be NAME=FILE, got 'R='" in veil.refuses(*ask, "--key", "R=")
     assert "--key: must name a release (R), got 'random'" in veil.refuses(*ask, "--key", f"random={key}")
     err = veil.refuses(*ask, "--key", f"R={key}", "--release", plain, "--key", f"plain={key}")
-    assert f"{key}: {plain} is a release without keyed noise or draws, and takes no key" in err
+    assert f"{key}: {plain} is a release without anything keyed, and takes no key" in err
     assert veil(*ask, "--key", f"R={key}").status == 0
 
 

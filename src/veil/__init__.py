@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from veil.workflows.fit import fit
     from veil.workflows.label import label
     from veil.workflows.protect import Protected, protect
+    from veil.workflows.rekey import rekey
     from veil.workflows.subjects import Subject
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "label": "veil.workflows.label",
     "pack": "veil.data.build",
     "protect": "veil.workflows.protect",
+    "rekey": "veil.workflows.rekey",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "label",
     "pack",
     "protect",
+    "rekey",
 ]
 
 

@@ -146,18 +146,19 @@ def as_they_are(problem: Linking) -> dict[str, Linker]:
     if any(side.ndim != 2 for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
         return {}
     left, right = (_less(pairing.mean(side, np.arange(len(side)))) for side in sides)
-    return {"cosine": (_plain, _plain), "centred cosine": (left, right), "euclidean": (_plain, _plain)}
+    return {"cosine": (plain, plain), "centred cosine": (left, right), "euclidean": (plain, plain)}
 
 
-def _plain(x: NDArray[Any]) -> Floats:
+def plain(x: NDArray[Any]) -> Floats:
+    """Vectors as they are."""
     return x.astype(np.float32, copy=False)
 
 
 def _less(centre: Floats) -> Embed:
-    return lambda x: _plain(x) - centre
+    return lambda x: plain(x) - centre
 
 
-def _metric(name: str) -> Metric:
+def metric_of(name: str) -> Metric:
     """How a linker's two sides are compared."""
     return Metric(kind="euclidean") if name == "euclidean" else COSINE
 
@@ -312,7 +313,7 @@ def link(setting: Setting, release: str, releases: NDArray[Any], originals: NDAr
     )
     search: dict[str, Any] = {"release": release, "seed": setting.seed, "level": setting.level}
     linkers, failed = as_they_are(problem), []
-    quality: dict[str, float] = {name: found(problem, linker, _metric(name)) for name, linker in linkers.items()}
+    quality: dict[str, float] = {name: found(problem, linker, metric_of(name)) for name, linker in linkers.items()}
     for name, learn in setting.roster.linkers.items():
         try:
             linkers[name] = learn(problem)
@@ -324,7 +325,7 @@ def link(setting: Setting, release: str, releases: NDArray[Any], originals: NDAr
         return Outcome(findings=tuple(failed))
     best = max(quality, key=lambda name: quality[name])
     left, right = linkers[best]
-    by = Search(attacker=best, metric=_metric(best), **search)
+    by = Search(attacker=best, metric=metric_of(best), **search)
     rank1 = identification(
         by, lambda rows: left(releases[rows]), lambda rows: right(originals[rows]), test, identity, "originals"
     )

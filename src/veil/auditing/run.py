@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.auditing import attributes, certificate, inversion, linkage, matching, transfer
+from veil.auditing import attributes, certificate, inversion, linkage, matching, transfer, unlinkability
 from veil.auditing.execute import executed
 from veil.auditing.exhibit import Exhibit, problem
 from veil.auditing.outcomes import Outcomes
@@ -36,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     transfer.tasks,
     matching.tasks,
     linkage.tasks,
+    unlinkability.tasks,
     inversion.tasks,
 )
 """All questions that an audit asks, in the order of their findings."""

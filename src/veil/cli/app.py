@@ -1,4 +1,5 @@
-"""The command line: ``veil demo | protect | pack | label | embed | fit | apply | audit | check | report | export``.
+"""The command line: ``veil demo | protect | pack | label | embed | fit | apply | rekey | audit | check | report`` and
+``export``.
 
 Each command reads its options, calls one workflow and shows what it made. Nothing heavy is imported before a command
 needs it: ``veil --help`` must be quick.
@@ -12,7 +13,7 @@ import typer
 
 from veil.cli import arguments, texts
 from veil.cli.entry import app, command
-from veil.cli.show import Show, show_fit, show_label
+from veil.cli.show import Show, show_fit, show_label, show_rekeyed
 from veil.cli.tables import show_audit, show_check, show_demo, show_protected
 from veil.errors import InputError
 
@@ -333,6 +334,39 @@ def apply(
         *(f"  note: {note}" for note in remarks["note"]),
     )
     _check_all(strict, source, made.skipped, made.exposed)
+
+
+@command
+def rekey(
+    show: Show,
+    release: arguments.ReleaseFolder,
+    new: arguments.RekeyedRelease,
+    stored: arguments.Stored = None,
+    out: arguments.Moved = None,
+    key: arguments.Key = None,
+    column: arguments.Column = None,
+    resume: arguments.ResumeApply = False,
+    force: arguments.Force = False,
+) -> None:
+    """Give a release that was fitted with renew=true another key, and move stored releases to it: they then match what
+    the new one releases, and nothing that was made under the old key."""
+    from veil.workflows.rekey import rekey
+
+    remarks: dict[str, list[str]] = {"warning": [], "note": []}
+    with show.progress() as bars:
+        moved = rekey(
+            release,
+            new,
+            stored=stored,
+            out=out,
+            key=key,
+            column=column,
+            resume=resume,
+            force=force,
+            progress=bars.rows("rekey"),
+            remark=lambda kind, sentence: remarks[kind].append(sentence),
+        )
+    show_rekeyed(show, release, new, key, moved=moved, out=out, remarks=remarks)
 
 
 def _check_all(strict: bool, source: Path, skipped: int, exposed: int = 0) -> None:

@@ -156,6 +156,11 @@ Column = Annotated[
     str | None,
     Option(help="Column or array of vectors, where the file has several; of v0, v1, ... it is v; or several, A,B,C."),
 ]
+RekeyedRelease = Annotated[
+    Path, Argument(metavar="NEW", help="Folder of the release under another key; made, with a fresh one, if need be.")
+]
+Stored = Annotated[Path | None, Option(help="Stored releases to move: a file that `veil apply` wrote, or a pack.")]
+Moved = Annotated[Path | None, Option("--out", help="Where moved releases go, in a form that `veil apply` writes.")]
 ToldLabels = Annotated[
     list[str] | None,
     Option(help="Private label whose class a column of that name, or the pack, tells, so that it is not guessed."),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
     from veil.data.pack import Pack
+    from veil.workflows.apply import Applied
     from veil.workflows.fit_folder import FolderFit
     from veil.workflows.protect import Watch
 
@@ -98,6 +99,30 @@ def show_fit(show: Show, made: FolderFit, key: Path | None) -> None:
     warnings = list(release.made.get("warnings", ()))
     show.remarks(warnings)
     show.result({**written, "warnings": warnings}, *lines)
+
+
+def show_rekeyed(
+    show: Show, release: Path, new: Path, key: Path | None, *, moved: Applied | None, out: Path | None,
+    remarks: Mapping[str, Sequence[str]],
+) -> None:  # fmt: skip
+    """A release under another key, what was moved to it, and what the old key still opens."""
+    show.remarks(remarks["warning"])
+    lines = [f"{new}: {release} under another key, {new}.key"]
+    if moved is not None:
+        listed = f"; {moved.skipped:,} skipped, listed in {out}.skipped.csv" if moved.skipped else ""
+        lines.append(f"{out}: {moved.rows:,} releases moved to it{listed}")
+    lines.append(f"  note: {key or f'{release}.key'} still opens what was released under it")
+    show.result(
+        {
+            "release": str(new),
+            "out": None if out is None else str(out),
+            "rows": 0 if moved is None else moved.rows,
+            "skipped": 0 if moved is None else moved.skipped,
+            **{f"{kind}s": list(sentences) for kind, sentences in remarks.items()},
+        },
+        *lines,
+        *(f"  note: {note}" for note in remarks["note"]),
+    )
 
 
 def show_label(show: Show, pack: Pack, name: str) -> None:

@@ -18,7 +18,7 @@ class Code:
         style: How it is written: ``"percent"`` (61.2 %), ``"fraction"`` (.914) or ``"plain"`` (23.4).
         chance: What it would be without any knowledge, where that is the same for all data.
         lower_tells_more: Whether the lower figure is the stronger attack's, or the better use's.
-        threat: The attacker whom it tells of, ``"A0"`` to ``"A5"`` (docs/audit.md); "" for uses and controls.
+        threat: The attacker whom it tells of, ``"A0"`` to ``"A8"`` (docs/audit.md); "" for uses and controls.
         stand_in: The code that speaks in its place where a decision has no figure, for it names one class for
             everybody; "" where none does.
     """
@@ -61,6 +61,8 @@ LINKAGE = (
     "identification.rank1_releases",
 )
 """Figures of records and people found again, whatever is private."""
+CROSSED = ("unlinkability.d_sys", "unlinkability.learned_d_sys", "renewal.accepted")
+"""Figures of releases of the same people under two keys."""
 LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
 """What images are still good for to whoever knows originals alone."""
 
@@ -163,6 +165,18 @@ CODES: Mapping[str, Code] = {
     "linkability.rank1": Code(
         title="rank 1", heading="Own original found first", style="percent", threat="A4",
         meaning="Share of releases whose own original is found first among all",
+    ),
+    "unlinkability.d_sys": Code(
+        title="D_sys", heading="Linked as they are: D_sys", style="fraction", chance=0.0, threat="A8",
+        meaning="Releases of one image under two keys, compared as they are: D_sys, 0 unlinkable, 1 all linked",
+    ),
+    "unlinkability.learned_d_sys": Code(
+        title="D_sys", heading="Linked by a learned map: D_sys", style="fraction", chance=0.0, threat="A8",
+        meaning="The same by a linear map learned from pairs of other people\u2019s releases: D_sys",
+    ),
+    "renewal.accepted": Code(
+        title="taken", heading="Old release taken under a new key", style="percent", threat="A8",
+        meaning="Share of releases that match that of the same image under another key, where 1 % of strangers do",
     ),
     "identification.rank1_originals": Code(
         title="rank 1", heading="Person found first, among originals", style="percent", threat="A5",

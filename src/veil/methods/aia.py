@@ -77,6 +77,8 @@ class Config:
     """Learning rate of the protector."""
     lr_opponents: Rate = 1e-3
     """Learning rate of adversary and task."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
 
 
 PRESETS: dict[str, Config] = {
@@ -349,13 +351,16 @@ def contract_of(config: Config, pack: Pack) -> Contract:
     """What releases of a pack take and give."""
     shape = tuple(int(n) for n in pack.x.shape[1:])
     if pack.kind == "vectors":
-        return Contract(kind="vectors", shape=shape, k=config.features, **pack.framing)
+        return Contract(kind="vectors", shape=shape, k=config.features, **pack.framing).turned(config.renew)
     if len(shape) != 2:
         raise InputError(f"aia: needs grey images (pack with 1 channel), got shape {shape}")
     if shape[0] % 4 or shape[1] % 4:
         raise InputError(f"aia: height and width must be divisible by 4, got {shape}")
     feature_map = (12, shape[0] // 4, shape[1] // 4)
-    return Contract(kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, **pack.framing)
+    contract = Contract(
+        kind="images", shape=shape, k=int(np.prod(feature_map)), feature_map=feature_map, **pack.framing
+    )
+    return contract.turned(config.renew)
 
 
 ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build, build_decoder=build_decoder, unit=2)

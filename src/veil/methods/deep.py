@@ -74,6 +74,8 @@ class Config:
     """Peak learning rate of networks, guard and decoder."""
     lr_opponents: Rate = 2e-3
     """Learning rate of task, guess and adversaries."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
 
     @property
     def protection(self) -> template.Config:
@@ -322,7 +324,7 @@ def contract_of(config: Config, pack: Pack, private: Sequence[str]) -> Contract:
         noise=config.noise,
         classes={name: tuple(pack.classes[name]) for name in private} if config.hide else {},
         **pack.framing,
-    )
+    ).turned(config.renew)
 
 
 ALGORITHM = Algorithm(config=Config, presets=PRESETS, train=train, build=build, build_decoder=build_decoder, unit=2)

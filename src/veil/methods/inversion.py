@@ -118,6 +118,8 @@ class Config:
     """Learning rate of the decoder."""
     lr_discriminator: Rate = 2e-4
     """Learning rate of the decoder's discriminator."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
 
     def problems(self) -> Iterator[str]:
         """What does not fit together."""
@@ -406,19 +408,18 @@ def train(config: Config, task: Task) -> Fitted:
     keeps = {name: tuple(pack.classes[name]) for name in kept}
     training = Training(config, run, pack.x, x1, x2, [pack.label(name) for name in kept], keeps)
     run.enter(*training.players)
-    training.train()
     contract = Contract(
         kind="images",
         shape=tuple(pack.x.shape[1:]),
         k=math.prod(training.shape),
         feature_map=_as_map(training.shape),
-        noise=training.noise,
         **pack.framing,
         keeps=keeps,
-    )
+    ).turned(config.renew)
+    training.train()
     return Fitted(
         encoder=training.encoder,
-        contract=contract,
+        contract=replace(contract, noise=training.noise),
         classifier=training.classifier,
         made={"utility": ", ".join(kept), **training.made},
         upon=training.before,
@@ -448,7 +449,7 @@ def recut(release: Release, cut: str) -> Release:
     classifier = Classifier(config, shape, sum(len(names) for names in release.contract.keeps.values()))
     for half in (encoder, classifier):
         half.load_state_dict({name: weights[name] for name in half.state_dict()})
-    contract = replace(release.contract, k=math.prod(shape), feature_map=_as_map(shape))
+    contract = replace(release.contract, k=math.prod(shape), feature_map=_as_map(shape)).turned(config.renew)
     return replace(
         release, config=asdict(config), contract=contract, encoder=encoder.eval(), classifier=classifier.eval()
     )

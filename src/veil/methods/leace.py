@@ -27,6 +27,8 @@ from veil.release.contract import Contract
 class Config:
     """Settings of the baseline LEACE; there are none to choose."""
 
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
     rank: int = 0
     """Number of directions erased; set by fit."""
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -97,7 +99,13 @@ def train(config: Config, task: Task) -> Fitted:
     encoder[0].load_state_dict(base.encoder.state_dict())
     for name, value in (("mean", mean), ("left", left), ("right", right)):
         getattr(encoder[1], name).copy_(torch.from_numpy(value))
-    return Fitted(encoder=encoder, contract=guessing(base.contract), decoder=base.decoder, config=config, upon=base)
+    return Fitted(
+        encoder=encoder,
+        contract=guessing(base.contract).turned(config.renew),
+        decoder=base.decoder,
+        config=config,
+        upon=base,
+    )
 
 
 def _indicators(codes: NDArray[np.int64], classes: int) -> NDArray[Any]:

@@ -32,6 +32,8 @@ class Config:
 
     share: Annotated[float, within("(0, 1]")] = 0.5
     """Share of each vector's values that is replaced, in (0, 1]."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
     scaled: bool = False
     """Whether values are brought into [0, 1] before; set by fit."""
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +92,7 @@ def train(config: Config, task: Task) -> Fitted:
         )
     return Fitted(
         encoder=encoder,
-        contract=replace(guessing(base.contract), replace=config.share),
+        contract=replace(guessing(base.contract), replace=config.share).turned(config.renew),
         decoder=base.decoder if inside else None,  # which takes the values as they were
         made={"warnings": warnings} if warnings else {},
         config=replace(config, scaled=not inside, base=described(base)),

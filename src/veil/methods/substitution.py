@@ -106,6 +106,8 @@ class Config:
     """Steps."""
     lr: Rate = 2e-3
     """Peak learning rate."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
 
     def problems(self) -> Iterator[str]:
         """What shows a person without leave."""
@@ -389,6 +391,8 @@ def train(config: Config, task: Task) -> Fitted:
             "utility: a release of few values cannot keep identity, got 'identity'; name the label to keep, or set "
             "guide=0 (presets unguided and handwriting)"
         )
+    if config.renew and pack.kind == "images":
+        raise InputError("renew: only vectors can be turned, and of images this method releases images")
     pack.require(private=private, utility=task.utility if guided else (), among=["protect"])
     rows = pack.rows("protect")
     who = _people(config, pack, rows)
@@ -407,7 +411,7 @@ def train(config: Config, task: Task) -> Fitted:
         support=p.shape[1],
         draw=config.draw,
         **pack.framing,
-    )
+    ).turned(config.renew)
     share = p.mean(0)
     made = {
         "bits": float(-(share * np.log2(share)).sum()),

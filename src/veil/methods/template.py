@@ -89,6 +89,8 @@ class Config:
     """Peak learning rate of the guard."""
     lr_opponents: Rate = 2e-3
     """Learning rate of adversaries and classifier."""
+    renew: bool = False
+    """Turn releases by an orthogonal matrix of the key: those of another key do not match them."""
 
     @property
     def moves(self) -> bool:
@@ -315,7 +317,7 @@ def train(config: Config, task: Task) -> Fitted:
         columns=pack.framing["columns"],
         classes={name: tuple(pack.classes[name]) for name in private} if config.moves else {},
         asks=config.moves,
-    )
+    ).turned(config.renew)
     made: dict[str, Any] = {} if training.guard is None else dict(training.guard.made)
     if warnings := _doubts(classes, dimensions):
         made["warnings"] = warnings

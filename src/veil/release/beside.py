@@ -14,6 +14,9 @@ from veil.foreign import (
 )
 
 KEY_BYTES = 32
+MATRIX_BYTES = 16
+"""A release that was renewed has another secret for its matrix, behind the one that draws its noise."""
+_LENGTHS = (KEY_BYTES, KEY_BYTES + MATRIX_BYTES)
 
 
 def new_key() -> bytes:
@@ -21,8 +24,20 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
+def renewed_key(key: bytes, matrix: bytes | None = None) -> bytes:
+    """A key that draws the same noise and another matrix: a fresh one, or that of a secret."""
+    return key[:KEY_BYTES] + (secrets.token_bytes(MATRIX_BYTES) if matrix is None else matrix[:MATRIX_BYTES])
+
+
+def wrong_key(key: bytes) -> str:
+    """What is wrong with the length of a key; "" if nothing is."""
+    if len(key) in _LENGTHS:
+        return ""
+    return f"must have {KEY_BYTES} bytes, or {sum(_LENGTHS) - KEY_BYTES} once it was renewed, got {len(key)}"
+
+
 def read_key_file(path: Path) -> bytes:
-    """The secret in a key file; raises InputError unless it holds 32 bytes.
+    """The secret in a key file; raises InputError unless it is as long as one.
 
     Of a release that was about to take another's place when it was killed the file holds both keys, the new one first.
     """
@@ -30,15 +45,20 @@ def read_key_file(path: Path) -> bytes:
 
 
 def keys_in(path: Path) -> list[bytes]:
+    """The keys that a file may hold: one, or two behind each other, of which the lengths may be either way round."""
+    longest = 2 * max(_LENGTHS)
     try:
         with opened(path) as file:
-            data = file.read(2 * KEY_BYTES + 1)
+            data = file.read(longest + 1)
     except OSError as error:
         raise InputError(f"{path}: the key cannot be read ({error.strerror})") from error
-    if len(data) not in (KEY_BYTES, 2 * KEY_BYTES):
-        size = len(data) if len(data) <= 2 * KEY_BYTES else path.stat().st_size
-        raise InputError(f"{path}: a key must have {KEY_BYTES} bytes, got {size}")
-    return [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+    if len(data) in _LENGTHS:
+        return [data]
+    split = [n for n in _LENGTHS if len(data) - n in _LENGTHS]
+    if not split:
+        size = len(data) if len(data) <= longest else path.stat().st_size
+        raise InputError(f"{path}: a key {wrong_key(bytes(size))}")
+    return [*(data[:n] for n in split), *(data[n:] for n in split)]
 
 
 def named(path: str | Path) -> Path:
@@ -89,7 +109,7 @@ def write_secret(path: Path, data: bytes) -> None:
 def read_key(path: Path, given: str | Path | None, check: str | None) -> bytes | None:
     if check is None:
         if given is not None:
-            raise InputError(f"{given}: {path} is a release without keyed noise or draws, and takes no key")
+            raise InputError(f"{given}: {path} is a release without anything keyed, and takes no key")
         return None
     source = Path(given) if given is not None else key_path(path)
     if given is None and not source.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from veil.foreign import (
     real,
     whole,
 )
-from veil.release.draws import LENGTH
+from veil.release.draws import LENGTH, MOST_TURNED
 
 MOST_JOINT = 1024
 """Joint classes of private labels for each of which a release can hold something of its own."""
@@ -55,7 +55,7 @@ CONTRACT_RULES: Mapping[str, Rule] = {
     "replace": real(0, 1),
     "crop": either(CROP),
     "columns": TEXTS,
-    **dict.fromkeys(("draw", "aligned", "direction", "asks", "chooses"), FLAG),
+    **dict.fromkeys(("draw", "aligned", "direction", "asks", "chooses", "renew"), FLAG),
     **dict.fromkeys(("classes", "keeps"), LISTS_OF_TEXTS),
 }
 """The fields of a contract in ``release.json``."""
@@ -73,10 +73,12 @@ class Contract:
         support: Number K of values that a release can take at all; 0 where there is no such number. The encoder then
             gives log-probabilities ``(B, K)`` and holds the values as ``substitutes`` ``(K, ...)``.
         draw: Whether a keyed draw from the probabilities chooses among the substitutes; else the likeliest is released.
-        feature_map: ``(C, H, W)`` where the vector is a flattened map, so that attackers may use convolutions.
+        feature_map: ``(C, H, W)`` where the vector is a flattened map, which it is no more once it was turned.
         noise: Norm of the keyed noise relative to the unit-length release; 0 for a deterministic encoder.
         length: Distance of unit-length releases over which that noise changes; see :mod:`veil.release.draws`.
         replace: Share of each vector's values that a keyed draw from U[0, 1] replaces (the Random baseline).
+        renew: Whether released vectors are turned by an orthogonal matrix of the key, so that those of another key do
+            not match them.
         crop: The crop of the training pack (left, top, right, bottom as fractions of the image), for files to come.
         aligned: Whether the faces of the training pack were aligned by their eyes, as files to come must then be.
         columns: Names of the columns that the training pack's vectors stood in, a value each, in their order; files to
@@ -98,6 +100,7 @@ class Contract:
     noise: float = 0.0
     length: float = LENGTH
     replace: float = 0.0
+    renew: bool = False
     crop: tuple[float, float, float, float] | None = None
     aligned: bool = False
     columns: tuple[str, ...] = ()
@@ -134,6 +137,8 @@ class Contract:
             raise ValueError("contract.asks and contract.chooses need classes, got none")
         if (self.noise or self.replace) and (self.support or self.image is not None):
             raise ValueError("contract.noise and contract.replace are of vectors, got images or finitely many values")
+        if self.renew and (why := self.not_turned):
+            raise ValueError(f"contract.renew: {why}")
         if not 1 <= (joint := math.prod(len(names) for names in self.classes.values())) <= MOST_JOINT:
             raise ValueError(f"contract.classes must make 1 to {MOST_JOINT:,} joint classes, got {joint:,}")
 
@@ -143,8 +148,32 @@ class Contract:
         return self.classes if self.asks else {}
 
     @property
-    def keyed(self) -> bool:
+    def draws(self) -> bool:
+        """Whether something about a single release is drawn from its key."""
         return self.noise > 0 or self.replace > 0 or self.draw
+
+    @property
+    def keyed(self) -> bool:
+        return self.draws or self.renew
+
+    @property
+    def not_turned(self) -> str:
+        """Why its releases cannot be turned by a matrix; "" where they can."""
+        if self.image is not None:
+            return f"only vectors can be turned, and these are images {self.image}"
+        if not 2 <= self.k <= MOST_TURNED:
+            return f"must be of 2 to {MOST_TURNED:,} values, got {self.k:,}"
+        return ""
+
+    def turned(self, renew: bool) -> Contract:
+        """The same, with releases that are turned by the key's matrix where ``renew`` asks for it.
+
+        Raises:
+            InputError: Where they cannot be.
+        """
+        if renew and self.not_turned:
+            raise InputError(f"renew: {self.not_turned}")
+        return replace(self, renew=renew)
 
     def check_framing(self, pack: Pack, name: str) -> None:
         """Refuse a pack that was cut otherwise than the training pack; of one made in memory nothing need be known.

@@ -7,6 +7,11 @@ the key. Over keys, n(z) is standard normal, and n(z) and n(z') have the covaria
 people's noise is unrelated, near-duplicates have nearly the same, so that the mean of many of them has as much noise as
 one. It is a function of what the encoder says and of the key alone; whoever has the key can take it away.
 
+A release that is **renewed** is turned, noise and all, by an orthogonal matrix drawn from the key: uniformly among all
+there are (Haar), the Q of a standard normal matrix's QR decomposition with a positive diagonal of R (Mezzadri, "How to
+generate random matrices from the classical compact groups", Notices AMS 54, 2007). Angles, distances and lengths stay
+as they are between releases of one key; those of two keys have nothing to do with each other for who has neither.
+
 Draws among substitutes, and of replaced values, come from a keyed hash of the input instead: one input has one release,
 but near-duplicates draw anew.
 """
@@ -30,6 +35,8 @@ BLOCK = 256
 """Values of noise that share their features."""
 WIDEST = 512
 """Width from which on frequencies read a sketch of a release in place of all its values."""
+MOST_TURNED = 4096
+"""Values of a release that can be renewed: its matrix has their square."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,16 @@ class Field:
         groups, count, _ = self.weights.shape
         features = torch.cos(read @ self.frequencies.T + self.phases).view(-1, groups, count)
         return torch.einsum("bgf,gfv->bgv", features, self.weights).flatten(1)[:, : z.shape[1]]
+
+
+def orthogonal(key: bytes, k: int) -> Tensor:
+    """The orthogonal matrix ``(k, k)``, float32, that a key draws: a row vector r is turned into r Q.
+
+    The same on every machine, up to rounding.
+    """
+    normal = _normal(key + b"matrix", k * k).reshape(k, k).astype(np.float64)
+    q, r = np.linalg.qr(normal)
+    return torch.from_numpy((q * np.where(np.diag(r) < 0, -1.0, 1.0)).astype(np.float32)).clone()
 
 
 def normalised_noise(z: Tensor, normal: Tensor, noise: float) -> Tensor:

@@ -136,7 +136,7 @@ def _put(folder: Path, path: Path, card: Mapping[str, Any], key: bytes | None, r
     standing = _standing_key(path) if key is not None else b""
     try:
         if key is not None:
-            write_secret(secret, key + standing.replace(key, b""))
+            write_secret(secret, key + standing * (standing != key))
         if record is not None and not record.problem:
             write_secret(hashes, fitted.serialised(record, card["card_sha256"]))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,10 @@ def network(encoder: nn.Module, contract: Contract, about: Mapping[str, Any]) ->
     """An encoder as an ONNX file: input ``x`` as the encoder takes it, output ``release``; equal to 1e-5.
 
     The file holds what is computed, and ``about`` as its metadata, and no more: PyTorch's notes of how it was traced
-    name folders of this machine. The secret of keyed noise is no part of the file: the arrays of its
-    :class:`veil.release.draws.Field` are further inputs of the network, by their names. A release that draws among
-    substitutes has a second input ``uniform`` ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from
+    name folders of this machine. What is secret is no part of the file: the arrays of the noise's
+    :class:`veil.release.draws.Field` are further inputs of the network, by their names, and so is the ``matrix``
+    ``(k, k)`` by which releases are turned. A release that draws among
+    substitutes has an input ``uniform`` ``(B, 1)``. Images come out as floats in [0, 1], ``(B, C, H, W)`` from
     the encoder or flattened substitutes.
 
     Args:
@@ -53,12 +54,14 @@ def _traced(encoder: nn.Module, contract: Contract) -> Any:
         if contract.draw:
             arguments, names = (example, torch.full((2, 1), 0.5)), ["x", "uniform"]
     shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch", min=1)} for _ in names)
-    if contract.noise:
-        module = _Noisy(encoder, contract.noise)
-        # Of a key of no release: the field is an input, and its values are not in the file.
-        stand_in = Field.draw(bytes(KEY_BYTES), contract.k).arrays()
-        arguments, names = (example, *stand_in.values()), ["x", *stand_in]
-        shapes = (*shapes, tuple({} for _ in stand_in))
+    # Of a key of no release: what is secret is an input, and its values are not in the file.
+    stand_in = Field.draw(bytes(KEY_BYTES), contract.k).arrays() if contract.noise else {}
+    if contract.renew:
+        stand_in["matrix"] = torch.eye(contract.k)
+    if stand_in:
+        module = _Keyed(module, contract, [*names[1:], *stand_in])
+        arguments, names = (*arguments, *stand_in.values()), [*names, *stand_in]
+        shapes = (shapes[0], (*shapes[1:], *({} for _ in stand_in)))
     # Deprecations inside torch, and what it could export besides, are not the caller's concern.
     with warnings.catch_warnings(), _errors_only("torch.onnx"), _errors_only("onnxscript"):
         warnings.simplefilter("ignore")
@@ -97,16 +100,26 @@ def _errors_only(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Noisy(nn.Module):
-    """An encoder and its noise as one graph, for export."""
+class _Keyed(nn.Module):
+    """An encoder, its noise and the matrix that turns its releases as one graph, for export.
 
-    def __init__(self, encoder: nn.Module, noise: float) -> None:
+    Args:
+        encoder: Takes x, and ``uniform`` where that is given.
+        contract: Says which there are.
+        names: Of what is given beside x, in its order.
+    """
+
+    def __init__(self, encoder: nn.Module, contract: Contract, names: Sequence[str]) -> None:
         super().__init__()
-        self.encoder, self.noise = encoder, noise
+        self.encoder, self.noise, self.names = encoder, contract.noise, tuple(names)
 
-    def forward(self, x: Tensor, *field: Tensor) -> Tensor:
-        z = self.encoder(x)
-        return normalised_noise(z, Field(*field)(z), self.noise)
+    def forward(self, x: Tensor, *keyed: Tensor) -> Tensor:
+        given = dict(zip(self.names, keyed, strict=True))
+        matrix, uniform = given.pop("matrix", None), given.pop("uniform", None)
+        out: Tensor = self.encoder(x) if uniform is None else self.encoder(x, uniform)
+        if self.noise:
+            out = normalised_noise(out, Field(**given)(out), self.noise)
+        return out if matrix is None else out @ matrix
 
 
 class _Substituted(nn.Module):

@@ -23,9 +23,9 @@ from veil.data.pack import Pack
 from veil.errors import InputError, check_type, checked_path
 from veil.nn.nets import to_input, to_pixels
 from veil.release import folder
-from veil.release.beside import KEY_BYTES, named
+from veil.release.beside import KEY_BYTES, named, renewed_key, wrong_key
 from veil.release.contract import Contract
-from veil.release.draws import Field, chosen, keyed_uniform, normalised_noise
+from veil.release.draws import Field, chosen, keyed_uniform, normalised_noise, orthogonal
 from veil.threads import in_order
 
 BATCH = {"images": 128, "vectors": 1024}
@@ -62,8 +62,8 @@ class Release:
     def __post_init__(self) -> None:
         if self.key is not None and not isinstance(self.key, bytes):
             raise InputError(f"key: must be {KEY_BYTES} bytes, got {type(self.key).__name__}")
-        if self.key is not None and len(self.key) != KEY_BYTES:
-            raise InputError(f"key: must have {KEY_BYTES} bytes, got {len(self.key)}")
+        if self.key is not None and (wrong := wrong_key(self.key)):
+            raise InputError(f"key: {wrong}")
 
     def transform(
         self,
@@ -138,11 +138,11 @@ class Release:
             out[start : start + size] = self._code(part, self._clean(part, (), start))
         return out
 
-    @property
+    @cached_property
     def substitutes(self) -> NDArray[Any]:
         """The values ``(K, ...)`` of a release that takes finitely many, in the order of its codes."""
-        table: NDArray[Any] = self.encoder.substitutes.numpy()  # type: ignore[operator]
-        return table
+        table: Tensor = self.encoder.substitutes  # type: ignore[assignment]
+        return self._turned(table.numpy()) if self.contract.renew else table.numpy()
 
     def stream(self, batches: Iterable[NDArray[Any]], *, first_row: int = 0) -> Iterator[NDArray[Any]]:
         """Release one batch after another; nothing is held back."""
@@ -160,13 +160,25 @@ class Release:
         """
         self.need_key()
         assert self.key is not None
-        return self._digest(self.key)
+        return self._digest(self.key[:KEY_BYTES])
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """The orthogonal matrix ``(k, k)`` by which releases are turned, as secret as the key.
+
+        Raises:
+            InputError: Without a key.
+        """
+        self.need_key()
+        assert self.key is not None
+        return orthogonal(self._digest(self.key[-KEY_BYTES:]), self.contract.k)
 
     @property
     def fingerprint(self) -> str:
         """A SHA-256 that tells releases apart which may release one input differently: weights, settings and key."""
-        secret = self.draw_key if self.contract.keyed else self._digest(b"")
-        return hashlib.sha256(b"fingerprint" + secret).hexdigest()
+        self.need_key()
+        key = self.key if self.contract.keyed else None
+        return hashlib.sha256(b"fingerprint" + self._digest(key or b"")).hexdigest()
 
     def _digest(self, key: bytes) -> bytes:
         made = json.dumps([self.method, dict(self.config), asdict(self.contract)], sort_keys=True)
@@ -188,7 +200,8 @@ class Release:
     def need_key(self, name: str = "release") -> None:
         """Raises InputError, in the release's name, where it cannot release anything for want of its key."""
         if self.contract.keyed and self.key is None:
-            raise InputError(f"{name}: it adds keyed noise, so its key must be given, got none")
+            does = "adds keyed noise" if self.contract.draws else "turns releases by its key"
+            raise InputError(f"{name}: it {does}, so its key must be given, got none")
 
     def _release(self, x: NDArray[Any], first_row: int, asked: Sequence[Tensor | None]) -> NDArray[Any]:
         x = self._checked(x, first_row)
@@ -197,7 +210,9 @@ class Release:
             return self.substitutes[self._code(x, values)]
         if self.contract.image is not None:
             return to_pixels(values, self.contract.image)
-        return self._keyed(x, values, first_row) if self.contract.keyed else values
+        if self.contract.draws:
+            values = self._keyed(x, values, first_row)
+        return self._turned(values) if self.contract.renew else values
 
     def _clean(self, x: NDArray[Any], asked: Sequence[Tensor | None], first_row: int) -> NDArray[np.float32]:
         """What the encoder gives, before anything keyed.
@@ -274,7 +289,7 @@ class Release:
             raise InputError("release: it has no decoder; keep the one that fit returns, or save it with the release")
         parts = []
         with torch.no_grad():
-            for part in torch.split(torch.from_numpy(r), batch):
+            for part in torch.split(self._read(r), batch):
                 out = self.decoder(part)
                 parts.append((out.sigmoid() * 255).round().byte()[:, 0] if self.contract.kind == "images" else out)
         return torch.cat(parts).numpy()
@@ -288,7 +303,7 @@ class Release:
         if self.classifier is None:
             raise InputError(f"{self.method}: its releases have no classifier of their own; train one on releases")
         with torch.no_grad():
-            parts = [self.classifier(part) for part in torch.split(torch.from_numpy(np.ascontiguousarray(r)), batch)]
+            parts = [self.classifier(part) for part in torch.split(self._read(r), batch)]
         each = torch.split(torch.cat(parts), [len(names) for names in self.contract.keeps.values()], dim=1)
         return {name: logits.softmax(1).numpy() for name, logits in zip(self.contract.keeps, each, strict=True)}
 
@@ -321,10 +336,19 @@ class Release:
         z = torch.tensor(clean)  # a copy, which lies as all do: sums of what lies elsewhere round otherwise
         return normalised_noise(z, self.field(z), c.noise).numpy()
 
+    def _turned(self, r: NDArray[Any], *, back: bool = False) -> NDArray[np.float32]:
+        """Vectors ``(B, k)`` turned by the key's matrix, or turned back."""
+        turned: NDArray[np.float32] = (torch.tensor(r) @ (self.matrix.T if back else self.matrix)).numpy()
+        return turned
+
+    def _read(self, r: NDArray[Any]) -> Tensor:
+        """Releases as the release's own decoder and classifier take them."""
+        return torch.from_numpy(self._turned(r, back=True) if self.contract.renew else np.ascontiguousarray(r))
+
     def _repr_html_(self) -> str:
         """What it hides, keeps, takes and gives, for notebooks."""
         c, made = self.contract, self.made
-        noise = f", keyed noise {c.noise:g}" * bool(c.noise)
+        noise = f", keyed noise {c.noise:g}" * bool(c.noise) + ", turned by its key" * c.renew
         values = f"one of {c.support} values" if c.support else "an image" if c.image else f"{c.k} values"
         about = {
             "hides": ", ".join(made.get("private", ())) or "-",
@@ -334,6 +358,42 @@ class Release:
             "key": "-" if not c.keyed else "there" if self.key is not None else "missing",
         }
         return notebook.facts(f"{self.method}, {made.get('preset') or 'no preset'}", about)
+
+    # -- under another key ---------------------------------------------------------------------------------------
+
+    def rekeyed(self) -> Release:
+        """The same release with a fresh matrix: releases of one do not match those of the other.
+
+        Its noise stays as it was, so that stored releases can be moved (:meth:`moving`), and match what is released
+        from then on as if all had been released anew.
+
+        Raises:
+            InputError: If it was not fitted with the setting ``renew``, or has no key.
+        """
+        self._need_matrix(self.method)
+        assert self.key is not None
+        return replace(self, key=renewed_key(self.key))
+
+    def moving(self, to: Release) -> Release:
+        """What turns stored releases of this one into those of ``to``, vector by vector, without their inputs.
+
+        Raises:
+            InputError: Unless ``to`` is this release under another key, with the same noise.
+        """
+        for name, release in ((self.method, self), ("to", to)):
+            release._need_matrix(name)
+        if self._digest(b"") != to._digest(b"") or (self.contract.draws and self.draw_key != to.draw_key):
+            raise InputError("to: must be the same release rekeyed, got one of other weights, settings or noise")
+        k = self.contract.k
+        turn = nn.Linear(k, k, bias=False)
+        with torch.no_grad():  # r is turned back by the one matrix and turned by the other
+            turn.weight.copy_(to.matrix.double().T @ self.matrix.double())
+        return Release(method="rekey", config={}, contract=Contract(kind="vectors", shape=(k,), k=k), encoder=turn)
+
+    def _need_matrix(self, name: str) -> None:
+        if not self.contract.renew:
+            raise InputError(f"{name}: must have been fitted with the setting renew, which this release was not")
+        self.need_key(name)
 
     # -- what it was fitted on ------------------------------------------------------------------------------------
 
@@ -428,6 +488,8 @@ class Release:
             secret = {name: array.numpy() for name, array in self.field.arrays().items()}
         elif c.draw:
             secret = {"draw_key": np.frombuffer(self.draw_key, np.uint8)}
+        if c.renew:
+            secret["matrix"] = self.matrix.numpy()
         made = {
             "method": self.method,
             "fingerprint": self.fingerprint,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CERTIFICATE, GAIN, LINKAGE, LOOKS, TRANSFER
+from veil.findings.codes import ATTACK, CERTIFICATE, CROSSED, GAIN, LINKAGE, LOOKS, TRANSFER
 from veil.report.document import Document, Release
 from veil.report.words import MEANS, STATUS_WORDS, interval, limit, number, use_name
 
@@ -180,9 +180,11 @@ def together_table(document: Document) -> Table | None:
     """
     applied = {(f.code, f.target) for f in document.select(role="attack") if f.status != "not_applicable"}
     means = {private: [code for code in MEANS if (code, private) in applied] for private in document.data.private}
-    linkage = [code for code in LINKAGE if code in {measured for measured, _ in applied}]
+    linkage, crossed = (
+        [code for code in codes if code in {measured for measured, _ in applied}] for codes in (LINKAGE, CROSSED)
+    )
     columns = [(code, target) for target in means for code in means[target]]
-    columns += [(code, "identity") for code in linkage]
+    columns += [(code, "identity") for code in (*linkage, *crossed)]
     if not columns:
         return None
     rows = []
@@ -193,10 +195,12 @@ def together_table(document: Document) -> Table | None:
             tried = document.select(role="attack", release=release.name, target=target, code=code)
             if release.role == "input" and code in LINKAGE and not tried:
                 cell = value_cell(None, "the originals")
+            if code in CROSSED and not any(f.ok for f in tried):
+                cell = value_cell(None, "no key")
             cells.append(replace(cell, heat=_heat(document.attack(release.name, target, code))))
         rows.append((release, cells))
     groups = [(f"Attack on {target}", len(means[target])) for target in means]
-    groups.append(("People and records found again", len(linkage)))
+    groups += [("People and records found again", len(linkage)), ("Across two keys", len(crossed))]
     heads = [CODES[code].heading for code, _ in columns]
     return Table(groups=[group for group in groups if group[1]], columns=heads, rows=rows)
 
@@ -379,7 +383,7 @@ def other_findings(document: Document) -> list[tuple[Finding, Cell]]:
             # Pools have an attacker or two, of which the picked one is shown.
             if f.code in of_private:
                 return f.target in document.data.private
-            return f.family == "inversion" or (f.ok and f.worst and f.code in (*MEANS, *LINKAGE))
+            return f.family == "inversion" or (f.ok and f.worst and f.code in (*MEANS, *LINKAGE, *CROSSED))
         if f.role == "utility":
             return f.code in LOOKS or f.target in document.data.utility or "|" in f.target
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)

@@ -150,11 +150,12 @@ def kept(points: Sequence[Point], budget: Mapping[str, float]) -> float:
 
 def with_noise(release: Release, noise: float) -> Release:
     """The same release with another noise; its key stays, though its draws are others."""
+    contract = replace(release.contract, noise=noise)
     return replace(
         release,
         config={**release.config, "noise": noise},
-        contract=replace(release.contract, noise=noise),
-        key=release.key if noise else None,
+        contract=contract,
+        key=release.key if contract.keyed else None,
     )
 
 

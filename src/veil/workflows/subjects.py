@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,10 +25,13 @@ from veil.errors import InputError, checked_path
 from veil.methods import METHODS
 from veil.methods.fitting import Curves
 from veil.release import Release
+from veil.release.beside import KEY_BYTES, renewed_key
 from veil.workflows.fit import fit
 
 INPUT = "Input"
 """What findings call the unprotected input."""
+
+KEYLESS = "it has no key: whoever uses it gets the same releases of a person"
 
 Role = Literal["baseline", "method"]
 
@@ -133,10 +137,11 @@ class Subject:
                 )
             x = np.ascontiguousarray(self.vectors, dtype=np.float32)
             why = "near-duplicates are released by who has the release, and here are its vectors alone"
-            return Exhibit.of(self.name, x, self.stands_for, seen=seen, near_duplicates=why)
+            other = "releases under another key are made by who has the release, and here are its vectors alone"
+            return Exhibit.of(self.name, x, self.stands_for, seen=seen, near_duplicates=why, rekeyed=other)
         contract = self.release.contract
         near_duplicates: Any = "it draws nothing, so there is nothing that the mean over near-duplicates averages out"
-        if contract.keyed:
+        if contract.draws:
             near_duplicates = partial(_repeats, self.release, setting)
         return Exhibit(
             name=self.name,
@@ -145,9 +150,10 @@ class Subject:
             shape=contract.empty(0).shape[1:],
             finite=bool(contract.support),
             fingerprint=self.release.fingerprint,
-            feature_map=contract.feature_map,
+            feature_map=None if contract.renew else contract.feature_map,
             seen=seen,
             near_duplicates=near_duplicates,
+            rekeyed=partial(_rekeyed, self.release, setting) if contract.keyed else KEYLESS,
         )
 
 
@@ -178,6 +184,17 @@ def _repeats(release: Release, setting: Setting, rows: NDArray[np.int64], arrays
     singles = flat(arrays.x) if arrays.codes is None else _indicators(arrays.codes, release.contract.support)
     means = released_means(partial(_told_apart, release), setting.pack, rows, setting.attack_on, setting.seed)
     return Repeats(rows=rows, means=means, singles=singles)
+
+
+def _rekeyed(release: Release, setting: Setting, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Releases of some rows under another key, drawn from the audit's seed: so it can be done again.
+
+    Of a release that can be renewed it is one that ``veil rekey`` might give, whose noise is the same.
+    """
+    drawn = hashlib.blake2b(b"another key %d" % setting.seed, digest_size=KEY_BYTES).digest()
+    key = renewed_key(release.key, drawn) if release.contract.renew and release.key is not None else drawn
+    other, x = replace(release, key=key), setting.pack.x
+    return np.concatenate([*other.stream(x[rows[i : i + 1024]] for i in range(0, len(rows), 1024))])
 
 
 def _told_apart(release: Release, x: NDArray[Any]) -> NDArray[np.float32]:

@@ -47,7 +47,8 @@ def write(
         encoder: Of the release.
         contract: Without values replaced at random.
         made: ``method``, ``fingerprint``, ``private`` and ``utility`` of the release.
-        secret: Arrays of its noise, or the key of its draws; empty for a release without.
+        secret: Arrays of its noise, or the key of its draws, and the matrix that turns its releases; empty for a
+            release without.
         transform: Releases inputs.
         force: Replace a bundle that is there.
 
@@ -98,7 +99,7 @@ def described(contract: Contract, made: Mapping[str, Any]) -> dict[str, Any]:
         "shape": c.shape,
         **given,
         "output": out,
-        "secret": "field" if c.noise else "draw" if c.draw else None,
+        "secret": [name for name, is_there in (("field", c.noise), ("draw", c.draw), ("matrix", c.renew)) if is_there],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _REFUSED = """What does not fit (a file that is missing or damaged, an array of another shape, another release's secret,
@@ -62,7 +62,7 @@ SHA-256 fingerprint of the release, as `veil.Release.load(...).fingerprint` give
 `{about["fingerprint"]}`"""
 
 
-def _files(images: bool, secret: str | None) -> str:
+def _files(images: bool, secret: Sequence[str]) -> str:
     inputs = "what the network sees of the pictures there" if images else "random vectors"
     rows = [
         ("release.onnx", "the network; its metadata hold what this page says, each value as JSON"),
@@ -147,29 +147,35 @@ def _network(about: Mapping[str, Any]) -> str:
     x = f"`x` float32 `(B, {about['shape'][0]})`"
     if about["kind"] == "images":
         x = f"`x` float32 `(B, {about['channels']}, {about['shape'][0]}, {about['shape'][1]})` in [0, 1]"
-    more = {
-        "field": " Its further inputs are the arrays of `secret.npz`, by their names.",
-        "draw": " Its second input `uniform` `(B, 1)` comes from `Network.uniform`, never from a generator of random "
-        "numbers: of many draws for one input the protection is averaged away.",
-    }.get(about["secret"], "")
+    more = ""
+    if "draw" in about["secret"]:
+        more += (
+            " Its input `uniform` `(B, 1)` comes from `Network.uniform`, never from a generator of random numbers: of "
+            "many draws for one input the protection is averaged away."
+        )
+    if {"field", "matrix"} & set(about["secret"]):
+        more += " Its further inputs are the arrays of `secret.npz`, by their names."
     drawn = " in [0, 1], to be multiplied by 255 and rounded" if about["output"]["kind"] == "images" else ""
     return f"""## The network
 
 Input {x}; output `release` `(B, ...)`{drawn}. The batch is free.{more}"""
 
 
-def _secret(secret: str | None) -> str:
+def _secret(secret: Sequence[str]) -> str:
     if not secret:
         return """## What is secret
 
 Nothing in this folder. What it releases is as protected as the method makes it: whoever has the network can release
 guesses of an input, and compare."""
-    what = {
+    each = {
         "field": "The noise of a release is a secret function of what the network makes of the input, and `secret.npz` "
         "is that function: whoever has it can take the noise away from every release.",
         "draw": "What is drawn for an input follows from `secret.npz`: whoever has it can tell which inputs a release "
         "may come from.",
-    }[secret]
+        "matrix": "Releases are turned by a matrix that is in `secret.npz`: whoever has it can turn them back, and "
+        "match them with those of another key.",
+    }
+    what = " ".join(each[name] for name in secret)
     return f"""## What is secret
 
 {what} Keep it where releases are made, apart from them, readable by its owner alone as it is now; never give it to

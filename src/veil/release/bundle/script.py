@@ -44,7 +44,6 @@ class Network:
             self.session = onnxruntime.InferenceSession(folder / "release.onnx", providers=["CPUExecutionProvider"])
             about = self.session.get_modelmeta().custom_metadata_map
             self.about: dict[str, Any] = {name: json.loads(text) for name, text in about.items()}
-            drawn = self.about["secret"] == "draw"
         self.secret: dict[str, Any] = {}
         if self.about["secret"]:
             with blamed(folder / "secret.npz"):
@@ -52,7 +51,10 @@ class Network:
                     self.secret = dict(arrays)
                 inside = {name: [*array.shape] for name, array in self.secret.items()}
                 wanted = {given.name: given.shape for given in self.session.get_inputs() if given.name != "x"}
-                if inside.keys() != {"draw_key"} if drawn else inside != wanted:
+                if "uniform" in wanted:
+                    wanted = {**wanted, "draw_key": [32]}
+                    del wanted["uniform"]
+                if inside != wanted:
                     raise ValueError(f"must be this release's secret, got {inside}")
 
     def __call__(self, x: Any) -> Any:
@@ -67,9 +69,8 @@ class Network:
             given = x.astype(np.float32) / np.float32(255)
             given = given[:, None] if x.ndim == 3 else given.transpose(0, 3, 1, 2)
         feed = {"x": np.ascontiguousarray(given)}
-        if self.about["secret"] == "field":
-            feed |= self.secret
-        if self.about["secret"] == "draw":
+        feed |= {name: array for name, array in self.secret.items() if name != "draw_key"}
+        if "draw" in self.about["secret"]:
             feed["uniform"] = np.array([[self.uniform(row)] for row in x], np.float32)
         (out,) = self.session.run(None, feed)
         if self.about["output"]["kind"] == "vectors":
