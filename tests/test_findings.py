@@ -103,7 +103,9 @@ def test_a_code_says_all_that_a_reader_needs(code: str) -> None:
     assert CODES[code].heading
     assert CODES[code].meaning
     # Who attacks is said of every attack, and of nothing else.
-    attacks = known.family in ("attribute", "linkability", "identification", "inversion", "certificate")
+    attacks = known.family in (
+            "attribute", "linkability", "identification", "inversion", "certificate", "unlinkability", "renewal"
+        )  # fmt: skip
     assert bool(CODES[code].threat) == attacks
 
 

@@ -172,10 +172,10 @@ CODES: Mapping[str, Code] = {
     ),
     "unlinkability.learned_d_sys": Code(
         title="D_sys", heading="Linked by a learned map: D_sys", style="fraction", chance=0.0, threat="A8",
-        meaning="The same by a linear map learned from pairs of other people\u2019s releases: D_sys",
+        meaning="The same by a linear map learned from pairs of other people's releases: D_sys",
     ),
     "renewal.accepted": Code(
-        title="taken", heading="Old release taken under a new key", style="percent", threat="A8",
+        title="taken", heading="Old release taken under a new key", style="percent", chance=0.01, threat="A8",
         meaning="Share of releases that match that of the same image under another key, where 1 % of strangers do",
     ),
     "identification.rank1_originals": Code(
