@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from veil.findings import CODES
+
 Column = tuple[str, str, str]
 """Heading, code of the finding, its target."""
 
@@ -18,15 +20,34 @@ def table(names: Sequence[str], documents: Sequence[dict[str, Any]], columns: Se
     for name in names:
         cells = []
         for _, code, target in columns:
-            if not any(_hits(d, name, code, target) for d in documents):
-                cells.append("-")
-                continue
-            found = [picked(d, name, code, target) for d in documents]
-            value, low, high = (np.mean([f[k] for f in found]) for k in ("value", "low", "high"))
-            digits = 4 if code.startswith("verification.auc") and value > 0.99 else 3
-            cells.append(f"{value:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})")
+            if any(_hits(d, name, code, target) for d in documents):
+                for document in documents:
+                    picked(document, name, code, target)  # which refuses a figure that one of them lacks
+            cells.append(_mean(documents, name, code, target))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def measures(names: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table: a row for every figure that any of these releases has, a column for each of them."""
+    told = (f for d in documents for f in d["findings"] if _tells(f) and f["release"] in names)
+    there = {(f["code"], f["target"]) for f in told}
+    lines = ["| figure | of | attacker has | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    for code, known in CODES.items():
+        for target in sorted(target for figure, target in there if figure == code):
+            cells = [_mean(documents, name, code, target) for name in names]
+            lines.append(f"| {known.heading} (`{code}`) | {target} | {known.threat} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _mean(documents: Sequence[dict[str, Any]], name: str, code: str, target: str) -> str:
+    """The mean over documents of a figure, and of its limits; a dash where it was not measured in all of them."""
+    hits = [hit for d in documents if (hit := next(iter(_hits(d, name, code, target)), None)) is not None]
+    if len(hits) < len(documents):
+        return "-"
+    value, low, high = (np.mean([hit[k] for hit in hits]) for k in ("value", "low", "high"))
+    digits = 4 if code.startswith("verification.auc") and value > 0.99 else 3
+    return f"{value:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
 
 
 def by_seed(names: Sequence[str], documents: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[str]:
@@ -57,5 +78,10 @@ def _hits(document: dict[str, Any], release: str, code: str, target: str) -> lis
     return [
         f
         for f in document["findings"]
-        if f["worst"] and f["status"] == "ok" and (f["release"], f["code"], f["target"]) == (release, code, target)
+        if _tells(f) and (f["release"], f["code"], f["target"]) == (release, code, target)
     ]
+
+
+def _tells(finding: dict[str, Any]) -> bool:
+    """Whether it is a figure of the attacker, or matcher, that was picked, or of nobody in particular."""
+    return finding["status"] == "ok" and finding["role"] != "control" and finding["worst"]
