@@ -104,6 +104,7 @@ def _tables(document: Document) -> dict[str, object]:
         "areas": tables.attacker_tables(document, CODES[ATTACK].stand_in),
         "matchers": tables.matcher_tables(document),
         "together": tables.together_table(document),
+        "crossed": tables.crossed_table(document),
         "transfer": tables.transfer_tables(document),
         "inversion": tables.inversion_tables(document),
         "others": tables.other_findings(document),

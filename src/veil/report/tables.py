@@ -180,11 +180,9 @@ def together_table(document: Document) -> Table | None:
     """
     applied = {(f.code, f.target) for f in document.select(role="attack") if f.status != "not_applicable"}
     means = {private: [code for code in MEANS if (code, private) in applied] for private in document.data.private}
-    linkage, crossed = (
-        [code for code in codes if code in {measured for measured, _ in applied}] for codes in (LINKAGE, CROSSED)
-    )
+    linkage = [code for code in LINKAGE if code in {measured for measured, _ in applied}]
     columns = [(code, target) for target in means for code in means[target]]
-    columns += [(code, "identity") for code in (*linkage, *crossed)]
+    columns += [(code, "identity") for code in linkage]
     if not columns:
         return None
     rows = []
@@ -195,14 +193,26 @@ def together_table(document: Document) -> Table | None:
             tried = document.select(role="attack", release=release.name, target=target, code=code)
             if release.role == "input" and code in LINKAGE and not tried:
                 cell = value_cell(None, "the originals")
-            if code in CROSSED and not any(f.ok for f in tried):
-                cell = value_cell(None, "no key")
             cells.append(replace(cell, heat=_heat(document.attack(release.name, target, code))))
         rows.append((release, cells))
     groups = [(f"Attack on {target}", len(means[target])) for target in means]
-    groups += [("People and records found again", len(linkage)), ("Across two keys", len(crossed))]
+    groups.append(("People and records found again", len(linkage)))
     heads = [CODES[code].heading for code, _ in columns]
     return Table(groups=[group for group in groups if group[1]], columns=heads, rows=rows)
+
+
+def crossed_table(document: Document) -> Table | None:
+    """What releases made under two keys tell of each other; None where none has a key."""
+    rows = []
+    for release in document.releases:
+        attacks = {code: document.attack(release.name, "identity", code) for code in CROSSED}
+        if any(f is not None and f.ok for f in attacks.values()):
+            cells = [_attack_cell(document, release, "identity", code) for code in CROSSED]
+            rows.append(
+                (release, [replace(c, heat=_heat(attacks[code])) for c, code in zip(cells, CROSSED, strict=True)])
+            )
+    heads = [CODES[code].heading for code in CROSSED]
+    return Table(groups=[("Releases under two keys", len(CROSSED))], columns=heads, rows=rows) if rows else None
 
 
 # -- systems that know only originals ---------------------------------------------------------------------------------
