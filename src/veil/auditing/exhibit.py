@@ -46,6 +46,8 @@ class Exhibit:
         feature_map: ``(C, H, W)`` where the vectors are flattened maps.
         seen: bool ``(N,)``, rows that its protector, or its table of values, has seen, or whose person; those of
             ``protect`` do not matter. None where that is not known.
+        fitted_on: bool ``(N,)``, rows that its protector was fitted on, or whose person; or why that is not known; None
+            where it is of no interest.
         rekeyed: From rows of the pack to releases of them under another key; or why there are none; None where that is
             of no interest.
         near_duplicates: From rows of the pack, and all releases, to means of the releases of their near-duplicates,
@@ -62,6 +64,7 @@ class Exhibit:
     seen: NDArray[np.bool_] | None = None
     near_duplicates: Callable[[NDArray[np.int64], Arrays], Repeats] | str | None = None
     rekeyed: Callable[[NDArray[np.int64]], NDArray[Any]] | str | None = None
+    fitted_on: NDArray[np.bool_] | str | None = None
 
     @staticmethod
     def of(
@@ -71,16 +74,13 @@ class Exhibit:
         *,
         codes: NDArray[np.int64] | None = None,
         feature_map: tuple[int, int, int] | None = None,
-        seen: NDArray[np.bool_] | None = None,
-        near_duplicates: Callable[[NDArray[np.int64], Arrays], Repeats] | str | None = None,
-        rekeyed: Callable[[NDArray[np.int64]], NDArray[Any]] | str | None = None,
         fingerprint: str = "",
+        **known: Any,
     ) -> Exhibit:
-        """An exhibit whose releases are there already, as :class:`Arrays` has them."""
+        """An exhibit whose releases are there already, as :class:`Arrays` has them; further attributes by name."""
         return Exhibit(
             name=name, role=role, make=lambda: Arrays(x=x, codes=codes), shape=x.shape[1:], finite=codes is not None,
-            fingerprint=fingerprint or _content(x, codes, feature_map), feature_map=feature_map, seen=seen,
-            near_duplicates=near_duplicates, rekeyed=rekeyed,
+            fingerprint=fingerprint or _content(x, codes, feature_map), feature_map=feature_map, **known,
         )  # fmt: skip
 
     @cached_property

@@ -18,6 +18,8 @@ from veil.data.pack import Pack
 from veil.findings import Finding, Measurement
 from veil.findings.codes import SEEN
 
+UNKNOWN = "whether it was fitted on these people cannot be known: its data were others, and {why}"
+NOTHING_SAYS = "no file beside it says so"
 OUTSIDE = "what vectors from outside were fitted on cannot be known"
 
 
@@ -45,6 +47,40 @@ class Overlap:
         return data.measured(SEEN, (share, share, share), chance=0.0, note=self.note)
 
 
+def members(made: Mapping[str, Any], fitted: Fitted | None, pack: Pack) -> NDArray[np.bool_] | str:
+    """Rows ``(N,)`` of a pack that a release was fitted on, or whose person; or why that is not known.
+
+    Args:
+        made: How the release was made.
+        fitted: Hashes of what it was fitted on, where they are at hand.
+        pack: With the rows.
+    """
+    identity = pack.labels.get("identity")
+    rows = np.zeros(len(pack), bool)
+    if _same_data(made, pack):  # it was trained on `protect` alone
+        rows[pack.rows("protect")] = True
+    elif fitted is None or fitted.problem:
+        return UNKNOWN.format(why=fitted.problem if fitted is not None else NOTHING_SAYS)
+    else:
+        rows = fitted.has_rows(pack.x, np.arange(len(pack)))
+        if identity is not None and len(fitted.people):
+            rows |= _of_people(fitted, pack)
+    if identity is not None:
+        own = np.unique(identity[rows])
+        rows |= np.isin(identity, own[own >= 0])
+    return rows
+
+
+def _same_data(made: Mapping[str, Any], pack: Pack) -> bool:
+    """Whether a release, and all underneath it, was fitted on this very pack."""
+    return {str(made.get("data", "")), *made.get(UNDERNEATH, ())} == {pack.fingerprint}
+
+
+def _of_people(fitted: Fitted, pack: Pack) -> NDArray[np.bool_]:
+    """Rows ``(N,)`` of the people that a release was fitted on, by name."""
+    return np.append(fitted.has_people(pack.classes["identity"]), False)[pack.label("identity")]  # code -1 is nobody
+
+
 def overlap(
     made: Mapping[str, Any], fitted: Fitted | None, pack: Pack, *, private: Sequence[str], attack_on: Sequence[str]
 ) -> Overlap:
@@ -65,21 +101,19 @@ def overlap(
     alone = "identity is private" if "identity" in private else "nobody's identity is known"
     by_row = by_person = np.zeros(len(pack), bool)
     rows = pack.rows(*splits)
-    same = {str(made.get("data", "")), *made.get(UNDERNEATH, ())} == {pack.fingerprint}
+    same = _same_data(made, pack)
     if same:  # it was trained on `protect` alone
         if identity is not None:
             own = np.unique(identity[pack.rows("protect")])
             by_person = np.isin(identity, own[own >= 0])
     elif fitted is None or fitted.problem:
-        why = fitted.problem if fitted is not None else "no file beside it says so"
-        return Overlap(
-            rows=None, note=f"whether it was fitted on these people cannot be known: its data were others, and {why}"
-        )
+        why = fitted.problem if fitted is not None else NOTHING_SAYS
+        return Overlap(rows=None, note=UNKNOWN.format(why=why))
     else:
         by_row = by_row.copy()
         by_row[rows] = fitted.has_rows(pack.x, rows)
         if identity is not None and len(fitted.people):
-            by_person = np.append(fitted.has_people(pack.classes["identity"]), False)[identity]  # code -1 is nobody
+            by_person = _of_people(fitted, pack)
         elif identity is not None:
             identity, alone = None, "its people are not known"
     seen = np.zeros(len(pack), bool)

@@ -19,6 +19,8 @@ _QUICK_LINKERS = ("canonical correlations",)
 _OF_MEANS = ("logistic regression", "RBF SVM", "MLPs", "residual MLPs")
 _QUICK_OF_MEANS = ("logistic regression", "MLPs")
 _OF_TEMPLATES = "RBF SVM"
+_OF_MEMBERS = ("logistic regression", "RBF SVM", "boosted trees")
+_QUICK_OF_MEMBERS = ("logistic regression",)
 _CONTROL = "RBF SVM"  # it memorises, is quick, and takes any width
 
 
@@ -29,6 +31,7 @@ def roster(effort: str, **changes: Any) -> Roster:
         "attackers": {n: a for n, a in ATTACKERS.items() if not quick or n in _QUICK},
         "of_means": {n: ATTACKERS[n] for n in (_QUICK_OF_MEANS if quick else _OF_MEANS)},
         "of_templates": {_OF_TEMPLATES: ATTACKERS[_OF_TEMPLATES]},
+        "of_members": {n: ATTACKERS[n] for n in (_QUICK_OF_MEMBERS if quick else _OF_MEMBERS)},
         "control": (_CONTROL, ATTACKERS[_CONTROL]),
         "classifiers": {n: ATTACKERS[n] for n in CLASSIFIERS},
         "matchers": MATCHERS,

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.auditing import attributes, certificate, inversion, linkage, matching, transfer, unlinkability
+from veil.auditing import (
+    attributes,
+    certificate,
+    inversion,
+    linkage,
+    matching,
+    membership,
+    transfer,
+    unlinkability,
+)
 from veil.auditing.execute import executed
 from veil.auditing.exhibit import Exhibit, problem
 from veil.auditing.outcomes import Outcomes
@@ -37,6 +46,7 @@ FAMILIES: tuple[Family, ...] = (
     matching.tasks,
     linkage.tasks,
     unlinkability.tasks,
+    membership.tasks,
     inversion.tasks,
 )
 """All questions that an audit asks, in the order of their findings."""

@@ -31,6 +31,7 @@ class Roster:
         attackers: Read a label from a release.
         of_means: Read a label from the mean of several releases.
         of_templates: Read a label from what a pretrained face embedder makes of releases that are images.
+        of_members: Learn to tell who was in the training data.
         control: Learns from shuffled labels.
         classifiers: Learn a label from originals, and are shown releases that are images.
         matchers: Learn to compare releases, beside the metrics.
@@ -41,6 +42,7 @@ class Roster:
     attackers: Mapping[str, Attack]
     of_means: Mapping[str, Attack] = field(default_factory=dict)
     of_templates: Mapping[str, Attack] = field(default_factory=dict)
+    of_members: Mapping[str, Attack] = field(default_factory=dict)
     control: tuple[str, Attack]
     classifiers: Mapping[str, Attack] = field(default_factory=dict)
     matchers: Mapping[str, Match] = field(default_factory=dict)

@@ -63,6 +63,7 @@ LINKAGE = (
 """Figures of records and people found again, whatever is private."""
 CROSSED = ("unlinkability.d_sys", "unlinkability.learned_d_sys", "renewal.accepted")
 """Figures of releases of the same people under two keys."""
+MEMBERSHIP = "membership.auc"
 LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
 """What images are still good for to whoever knows originals alone."""
 
@@ -177,6 +178,14 @@ CODES: Mapping[str, Code] = {
     "renewal.accepted": Code(
         title="taken", heading="Old release taken under a new key", style="percent", chance=0.01, threat="A8",
         meaning="Share of releases that match that of the same image under another key, where 1 % of strangers do",
+    ),
+    MEMBERSHIP: Code(
+        title="AUC", heading="Who was in training: AUC", style="fraction", chance=0.5, threat="A7",
+        meaning="Telling people whom the protector was fitted on from others: AUC",
+    ),
+    "membership.tpr_at_fpr_0.01": Code(
+        title="found", heading="Found, where 1 % of others are", style="percent", chance=0.01, threat="A7",
+        meaning="Share of people of the training data who are found, where 1 % of others are taken for such",
     ),
     "identification.rank1_originals": Code(
         title="rank 1", heading="Person found first, among originals", style="percent", threat="A5",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CROSSED, INVERSION, POOLED, REPEATED, TRANSFER
+from veil.findings.codes import ATTACK, CROSSED, INVERSION, MEMBERSHIP, POOLED, REPEATED, TRANSFER
 from veil.report.document import Document, Release
 from veil.report.words import interval, limit, number
 
@@ -95,6 +95,8 @@ def _entries(document: Document, release: Release, code: str) -> Iterator[Entry]
     if code in found:
         whose = {"A4": "own original found first"}.get(code, "person found first")
         yield from _entry(_worst(document, release, found[code]), whose)
+    if code == "A7":
+        yield from _entry(_worst(document, release, MEMBERSHIP), "who was in training")
     if code == "A8":
         for crossed, how in zip(
             CROSSED, ("compared as they are", "by a learned map", "old under a new key"), strict=True
@@ -123,7 +125,14 @@ def _why(document: Document, release: Release, code: str) -> str:
         return "attackers had more: A2"
     if code == "A2":
         return "not asked for: --attack-on protect,attack"
-    codes = {"A0": [TRANSFER], "A1": [ATTACK], "A3": [POOLED, REPEATED], "A4": INVERSION, "A8": CROSSED}.get(code, [])
+    codes = {
+        "A0": [TRANSFER],
+        "A1": [ATTACK],
+        "A3": [POOLED, REPEATED],
+        "A4": INVERSION,
+        "A7": [MEMBERSHIP],
+        "A8": CROSSED,
+    }.get(code, [])
     notes = [f.note for f in document.of(release.name) if f.code in codes and not f.ok and f.note]
     if notes:
         return notes[0]
@@ -131,4 +140,4 @@ def _why(document: Document, release: Release, code: str) -> str:
         return "releases are no images like the originals, or nothing private was named"
     if code == "A4":
         return "the originals were not there, or releases are of the input itself"
-    return _NOT_YET if code in ("A6", "A7") else "not measured"
+    return _NOT_YET if code == "A6" else "not measured"

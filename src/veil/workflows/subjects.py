@@ -138,7 +138,9 @@ class Subject:
             x = np.ascontiguousarray(self.vectors, dtype=np.float32)
             why = "near-duplicates are released by who has the release, and here are its vectors alone"
             other = "releases under another key are made by who has the release, and here are its vectors alone"
-            return Exhibit.of(self.name, x, self.stands_for, seen=seen, near_duplicates=why, rekeyed=other)
+            return Exhibit.of(
+                self.name, x, self.stands_for, seen=seen, near_duplicates=why, rekeyed=other, fitted_on=leakage.OUTSIDE
+            )
         contract = self.release.contract
         near_duplicates: Any = "it draws nothing, so there is nothing that the mean over near-duplicates averages out"
         if contract.draws:
@@ -153,6 +155,7 @@ class Subject:
             feature_map=None if contract.renew else contract.feature_map,
             seen=seen,
             near_duplicates=near_duplicates,
+            fitted_on=leakage.members(self.release.made, self.release.fitted, setting.pack) if self.named else None,
             rekeyed=partial(_rekeyed, self.release, setting) if contract.keyed else KEYLESS,
         )
 
