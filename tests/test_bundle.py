@@ -322,7 +322,7 @@ def test_metadata_say_what_the_contract_says(tmp_path):
         assert about["fingerprint"] == release.fingerprint
         assert (about["method"], about["kind"], tuple(about["shape"])) == (release.method, c.kind, c.shape)
         assert about["output"] == {"kind": "vectors", "shape": [c.k]}
-        assert about["secret"] == ("field" if c.noise else None)
+        assert about["secret"] == ["field"] * bool(c.noise)
         if c.kind == "images":
             assert (about["size"], about["channels"]) == (c.shape[0], 3 if len(c.shape) == 3 else 1)
             assert about["crop"] == (None if c.aligned else list(CROP))

@@ -22,6 +22,7 @@ from veil.auditing import (
     linkage,
     matching,
     membership,
+    restoration,
     transfer,
     unlinkability,
 )
@@ -43,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     attributes.uses,
     certificate.tasks,
     transfer.tasks,
+    restoration.tasks,
     matching.tasks,
     linkage.tasks,
     unlinkability.tasks,

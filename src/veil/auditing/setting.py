@@ -31,6 +31,8 @@ class Roster:
         attackers: Read a label from a release.
         of_means: Read a label from the mean of several releases.
         of_templates: Read a label from what a pretrained face embedder makes of releases that are images.
+        restorers: Repair releases before they are read.
+        of_restored: Read restored vectors, having learned from originals.
         of_members: Learn to tell who was in the training data.
         control: Learns from shuffled labels.
         classifiers: Learn a label from originals, and are shown releases that are images.
@@ -42,6 +44,8 @@ class Roster:
     attackers: Mapping[str, Attack]
     of_means: Mapping[str, Attack] = field(default_factory=dict)
     of_templates: Mapping[str, Attack] = field(default_factory=dict)
+    restorers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    of_restored: Mapping[str, Attack] = field(default_factory=dict)
     of_members: Mapping[str, Attack] = field(default_factory=dict)
     control: tuple[str, Attack]
     classifiers: Mapping[str, Attack] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.auditing import metrics, verification
+from veil.auditing import metrics, restoration, verification
 from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.intervals import (
@@ -159,7 +159,8 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
         return
     everybody = tuple(s.name for s in lookalikes)
     who = [(s.name, s.fingerprint) for s in lookalikes]
-    names = signatures(setting.roster.classifiers)
+    restorers = {name: r for name, r in setting.roster.restorers.items() if name in restoration.OF_IMAGES}
+    names = [signatures(setting.roster.classifiers), signatures(restorers)]
 
     def call(function: Callable[..., Outcome], *arguments: Any) -> Callable[[], Callable[[], Outcome]]:
         return lambda: partial(function, setting, reference.x, {s.name: s.x for s in lookalikes}, *arguments)
@@ -170,7 +171,7 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
         yield Task(
             name=f"transfer of {target}",
             key=setting.key("transfer", who, target, names, setting.networks.fingerprint),
-            prepare=call(matched) if matching else call(classified, target),
+            prepare=call(matched) if matching else call(classified, target, restorers),
             missing=partial(_missing, [setting.nobody(release, target, role) for release in everybody], code),
             releases=everybody,
             first=True,
@@ -190,8 +191,15 @@ def _missing(nobody: Sequence[Measurement], code: str, status: str, note: str) -
     return [each.missing(code, status, note) for each in nobody]
 
 
-def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str, NDArray[Any]], target: str) -> Outcome:
-    """What classifiers that learned a label from originals read from releases, for each of them.
+def classified(
+    setting: Setting,
+    originals: NDArray[Any],
+    releases: Mapping[str, NDArray[Any]],
+    target: str,
+    restorers: Mapping[str, restoration.Restorer],
+) -> Outcome:
+    """What classifiers that learned a label from originals read from releases, for each of them; as they are, and, but
+    for the originals, restored.
 
     Thresholds are set on originals, those of ``calibrate``, as whoever runs such a system sets them: for the user's own
     classifiers, too, whose logits may have been made for other data. The classifier that reads the ``calibrate``
@@ -202,6 +210,7 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         originals: uint8 images ``(N, H, W[, 3])``.
         releases: By name, of the same shape; the originals may be among them.
         target: The label.
+        restorers: By name.
     """
     pack, files, level = setting.pack, setting.networks.classifiers.get(target, ()), setting.level
     y, classes = pack.label(target), len(pack.classes[target])
@@ -212,6 +221,7 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         x=originals[train], y=y[train], x_validation=originals[check], y_validation=y[check], classes=classes,
         seed=setting.seed, effort=setting.effort,
     )  # fmt: skip
+    learned: dict[str, Score] = {}
     scored: dict[str, dict[str, NDArray[np.float32]]] = {}
     decide: dict[str, Callable[[NDArray[Any]], NDArray[np.int64]]] = {}
     reads: dict[str, float] = {}
@@ -224,6 +234,7 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         try:
             score = attack(problem)
             seen = score(problem.x_validation)
+            learned[name] = score
             scored[name] = {release: score(x[test]) for release, x in releases.items()}
             decide[name], reads[name] = decision(seen, y[check], classes), quality(seen, y[check], classes)
         except Exception as error:  # the others stand
@@ -266,7 +277,12 @@ def classified(setting: Setting, originals: NDArray[Any], releases: Mapping[str,
         ]
     marked = {f.attacker for f in findings if f.worst}
     kept = tuple(each for each in contributions if each is not None and each.attacker in marked)
-    return Outcome(findings=tuple(findings), contributions=kept)
+    if not learned or not restorers:
+        return Outcome(findings=tuple(findings), contributions=kept)
+    reading = restoration.Reading(setting=setting, target=target, readers=learned, restorers=restorers)
+    protected = {name: x for name, x in releases.items() if x is not originals}
+    restored = restoration.read(reading, originals, protected)
+    return Outcome(findings=(*findings, *restored.findings), contributions=(*kept, *restored.contributions))
 
 
 def _given(network: Network, classes: Sequence[str]) -> Callable[[Problem], Score]:

@@ -38,6 +38,7 @@ GAIN = "attribute.normalised_gain"
 TRANSFER = "attribute.transfer_balanced_accuracy"
 POOLED = "attribute.pooled_balanced_accuracy"
 REPEATED = "attribute.repeated_balanced_accuracy"
+RESTORED = "attribute.restored_balanced_accuracy"
 MATCHING = "verification.auc"
 SEEN = "training.seen"
 CERTIFICATE = "certificate.balanced_accuracy"
@@ -106,6 +107,15 @@ CODES: Mapping[str, Code] = {
     "attribute.repeated_auc": Code(
         title="AUC", heading="Mean over near-duplicates, AUC", style="fraction", chance=0.5, threat="A3",
         meaning="AUC of an attack on means over near-duplicates of one input",
+    ),
+    RESTORED: Code(
+        title="balanced accuracy", heading="Restored first", style="percent", threat="A6",
+        stand_in="attribute.restored_auc",
+        meaning="Balanced accuracy of an attack that knows originals on restored releases",
+    ),
+    "attribute.restored_auc": Code(
+        title="AUC", heading="Restored first, AUC", style="fraction", chance=0.5, threat="A6",
+        meaning="AUC of an attack that knows originals on restored releases",
     ),
     MATCHING: Code(
         title="AUC", heading="AUC", style="fraction", chance=0.5,

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from veil.findings import Finding
 from veil.findings.codes import ATTACK, MATCHING
 from veil.report.document import Document
-from veil.report.words import MEANS, limit
+from veil.report.words import FURTHER, limit
 
 _USE = "utility.balanced_accuracy"
 _WORDS = {
@@ -73,14 +73,14 @@ def _unprotected(document: Document, finding: Finding) -> float | None:
 def _further(document: Document, worst: Finding) -> Markup:
     """What several releases of a person give away, where that is more; and what is certified of one."""
     words = Markup("")
-    for code, of in MEANS.items():
+    for code, begins in FURTHER.items():
         mean = document.attack(worst.release, worst.target, code)
         if (
             mean is not None
             and mean.code == code
             and round(100 * (mean.value or 0.0)) > round(100 * (worst.value or 0.0))
         ):
-            words += Markup(" From the mean {} an attack names {:.0f}.").format(of, 100 * (mean.value or 0.0))
+            words += Markup(" {} an attack names {:.0f}.").format(begins, 100 * (mean.value or 0.0))
     bound = document.bound(worst.release, worst.target)
     if bound is not None:
         most = math.ceil(100 * limit(bound) - 1e-9)

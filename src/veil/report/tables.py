@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from veil.findings import CODES, Finding
 from veil.findings.codes import ATTACK, CERTIFICATE, CROSSED, GAIN, LINKAGE, LOOKS, TRANSFER
 from veil.report.document import Document, Release
-from veil.report.words import MEANS, STATUS_WORDS, interval, limit, number, use_name
+from veil.report.words import FURTHER, STATUS_WORDS, interval, limit, number, use_name
 
 _TRANSFERS = (TRANSFER, CODES[TRANSFER].stand_in)
 _MOST_CLASSES = 20
@@ -179,7 +179,7 @@ def together_table(document: Document) -> Table | None:
     What does not apply to any release has no column: it is among the further figures, with the reason.
     """
     applied = {(f.code, f.target) for f in document.select(role="attack") if f.status != "not_applicable"}
-    means = {private: [code for code in MEANS if (code, private) in applied] for private in document.data.private}
+    means = {private: [code for code in FURTHER if (code, private) in applied] for private in document.data.private}
     linkage = [code for code in LINKAGE if code in {measured for measured, _ in applied}]
     columns = [(code, target) for target in means for code in means[target]]
     columns += [(code, "identity") for code in linkage]
@@ -393,7 +393,7 @@ def other_findings(document: Document) -> list[tuple[Finding, Cell]]:
             # Pools have an attacker or two, of which the picked one is shown.
             if f.code in of_private:
                 return f.target in document.data.private
-            return f.family == "inversion" or (f.ok and f.worst and f.code in (*MEANS, *LINKAGE, *CROSSED))
+            return f.family == "inversion" or (f.ok and f.worst and f.code in (*FURTHER, *LINKAGE, *CROSSED))
         if f.role == "utility":
             return f.code in LOOKS or f.target in document.data.utility or "|" in f.target
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)

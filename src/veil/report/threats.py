@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CROSSED, INVERSION, MEMBERSHIP, POOLED, REPEATED, TRANSFER
+from veil.findings.codes import ATTACK, CROSSED, INVERSION, MEMBERSHIP, POOLED, REPEATED, RESTORED, TRANSFER
 from veil.report.document import Document, Release
 from veil.report.words import interval, limit, number
 
-_NOT_YET = "this version of Veil does not try it"
 MODELS = {
     "A0": "has ordinary data only",
     "A1": "has labelled releases of other people",
@@ -95,6 +94,8 @@ def _entries(document: Document, release: Release, code: str) -> Iterator[Entry]
     if code in found:
         whose = {"A4": "own original found first"}.get(code, "person found first")
         yield from _entry(_worst(document, release, found[code]), whose)
+    for label in document.data.private if code == "A6" else ():
+        yield from _entry(document.attack(release.name, label, RESTORED), label)
     if code == "A7":
         yield from _entry(_worst(document, release, MEMBERSHIP), "who was in training")
     if code == "A8":
@@ -130,6 +131,7 @@ def _why(document: Document, release: Release, code: str) -> str:
         "A1": [ATTACK],
         "A3": [POOLED, REPEATED],
         "A4": INVERSION,
+        "A6": [RESTORED],
         "A7": [MEMBERSHIP],
         "A8": CROSSED,
     }.get(code, [])
@@ -140,4 +142,4 @@ def _why(document: Document, release: Release, code: str) -> str:
         return "releases are no images like the originals, or nothing private was named"
     if code == "A4":
         return "the originals were not there, or releases are of the input itself"
-    return _NOT_YET if code == "A6" else "not measured"
+    return "not measured"

@@ -11,7 +11,7 @@ from veil.findings import CODES, NO_BETTER, Finding
 from veil.findings.codes import ATTACK, SEEN
 from veil.report.document import Document, Release
 from veil.report.plain import Plain, plain
-from veil.report.words import MEANS, capitalised, chance, interval, limit, listed, number, share, use_name
+from veil.report.words import FURTHER, capitalised, chance, interval, limit, listed, number, share, use_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +295,8 @@ def _attack_sentence(document: Document, release: Release, private: str, broken:
     broke_off = [f.attacker for f in tried if f.status == "did_not_converge"]
     if broke_off:
         sentence += Markup(" {} did not converge: what they would find is not known.").format(listed(broke_off))
-    for code in MEANS:
-        sentence += _from_mean(document, worst, code)
+    for code in FURTHER:
+        sentence += _further(document, worst, code)
     return sentence + _distrust(broken)
 
 
@@ -332,8 +332,8 @@ def _higher(document: Document, worst: Finding) -> Markup:
     )
 
 
-def _from_mean(document: Document, worst: Finding, code: str) -> Markup:
-    """What an attack reaches on means of releases, where that is more than on one."""
+def _further(document: Document, worst: Finding, code: str) -> Markup:
+    """What an attack reaches on means of releases, or restored ones, where that is more than on one as it is."""
     figure, single = document.attack(worst.release, worst.target, code), worst
     if figure is not None and (figure.code, worst.code) != (code, ATTACK):  # like is compared with like
         figure = document.attack(worst.release, worst.target, CODES[code].stand_in)
@@ -341,8 +341,8 @@ def _from_mean(document: Document, worst: Finding, code: str) -> Markup:
     if figure is None or (figure.value or 0.0) <= (single.value or 0.0):
         return Markup("")
     amount = _amount(figure) if figure.code != code else number(figure.code, figure.value)
-    return Markup(" From the mean {} an attack ({}) reaches {} {}.").format(
-        MEANS[code], figure.attacker, amount, _qualified(document, figure, True)
+    return Markup(" {} an attack ({}) reaches {} {}.").format(
+        FURTHER[code], figure.attacker, amount, _qualified(document, figure, True)
     )
 
 

@@ -6,17 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from veil.findings import CODES, Finding
-from veil.findings.codes import POOLED, REPEATED
+from veil.findings.codes import POOLED, REPEATED, RESTORED
 
 NBSP = "\u00a0"
 _EN_DASH = "\u2013"
 _MINUS = "\u2212"
 STATUS_WORDS = {"did_not_converge": "did not converge", "not_applicable": "not applicable"}
-MEANS: Mapping[str, str] = {
-    POOLED: "of several releases of one person",
-    REPEATED: "of the releases of 32 near-duplicates of one input",
+FURTHER: Mapping[str, str] = {
+    POOLED: "From the mean of several releases of one person",
+    REPEATED: "From the mean of the releases of 32 near-duplicates of one input",
+    RESTORED: "From a release that was restored first",
 }
-"""Attacks on means of releases, and what those are of."""
+"""Attacks that make something else of releases before they read them, and how a sentence on them begins."""
 
 
 def number(code: str, value: float | None) -> str:

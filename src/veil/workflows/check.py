@@ -16,7 +16,7 @@ from veil.auditing.intervals import Interval, bounded, spread_of
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_path
 from veil.findings import CODES, Finding, contributions
-from veil.findings.codes import ATTACK, CERTIFICATE, LOOKS, POOLED, REPEATED, SEEN, TRANSFER, USES
+from veil.findings.codes import ATTACK, CERTIFICATE, LOOKS, POOLED, REPEATED, RESTORED, SEEN, TRANSFER, USES
 from veil.findings.contributions import Contribution
 from veil.foreign import one_line, read_bytes
 from veil.report import document, verdict
@@ -24,7 +24,7 @@ from veil.report.document import Document, Release
 
 Outcome = Literal["met", "not met", "cannot be said", "not applicable"]
 
-_ATTACKS = (ATTACK, TRANSFER, POOLED, REPEATED)
+_ATTACKS = (ATTACK, TRANSFER, POOLED, REPEATED, RESTORED)
 _ATTACKS_BY_AUC = tuple(CODES[code].stand_in for code in _ATTACKS)
 _HARMS = ("attribute", "linkability", "identification", "inversion", "certificate", "training")
 """Families whose figures say what is given away."""
