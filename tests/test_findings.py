@@ -104,7 +104,8 @@ def test_a_code_says_all_that_a_reader_needs(code: str) -> None:
     assert CODES[code].meaning
     # Who attacks is said of every attack, and of nothing else.
     attacks = known.family in (
-            "attribute", "linkability", "identification", "inversion", "certificate", "unlinkability", "renewal"
+            "attribute", "linkability", "identification", "inversion", "certificate", "unlinkability", "renewal",
+        "membership",
         )  # fmt: skip
     assert bool(CODES[code].threat) == attacks
 
