@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.auditing import metrics, verification
+from veil.auditing import biometric, metrics, verification
 from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.linkage import Search, identification
@@ -119,8 +119,15 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
         level=setting.level,
     )  # fmt: skip
     rank1 = identification(search, flattened, flattened, rows["test"], identity, "releases")
+    performance = biometric.Performance(
+        release=release, attacker=compared.best, metric=search.metric, level=setting.level, seed=setting.seed
+    )
+    labels = {name: (pack.label(name), pack.classes[name]) for name in setting.private if name != "identity"}
+    at_all_rates, rates = biometric.measured(performance, best, rows["test"], identity, labels)
     contributions = tuple(each for finding, each in measured_by if each is not None and finding.worst)
-    return Outcome(findings=(*findings, rank1, *failures), contributions=contributions)
+    return Outcome(
+        findings=(*findings, rank1, *at_all_rates, *failures), contributions=contributions, rates=tuple(rates)
+    )
 
 
 def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:

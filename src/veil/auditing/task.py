@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from veil.auditing.problem import failure
 from veil.findings import Finding
 from veil.findings.contributions import Contribution
+from veil.findings.rates import Rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,14 @@ class Outcome:
             it failed.
         picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
         contributions: What persons contribute to some of the findings.
+        rates: Curves of a comparator.
     """
 
     findings: tuple[Finding, ...]
     quality: float = -1.0
     picture: NDArray[np.uint8] | None = None
     contributions: tuple[Contribution, ...] = ()
+    rates: tuple[Rates, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

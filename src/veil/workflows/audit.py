@@ -302,6 +302,7 @@ def audit(
             "data": described.data(setting) | {"notes": notes},
             "releases": releases,
             "maps": maps,
+            "rates": [vars(each) for each in result.rates],
         }
         curves = {s.name: s.curves for s in subjects if s.curves}
         made = Audit(
