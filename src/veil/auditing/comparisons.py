@@ -61,6 +61,16 @@ class Comparisons:
     counts: Indices
     left_out: int = 0
 
+    @staticmethod
+    def listed(scores: Floats, mated: NDArray[np.bool_]) -> Comparisons:
+        """From scores ``(P,)``, some of mated pairs; for rates alone, as nothing says which rows were compared."""
+        nothing, none = np.empty(0, np.int64), np.empty((0, 2), np.int64)
+        tail = -np.sort(-scores[~mated])
+        return Comparisons(
+            rows=nothing, person=nothing, mated=scores[mated], mated_rows=none, tail=tail, tail_rows=none,
+            bound=-math.inf, edges=np.array([scores.min(), scores.max()]), counts=np.array([len(tail)]),
+        )  # fmt: skip
+
     @property
     def people(self) -> int:
         return int(self.person[-1]) + 1 if len(self.person) else 0

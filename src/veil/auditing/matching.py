@@ -38,7 +38,14 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     for s in exhibits:
         yield Task(
             name=f"{s.name}: matching",
-            key=setting.key("matching", s.fingerprint, s.name, setting.private, signatures(_trained(setting, s.shape))),
+            key=setting.key(
+                "matching",
+                s.fingerprint,
+                s.name,
+                setting.private,
+                signatures(_trained(setting, s.shape)),
+                setting.scores,
+            ),
             prepare=lambda s=s: partial(match, setting, s.name, s.x, s.feature_map),  # type: ignore[misc]
             missing=partial(without, setting.nobody(s.name, "identity", "utility"), MATCHING),
             releases=(s.name,),
@@ -126,8 +133,15 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
     at_all_rates, rates = biometric.measured(performance, best, rows["test"], identity, labels)
     contributions = tuple(each for finding, each in measured_by if each is not None and finding.worst)
     return Outcome(
-        findings=(*findings, rank1, *at_all_rates, *failures), contributions=contributions, rates=tuple(rates)
-    )
+        findings=(*findings, rank1, *at_all_rates, *failures), contributions=contributions, rates=tuple(rates),
+        scores=_numbered(pairs["test"], compared.scores[compared.best]["test"]) if setting.scores else None,
+    )  # fmt: skip
+
+
+def _numbered(pairs: pairing.Pairs, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Pairs as :class:`Outcome` has them."""
+    people = np.unique([pairs.group_a, pairs.group_b], return_inverse=True)[1].reshape(2, len(pairs))
+    return np.column_stack([pairs.same, scores, *people]).astype(np.float64)
 
 
 def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:

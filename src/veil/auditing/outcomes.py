@@ -53,8 +53,13 @@ class Outcomes:
         return outcome
 
     def put(self, key: str, outcome: Outcome) -> None:
-        """Keep an outcome. Nobody's failure is kept: it may not happen again."""
-        if self._folder is None or not key or any(f.status == "did_not_converge" for f in outcome.findings):
+        """Keep an outcome. Nobody's failure is kept: it may not happen again; nor are scores, which are many."""
+        if (
+            self._folder is None
+            or not key
+            or outcome.scores is not None
+            or any(f.status == "did_not_converge" for f in outcome.findings)
+        ):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         findings = [asdict(f if self._names else replace(f, note=nameless(f.note))) for f in outcome.findings]

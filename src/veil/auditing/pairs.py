@@ -82,7 +82,8 @@ class Pairs:
         b: int64 ``(P,)`` the other.
         same: bool ``(P,)`` true where both show the same person.
         group_a: int64 ``(P,)`` identity code of row a.
-        group_b: int64 ``(P,)`` identity code of row b.
+        group_b: int64 ``(P,)`` identity code of row b; also in an impostor pair that of row a, where the pair is a unit
+            of its own.
     """
 
     a: Indices
@@ -110,8 +111,8 @@ class Shared:
 
     Attributes:
         first: ``(P,)`` one person of each pair, 0..U - 1.
-        second: ``(P,)`` the other; U where there is none, in genuine pairs.
-        couple: ``(P,)`` codes of the two persons of an impostor pair, 0..C - 1; C in genuine pairs.
+        second: ``(P,)`` the other; U where there is none: in genuine pairs, and in those that are units themselves.
+        couple: ``(P,)`` codes of the two persons of an impostor pair, 0..C - 1; C where there is but one.
         people: U.
     """
 
@@ -124,9 +125,10 @@ class Shared:
     def of(pairs: Pairs) -> Shared:
         unit = intervals.units(np.concatenate([pairs.group_a, pairs.group_b]), 2 * len(pairs))
         first, second, people = unit[: len(pairs)], unit[len(pairs) :], int(unit.max(initial=-1)) + 1
-        both = np.where(pairs.same, people**2, np.minimum(first, second) * people + np.maximum(first, second))
+        alone = pairs.group_a == pairs.group_b
+        both = np.where(alone, people**2, np.minimum(first, second) * people + np.maximum(first, second))
         couple = np.unique(both, return_inverse=True)[1].reshape(len(pairs))
-        return Shared(first, np.where(pairs.same, people, second), couple, people)
+        return Shared(first, np.where(alone, people, second), couple, people)
 
     def spread(self, influence: Floats, *, twice: bool = False) -> Spread:
         """The spread of a figure with influence values ``(P,)`` of the pairs.

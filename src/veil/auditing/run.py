@@ -54,12 +54,14 @@ class Result:
         pictures: By exhibit uint8 ``(n, H, W[, 3])``, what the worst decoder redraws.
         contributions: What persons contribute to figures of those who are marked.
         rates: Curves of comparators, by exhibit.
+        scores: By exhibit, as :class:`veil.auditing.task.Outcome` has them; of those that were asked for.
     """
 
     findings: list[Finding]
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     contributions: Sequence[Contribution] = ()
     rates: Sequence[Rates] = ()
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def audit(
@@ -170,7 +172,8 @@ def _collected(setting: Setting, exhibits: Sequence[Exhibit], done: Sequence[tup
     ]
     findings += _gains(setting, exhibits, findings)
     rates = [each for _, outcome in done for each in outcome.rates]
-    return Result(findings=findings, pictures=pictures, contributions=contributions, rates=rates)
+    scores = {task.releases[0]: o.scores for task, o in done if o.scores is not None}
+    return Result(findings=findings, pictures=pictures, contributions=contributions, rates=rates, scores=scores)
 
 
 def _gains(setting: Setting, exhibits: Sequence[Exhibit], findings: Sequence[Finding]) -> list[Finding]:

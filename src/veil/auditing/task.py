@@ -30,6 +30,8 @@ class Outcome:
         picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
         contributions: What persons contribute to some of the findings.
         rates: Curves of a comparator.
+        scores: float64 ``(P, 4)``, for each pair whether it is mated, its score and the numbers of its two persons, in
+            no order; None where nobody asked.
     """
 
     findings: tuple[Finding, ...]
@@ -37,6 +39,7 @@ class Outcome:
     picture: NDArray[np.uint8] | None = None
     contributions: tuple[Contribution, ...] = ()
     rates: tuple[Rates, ...] = ()
+    scores: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,8 @@ BIOMETRIC = (*FNMR_AT.values(), *RANKS.values(), FNIR)
 """Matching by ISO/IEC 19795-1."""
 BY_GROUP = (*RATIOS, *RATIOS.values())
 SUPPRESSION, PIC = "attribute.suppression_rate", "attribute.pic"
+SCORES = "scores"
+"""The kind of data of which scores alone are there."""
 LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
 """What images are still good for to whoever knows originals alone."""
 

@@ -46,7 +46,7 @@ MOST_POINTS = 1000
 """Of a curve of rates."""
 KEYS = (
     "schema", "veil", "seed", "created", "command", "made", "data", "releases", "findings", "pictures", "curves",
-    "maps", "rates",
+    "maps", "rates", "scores",
 )  # fmt: skip
 RELEASE_ROLES = ("input", "baseline", "method")
 
@@ -62,6 +62,7 @@ def document(
     curves: Sequence[Mapping[str, Any]] = (),
     maps: Sequence[Mapping[str, Any]] = (),
     rates: Sequence[Mapping[str, Any]] = (),
+    scores: Sequence[Mapping[str, Any]] = (),
     made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document that :func:`write` takes, and checks: of this version of Veil and of today (UTC, ISO 8601).
@@ -82,6 +83,7 @@ def document(
         "curves": [dict(curve) for curve in curves],
         "maps": [dict(plane) for plane in maps],
         "rates": [dict(curve) for curve in rates],
+        "scores": [dict(file) for file in scores],
     }
 
 
@@ -122,7 +124,7 @@ _DOCUMENT: Mapping[str, Rule] = {
     **dict.fromkeys(("schema", "seed"), either(WHOLE)),
     **dict.fromkeys(("veil", "created", "command"), TEXT),
     **dict.fromkeys(("data", "made"), OBJECT),
-    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps", "rates"), LIST),
+    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps", "rates", "scores"), LIST),
 }
 _DATA: Mapping[str, Rule] = {
     **dict.fromkeys(("layout", "kind", "fingerprint"), TEXT),
@@ -150,7 +152,7 @@ _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
         ("name", "role"),
     ),
     "pictures": ({"file": TEXT, "title": TEXT, "caption": TEXT}, ("file",)),
-    "curves": ({"file": TEXT, "release": TEXT}, ("file", "release")),
+    **dict.fromkeys(("curves", "scores"), ({"file": TEXT, "release": TEXT}, ("file", "release"))),
     "maps": ({"release": TEXT, "x": REALS, "y": REALS, "person": WHOLES}, ("release", "x", "y", "person")),
     "rates": (
         {"release": TEXT, "kind": among(*KINDS), "attacker": TEXT, "x": REALS, "y": REALS},
@@ -168,7 +170,7 @@ def _check(document: Any) -> None:
         got = shown(document["schema"])
         raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
     check_fields(
-        document, "", _DOCUMENT, [key for key in KEYS if key not in ("maps", "made", "rates")]
+        document, "", _DOCUMENT, [key for key in KEYS if key not in ("maps", "made", "rates", "scores")]
     )  # earlier: none
     check_fields(document.get("made", {}), "made", _MADE)
     versions = document.get("made", {}).get("versions", {})
@@ -197,13 +199,13 @@ def _check(document: Any) -> None:
             Finding(**entry)
         except ValueError as error:
             raise ValueError(f"findings[{i}]: {error}") from None
-    for key in ("findings", "curves", "maps", "rates"):
+    for key in ("findings", "curves", "maps", "rates", "scores"):
         for i, entry in enumerate(document.get(key, [])):
             if entry["release"] not in names:
                 got = shown(entry["release"])
                 raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
-    for key in ("pictures", "curves"):
-        files = [entry["file"] for entry in document[key]]
+    for key in ("pictures", "curves", "scores"):
+        files = [entry["file"] for entry in document.get(key, [])]
         if len(set(files)) < len(files):
             raise ValueError(f"{key}: each must be of a file of its own, got {len(files) - len(set(files))} again")
     for i, entry in enumerate(document.get("maps", [])):

@@ -11,7 +11,7 @@ from typing import Any
 from veil import findings as files
 from veil.errors import printable
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CERTIFICATE, INVERSION, USES
+from veil.findings.codes import ATTACK, CERTIFICATE, INVERSION, SCORES, USES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,11 @@ class Document:
     def rates_of(self, kind: str) -> list[Curve]:
         """The curves of a kind, in their order."""
         return [curve for curve in self.rates if curve.kind == kind]
+
+    @property
+    def of_scores(self) -> bool:
+        """Whether it is about systems of which scores alone are there: nothing unprotected, and nothing to attack."""
+        return self.data.kind == SCORES
 
     @property
     def input(self) -> Release | None:

@@ -120,6 +120,10 @@ def _title(document: Document) -> str:
     judged = [release for release in document.releases if release.judged]
     redrawn = any(finding.family == "inversion" for finding in document.findings)
     names = words.listed(document.data.private) or ("the picture itself" if redrawn else "no private attribute")
+    if document.of_scores:
+        return (
+            f"Audit of scores: how well {len(judged)} system{'s' * (len(judged) != 1)} match{'es' * (len(judged) == 1)}"
+        )
     if not judged:
         return f"Audit of unprotected data: what it tells of {names}"
     protected = "" if any(release.role == "baseline" for release in judged) else "protected "

@@ -74,7 +74,10 @@ def controls(document: Document) -> list[Check]:
     return [
         *(_training_check(document, f) for f in measured if f.code == SEEN),
         *(_input_check(document, target, private=True) for target in document.data.private),
-        *(_input_check(document, target, private=False) for target in document.data.utility),
+        *(
+            _input_check(document, target, private=False)
+            for target in (() if document.of_scores else document.data.utility)
+        ),
         *(
             _no_shuffled_check(private)
             for private in document.data.private
