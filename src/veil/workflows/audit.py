@@ -432,7 +432,7 @@ def _publish(staged: Path, out: Path) -> None:
     What an earlier audit wrote there and this one does not is removed, its report, too: they speak of other figures.
     """
     earlier = _written(out)
-    beside = [path for folder in BESIDE for path in sorted((staged / folder).iterdir())]
+    beside = [path for folder in BESIDE for path in sorted((staged / folder).glob("*"))]
     beside += [path for path in [staged / contributions.NAME] if path.exists()]
     for path in [*beside, staged / files.NAME]:
         target = out / path.relative_to(staged)
