@@ -24,7 +24,8 @@ READERS = (
     "pack, vectors", "pack, applied",
     *(f"release, {method}" for method in
       ("template", "leace", "random", "substitution", "aia", "deep", "mi", "san", "inversion")),
-    "key", "report", "curves", "scores, csv", "scores, parquet", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
+    "scores, csv", "scores, parquet",
+    "key", "report", "curves", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
 )  # fmt: skip
 BOMBS = (
     "pack: vectors of 2^40 rows", "pack: deep JSON", "labels: a quote that never ends", "vectors: an npy of 2^40 rows",

@@ -134,14 +134,16 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
     contributions = tuple(each for finding, each in measured_by if each is not None and finding.worst)
     return Outcome(
         findings=(*findings, rank1, *at_all_rates, *failures), contributions=contributions, rates=tuple(rates),
-        scores=_numbered(pairs["test"], compared.scores[compared.best]["test"]) if setting.scores else None,
+        scores=_numbered(compared, pairs["test"], setting.seed) if setting.scores else None,
     )  # fmt: skip
 
 
-def _numbered(pairs: pairing.Pairs, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Pairs as :class:`Outcome` has them."""
-    people = np.unique([pairs.group_a, pairs.group_b], return_inverse=True)[1].reshape(2, len(pairs))
-    return np.column_stack([pairs.same, scores, *people]).astype(np.float64)
+def _numbered(compared: _Compared, pairs: pairing.Pairs, seed: int) -> NDArray[np.float64]:
+    """The test pairs as :class:`Outcome` has them. Codes follow names, so people's numbers are drawn."""
+    known, people = np.unique([pairs.group_a, pairs.group_b], return_inverse=True)
+    numbers = np.random.default_rng(seed).permutation(len(known))[people.reshape(2, len(pairs))]
+    scores = compared.scores[compared.best]["test"]
+    return np.column_stack([pairs.same, scores, *numbers]).astype(np.float64)
 
 
 def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:

@@ -30,8 +30,8 @@ class Outcome:
         picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
         contributions: What persons contribute to some of the findings.
         rates: Curves of a comparator.
-        scores: float64 ``(P, 4)``, for each pair whether it is mated, its score and the numbers of its two persons, in
-            no order; None where nobody asked.
+        scores: float64 ``(P, 4)``, for each pair whether it is mated, its score and the numbers of its two persons,
+            which are drawn; None where nobody asked.
     """
 
     findings: tuple[Finding, ...]
