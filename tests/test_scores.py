@@ -20,6 +20,7 @@ from veil.auditing.attackers import ATTACKERS
 from veil.data.scorefile import MOST_PAIRS, Scores, read_scores, write_scores
 from veil.errors import InputError
 from veil.findings import Finding, read
+from veil.findings.codes import BIOMETRIC, PIC, RATIOS, SUPPRESSION
 from veil.report import page
 from veil.workflows.audit_scores import audit_scores
 
@@ -99,6 +100,10 @@ def test_what_an_audit_writes_gives_the_same_figures_again(tmp_path: Path) -> No
         pack, [veil.Subject(name="A b/c", vectors=x[:, :6])], out, private=["gender"], utility=["identity"],
         effort="quick", jobs=1, baselines=[], together=False, roster=attackers, scores=True,
     )  # fmt: skip
+    curves = [(curve["release"], curve["kind"]) for curve in read(out)["rates"]]
+    assert curves == [("Input", "det"), ("Input", "cmc"), ("A b/c", "det"), ("A b/c", "cmc")]
+    codes = {f.code for f in made.findings if f.release == "A b/c"}
+    assert {*BIOMETRIC, *RATIOS.values(), SUPPRESSION, PIC} <= codes
     listed = read(out)["scores"]
     assert listed == [{"file": "scores/00-input.csv", "release": "Input"},
                       {"file": "scores/01-a-b-c.csv", "release": "A b/c"}]  # fmt: skip
