@@ -122,6 +122,15 @@ def test_too_few_pairs_have_no_figure_and_say_how_many_there_are() -> None:
     assert {f.status for f in alone} == {"not_applicable"}
 
 
+@pytest.mark.parametrize("metric", [COSINE, EUCLIDEAN, Metric(centre=np.zeros(16, np.float32))])
+@pytest.mark.parametrize("persons", [0, 1, 2])
+def test_next_to_nobody_has_no_figure(metric: Metric, persons: int) -> None:
+    x, who = people_of(13, 40, 0.5)
+    found = measured(x, np.where(who < persons, who, -1), metric, gender=(who % 2, ("a", "b")))
+    assert {f.status for f in found} == {"not_applicable"}
+    assert all(f.note for f in found)
+
+
 def test_too_many_rows_are_people_drawn_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     x, who = people_of(6, 300, 0.5)
     monkeypatch.setattr(comparisons, "MOST_ROWS", 500)

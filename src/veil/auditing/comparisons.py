@@ -139,7 +139,9 @@ class Vectors:
             part = rows[start : start + _BLOCK]
             values[start : start + _BLOCK] = x[part].reshape(len(part), -1)
         if metric.kind == "euclidean":
-            values -= values.mean(0, dtype=np.float64).astype(np.float32)  # distances stay; rounding shrinks
+            values -= (values.sum(0, dtype=np.float64) / max(len(rows), 1)).astype(
+                np.float32
+            )  # distances stay; rounding shrinks
             squares = np.einsum("ij,ij->i", values, values, dtype=np.float64)
             reach = 2.0 ** math.ceil(math.log2(2 * math.sqrt(float(squares.max(initial=0))) or 1.0))
             return Vectors(values=values, squares=squares, reach=reach)
