@@ -93,7 +93,7 @@ def test_all_releases_are_in_one_plot_of_each_kind(tmp_path: Path) -> None:
     text = page.write(files.write(tmp_path, whole()).parent).read_text()
     assert 'id="rates-det"' in text
     assert 'id="rates-cmc"' in text
-    assert "Perfect: no mated pair is missed at any of these rates." in text
+    assert "Not drawn, as nowhere both errors are above 0: Perfect." in text
     written = document.read(tmp_path)
     for kind, lines in (("det", 2), ("cmc", 3)):
         made = rates.drawn(written, kind)

@@ -37,7 +37,7 @@ def drawn(document: Document, kind: str) -> Drawn | None:
     if not shown:
         return None
     names = [release.name for release, curve in lines if not curve.x]
-    left_out = f"{listed(names)}: no mated pair is missed at any of these rates." if names else ""
+    left_out = f"Not drawn, as nowhere both errors are above 0: {listed(names)}." if names else ""
     return Drawn(figures=[(width, _figure(kind, shown, width)) for width in WIDTHS], left_out=left_out)
 
 
