@@ -68,6 +68,7 @@ from veil.data.landmarks import read_landmarks
 from veil.data.layouts import table as tables
 from veil.data.pack import SPLITS, Pack, flat
 from veil.data.packfile import MARKS
+from veil.data.scorefile import read_scores
 from veil.data.vectors import open_vectors
 from veil.engine import checkpoint
 from veil.engine.player import Player
@@ -1174,6 +1175,9 @@ def rows(n: int = 24, d: int = 4) -> dict[str, Any]:
 
 
 ROWS = rows()
+COMPARED: Mapping[str, Sequence[Any]] = {
+    "mated": [1, 0, 1, 0], "score": [0.9, 0.2, 0.7, -0.1], "person_a": list("abba"), "person_b": list("aabc"),
+}  # fmt: skip
 EYES: Mapping[str, Sequence[Any]] = {
     "path": ["a", "b"],
     "left_eye_x": [1, 2],
@@ -1799,6 +1803,10 @@ def readers(folder: Path) -> dict[str, Reader]:
             seeds=[{"x.parquet": report()["curves/a.parquet"]}],
             read=lambda folder: read_curves(folder / "x.parquet"),
         ),
+        "scores, csv": Reader(seeds=[{"x.csv": csv_of(COMPARED)}], read=lambda folder: read_scores(folder / "x.csv")),
+        "scores, parquet": Reader(
+            seeds=[{"x.parquet": parquet_of(COMPARED)}], read=lambda folder: read_scores(folder / "x.parquet")
+        ),
         "weights": Reader(
             seeds=[{"x.pth": weights.getvalue()}, {"x.safetensors": save(_module().state_dict())}], read=read_weights
         ),
@@ -1839,6 +1847,14 @@ def _bombs() -> Iterator[tuple[Callable[[Path], object], Mapping[str, Make]]]:
                 ("p/pack.json", "p/labels.parquet", "p/vectors.npy", "p/checked.json"),
                 lambda made: {f"p/{name}": data for name, data in packs(made)["vectors"].items()},
             ),
+        },
+    )
+    yield (
+        lambda folder: read_scores(_one_of(folder, "x")),
+        {
+            "scores: 10^8 null rows": lambda folder: nulls(folder / "x.parquet", ["mated", "score"]),
+            "scores: a person of 2^20 letters in 3,000 rows": _long_person,
+            "scores: a quote that never ends": a_file("x.csv", b'mated,score\n"' + b"x\n" * 500_000),
         },
     )
     yield (
@@ -2086,6 +2102,13 @@ def nulls(path: Path, names: Sequence[str], rows: int = 10**8) -> None:
 def _long_text(folder: Path) -> None:
     words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
     table = pa.table({"path": [str(i) for i in range(3000)], "w": words})
+    pq.write_table(table, folder / "x.parquet", compression="zstd", store_schema=False)
+
+
+def _long_person(folder: Path) -> None:
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 2**20]))
+    numbers = {"mated": [1] * 2999 + [0], "score": [0.5] * 3000}
+    table = pa.table({**numbers, "person_a": words, "person_b": words})
     pq.write_table(table, folder / "x.parquet", compression="zstd", store_schema=False)
 
 

@@ -24,6 +24,7 @@ READERS = (
     "pack, vectors", "pack, applied",
     *(f"release, {method}" for method in
       ("template", "leace", "random", "substitution", "aia", "deep", "mi", "san", "inversion")),
+    "scores, csv", "scores, parquet",
     "key", "report", "curves", "earlier audit", "pictures, redrawn", "weights", "checkpoint", "parts", "onnx",
 )  # fmt: skip
 BOMBS = (
@@ -32,7 +33,8 @@ BOMBS = (
     "vectors: a column's name of 5 10^5 digits", "release: a shape of 30,000 x 30,000", "release: deep JSON",
     "release: weights that claim 2^40 bytes", "lfw: a member of 2^80 bytes", "picture: a PNG of 60,000 x 60,000",
     "picture: a GIF's frame of 65,000 x 65,000", "report: deep JSON", "pipe: pictures/a.png", "pipe: a network",
-    "zeros: r/release.json", "loop: labels",
+    "zeros: r/release.json", "loop: labels", "scores: 10^8 null rows",
+    "scores: a person of 2^20 letters in 3,000 rows",
 )  # fmt: skip
 EACH = 8
 """Inputs to a reader, fewer to a slow one."""

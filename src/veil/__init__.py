@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from veil.methods.fitting import Fit
     from veil.release import Release
     from veil.workflows.audit import Audit, audit
+    from veil.workflows.audit_scores import audit_scores
     from veil.workflows.check import Checked, check
     from veil.workflows.estimator import Protector
     from veil.workflows.fit import fit
@@ -34,6 +35,7 @@ _HOMES = {
     "Release": "veil.release",
     "Subject": "veil.workflows.subjects",
     "audit": "veil.workflows.audit",
+    "audit_scores": "veil.workflows.audit_scores",
     "check": "veil.workflows.check",
     "fit": "veil.workflows.fit",
     "label": "veil.workflows.label",
@@ -55,6 +57,7 @@ __all__ = [
     "Subject",
     "__version__",
     "audit",
+    "audit_scores",
     "check",
     "fit",
     "label",

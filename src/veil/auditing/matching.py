@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veil.auditing import metrics, verification
+from veil.auditing import biometric, metrics, verification
 from veil.auditing import pairs as pairing
 from veil.auditing.exhibit import Exhibit
 from veil.auditing.linkage import Search, identification
@@ -38,7 +38,14 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     for s in exhibits:
         yield Task(
             name=f"{s.name}: matching",
-            key=setting.key("matching", s.fingerprint, s.name, setting.private, signatures(_trained(setting, s.shape))),
+            key=setting.key(
+                "matching",
+                s.fingerprint,
+                s.name,
+                setting.private,
+                signatures(_trained(setting, s.shape)),
+                setting.scores,
+            ),
             prepare=lambda s=s: partial(match, setting, s.name, s.x, s.feature_map),  # type: ignore[misc]
             missing=partial(without, setting.nobody(s.name, "identity", "utility"), MATCHING),
             releases=(s.name,),
@@ -119,8 +126,24 @@ def match(setting: Setting, release: str, x: NDArray[Any], feature_map: tuple[in
         level=setting.level,
     )  # fmt: skip
     rank1 = identification(search, flattened, flattened, rows["test"], identity, "releases")
+    performance = biometric.Performance(
+        release=release, attacker=compared.best, metric=search.metric, level=setting.level, seed=setting.seed
+    )
+    labels = {name: (pack.label(name), pack.classes[name]) for name in setting.private if name != "identity"}
+    at_all_rates, rates = biometric.measured(performance, best, rows["test"], identity, labels)
     contributions = tuple(each for finding, each in measured_by if each is not None and finding.worst)
-    return Outcome(findings=(*findings, rank1, *failures), contributions=contributions)
+    return Outcome(
+        findings=(*findings, rank1, *at_all_rates, *failures), contributions=contributions, rates=tuple(rates),
+        scores=_numbered(compared, pairs["test"], setting.seed) if setting.scores else None,
+    )  # fmt: skip
+
+
+def _numbered(compared: _Compared, pairs: pairing.Pairs, seed: int) -> NDArray[np.float64]:
+    """The test pairs as :class:`Outcome` has them. Codes follow names, so people's numbers are drawn."""
+    known, people = np.unique([pairs.group_a, pairs.group_b], return_inverse=True)
+    numbers = np.random.default_rng(seed).permutation(len(known))[people.reshape(2, len(pairs))]
+    scores = compared.scores[compared.best]["test"]
+    return np.column_stack([pairs.same, scores, *numbers]).astype(np.float64)
 
 
 def _trained(setting: Setting, shape: tuple[int, ...]) -> dict[str, Match]:

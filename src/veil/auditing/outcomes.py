@@ -25,6 +25,7 @@ from veil.errors import printable_json
 from veil.files import sweep_folder, written
 from veil.findings import Finding
 from veil.findings.contributions import Contribution
+from veil.findings.rates import Rates
 from veil.foreign import is_finite, read_bytes, read_json
 
 _MOST = 1 << 24  # bytes of a picture
@@ -52,8 +53,13 @@ class Outcomes:
         return outcome
 
     def put(self, key: str, outcome: Outcome) -> None:
-        """Keep an outcome. Nobody's failure is kept: it may not happen again."""
-        if self._folder is None or not key or any(f.status == "did_not_converge" for f in outcome.findings):
+        """Keep an outcome. Nobody's failure is kept: it may not happen again; nor are scores, which are many."""
+        if (
+            self._folder is None
+            or not key
+            or outcome.scores is not None
+            or any(f.status == "did_not_converge" for f in outcome.findings)
+        ):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         findings = [asdict(f if self._names else replace(f, note=nameless(f.note))) for f in outcome.findings]
@@ -69,6 +75,7 @@ class Outcomes:
             {**vars(each), "people": base64.b64encode(each.people.astype("<f4").tobytes()).decode()}
             for each in outcome.contributions
         ]
+        body["rates"] = [vars(each) for each in outcome.rates]
         text = printable_json(json.dumps({**body, "digest": _digest(body)}, ensure_ascii=False))
         with written(path) as file:
             file.write(text.encode())
@@ -109,6 +116,7 @@ class Outcomes:
                 Contribution(**{**each, "people": np.frombuffer(base64.b64decode(each["people"]), "<f4")})
                 for each in body["contributions"]
             ),
+            rates=tuple(Rates(**each) for each in body["rates"]),
         )
 
 

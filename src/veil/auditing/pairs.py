@@ -82,7 +82,8 @@ class Pairs:
         b: int64 ``(P,)`` the other.
         same: bool ``(P,)`` true where both show the same person.
         group_a: int64 ``(P,)`` identity code of row a.
-        group_b: int64 ``(P,)`` identity code of row b.
+        group_b: int64 ``(P,)`` identity code of row b; also in an impostor pair that of row a, where the pair is a unit
+            of its own.
     """
 
     a: Indices
@@ -110,8 +111,8 @@ class Shared:
 
     Attributes:
         first: ``(P,)`` one person of each pair, 0..U - 1.
-        second: ``(P,)`` the other; U where there is none, in genuine pairs.
-        couple: ``(P,)`` codes of the two persons of an impostor pair, 0..C - 1; C in genuine pairs.
+        second: ``(P,)`` the other; U where there is none: in genuine pairs, and in those that are units themselves.
+        couple: ``(P,)`` codes of the two persons of an impostor pair, 0..C - 1; C where there is but one.
         people: U.
     """
 
@@ -124,9 +125,10 @@ class Shared:
     def of(pairs: Pairs) -> Shared:
         unit = intervals.units(np.concatenate([pairs.group_a, pairs.group_b]), 2 * len(pairs))
         first, second, people = unit[: len(pairs)], unit[len(pairs) :], int(unit.max(initial=-1)) + 1
-        both = np.where(pairs.same, people**2, np.minimum(first, second) * people + np.maximum(first, second))
+        alone = pairs.group_a == pairs.group_b
+        both = np.where(alone, people**2, np.minimum(first, second) * people + np.maximum(first, second))
         couple = np.unique(both, return_inverse=True)[1].reshape(len(pairs))
-        return Shared(first, np.where(pairs.same, people, second), couple, people)
+        return Shared(first, np.where(alone, people, second), couple, people)
 
     def spread(self, influence: Floats, *, twice: bool = False) -> Spread:
         """The spread of a figure with influence values ``(P,)`` of the pairs.
@@ -140,15 +142,13 @@ class Shared:
             twice: Leave the couples' squares in: too wide by at most their part, which is small where impostor pairs
                 are many, and right in the tails of a figure that few people's pairs decide.
         """
-        scaled, bessel = self._scaled(influence), self.people / (self.people - 1)
-        spread = intervals.spread_of(self.sums(influence), self.people - 1)
-        if twice or not spread.variance:
-            return spread
-        genuine = self.second == self.people
-        alone = np.square(np.bincount(self.first[genuine], scaled[genuine], self.people)).sum()
-        couples = np.square(np.bincount(self.couple[~genuine], scaled[~genuine])).sum()
-        independent = min(bessel * float(alone + couples), spread.variance)
-        return spread._replace(variance=max(spread.variance - bessel * float(couples), independent))
+        scaled = self._scaled(influence)
+        if twice:
+            return intervals.spread_of(self.sums(influence), self.people - 1)
+        alone = self.second == self.people
+        squares = np.square(np.bincount(self.first[alone], scaled[alone], self.people)).sum()
+        couples = np.square(np.bincount(self.couple[~alone], scaled[~alone])).sum()
+        return without_couples(self.sums(influence), float(squares), float(couples))
 
     def sums(self, influence: Floats) -> Floats:
         """What each person contributes ``(U,)``; their squares hold those of couples twice."""
@@ -160,6 +160,21 @@ class Shared:
     def _scaled(self, influence: Floats) -> Floats:
         others = self.second < self.people
         return np.where(others, influence * (self.people - 1) / (self.people - 2), influence).astype(np.float64)
+
+
+def without_couples(sums: Floats, alone: float, couples: float) -> Spread:
+    """The spread of a figure of pairs, as :meth:`Shared.spread` says.
+
+    Args:
+        sums: ``(U,)`` what each person contributes, corrected for their small number (:meth:`Shared.sums`).
+        alone: Squares of persons' sums over their genuine pairs.
+        couples: Squares of couples' sums over their impostor pairs, whose persons are two.
+    """
+    spread, bessel = intervals.spread_of(sums, len(sums) - 1), len(sums) / (len(sums) - 1)
+    if not spread.variance:
+        return spread
+    independent = min(bessel * (alone + couples), spread.variance)
+    return spread._replace(variance=max(spread.variance - bessel * couples, independent))
 
 
 def _choose(total: int, size: int, rng: np.random.Generator) -> Indices:

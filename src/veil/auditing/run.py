@@ -32,9 +32,10 @@ from veil.auditing.outcomes import Outcomes
 from veil.auditing.setting import Setting
 from veil.auditing.task import Failure, Outcome, Task, marked
 from veil.errors import InputError, checked_jobs
-from veil.findings import Finding, normalised_gain
-from veil.findings.codes import ATTACK
+from veil.findings import Finding, normalised_gain, pic, suppression_rate
+from veil.findings.codes import ATTACK, EER
 from veil.findings.contributions import Contribution
+from veil.findings.rates import Rates
 
 Family = Callable[[Setting, Sequence[Exhibit]], Iterator[Task]]
 
@@ -65,11 +66,15 @@ class Result:
         findings: By exhibit, in the order of the families; worst attackers marked.
         pictures: By exhibit uint8 ``(n, H, W[, 3])``, what the worst decoder redraws.
         contributions: What persons contribute to figures of those who are marked.
+        rates: Curves of comparators, by exhibit.
+        scores: By exhibit, as :class:`veil.auditing.task.Outcome` has them; of those that were asked for.
     """
 
     findings: list[Finding]
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     contributions: Sequence[Contribution] = ()
+    rates: Sequence[Rates] = ()
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def audit(
@@ -179,17 +184,24 @@ def _collected(setting: Setting, exhibits: Sequence[Exhibit], done: Sequence[tup
         if (each.release, each.target, each.code, each.attacker) in marks
     ]
     findings += _gains(setting, exhibits, findings)
-    return Result(findings=findings, pictures=pictures, contributions=contributions)
+    rates = [each for _, outcome in done for each in outcome.rates]
+    scores = {task.releases[0]: o.scores for task, o in done if o.scores is not None}
+    return Result(findings=findings, pictures=pictures, contributions=contributions, rates=rates, scores=scores)
 
 
 def _gains(setting: Setting, exhibits: Sequence[Exhibit], findings: Sequence[Finding]) -> list[Finding]:
-    """What is left of each worst attack, relative to that on the input."""
+    """What is left of each worst attack, relative to that on the input, and what it costs in matching."""
     reference = next((s.name for s in exhibits if s.role == "input"), None)
+    errors = {f.release: f for f in findings if f.worst and f.code == EER and f.target == "identity"}
     gains = []
     for name in setting.private:
         worst = {
             f.release: f for f in findings if f.worst and f.role == "attack" and f.target == name and f.code == ATTACK
         }
-        if reference in worst:
-            gains += [normalised_gain(f, worst[reference]) for release, f in worst.items() if release != reference]
+        before = worst.get(reference or "")
+        for release, f in worst.items():
+            if before is not None and release != reference:
+                gains += [normalised_gain(f, before), suppression_rate(f, before)]
+                if "identity" in setting.utility:
+                    gains.append(pic(f, before, errors.get(release), errors.get(before.release)))
     return gains

@@ -112,6 +112,7 @@ class Setting:
         level: Coverage of intervals, both sides together.
         together: Also attack pools of one person's releases and link releases to the input.
         inversion: Also redraw the pack's ``x`` from releases; None: do not.
+        scores: Also give the scores of the pairs of verification.
         networks: Of the user's.
     """
 
@@ -125,6 +126,7 @@ class Setting:
     level: float = 0.95
     together: bool = True
     inversion: Inversion | None = None
+    scores: bool = False
     networks: Networks = Networks()
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from veil.auditing.problem import failure
 from veil.findings import Finding
 from veil.findings.contributions import Contribution
+from veil.findings.rates import Rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,17 @@ class Outcome:
             it failed.
         picture: uint8 ``(n, H, W[, 3])``, what a decoder redraws; None of other tasks.
         contributions: What persons contribute to some of the findings.
+        rates: Curves of a comparator.
+        scores: float64 ``(P, 4)``, for each pair whether it is mated, its score and the numbers of its two persons,
+            which are drawn; None where nobody asked.
     """
 
     findings: tuple[Finding, ...]
     quality: float = -1.0
     picture: NDArray[np.uint8] | None = None
     contributions: tuple[Contribution, ...] = ()
+    rates: tuple[Rates, ...] = ()
+    scores: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import typer
 
 from veil.cli import arguments, texts
 from veil.cli.entry import app, command
+from veil.cli.scores import audit_scores
 from veil.cli.show import Show, show_fit, show_label, show_rekeyed
 from veil.cli.tables import show_audit, show_check, show_demo, show_protected
 from veil.errors import InputError
@@ -389,6 +390,7 @@ def audit(
     key: arguments.Keys = None,
     labels: arguments.VectorLabels = None,
     folder: arguments.AuditFolderAlone = None,
+    scores: arguments.ScoreFiles = None,
     baseline: arguments.Baselines = None,
     effort: arguments.Effort = "standard",
     attack_on: arguments.AttackOn = None,
@@ -402,6 +404,7 @@ def audit(
     perceptual: arguments.Perceptual = None,
     names: arguments.Names = False,
     by: arguments.Auditor = "",
+    write_scores: arguments.WriteScores = False,
     resume: arguments.ResumeAudit = False,
     seed: arguments.Seed = 0,
     jobs: arguments.Jobs = None,
@@ -413,6 +416,13 @@ def audit(
     from veil.engine.memory import kept_memory
     from veil.workflows.audit_folder import AuditedFiles, audit_into, labels_in
 
+    if out is not None and folder is not None:
+        raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
+    if scores:
+        others = {"PACK (OUT is --out)": source, "--private": private, "--release": release, "--vectors": vectors,
+                  "--labels": labels, "--inversion": invert, "--write-scores": write_scores}  # fmt: skip
+        audit_scores(show, scores, out or folder or Path("audit"), level=level, by=by, names=names, others=others)
+        return
     private, utility = texts.labels(private), texts.labels(utility)
     if not private and not utility and not invert:
         raise InputError(
@@ -431,8 +441,6 @@ def audit(
         raise InputError("audit: --inversion redraws unprotected originals, so a PACK that holds them must be named")
     if not invert and perceptual:
         raise InputError("audit: --perceptual is for --inversion, which was not asked for")
-    if out is not None and folder is not None:
-        raise InputError(f"OUT: must be named once, got {out} and --out {folder}")
     with show.progress() as bars, kept_memory():
         made = audit_into(
             out or folder or Path("audit"),
@@ -448,6 +456,7 @@ def audit(
             level=level,
             inversion=invert,
             pictures=pictures or None,
+            scores=write_scores,
             perceptual=perceptual,
             matcher=matcher,
             matcher_settings=texts.declared("--matcher-settings", matcher_settings),

@@ -308,6 +308,18 @@ Vectors = Annotated[
         "the first one brings the labels.",
     ),
 ]
+ScoreFiles = Annotated[
+    list[str] | None,
+    Option(
+        "--scores",
+        help="CSV or Parquet file of a system's scores, or NAME=FILE, in place of PACK: columns mated (1 or 0) and "
+        "score, and person_a and person_b if known; repeat for several.",
+    ),
+]
+WriteScores = Annotated[
+    bool,
+    Option("--write-scores", help="Also write OUT/scores: each release's scores of the pairs that verification takes."),
+]
 Keys = Annotated[
     list[str] | None,
     Option(help="NAME=FILE: the key of a release, where it is not RELEASE.key; repeat for several."),

@@ -177,8 +177,8 @@ def command_without_paths(command: str, parameters: Sequence[inspect.Parameter],
                 and (name, each) != ("matcher", "dlib")
             ):
                 word = info.metavar or option[0].strip("-").upper()
-                if name in ("release", "vectors"):
-                    word = f"{named_path(str(each), SUFFIXES if name == 'vectors' else ())[0]}={word}"
+                if name in ("release", "vectors", "scores"):
+                    word = f"{named_path(str(each), SUFFIXES if name != 'release' else ())[0]}={word}"
                 elif isinstance(each, str) and "=" in each:
                     word = f"{each.partition('=')[0]}={word}"
             words += option if each is True else [*option, word]

@@ -3,6 +3,7 @@
 from veil.findings.codes import CODES, NO_BETTER, Code
 from veil.findings.io import KEYS, NAME, document, how, read, write
 from veil.findings.schema import Finding, Measurement, normalised_gain
+from veil.findings.tradeoffs import pic, suppression_rate
 
 __all__ = [
     "CODES",
@@ -15,6 +16,8 @@ __all__ = [
     "document",
     "how",
     "normalised_gain",
+    "pic",
     "read",
+    "suppression_rate",
     "write",
 ]

@@ -40,6 +40,7 @@ POOLED = "attribute.pooled_balanced_accuracy"
 REPEATED = "attribute.repeated_balanced_accuracy"
 RESTORED = "attribute.restored_balanced_accuracy"
 MATCHING = "verification.auc"
+EER = "verification.eer"
 SEEN = "training.seen"
 CERTIFICATE = "certificate.balanced_accuracy"
 """How often a bound on every attacker is right, whatever it does."""
@@ -65,6 +66,25 @@ LINKAGE = (
 CROSSED = ("unlinkability.d_sys", "unlinkability.learned_d_sys", "renewal.accepted")
 """Figures of releases of the same people under two keys."""
 MEMBERSHIP = "membership.auc"
+FNMR_AT: Mapping[float, str] = {
+    0.001: "verification.fnmr_at_fmr_0.001",
+    0.0001: "verification.fnmr_at_fmr_0.0001",
+    0.00001: "verification.fnmr_at_fmr_0.00001",
+}
+"""By the false match rate."""
+GROUP_FMR, GROUP_FNMR = "verification.group_fmr", "verification.group_fnmr"
+RATIOS: Mapping[str, str] = {
+    GROUP_FMR: "verification.group_fmr_ratio",
+    GROUP_FNMR: "verification.group_fnmr_ratio",
+}
+RANKS: Mapping[int, str] = {1: "search.cmc_rank_1", 20: "search.cmc_rank_20"}
+FNIR = "search.fnir_at_fpir_0.01"
+BIOMETRIC = (*FNMR_AT.values(), *RANKS.values(), FNIR)
+"""Matching by ISO/IEC 19795-1."""
+BY_GROUP = (*RATIOS, *RATIOS.values())
+SUPPRESSION, PIC = "attribute.suppression_rate", "attribute.pic"
+SCORES = "scores"
+"""The kind of data of which scores alone are there."""
 LOOKS = ("verification.transfer_auc", "verification.mixed_auc", "utility.ssim", "utility.psnr")
 """What images are still good for to whoever knows originals alone."""
 
@@ -80,6 +100,14 @@ CODES: Mapping[str, Code] = {
     GAIN: Code(
         title="normalised gain", heading="Normalised gain", style="percent", chance=0.0, threat="A1",
         meaning="Share of the unprotected attack's gain over chance that is left",
+    ),
+    SUPPRESSION: Code(
+        title="suppression rate", heading="Suppression rate", style="percent", lower_tells_more=True, threat="A1",
+        meaning="Share of the unprotected attack's balanced accuracy that is lost",
+    ),
+    PIC: Code(
+        title="PIC", heading="PIC", style="plain", lower_tells_more=True, threat="A1",
+        meaning="Privacy-gain identity-loss coefficient: growth of the attack's error less growth of the EER",
     ),
     TRANSFER: Code(
         title="balanced accuracy", heading="Knows only originals", style="percent", threat="A0",
@@ -121,7 +149,7 @@ CODES: Mapping[str, Code] = {
         title="AUC", heading="AUC", style="fraction", chance=0.5,
         meaning="Verification: area under the ROC curve",
     ),
-    "verification.eer": Code(
+    EER: Code(
         title="EER", heading="EER", style="percent", chance=0.5, lower_tells_more=True,
         meaning="Verification: equal error rate",
     ),
@@ -140,6 +168,42 @@ CODES: Mapping[str, Code] = {
     "verification.lfw10_accuracy": Code(
         title="LFW 10-fold accuracy", heading="LFW 10-fold", style="percent", chance=0.5,
         meaning="Verification: accuracy over the ten folds of the LFW protocol",
+    ),
+    **{
+        code: Code(
+            title=f"FNMR at FMR {100 * fmr:.3g} %", heading=f"FNMR at FMR {100 * fmr:.3g} %", style="percent",
+            chance=1 - fmr, lower_tells_more=True,
+            meaning=f"Verification: false non-match rate at a false match rate of {100 * fmr:.3g} %, of all pairs",
+        )
+        for fmr, code in FNMR_AT.items()
+    },
+    GROUP_FMR: Code(
+        title="FMR", heading="FMR", style="percent", chance=0.001, lower_tells_more=True,
+        meaning="False match rate within a class, at the threshold of FMR 0.1 % of all test pairs",
+    ),
+    GROUP_FNMR: Code(
+        title="FNMR", heading="FNMR", style="percent", chance=0.999, lower_tells_more=True,
+        meaning="False non-match rate within a class, at that threshold",
+    ),
+    RATIOS[GROUP_FMR]: Code(
+        title="largest ratio of FMRs", heading="Largest ratio of FMRs", style="plain", chance=1.0,
+        lower_tells_more=True, meaning="Largest false match rate of a label's classes over the smallest",
+    ),
+    RATIOS[GROUP_FNMR]: Code(
+        title="largest ratio of FNMRs", heading="Largest ratio of FNMRs", style="plain", chance=1.0,
+        lower_tells_more=True, meaning="Largest false non-match rate of a label's classes over the smallest",
+    ),
+    RANKS[1]: Code(
+        title="CMC at rank 1", heading="CMC, rank 1", style="percent",
+        meaning="Search: share of probes whose mate comes first in a closed set",
+    ),
+    RANKS[20]: Code(
+        title="CMC at rank 20", heading="CMC, rank 20", style="percent",
+        meaning="Search: share of probes whose mate is among the first 20 in a closed set",
+    ),
+    FNIR: Code(
+        title="FNIR at FPIR 1 %", heading="FNIR at FPIR 1 %", style="percent", lower_tells_more=True,
+        meaning="Search: false negative identification rate at a false positive one of 1 %, in an open set",
     ),
     "verification.transfer_auc": Code(
         title="AUC", heading="Release with release, AUC", style="fraction", chance=0.5,

@@ -17,6 +17,7 @@ import numpy as np
 from veil._version import __version__
 from veil.errors import InputError, printable_json
 from veil.files import written
+from veil.findings.rates import KINDS
 from veil.findings.schema import Finding
 from veil.foreign import (
     ANYTHING,
@@ -41,9 +42,11 @@ from veil.foreign import (
 
 SCHEMA = 1
 NAME = "findings.json"
+MOST_POINTS = 1000
+"""Of a curve of rates."""
 KEYS = (
     "schema", "veil", "seed", "created", "command", "made", "data", "releases", "findings", "pictures", "curves",
-    "maps",
+    "maps", "rates", "scores",
 )  # fmt: skip
 RELEASE_ROLES = ("input", "baseline", "method")
 
@@ -58,6 +61,8 @@ def document(
     pictures: Sequence[Mapping[str, Any]] = (),
     curves: Sequence[Mapping[str, Any]] = (),
     maps: Sequence[Mapping[str, Any]] = (),
+    rates: Sequence[Mapping[str, Any]] = (),
+    scores: Sequence[Mapping[str, Any]] = (),
     made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document that :func:`write` takes, and checks: of this version of Veil and of today (UTC, ISO 8601).
@@ -77,6 +82,8 @@ def document(
         "pictures": [dict(picture) for picture in pictures],
         "curves": [dict(curve) for curve in curves],
         "maps": [dict(plane) for plane in maps],
+        "rates": [dict(curve) for curve in rates],
+        "scores": [dict(file) for file in scores],
     }
 
 
@@ -117,7 +124,7 @@ _DOCUMENT: Mapping[str, Rule] = {
     **dict.fromkeys(("schema", "seed"), either(WHOLE)),
     **dict.fromkeys(("veil", "created", "command"), TEXT),
     **dict.fromkeys(("data", "made"), OBJECT),
-    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps"), LIST),
+    **dict.fromkeys(("releases", "findings", "pictures", "curves", "maps", "rates", "scores"), LIST),
 }
 _DATA: Mapping[str, Rule] = {
     **dict.fromkeys(("layout", "kind", "fingerprint"), TEXT),
@@ -145,8 +152,12 @@ _ENTRIES: Mapping[str, tuple[Mapping[str, Rule], Sequence[str]]] = {
         ("name", "role"),
     ),
     "pictures": ({"file": TEXT, "title": TEXT, "caption": TEXT}, ("file",)),
-    "curves": ({"file": TEXT, "release": TEXT}, ("file", "release")),
+    **dict.fromkeys(("curves", "scores"), ({"file": TEXT, "release": TEXT}, ("file", "release"))),
     "maps": ({"release": TEXT, "x": REALS, "y": REALS, "person": WHOLES}, ("release", "x", "y", "person")),
+    "rates": (
+        {"release": TEXT, "kind": among(*KINDS), "attacker": TEXT, "x": REALS, "y": REALS},
+        ("release", "kind", "attacker", "x", "y"),
+    ),
 }
 """The fields of an entry of each list, and those that it needs; findings have the fields of :class:`Finding`, all."""
 
@@ -158,7 +169,9 @@ def _check(document: Any) -> None:
     if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
         got = shown(document["schema"])
         raise ValueError(f"schema must be {SCHEMA}, got {got}; another version of Veil wrote it")
-    check_fields(document, "", _DOCUMENT, [key for key in KEYS if key not in ("maps", "made")])  # earlier: none
+    check_fields(
+        document, "", _DOCUMENT, [key for key in KEYS if key not in ("maps", "made", "rates", "scores")]
+    )  # earlier: none
     check_fields(document.get("made", {}), "made", _MADE)
     versions = document.get("made", {}).get("versions", {})
     check_fields(versions, "made.versions", dict.fromkeys(versions, TEXT))
@@ -186,19 +199,28 @@ def _check(document: Any) -> None:
             Finding(**entry)
         except ValueError as error:
             raise ValueError(f"findings[{i}]: {error}") from None
-    for key in ("findings", "curves", "maps"):
+    for key in ("findings", "curves", "maps", "rates", "scores"):
         for i, entry in enumerate(document.get(key, [])):
             if entry["release"] not in names:
                 got = shown(entry["release"])
                 raise ValueError(f"{key}[{i}].release must be the name of a release in releases, got {got}")
-    for key in ("pictures", "curves"):
-        files = [entry["file"] for entry in document[key]]
+    for key in ("pictures", "curves", "scores"):
+        files = [entry["file"] for entry in document.get(key, [])]
         if len(set(files)) < len(files):
             raise ValueError(f"{key}: each must be of a file of its own, got {len(files) - len(set(files))} again")
     for i, entry in enumerate(document.get("maps", [])):
         if not len(entry["x"]) == len(entry["y"]) == len(entry["person"]):
             rule = f"as many as x ({len(entry['x'])}) and y ({len(entry['y'])})"
             raise ValueError(f"maps[{i}].person must be {rule}, got {len(entry['person'])}")
+    for i, entry in enumerate(document.get("rates", [])):
+        for key in ("x", "y"):
+            most = 1.0 if key == "y" or entry["kind"] == "det" else math.inf
+            if wrong := [value for value in entry[key] if not 0 <= value <= most]:
+                raise ValueError(f"rates[{i}].{key} must lie in 0..{most:g}, got {shown(wrong[0])}")
+        if len(entry["x"]) != len(entry["y"]):
+            raise ValueError(f"rates[{i}].y must be as many as x ({len(entry['x'])}), got {len(entry['y'])}")
+        if len(entry["x"]) > MOST_POINTS:
+            raise ValueError(f"rates[{i}].x must be at most {MOST_POINTS} points, got {len(entry['x']):,}")
 
 
 def write(out: Path, document: Mapping[str, Any]) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from veil import findings as files
 from veil.errors import printable
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CERTIFICATE, INVERSION, USES
+from veil.findings.codes import ATTACK, CERTIFICATE, INVERSION, SCORES, USES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,17 @@ class Map:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A curve of a release's comparator, ``kind`` "det" or "cmc", as :class:`veil.findings.rates.Rates` has it."""
+
+    release: str
+    kind: str
+    attacker: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Made:
     """When, by whom and with what an audit was made; empty where an earlier version of Veil made it."""
 
@@ -128,6 +139,7 @@ class Document:
     pictures: tuple[Picture, ...]
     curves: tuple[Curves, ...]
     maps: tuple[Map, ...]
+    rates: tuple[Curve, ...] = ()
 
     def select(
         self, *, role: str, release: str | None = None, target: str | None = None, code: str | None = None
@@ -149,6 +161,15 @@ class Document:
         for finding in self.findings:
             by_release.setdefault(finding.release, []).append(finding)
         return by_release
+
+    def rates_of(self, kind: str) -> list[Curve]:
+        """The curves of a kind, in their order."""
+        return [curve for curve in self.rates if curve.kind == kind]
+
+    @property
+    def of_scores(self) -> bool:
+        """Whether it is about systems of which scores alone are there: nothing unprotected, and nothing to attack."""
+        return self.data.kind == SCORES
 
     @property
     def input(self) -> Release | None:
@@ -219,6 +240,7 @@ def of(whole: Mapping[str, Any]) -> Document:
         pictures=tuple(Picture(**entry) for entry in raw["pictures"]),
         curves=tuple(Curves(**entry) for entry in raw["curves"]),
         maps=tuple(Map(**_tuples(entry)) for entry in raw.get("maps", [])),
+        rates=tuple(Curve(**_tuples(entry)) for entry in raw.get("rates", [])),
     )
 
 

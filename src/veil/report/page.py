@@ -23,7 +23,7 @@ from veil.findings import CODES
 from veil.findings.codes import ATTACK
 from veil.foreign import one_line, read_bytes
 from veil.parquet import read_curves
-from veil.report import plots, tables, threats, words
+from veil.report import biometric, plots, rates, tables, threats, words
 from veil.report.document import Document, read
 from veil.report.verdict import controls, doubted, guessed, share_of_luck, verdicts
 
@@ -65,6 +65,7 @@ def render(document: Document, out: Path) -> str:
         "pictures": [_picture(out, p.file, p.title, p.caption) for p in document.pictures],
         "curves": _curves(document, out, figures),
         "maps": _maps(document, figures),
+        "rates": _rates(document, figures),
         "certified": any(finding.role == "bound" for finding in document.findings),
         "threats": threats.threats(document),
         "judged": threats.judged(document),
@@ -105,6 +106,9 @@ def _tables(document: Document) -> dict[str, object]:
         "matchers": tables.matcher_tables(document),
         "together": tables.together_table(document),
         "crossed": tables.crossed_table(document),
+        "biometric": biometric.biometric_table(document),
+        "by_group": biometric.group_tables(document),
+        "tradeoffs": biometric.tradeoff_table(document),
         "transfer": tables.transfer_tables(document),
         "inversion": tables.inversion_tables(document),
         "others": tables.other_findings(document),
@@ -117,6 +121,10 @@ def _title(document: Document) -> str:
     judged = [release for release in document.releases if release.judged]
     redrawn = any(finding.family == "inversion" for finding in document.findings)
     names = words.listed(document.data.private) or ("the picture itself" if redrawn else "no private attribute")
+    if document.of_scores:
+        return (
+            f"Audit of scores: how well {len(judged)} system{'s' * (len(judged) != 1)} match{'es' * (len(judged) == 1)}"
+        )
     if not judged:
         return f"Audit of unprotected data: what it tells of {names}"
     protected = "" if any(release.role == "baseline" for release in judged) else "protected "
@@ -162,6 +170,18 @@ def _maps(document: Document, figures: Figures) -> list[dict[str, str]]:
         figures[name] = [(w, plots.people(points.x, points.y, points.person, width=w)) for w in MAP_WIDTHS]
         maps.append({"id": name, "release": points.release})
     return maps
+
+
+def _rates(document: Document, figures: Figures) -> list[dict[str, str]]:
+    """The DET and the CMC plot, where there are such curves."""
+    heads = {"det": "DET: errors against each other", "cmc": "CMC: mates found by rank"}
+    places = []
+    for kind in rates.KINDS:
+        made = rates.drawn(document, kind)
+        if made is not None:
+            figures[f"rates-{kind}"] = made.figures
+            places.append({"id": f"rates-{kind}", "title": heads[kind], "left_out": made.left_out})
+    return places
 
 
 def _curves(document: Document, out: Path, figures: Figures) -> list[dict[str, object]]:

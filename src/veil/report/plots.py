@@ -96,11 +96,11 @@ def plane(document: Document, private: str, utility: str, *, width: int = 680) -
     attack_title = f"Worst attack on {private}, {CODES[ATTACK].title}"
     use_title = f"{use_name(utility)}, {CODES[use].title}"
     figure.update_layout(
-        **_base(width, height),
+        **base(width, height),
         annotations=annotations,  # all at once: plotly checks those that are there again with each that is added
         margin={"l": left, "r": right, "t": top, "b": bottom},
-        xaxis=_axis(across, attack_title, ticks=6 if narrow else 9, percent=True),
-        yaxis=_axis(upwards, use_title, ticks=7, percent=CODES[use].style == "percent"),
+        xaxis=axis(across, attack_title, ticks=6 if narrow else 9, percent=True),
+        yaxis=axis(upwards, use_title, ticks=7, percent=CODES[use].style == "percent"),
     )
     return figure
 
@@ -128,12 +128,12 @@ def losses(lines: Sequence[Line], *, colours: Mapping[str, str], width: int = 33
         figure.add_trace(_loss(line, colours[line.player]))
     plot_height = height - top - bottom
     ends = [(high - float(values[-1])) / (high - low) * plot_height for values in scaled]
-    steps = _axis((first, last if last > first else first + 1), "step", ticks=4)
+    steps = axis((first, last if last > first else first + 1), "step", ticks=4)
     figure.update_layout(
-        **_base(width, height),
+        **base(width, height),
         margin={"l": left, "r": right, "t": top, "b": bottom},
         xaxis={**steps, "tickformat": "~s", "showgrid": False},
-        yaxis={**_axis((low, high), "", ticks=5), "tickformat": "~g", "automargin": True},
+        yaxis={**axis((low, high), "", ticks=5), "tickformat": "~g", "automargin": True},
         annotations=[
             _end_label(names[line.player], colours[line.player], 1 - at / plot_height)
             for line, at in zip(lines, spread(ends, 13.0, plot_height), strict=True)
@@ -149,12 +149,12 @@ def _loss(line: Line, colour: str) -> go.Scatter:
     return go.Scatter(
         x=_rounded(line.steps),
         y=_rounded(line.values),
-        name=_escaped(line.player),
+        name=escaped(line.player),
         mode="lines" if len(line.steps) > 1 else "markers",
         line={"color": colour, "width": 1.6},
         marker={"color": colour, "size": 6},
         hovertext=[
-            f"{_escaped(line.player)}<br>step {s:,.0f}: {v:.4g}" for s, v in zip(line.steps, line.values, strict=True)
+            f"{escaped(line.player)}<br>step {s:,.0f}: {v:.4g}" for s, v in zip(line.steps, line.values, strict=True)
         ],
         hoverinfo="text",
         showlegend=False,
@@ -171,7 +171,7 @@ def _end_label(name: str, colour: str, y: float) -> dict[str, object]:
         "xanchor": "left",
         "yanchor": "middle",
         "xshift": 5,
-        "text": _escaped(name),
+        "text": escaped(name),
         "showarrow": False,
         "font": {"color": colour, "size": 11},
     }
@@ -196,7 +196,7 @@ def people(x: Sequence[float], y: Sequence[float], person: Sequence[int], *, wid
         )
     bare = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": True, "linecolor": RULE}
     figure.update_layout(
-        **_base(width, width),
+        **base(width, width),
         margin={"l": 4, "r": 4, "t": 4, "b": 4},
         xaxis={**bare, "mirror": True, "range": list(_range([tuple(x)]))},
         yaxis={**bare, "mirror": True, "range": list(_range([tuple(y)]))},
@@ -286,16 +286,16 @@ def _mark(point: _Point) -> go.Scatter:
         x=[point.x[1]],
         y=[point.y[1]],
         mode="markers",
-        name=_escaped(point.name),
+        name=escaped(point.name),
         showlegend=False,
         hoverinfo="text",
         marker={"symbol": symbol, "size": 10, "color": colour, "line": outline},
         error_x=bars(point.x),
         error_y=bars(point.y),
         hovertext=[
-            f"<b>{_escaped(point.name)}</b>"
-            f"<br>worst attack ({_escaped(point.attack.attacker)}): {_with_interval(point.attack)}"
-            f"<br>use ({_escaped(point.use.attacker)}): {_with_interval(point.use)}"
+            f"<b>{escaped(point.name)}</b>"
+            f"<br>worst attack ({escaped(point.attack.attacker)}): {_with_interval(point.attack)}"
+            f"<br>use ({escaped(point.use.attacker)}): {_with_interval(point.use)}"
         ],
     )
 
@@ -334,7 +334,13 @@ def _range(spans: Sequence[tuple[float, ...]]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _base(width: int, height: int) -> dict[str, object]:
+def role_colour(role: str) -> str:
+    """The colour of a release by its role."""
+    return _COLOURS[role]
+
+
+def base(width: int, height: int) -> dict[str, object]:
+    """The layout that all figures share."""
     # plotly's default template would add six kilobytes to each figure, and colours that the page does not know.
     return {
         "template": "none",
@@ -354,8 +360,9 @@ def _base(width: int, height: int) -> dict[str, object]:
     }
 
 
-def _axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = False) -> dict[str, object]:
-    axis: dict[str, object] = {
+def axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = False) -> dict[str, object]:
+    """An axis over a span, of about so many ticks."""
+    made: dict[str, object] = {
         "range": list(span),
         "nticks": ticks,
         "gridcolor": RULE,
@@ -368,8 +375,8 @@ def _axis(span: tuple[float, float], title: str, *, ticks: int, percent: bool = 
         "tickfont": {"size": 11, "color": MUTED},
     }
     if title:  # without one no room is left for it
-        axis["title"] = {"text": _escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8}
-    return axis | ({"ticksuffix": "\u00a0%"} if percent else {})
+        made["title"] = {"text": escaped(title), "font": {"size": 12, "color": MUTED}, "standoff": 8}
+    return made | ({"ticksuffix": "\u00a0%"} if percent else {})
 
 
 def _names(
@@ -413,7 +420,7 @@ def _names(
             {
                 "x": point.x[1],
                 "y": point.y[1],
-                "text": _escaped(text),
+                "text": escaped(text),
                 "showarrow": True,
                 "arrowhead": 0,
                 "arrowwidth": 0.8,
@@ -430,7 +437,7 @@ def _names(
     return annotations
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """``text`` as plotly shows it literally: it reads labels as a small subset of HTML."""
     return html.escape(text, quote=False)
 

@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from veil.findings import CODES, Finding
-from veil.findings.codes import ATTACK, CERTIFICATE, CROSSED, GAIN, LINKAGE, LOOKS, TRANSFER
+from veil.findings.codes import (
+    ATTACK,
+    BIOMETRIC,
+    BY_GROUP,
+    CERTIFICATE,
+    CROSSED,
+    GAIN,
+    LINKAGE,
+    LOOKS,
+    PIC,
+    SUPPRESSION,
+    TRANSFER,
+)
 from veil.report.document import Document, Release
 from veil.report.words import FURTHER, STATUS_WORDS, interval, limit, number, use_name
 
@@ -81,16 +93,17 @@ def _named(finding: Finding, value: float | None, code: str) -> str:
 def _attack_cell(document: Document, release: Release, target: str, code: str) -> Cell:
     """The worst attack by a figure, or why there is none."""
     tried = document.select(role="attack", release=release.name, target=target, code=code)
-    return value_cell(document.attack(release.name, target, code), _why_absent(tried), code)
+    return value_cell(document.attack(release.name, target, code), why_absent(tried), code)
 
 
-def _use_cell(document: Document, release: Release, target: str, code: str) -> Cell:
+def use_cell(document: Document, release: Release, target: str, code: str) -> Cell:
+    """A figure of a use, or why there is none."""
     tried = document.select(role="utility", release=release.name, target=target, code=code)
     figure = document.use(release.name, target, code)
-    return value_cell(None if figure is None or figure.code != code else figure, _why_absent(tried))
+    return value_cell(None if figure is None or figure.code != code else figure, why_absent(tried))
 
 
-def _why_absent(tried: Sequence[Finding]) -> str:
+def why_absent(tried: Sequence[Finding]) -> str:
     """What stands where no attempt gave a figure."""
     return STATUS_WORDS.get(tried[0].status, "not measured") if tried else "not measured"
 
@@ -132,7 +145,7 @@ def release_table(document: Document) -> Table:
                 bound = document.bound(release.name, private)
                 certified = "none" if bound is None else number(ATTACK, limit(bound))
                 cells.append(Cell(text=certified, words=bound is None))
-        cells += [_use_cell(document, release, use, code) for use in codes for code in codes[use]]
+        cells += [use_cell(document, release, use, code) for use in codes for code in codes[use]]
         rows.append((release, cells))
     return Table(groups=groups, columns=columns, rows=rows)
 
@@ -151,22 +164,22 @@ def _private_cells(document: Document, release: Release, private: str) -> list[C
         return [*cells, Cell(text="reference", words=True)]
     gain = document.attack(release.name, private, GAIN)
     tried = document.select(role="attack", release=release.name, target=private, code=GAIN)
-    return [*cells, value_cell(gain, _why_absent(tried))]
+    return [*cells, value_cell(gain, why_absent(tried))]
 
 
 def _use_codes(document: Document, target: str) -> list[str]:
     measured = {f.code for f in document.select(role="utility", target=target)}
-    return [code for code in CODES if code in measured]
+    return [code for code in CODES if code in measured and code not in (*BIOMETRIC, *BY_GROUP)]
 
 
 def within_table(document: Document) -> Table | None:
     """The uses measured within one group, such as matching within one gender."""
-    targets = dict.fromkeys(f.target for f in document.select(role="utility") if "|" in f.target)
+    targets = dict.fromkeys(f.target for f in document.select(role="utility") if "|same " in f.target)
     columns = [(target, code) for target in targets for code in _use_codes(document, target)]
     if not columns:
         return None
     rows = [
-        (release, [_use_cell(document, release, target, code) for target, code in columns])
+        (release, [use_cell(document, release, target, code) for target, code in columns])
         for release in document.releases
     ]
     groups = [(use_name(target), len(_use_codes(document, target))) for target in targets]
@@ -252,7 +265,7 @@ def _by_whom(document: Document, release: Release, private: str, code: str) -> C
 def _look_cell(own: Sequence[Finding], code: str) -> Cell:
     tried = [f for f in own if f.code == code]
     picked = next((f for f in tried if f.worst and f.ok), None)
-    return value_cell(picked, _why_absent(tried) if tried else "itself")
+    return value_cell(picked, why_absent(tried) if tried else "itself")
 
 
 def _each_transfer(document: Document, privates: Sequence[str], matching: Sequence[str]) -> list[Table]:
@@ -287,7 +300,7 @@ def inversion_tables(document: Document) -> tuple[Table, list[Table]] | None:
             worst = document.attack(release.name, targets[code], code)
             tried = document.select(role="attack", release=release.name, code=code)
             small = "" if worst is None else interval(code, worst.low, worst.high)
-            cells.append(replace(value_cell(worst, _why_absent(tried)), small=small))
+            cells.append(replace(value_cell(worst, why_absent(tried)), small=small))
         rows.append((release, cells))
     rows.append((replace(document.releases[0], name="without releases", role="control"), _chances(findings, codes)))
     summary = Table(columns=[CODES[code].heading for code in codes], rows=rows)
@@ -386,7 +399,7 @@ def _figure_cell(finding: Finding) -> Cell:
 
 def other_findings(document: Document) -> list[tuple[Finding, Cell]]:
     """The findings that no other table shows, so that no figure is lost."""
-    of_private = {ATTACK, CODES[ATTACK].stand_in, GAIN, *_TRANSFERS}
+    of_private = {ATTACK, CODES[ATTACK].stand_in, GAIN, SUPPRESSION, PIC, *_TRANSFERS}
 
     def elsewhere(f: Finding) -> bool:
         if f.role == "attack":
@@ -395,6 +408,8 @@ def other_findings(document: Document) -> list[tuple[Finding, Cell]]:
                 return f.target in document.data.private
             return f.family == "inversion" or (f.ok and f.worst and f.code in (*FURTHER, *LINKAGE, *CROSSED))
         if f.role == "utility":
+            if f.code in (*BIOMETRIC, *BY_GROUP):
+                return f.ok
             return f.code in LOOKS or f.target in document.data.utility or "|" in f.target
         return f.role == "control" or (f.code == CERTIFICATE and f.ok and f.target in document.data.private)
 

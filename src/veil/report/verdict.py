@@ -74,7 +74,10 @@ def controls(document: Document) -> list[Check]:
     return [
         *(_training_check(document, f) for f in measured if f.code == SEEN),
         *(_input_check(document, target, private=True) for target in document.data.private),
-        *(_input_check(document, target, private=False) for target in document.data.utility),
+        *(
+            _input_check(document, target, private=False)
+            for target in (() if document.of_scores else document.data.utility)
+        ),
         *(
             _no_shuffled_check(private)
             for private in document.data.private
@@ -390,7 +393,8 @@ def _qualified(document: Document, finding: Finding, with_chance: bool) -> Marku
     both = interval(finding.code, finding.low, finding.high)
     # A line must not break inside a range: half of it would read as another figure.
     words = Markup('{} interval <span class="range">{}</span>').format(share(finding.level), both)
-    rows = ", each row a person" if document.data.identities is None else ""
+    unit = "pair taken for itself" if document.of_scores else "row a person"
+    rows = f", each {unit}" if document.data.identities is None else ""
     return Markup("({}{}{})").format(words, rows, f"; chance {chance(finding)}" if with_chance else "")
 
 

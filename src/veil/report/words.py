@@ -78,6 +78,8 @@ def _digits(code: str, value: float) -> str:
     style = CODES[code].style
     if style == "percent":
         text = f"{100 * value:.1f}"
+        if CODES[code].lower_tells_more and 0 < value < 0.01:  # error rates, which are of interest where they are small
+            text = f"{100 * value:.2g}"
     elif style == "fraction":
         text = f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"
     else:

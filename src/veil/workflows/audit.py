@@ -27,6 +27,7 @@ from veil.auditing.setting import Inversion, Setting
 from veil.auditing.task import Failure
 from veil.data.classes import nameless
 from veil.data.pack import Pack
+from veil.data.scorefile import Scores, write_scores
 from veil.errors import InputError, check_type, checked_jobs, checked_names, checked_path
 from veil.files import check_place, staged
 from veil.findings import Finding, contributions
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 OUTCOMES = "outcomes"
 """Folder beside findings for what need not be measured again."""
+
+BESIDE = ("pictures", "curves", "scores")
+"""Folders of files that findings name."""
 
 Progress = Callable[[str, int, int, str], None]
 """Told of a stage, ``"release"`` or ``"audit"``: how much of it is done, how much there is, and what was done last."""
@@ -66,6 +70,7 @@ class Plan:
             another audit of the same pack.
         together: Attack the means of several releases of one person, and link releases to the input.
         inversion: Redraw the pack's images, or vectors, from every release.
+        scores: Also write the scores of the pairs of verification, by the comparator that was picked.
         pictures: Whether the page shows some test images beside what is released and redrawn of them; None: of drawn
             faces (the layout ``stylised``) alone, for these show nobody.
         perceptual: File of torchvision's VGG-16 weights, which then judges what is redrawn.
@@ -90,6 +95,7 @@ class Plan:
     with_input: bool = True
     together: bool = True
     inversion: bool = False
+    scores: bool = False
     pictures: bool | None = None
     perceptual: Path | None = None
     matcher: str | Path | None = None
@@ -128,6 +134,7 @@ class Plan:
             level=self.level,
             together=self.together,
             inversion=Inversion(perceptual=self.perceptual) if self.inversion else None,
+            scores=self.scores,
         )
         pack.require(private=list(setting.private), utility=list(setting.utility))  # in every split
         given = transfer.Given(
@@ -152,6 +159,8 @@ class Audit:
         sheets: Pictures.
         curves: Losses of training, by subject.
         contributions: What persons contribute to figures, by which another audit is compared with it.
+        scores: By release, for each pair of verification whether it is mated, its score, and numbers of its two persons
+            ``(P, 4)``; of audits that were asked for them.
     """
 
     findings: Sequence[Finding]
@@ -159,6 +168,7 @@ class Audit:
     sheets: Sequence[Sheet] = ()
     curves: Mapping[str, Curves] = field(default_factory=dict)
     contributions: Sequence[Contribution] = ()
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def summary(self, private: str = "", utility: str = "") -> list[Row]:
         """A row for each release: the worst attacks on a private label, and the use that is left.
@@ -193,13 +203,15 @@ class Audit:
     def _write(self, work: Path, out: Path, names: bool) -> None:
         """Write into ``work`` and move it to ``out``."""
         whole = work / "out"
-        for folder in ("pictures", "curves"):
+        for folder in BESIDE:
             (whole / folder).mkdir(parents=True)
         for sheet in self.sheets:
             sheet.image.save(whole / sheet.file, optimize=True)
-        curves = _write_curves(whole, self.curves)
+        curves, scores = _write_curves(whole, self.curves), _write_scores(whole, self.scores)
         sheets = [{"file": s.file, "title": s.title, "caption": s.caption} for s in self.sheets]
-        document = files.document(**self.document, findings=self.findings, pictures=sheets, curves=curves)
+        document = files.document(
+            **self.document, findings=self.findings, pictures=sheets, curves=curves, scores=scores
+        )
         if self.contributions:
             contributions.write(whole / contributions.NAME, self.contributions)
         files.write(whole, document if names else _without_names(document))
@@ -302,10 +314,16 @@ def audit(
             "data": described.data(setting) | {"notes": notes},
             "releases": releases,
             "maps": maps,
+            "rates": [vars(each) for each in result.rates],
         }
         curves = {s.name: s.curves for s in subjects if s.curves}
         made = Audit(
-            findings=findings, document=document, sheets=sheets, curves=curves, contributions=result.contributions
+            findings=findings,
+            document=document,
+            sheets=sheets,
+            curves=curves,
+            contributions=result.contributions,
+            scores=result.scores,
         )
         if out is not None:
             made._write(work, Path(out), names)
@@ -414,7 +432,7 @@ def _publish(staged: Path, out: Path) -> None:
     What an earlier audit wrote there and this one does not is removed, its report, too: they speak of other figures.
     """
     earlier = _written(out)
-    beside = [path for folder in ("pictures", "curves") for path in sorted((staged / folder).iterdir())]
+    beside = [path for folder in BESIDE for path in sorted((staged / folder).glob("*"))]
     beside += [path for path in [staged / contributions.NAME] if path.exists()]
     for path in [*beside, staged / files.NAME]:
         target = out / path.relative_to(staged)
@@ -433,15 +451,30 @@ def _written(out: Path) -> set[Path]:
         document = files.read(out)
     except InputError:
         return set()
-    named = [entry["file"] for key in ("pictures", "curves") for entry in document[key]]
-    own = {out / name for name in named if re.fullmatch(r"(pictures|curves)/\w[\w.-]*", name, re.ASCII)}
+    named = [entry["file"] for key in BESIDE for entry in document.get(key, [])]
+    own = {out / name for name in named if re.fullmatch(rf"({'|'.join(BESIDE)})/\w[\w.-]*", name, re.ASCII)}
     return {*own, out / "report.html", out / contributions.NAME}
 
 
 def _write_curves(out: Path, curves: Mapping[str, Curves]) -> list[dict[str, str]]:
     listed = []
     for number, (name, losses) in enumerate(curves.items()):
-        slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
-        path = write_curves(out / "curves" / f"{number:02d}-{slug}.parquet", losses)
+        path = write_curves(out / "curves" / f"{number:02d}-{_slug(name)}.parquet", losses)
         listed.append({"file": f"curves/{path.name}", "release": name})
     return listed
+
+
+def _write_scores(out: Path, scores: Mapping[str, NDArray[np.float64]]) -> list[dict[str, str]]:
+    listed = []
+    for number, (name, pairs) in enumerate(scores.items()):
+        file = f"scores/{number:02d}-{_slug(name)}.csv"
+        mated, score, *people = pairs.T
+        with (out / file).open("w", encoding="utf-8", newline="") as target:
+            who = np.column_stack(people).astype(np.int64)
+            write_scores(target, Scores(mated=mated == 1, score=score, people=who))
+        listed.append({"file": file, "release": name})
+    return listed
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")

@@ -16,7 +16,19 @@ from veil.auditing.intervals import Interval, bounded, spread_of
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_path
 from veil.findings import CODES, Finding, contributions
-from veil.findings.codes import ATTACK, CERTIFICATE, LOOKS, POOLED, REPEATED, RESTORED, SEEN, TRANSFER, USES
+from veil.findings.codes import (
+    ATTACK,
+    CERTIFICATE,
+    LOOKS,
+    PIC,
+    POOLED,
+    REPEATED,
+    RESTORED,
+    SEEN,
+    SUPPRESSION,
+    TRANSFER,
+    USES,
+)
 from veil.findings.contributions import Contribution
 from veil.foreign import one_line, read_bytes
 from veil.report import document, verdict
@@ -318,17 +330,12 @@ def _asked(written: Document, requirement: Requirement) -> list[tuple[str, Seque
 
 def _check_limit(requirement: Requirement, code: str) -> None:
     """Raises InputError for a limit on the wrong side, which would ask for harm, or one that no figure can miss."""
-    harm = code.partition(".")[0] in (
-        "attribute",
-        "linkability",
-        "identification",
-        "inversion",
-        "certificate",
-        "training",
-    )
+    harm = code.partition(".")[0] in _HARMS
     sign = "<=" if harm != CODES[code].lower_tells_more else ">="
     if requirement.sign != sign and code not in LOOKS:
-        what = "gives away" if harm else "is an error" if CODES[code].lower_tells_more else "is of use"
+        hidden = code in (SUPPRESSION, PIC)
+        what = "is what is hidden" if hidden else "gives away" if harm else "is of use"
+        what = "is an error" if not harm and CODES[code].lower_tells_more else what
         raise InputError(f"require: {requirement.what} {what}, so its limit must be {sign} LIMIT, got {requirement}")
     least = -1.0 if code == "utility.mcc" else 0.0
     if CODES[code].style != "plain" and not least <= requirement.limit <= 1:
@@ -347,7 +354,7 @@ def _codes(written: Document, target: str, figure: str) -> Sequence[str]:
         codes = [code for code in [written.primary_use(target)] if code is not None]
         codes = codes or ["verification.auc" if target == "identity" else "utility.balanced_accuracy"]
     else:
-        families = ("verification", "linkability", "identification") if target == "identity" else ("utility",)
+        families = ("verification", "search", "linkability", "identification") if target == "identity" else ("utility",)
         codes = [f"{family}.{figure}" for family in families if f"{family}.{figure}" in CODES][:1]
     if not codes:
         raise InputError(f"require: {target} has no figure {figure!r}; docs list the codes of all")
