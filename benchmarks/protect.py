@@ -184,7 +184,8 @@ def told(runs: Mapping[str, Outcome], asked: argparse.Namespace) -> list[str]:
         "--hide gender --labels labels.csv`, and the same with `--as photos`; "
         f"effort {asked.effort}, seed {asked.seed}, {asked.jobs} process{'es' * (asked.jobs > 1)}.",
         "",
-        f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`.",
+        f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`. Minutes are those of the clock, "
+        "whatever else ran; CPU minutes are the command's own.",
         "",
         "| as | method | released | left out | maybe unprotected | minutes | CPU minutes | peak memory |",
         "|---|---|---|---|---|---|---|---|",
@@ -210,7 +211,8 @@ SHOWN = (
 
 def _row(f: Finding) -> str:
     value, low, high, _ = f.figures()
-    return f"| {f.release} | `{f.code}` | {f.target} | {f.attacker} | {value:.3f} | {low:.3f} - {high:.3f} | {f.n:,} |"
+    cells = (f.release, f"`{f.code}`", f.target, f.attacker, f"{value:.3f}", f"{low:.3f} - {high:.3f}", f"{f.n:,}")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":

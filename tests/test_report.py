@@ -399,7 +399,7 @@ def test_every_threat_model_has_the_worst_attack_or_why_there_is_none(tmp_path: 
     assert worst in got.partition("A2")[0]
     assert "not tried: it has no likeness" in got.partition("A1")[0]
     assert "not tried: not asked for: --attack-on protect,attack" in got
-    assert "A7 asks who was in the protector’s training data not tried: this version of Veil does not try it" in got
+    assert "A7 asks who was in the protector’s training data not tried: this audit did not try it" in got
     document["data"]["attack_on"] = ["protect", "attack"]
     stronger = page(tmp_path, document).text("threats")
     assert "A1 has labelled releases of other people not tried: attackers had more: A2" in stronger
@@ -431,7 +431,7 @@ def test_a_card_for_each_release_that_was_asked_for(tmp_path: Path) -> None:
         "To keep identity; to hide gender.",
         "The worst tested attack on gender (mlp) reaches 61.2 % balanced accuracy",
         "| A1: has labelled releases of other people | gender: 61.2 % balanced accuracy (59.0–63.4 %), mlp |",
-        "| A7: asks who was in the protector’s training data | not tried: this version of Veil does not try it |",
+        "| A7: asks who was in the protector’s training data | not tried: this audit did not try it |",
         "- gender: female 1,654, male 1,654 in test", "adversary.depth: 3",
         "Audited 2026-11-20, seed 0, by Veil 0.1.0.",
         r"a \| pipe, &lt;b&gt;bold&lt;/b&gt; and \`code\`",

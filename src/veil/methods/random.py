@@ -22,7 +22,8 @@ from veil.methods.base import build_base, build_decoder, described, guessing, un
 from veil.methods.protocol import Algorithm, Fitted, Task
 from veil.methods.settings import checked, within
 from veil.release.contract import Contract
-from veil.release.release import Release, check_unit_range
+from veil.release.draws import check_unit_range
+from veil.release.release import Release
 
 
 @dataclass(frozen=True, kw_only=True)

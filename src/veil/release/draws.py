@@ -27,6 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from veil.errors import InputError
+
 LENGTH = 0.5
 """Distance of unit vectors over which noise changes: 60 degrees apart have a correlation of .14, 90 degrees of .02."""
 FEATURES = 1024
@@ -121,6 +123,16 @@ def keyed_uniform(x: NDArray[np.generic], count: int, key: bytes) -> NDArray[np.
         rows = rows + 0.0  # which makes 0.0 of -0.0
     digests = b"".join(hashlib.shake_128(key + row.tobytes()).digest(4 * count) for row in rows)
     return _fractions(digests).reshape(len(rows), count)
+
+
+def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
+    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
+    if len(outside):
+        row = values[outside[0]]
+        raise InputError(
+            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
+        )
 
 
 def chosen(log_p: NDArray[np.float32], uniform: NDArray[np.float32]) -> NDArray[np.int64]:

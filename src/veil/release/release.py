@@ -25,7 +25,7 @@ from veil.nn.nets import to_input, to_pixels
 from veil.release import folder
 from veil.release.beside import KEY_BYTES, named, renewed_key, wrong_key
 from veil.release.contract import Contract
-from veil.release.draws import Field, chosen, keyed_uniform, normalised_noise, orthogonal
+from veil.release.draws import Field, check_unit_range, chosen, keyed_uniform, normalised_noise, orthogonal
 from veil.threads import in_order
 
 BATCH = {"images": 128, "vectors": 1024}
@@ -497,13 +497,3 @@ class Release:
             "utility": self.made.get("utility", ""),
         }
         return bundle.write(named(path), self.encoder, c, made, secret, self.transform, force=force)
-
-
-def check_unit_range(values: NDArray[np.float32], first_row: int) -> None:
-    """Raises InputError unless values ``(B, k)`` lie in [0, 1]: draws from there would show among others."""
-    outside = np.flatnonzero(~((values >= 0) & (values <= 1)).all(1))
-    if len(outside):
-        row = values[outside[0]]
-        raise InputError(
-            f"random: values must lie in [0, 1], got {row.min():.3g} to {row.max():.3g} in row {first_row + outside[0]}"
-        )
