@@ -184,8 +184,8 @@ def told(runs: Mapping[str, Outcome], asked: argparse.Namespace) -> list[str]:
         "--hide gender --labels labels.csv`, and the same with `--as photos`; "
         f"effort {asked.effort}, seed {asked.seed}, {asked.jobs} process{'es' * (asked.jobs > 1)}.",
         "",
-        f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`. Minutes are those of the clock, "
-        "whatever else ran; CPU minutes are the command's own.",
+        f"Measured {made} on {platform.machine()}, {platform.system()}, by `{COMMAND}`. "
+        "Minutes are those of the clock, whatever else ran; CPU minutes are the command's own.",
         "",
         "| as | method | released | left out | maybe unprotected | minutes | CPU minutes | peak memory |",
         "|---|---|---|---|---|---|---|---|",
