@@ -238,7 +238,7 @@ def test_progress_counts_every_job() -> None:
     _, told = _everything()
     # 3 releases: 6 attackers on 2 private labels and 1 label to keep, 2 controls, 4 attacks on pools, 1 matching; and
     # linkage of 2 of them to the input, and their restoration for each private label.
-    assert [done for done, _, _ in told] == list(range(1, 3 * (6 * 3 + 2 + 4 + 1) + 2 + 2 + 1))
+    assert [done for done, _, _ in told] == list(range(1, 3 * (6 * 3 + 2 + 4 + 1) + 2 + 2 * 2 + 1))
     assert {total for _, total, _ in told} == {len(told)}
 
 

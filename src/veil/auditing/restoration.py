@@ -266,42 +266,50 @@ def tasks(setting: Setting, exhibits: Sequence[Exhibit]) -> Iterator[Task]:
     """Attacks on restored vectors, where originals are vectors; images are restored where classifiers that know
     originals are trained (:func:`veil.auditing.transfer.tasks`)."""
     reference = next((s for s in exhibits if s.role == "input"), None)
-    if reference is None or not setting.together:
-        return
     restorers = {n: r for n, r in setting.roster.restorers.items() if n in OF_VECTORS}
-    vectors = {s.name: s for s in exhibits if s is not reference and not s.images and not reference.images}
-    for target in setting.private:
-        for s in exhibits:
-            if s is not reference and s.shape != reference.shape and s.name not in vectors:
+    if reference is None or not restorers or not setting.together:
+        return
+    parts = [signatures(setting.roster.of_restored), signatures(restorers)]
+    for s in exhibits:
+        for target in setting.private if s is not reference else ():
+            missing = partial(without, setting.nobody(s.name, target, "attack"), RESTORED)
+            if not s.images and not reference.images:
+                yield Task(
+                    name=f"{s.name}: {target}, restored",
+                    key=setting.key("restoration", s.fingerprint, s.name, reference.fingerprint, target, parts),
+                    prepare=partial(_prepared, setting, target, reference, s, restorers),
+                    missing=missing,
+                    releases=(reference.name, s.name),
+                )
+            elif s.shape != reference.shape:
                 why = "releases are not of the originals' kind; what decoders redraw of them is under inversion"
-                yield given(without(setting.nobody(s.name, target, "attack"), RESTORED, "not_applicable", why))
-        if vectors and restorers:
-            who = [(s.name, s.fingerprint) for s in vectors.values()]
-            readers = setting.roster.of_restored
-            yield Task(
-                name=f"{target}, restored",
-                key=setting.key("restoration", who, target, signatures(readers), signatures(restorers)),
-                prepare=partial(_prepared, setting, target, reference, list(vectors.values()), restorers),
-                missing=partial(_missing, setting, target, list(vectors)),
-                releases=(reference.name, *vectors),
-            )
-
-
-def _missing(setting: Setting, target: str, releases: Sequence[str], status: str, note: str) -> list[Finding]:
-    return [setting.nobody(name, target, "attack").missing(RESTORED, status, note) for name in releases]
+                yield given(missing("not_applicable", why))
 
 
 def _prepared(
-    setting: Setting, target: str, reference: Exhibit, exhibits: Sequence[Exhibit], restorers: Mapping[str, Restorer]
+    setting: Setting, target: str, reference: Exhibit, exhibit: Exhibit, restorers: Mapping[str, Restorer]
 ) -> Callable[[], Outcome]:
-    return partial(attacked, setting, target, reference.x, {s.name: s.x for s in exhibits}, restorers)
+    return partial(attacked, setting, target, reference.x, exhibit.x, exhibit.name, restorers)
 
 
 def attacked(
-    setting: Setting, target: str, originals: NDArray[Any], releases: Mapping[str, NDArray[Any]],
+    setting: Setting,
+    target: str,
+    originals: NDArray[Any],
+    releases: NDArray[Any],
+    release: str,
     restorers: Mapping[str, Restorer],
-) -> Outcome:  # fmt: skip
-    """What attackers that learned a label from original vectors read from restored ones."""
+) -> Outcome:
+    """What attackers that learned a label from original vectors read from restored ones.
+
+    Args:
+        setting: Labels, and who learns.
+        target: The label.
+        originals: ``(N, d)``.
+        releases: ``(N, k)``.
+        release: Their name.
+        restorers: By name.
+    """
     y = setting.pack.label(target)
     train_rows, check, _ = setting.rows(target)
     problem = _side(setting, originals, y, train_rows, check, len(setting.pack.classes[target]))
@@ -313,5 +321,6 @@ def attacked(
         except Exception as error:  # the others stand
             broken.append(failure(error))
     if not readers:
-        return Outcome(findings=tuple(_missing(setting, target, list(releases), *broken[0])))
-    return read(Reading(setting=setting, target=target, readers=readers, restorers=restorers), originals, releases)
+        return Outcome(findings=(setting.nobody(release, target, "attack").missing(RESTORED, *broken[0]),))
+    reading = Reading(setting=setting, target=target, readers=readers, restorers=restorers)
+    return read(reading, originals, {release: releases})

@@ -196,7 +196,7 @@ def classified(
     originals: NDArray[Any],
     releases: Mapping[str, NDArray[Any]],
     target: str,
-    restorers: Mapping[str, restoration.Restorer],
+    restorers: Mapping[str, restoration.Restorer] | None = None,
 ) -> Outcome:
     """What classifiers that learned a label from originals read from releases, for each of them; as they are, and, but
     for the originals, restored.
@@ -210,7 +210,7 @@ def classified(
         originals: uint8 images ``(N, H, W[, 3])``.
         releases: By name, of the same shape; the originals may be among them.
         target: The label.
-        restorers: By name.
+        restorers: By name; None for none.
     """
     pack, files, level = setting.pack, setting.networks.classifiers.get(target, ()), setting.level
     y, classes = pack.label(target), len(pack.classes[target])
