@@ -58,15 +58,15 @@ def linear_map(x: NDArray[Any], width: int = WIDTH) -> NDArray[np.float32]:
 def test_who_treats_everybody_alike_tells_nothing() -> None:
     pack = population()
     covered, rates = 0, []
-    for seed in range(8):
+    for seed in range(6):
         noise = np.random.default_rng(seed).normal(size=pack.x.shape).astype(np.float32)
         results = figures(pack, linear_map(pack.x) + noise)
         auc = results[MEMBERSHIP, "attack"]
         assert auc.n == 432 + 600  # of the people in training two in five, of the others those of test
         covered += auc.low <= 0.5 <= auc.high
         rates.append(results[AT_FPR, "attack"].value)
-    # 95 of 100 such intervals hold .5: of eight three are missed once in 2,600 times.
-    assert covered >= 6
+    # 95 of 100 such intervals hold .5: of six three are missed once in 450 times.
+    assert covered >= 4
     assert np.mean(rates) < 0.03
 
 
