@@ -178,6 +178,9 @@ def test_a_decision_without_a_figure_asks_for_the_auc(tmp_path):
         ("identity <= 0.9", "identity is of use, so its limit must be >= LIMIT"),
         ("identity.eer >= 0.1", "identity.eer is an error, so its limit must be <= LIMIT"),
         ("linkability.rank1 >= 0.1", "linkability.rank1 gives away"),
+        ("identity.d_sys >= 0.1", "identity.d_sys gives away"),
+        ("renewal.accepted >= 0.1", "renewal.accepted gives away"),
+        ("membership.auc >= 0.6", "membership.auc gives away"),
     ],
 )
 def test_a_limit_on_the_wrong_side_is_refused(tmp_path, require, words):

@@ -38,8 +38,9 @@ Outcome = Literal["met", "not met", "cannot be said", "not applicable"]
 
 _ATTACKS = (ATTACK, TRANSFER, POOLED, REPEATED, RESTORED)
 _ATTACKS_BY_AUC = tuple(CODES[code].stand_in for code in _ATTACKS)
-_HARMS = ("attribute", "linkability", "identification", "inversion", "certificate", "training")
-"""Families whose figures say what is given away."""
+_HARMS = (*(code for code, known in CODES.items() if known.threat), SEEN)
+"""Figures of what is given away."""
+_OF_IDENTITY = ("verification", "search", "linkability", "identification", "unlinkability", "renewal")
 _FIGURES = {"", *(code.partition(".")[2] for code in CODES)}
 _MOST = 1 << 20  # bytes of a file of requirements
 
@@ -330,7 +331,7 @@ def _asked(written: Document, requirement: Requirement) -> list[tuple[str, Seque
 
 def _check_limit(requirement: Requirement, code: str) -> None:
     """Raises InputError for a limit on the wrong side, which would ask for harm, or one that no figure can miss."""
-    harm = code.partition(".")[0] in _HARMS
+    harm = code in _HARMS
     sign = "<=" if harm != CODES[code].lower_tells_more else ">="
     if requirement.sign != sign and code not in LOOKS:
         hidden = code in (SUPPRESSION, PIC)
@@ -354,7 +355,7 @@ def _codes(written: Document, target: str, figure: str) -> Sequence[str]:
         codes = [code for code in [written.primary_use(target)] if code is not None]
         codes = codes or ["verification.auc" if target == "identity" else "utility.balanced_accuracy"]
     else:
-        families = ("verification", "search", "linkability", "identification") if target == "identity" else ("utility",)
+        families = _OF_IDENTITY if target == "identity" else ("utility",)
         codes = [f"{family}.{figure}" for family in families if f"{family}.{figure}" in CODES][:1]
     if not codes:
         raise InputError(f"require: {target} has no figure {figure!r}; docs list the codes of all")
