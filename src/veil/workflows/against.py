@@ -77,9 +77,13 @@ class Difference:
     def _beyond(self, sign: float) -> bool:
         if self.change is None or self.now is None:
             return False
-        harm = (self.now.role == "utility") == CODES[self.now.code].lower_tells_more
-        low, high = (self.change.low, self.change.high) if harm else (-self.change.high, -self.change.low)
-        return low > 0 if sign > 0 else high < 0
+        low, high = self.change.low, self.change.high
+        return low > 0 if (sign > 0) == rises_for_worse(self.now) else high < 0
+
+
+def rises_for_worse(finding: Finding) -> bool:
+    """Whether a higher figure is worse: an attack's is, unless the lower one tells more, and a use's the other way."""
+    return (finding.role == "utility") == CODES[finding.code].lower_tells_more
 
 
 def difference(now: Measured, then: Measured, key: tuple[str, str, str], earlier: str = "") -> Difference:
