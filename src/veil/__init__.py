@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from veil.workflows.audit import Audit, audit
     from veil.workflows.audit_scores import audit_scores
     from veil.workflows.check import Checked, check
+    from veil.workflows.compare import compare
     from veil.workflows.estimator import Protector
     from veil.workflows.fit import fit
     from veil.workflows.label import label
@@ -37,6 +38,7 @@ _HOMES = {
     "audit": "veil.workflows.audit",
     "audit_scores": "veil.workflows.audit_scores",
     "check": "veil.workflows.check",
+    "compare": "veil.workflows.compare",
     "fit": "veil.workflows.fit",
     "label": "veil.workflows.label",
     "pack": "veil.data.build",
@@ -59,6 +61,7 @@ __all__ = [
     "audit",
     "audit_scores",
     "check",
+    "compare",
     "fit",
     "label",
     "pack",

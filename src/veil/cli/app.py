@@ -493,8 +493,25 @@ def check(
 
 
 @command
-def report(show: Show, out: arguments.ReportFolder, card: arguments.Card = False) -> None:
-    """Write report.html, one self-contained page, from findings.json and what lies beside it."""
+def report(
+    show: Show,
+    out: arguments.ReportFolder,
+    other: arguments.OtherAudit = None,
+    card: arguments.Card = False,
+    page: arguments.ComparedPage = None,
+) -> None:
+    """Write report.html, one self-contained page, from findings.json and what lies beside it; or a page that sets two
+    audits beside each other."""
+    if other is not None:
+        from veil.workflows.compare import compare
+
+        if card:
+            raise InputError("report: --card is for one audit, and two were named")
+        made = compare(out, other, page)
+        show.result({"compared": str(made)}, str(made))
+        return
+    if page is not None:
+        raise InputError(f"report: --out is for the page of two audits, and one was named, got {page}")
     from veil.report import card as cards
     from veil.report import page as html
 

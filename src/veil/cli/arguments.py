@@ -373,5 +373,11 @@ Names = Annotated[
 
 # report, export
 ReportFolder = Annotated[Path, Argument(metavar="OUT", help="Folder with findings.json; its report.html is replaced.")]
+OtherAudit = Annotated[
+    Path | None, Argument(metavar="[OTHER]", help="Folder of another audit, to be set beside the first.")
+]
+ComparedPage = Annotated[
+    Path | None, Option("--out", help="File for the page of two audits; compared.html beside the other's findings.")
+]
 Card = Annotated[bool, Option("--card", help="Also write card.md, a model card of each release that was asked for.")]
 BundleFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to make.")]

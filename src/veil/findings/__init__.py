@@ -1,7 +1,7 @@
 """Findings: one figure about one release each, their codes, and the file that they are kept in."""
 
 from veil.findings.codes import CODES, NO_BETTER, Code
-from veil.findings.io import KEYS, NAME, document, how, read, write
+from veil.findings.io import KEYS, NAME, document, fingerprint, how, read, write
 from veil.findings.schema import Finding, Measurement, normalised_gain
 from veil.findings.tradeoffs import pic, suppression_rate
 
@@ -14,6 +14,7 @@ __all__ = [
     "Finding",
     "Measurement",
     "document",
+    "fingerprint",
     "how",
     "normalised_gain",
     "pic",

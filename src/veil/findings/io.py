@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import platform
@@ -35,6 +36,7 @@ from veil.foreign import (
     check_fields,
     either,
     one_line,
+    opened,
     read_json,
     real,
     shown,
@@ -240,6 +242,15 @@ def write(out: Path, document: Mapping[str, Any]) -> Path:
     with written(path) as file:
         file.write(text.encode())
     return path
+
+
+def fingerprint(out: Path) -> str:
+    """The SHA-256 of ``out/findings.json``, by which an audit is told from any other; raises InputError for none."""
+    try:
+        with opened(Path(out) / NAME) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{Path(out) / NAME}: cannot be read ({error.strerror})") from None
 
 
 def read(out: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -221,6 +222,12 @@ class Document:
         usable = [f for f in usable if f.attacker in elsewhere] or usable
         sign = -1 if CODES[code].lower_tells_more else 1
         return max(usable, key=lambda f: sign * (f.value or 0.0), default=None)
+
+
+def moment(document: Document) -> str:
+    """When it was made, to the minute; the day where that is all that is known, "" where nothing is."""
+    at = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", document.made.at)
+    return f"{at[1]} {at[2]} UTC" if at else document.made.at or document.created
 
 
 def read(out: Path) -> Document:

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import jinja2
 import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -25,6 +24,7 @@ from veil.foreign import one_line, read_bytes
 from veil.parquet import read_curves
 from veil.report import biometric, plots, rates, tables, threats, words
 from veil.report.document import Document, read
+from veil.report.html import template
 from veil.report.verdict import controls, doubted, guessed, share_of_luck, verdicts
 
 PLANE_WIDTHS = (320, 480, 680)
@@ -49,13 +49,6 @@ def write(out: Path) -> Path:
 def render(document: Document, out: Path) -> str:
     """The page for ``document``; pictures and curves are read from ``out``."""
     figures: Figures = {}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("veil.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     view = {
         "document": document,
         "title": _title(document),
@@ -74,7 +67,7 @@ def render(document: Document, out: Path) -> str:
         "chance": words.chance,
         "words": words.STATUS_WORDS,
     }
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         **view,
         figures=_script(figures),
         plotly=Markup(get_plotlyjs()) if figures else None,

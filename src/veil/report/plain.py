@@ -17,11 +17,12 @@ from veil.report.document import Document
 from veil.report.words import FURTHER, limit
 
 _USE = "utility.balanced_accuracy"
-_WORDS = {
+WORDS = {
     ATTACK: "Of 100 people, as many of each class, the worst tested attack names {} rightly from one release.",
     _USE: "Of 100 people, as many of each class, {} are recognised rightly.",
     MATCHING: "Of 100 choices between a pair of one person and a pair of two, a matcher makes {} rightly.",
 }
+"""By code a sentence on a figure, with a place for it as a number of 100."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,14 @@ class Plain:
     """A figure as a number of 100, beside guessing and the unprotected input.
 
     Attributes:
+        target: The label or the use that it is about.
         words: A sentence or more.
         value, low, high: The figure and its interval, in [0, 100].
         chance: What guessing gets.
         unprotected: What is got from the unprotected input; None where that is not known.
     """
 
+    target: str
     words: Markup
     value: float
     low: float
@@ -45,18 +48,20 @@ class Plain:
 
 def plain(document: Document, finding: Finding) -> Plain | None:
     """An attack or a use in plain words; None for figures that have none."""
-    if finding.code not in _WORDS or not finding.ok:
+    if finding.code not in WORDS or not finding.ok:
         return None
     value, low, high, chance = (min(max(100 * x, 0.0), 100.0) for x in finding.figures())
     unprotected = _unprotected(document, finding)
-    words = Markup(_WORDS[finding.code]).format(_counted("release", value))
+    words = Markup(WORDS[finding.code]).format(_counted("release", value))
     words += Markup(" Guessing gets {}").format(_counted("chance", chance))
     if unprotected is not None:
         words += Markup("; without protection it is {}").format(_counted("input", unprotected))
     words += Markup(".")
     if finding.role == "attack":
         words += _further(document, finding)
-    return Plain(words=words, value=value, low=low, high=high, chance=chance, unprotected=unprotected)
+    return Plain(
+        target=finding.target, words=words, value=value, low=low, high=high, chance=chance, unprotected=unprotected
+    )
 
 
 def _unprotected(document: Document, finding: Finding) -> float | None:

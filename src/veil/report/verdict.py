@@ -105,6 +105,24 @@ def guessed(document: Document) -> list[str]:
     ]
 
 
+def doubt(finding: Finding, checks: Sequence[Check], holds: bool) -> str:
+    """Why a figure may mean nothing; "" where nothing speaks against it. ``holds`` says whether it is as is hoped.
+
+    A control that is missing leaves open whether an attack could have worked; one that did work needs no control.
+    """
+    for check in checks:
+        if check.of_training:
+            about = check.release == finding.release and finding.code != SEEN
+        elif check.of_inversion:
+            about = check.release == finding.release and finding.family == "inversion"
+        else:
+            about = check.target == finding.target
+        missing = check.outcome == "missing" and finding.role == "attack" and holds
+        if about and (check.outcome == "failed" or missing):
+            return f"a control {'is missing' if missing else 'failed'}: {check.meaning}"
+    return ""
+
+
 def doubted(checks: Sequence[Check]) -> str:
     """Whose figures rest on these checks."""
     return ", ".join(dict.fromkeys(f"the release {c.release}" if c.of_training else c.target for c in checks))

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 OUTCOMES = "outcomes"
 """Folder beside findings for what need not be measured again."""
 
+PAGES = ("report.html", "card.md", "compared.html")
+"""What is made of findings, and speaks of them alone."""
+
 BESIDE = ("pictures", "curves", "scores")
 """Folders of files that findings name."""
 
@@ -446,14 +449,14 @@ def _publish(staged: Path, out: Path) -> None:
 
 
 def _written(out: Path) -> set[Path]:
-    """The files of an audit in a folder, as its findings name them, and of their report; none where there is none."""
+    """The files of an audit in a folder, as its findings name them, and its pages; none where there is none."""
     try:
         document = files.read(out)
     except InputError:
         return set()
     named = [entry["file"] for key in BESIDE for entry in document.get(key, [])]
     own = {out / name for name in named if re.fullmatch(rf"({'|'.join(BESIDE)})/\w[\w.-]*", name, re.ASCII)}
-    return {*own, out / "report.html", out / contributions.NAME}
+    return {*own, *(out / name for name in PAGES), out / contributions.NAME}
 
 
 def _write_curves(out: Path, curves: Mapping[str, Curves]) -> list[dict[str, str]]:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from veil.auditing.intervals import Interval, bounded, spread_of
+from veil.auditing.intervals import Interval
 from veil.data.columns import nfc
 from veil.errors import InputError, checked_path
 from veil.findings import CODES, Finding, contributions
@@ -29,10 +27,10 @@ from veil.findings.codes import (
     TRANSFER,
     USES,
 )
-from veil.findings.contributions import Contribution
 from veil.foreign import one_line, read_bytes
 from veil.report import document, verdict
 from veil.report.document import Document, Release
+from veil.workflows.against import Measured, difference
 
 Outcome = Literal["met", "not met", "cannot be said", "not applicable"]
 
@@ -184,9 +182,8 @@ def check(
     if against is None or require or file is not None:
         lines += judged(written, require, file=file, releases=releases).lines
     if against is not None:
-        earlier = checked_path("against", against)
         named = [release.name for release in _releases(written, releases)]
-        lines += _no_worse((written, folder), (document.read(earlier), earlier), named)
+        lines += _no_worse(Measured.read(folder), Measured.read(checked_path("against", against)), named)
     return Checked(lines=lines)
 
 
@@ -246,7 +243,7 @@ def _lines(
     lines = []
     for target, codes in asked:
         bound = written.bound(release.name, target) if ATTACK in codes and requirement.sign == "<=" else None
-        if bound is not None and requirement.holds(bound) and not _doubt(bound, checks, False):
+        if bound is not None and requirement.holds(bound) and not verdict.doubt(bound, checks, False):
             why = "binds every attacker who sees one release"
             lines.append(Line(**common, outcome="met", code=CERTIFICATE, finding=bound, why=why))
             codes = [code for code in codes if code not in (ATTACK, TRANSFER)]
@@ -287,11 +284,11 @@ def _line(
     beyond = [f for f in tried if f.ok and f.role == "attack" and requirement.is_missed(f)]
     if beyond and not requirement.is_missed(picked):
         worst = max(beyond, key=lambda f: f.value or 0.0)
-        doubt = _doubt(worst, checks, False)
+        doubt = verdict.doubt(worst, checks, False)
         why = doubt or f"{picked.attacker}, which was picked on validation data, gets less"
         return Line(**common, outcome="cannot be said" if doubt else "not met", code=code, finding=worst, why=why)
     holds = requirement.holds(picked)
-    why = _doubt(picked, checks, holds)
+    why = verdict.doubt(picked, checks, holds)
     if holds and not why and picked.n == 0:
         why = "it is of nobody"
     if holds and not why and _reversed(picked) > requirement.limit and picked.role == "attack":
@@ -388,24 +385,6 @@ def _roles(code: str) -> tuple[str, ...]:
     return {SEEN: ("control",), CERTIFICATE: ("bound",)}.get(code, ("attack", "utility"))
 
 
-def _doubt(finding: Finding, checks: Sequence[verdict.Check], holds: bool) -> str:
-    """Why a figure may mean nothing; "" where nothing speaks against it.
-
-    A control that is missing leaves open whether an attack could have worked; one that did work needs no control.
-    """
-    for check in checks:
-        if check.of_training:
-            about = check.release == finding.release and finding.code != SEEN
-        elif check.of_inversion:
-            about = check.release == finding.release and finding.family == "inversion"
-        else:
-            about = check.target == finding.target
-        missing = check.outcome == "missing" and finding.role == "attack" and holds
-        if about and (check.outcome == "failed" or missing):
-            return f"a control {'is missing' if missing else 'failed'}: {check.meaning}"
-    return ""
-
-
 # -- against an earlier audit -----------------------------------------------------------------------------------------
 
 _COMPARED = (*_ATTACKS, *_ATTACKS_BY_AUC, *USES)
@@ -413,74 +392,32 @@ _COMPARED = (*_ATTACKS, *_ATTACKS_BY_AUC, *USES)
 _EARLIER = "no worse than before"
 
 
-def _no_worse(new: tuple[Document, Path], old: tuple[Document, Path], named: Sequence[str]) -> Iterator[Line]:
+def _no_worse(now: Measured, then: Measured, named: Sequence[str]) -> Iterator[Line]:
     """A line for each figure of the releases that both audits measured on the same people."""
-    (written, folder), (earlier, before) = new, old
+    written, earlier = now.document, then.document
     if not written.data.fingerprint or written.data.fingerprint != earlier.data.fingerprint:
         raise InputError(
-            f"against {before}: must be of the same data, but their fingerprints are {written.data.fingerprint!r} and "
-            f"{earlier.data.fingerprint!r}"
+            f"against {then.folder}: must be of the same data, but their fingerprints are {written.data.fingerprint!r} "
+            f"and {earlier.data.fingerprint!r}"
         )
-    now, then = (_contributions(path) for path in (folder, before))
-    checks, checked = verdict.controls(written), verdict.controls(earlier)
     for name in named:
         lines = []
-        for key in dict.fromkeys([*now, *then]):
+        for key in dict.fromkeys([*now.contributions, *then.contributions]):
             release, target, code = key
             if release != name or code not in _COMPARED:
                 continue
-            contribution, other = now.get(key), then.get(key)
-            finding, reference = (_picked(each, key) for each in (written, earlier))
-            line: dict[str, Any] = {"release": name, "code": code, "finding": finding}
-            line["requirement"] = f"{target} {_EARLIER}"
-            if other is None or reference is None:
-                lines.append(Line(**line, outcome="cannot be said", why="was not measured before"))
-            elif contribution is None or finding is None:
-                lines.append(Line(**line, outcome="cannot be said", why="was measured before, and is not now"))
-            elif finding.level != reference.level:
-                why = f"has intervals of {finding.level:g}, and had them of {reference.level:g} before"
-                lines.append(Line(**line, outcome="cannot be said", why=why))
-            elif other.rows != contribution.rows or len(other.people) != len(contribution.people):
-                lines.append(Line(**line, outcome="cannot be said", why="was measured on other rows before"))
-            else:
-                lines.append(_difference(line, finding, reference, contribution, other, (checks, checked)))
-        without = next((path for path, of in ((folder, now), (before, then)) if not of), None)
+            made = difference(now, then, key)
+            unsaid = made.change is None or made.why
+            lines.append(
+                Line(
+                    requirement=f"{target} {_EARLIER}", release=name, code=code, finding=made.now, change=made.change,
+                    why=made.why, outcome="cannot be said" if unsaid else "not met" if made.is_worse else "met",
+                )
+            )  # fmt: skip
+        without = next((each.folder for each in (now, then) if not each.contributions), None)
         why = f"no {contributions.NAME} lies in {without}" if without else "nothing of it was measured both times"
         yield from lines or [Line(requirement=_EARLIER, release=name, outcome="cannot be said", why=why)]
     there = {each.name for each in written.releases}
     for gone in (each.name for each in earlier.releases if each.judged and each.name not in there):
         why = "was audited before, and is not now"
         yield Line(requirement=_EARLIER, release=gone, outcome="cannot be said", why=why)
-
-
-def _difference(
-    line: dict[str, Any], finding: Finding, reference: Finding, new: Contribution, old: Contribution,
-    checks: tuple[Sequence[verdict.Check], Sequence[verdict.Check]],
-) -> Line:  # fmt: skip
-    """Whether a figure became worse beyond chance: an attack's higher, a use's lower."""
-    sums = np.asarray(new.people, np.float64) - np.asarray(old.people, np.float64)
-    spread, value = spread_of(sums, len(sums) - 1), finding.figures()[0] - reference.figures()[0]
-    change = Interval(value, value, value)  # where nobody tells them apart
-    if spread.variance:
-        change = bounded(value, spread, len(sums), level=finding.level, within=(-1.0, 1.0))
-    harm = (finding.role == "attack") != CODES[finding.code].lower_tells_more
-    worse = change.low > 0 if harm else change.high < 0
-    doubts = [_doubt(finding, checks[0], not worse), _doubt(reference, checks[1], not worse)]
-    if not spread.variance and value:
-        doubts.append("its contributions do not tell two figures apart that differ")
-    why = next(filter(None, doubts), "")
-    outcome: Outcome = "cannot be said" if why else "not met" if worse else "met"
-    return Line(**line, outcome=outcome, change=change, why=why)
-
-
-def _picked(written: Document, key: tuple[str, str, str]) -> Finding | None:
-    release, target, code = key
-    of_release = written.of(release)
-    return next((f for f in of_release if f.worst and f.ok and (f.target, f.code) == (target, code)), None)
-
-
-def _contributions(folder: Path) -> dict[tuple[str, str, str], Contribution]:
-    path = folder / contributions.NAME
-    if not path.is_file():
-        return {}
-    return {(each.release, each.target, each.code): each for each in contributions.read(path)}
