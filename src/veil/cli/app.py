@@ -116,6 +116,7 @@ def pack(
     fractions: arguments.Fractions = "0.45,0.20,0.10,0.25",
     by_identity: arguments.Disjoint = True,
     options: arguments.LayoutSettings = None,
+    about: arguments.DataSheet = None,
     seed: arguments.Seed = 0,
     jobs: arguments.Jobs = None,
     force: arguments.Force = False,
@@ -140,6 +141,7 @@ def pack(
             force=force,
             progress=bars.rows("pack"),
             disjoint=by_identity,
+            about=about,
             jobs=jobs,
             settings=texts.settings(options),
         )

@@ -105,6 +105,9 @@ Fractions = Annotated[str, Option(help="Shares of the splits protect,attack,cali
 Disjoint = Annotated[
     bool, Option("--disjoint/--no-disjoint", help="Keep the splits' people apart; not where identity is private.")
 ]
+DataSheet = Annotated[
+    Path | None, Option("--about", help="TOML or JSON file that says source, licence, consent and the like.")
+]
 LayoutSettings = Annotated[list[str] | None, Option("--set", help="The layout's own setting, NAME=VALUE.")]
 
 # fit

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from veil import files
 from veil._version import __version__
 from veil.data import decode, framing, splits
+from veil.data.about import sheet
 from veil.data.classes import few
 from veil.data.columns import plain
 from veil.data.csvfile import cell
@@ -55,6 +56,7 @@ class Plan:
         seed: Of the splits, and of layouts that draw their images.
         fractions: Share of the rows per split, where the data set prescribes no splits.
         disjoint: Whether no identity may straddle two splits; False where identity is itself the private attribute.
+        about: A data sheet (:mod:`veil.data.about`): a TOML or JSON file, or texts by the names of its fields.
     """
 
     size: int = 64
@@ -66,6 +68,7 @@ class Plan:
     seed: int = 0
     fractions: Sequence[float] = splits.FRACTIONS
     disjoint: bool = True
+    about: str | Path | Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         check_whole("size", self.size)
@@ -85,6 +88,7 @@ class Plan:
             raise InputError("all_faces: are those that are found, so faces must be asked for, too")
         splits.check_fractions(self.fractions)
         object.__setattr__(self, "seed", checked_seed(self.seed))
+        object.__setattr__(self, "about", sheet(self.about))
 
     def eyes(self, jobs: int | None) -> Landmarks | EyeFinder | None:
         """What tells where eyes are; None where faces are not aligned by them."""
@@ -117,7 +121,7 @@ def pack(
         force: Whether to replace a pack that is there already.
         progress: Told about every few rows.
         **asked: Attributes of :class:`Plan`: ``size``, ``channels``, ``crop``, ``landmarks``, ``faces``,
-            ``all_faces``, ``seed``, ``fractions``, ``disjoint``.
+            ``all_faces``, ``seed``, ``fractions``, ``disjoint``, ``about``.
 
     Raises:
         InputError: The source or an option does not fit, a file is malformed, nothing could be packed, or the target
@@ -224,6 +228,7 @@ def _described(listing: Listing, rows: Rows, plan: Plan) -> dict[str, Any]:
         "skipped": rows.skipped,
         "columns": list(listing.columns),
         **({"predicted": dict(listing.predicted)} if listing.predicted else {}),
+        **({"about": plan.about} if plan.about else {}),
     }
 
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from veil import notebook
 from veil.data import splits
+from veil.data.about import sheet
 from veil.data.classes import encode, few, nothing_note
 from veil.data.columns import nfc
 from veil.data.packfile import RESERVED, SCHEMA, check_files, check_pairs, mapped, read_labels, read_meta
@@ -196,6 +197,7 @@ class Pack:
         sources: Sequence[str] | None = None,
         pairs: ArrayLike | None = None,
         columns: Sequence[str] | None = None,
+        about: Mapping[str, str] | str | Path | None = None,
     ) -> Pack:
         """A pack in memory.
 
@@ -210,6 +212,7 @@ class Pack:
             sources: N unique names; the row numbers where None.
             pairs: Integers ``(P, 4)``, as in :attr:`pairs`.
             columns: d names of the vectors' values, which releases then ask of files; a data frame's own if None.
+            about: A data sheet (:mod:`veil.data.about`).
 
         Raises:
             InputError: Shapes, types, names or lengths that do not fit, or a seed that is none.
@@ -252,6 +255,7 @@ class Pack:
             check_pairs(table, n, "pairs")
         meta = {"schema": SCHEMA, "layout": "arrays", "seed": seed, "skipped": 0, "notes": notes, "warnings": warnings}
         meta["columns"] = [] if columns is None else [nfc(name) for name in columns]
+        meta |= {"about": told} if (told := sheet(about)) else {}
         return cls(x=array, labels=codes, classes=classes, split=where, sources=names, meta=meta, pairs=table)
 
     def label(self, name: str) -> NDArray[np.int64]:

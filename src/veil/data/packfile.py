@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from veil.data import framing
+from veil.data import about, framing
 from veil.data.splits import SPLITS
 from veil.errors import InputError, printable_json
 from veil.foreign import (
@@ -74,6 +74,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         if meta.get("pictures") is not None:
             check_fields(meta["pictures"], "pictures", framing.RULES, list(framing.RULES))
         check_marks(meta.get("predicted", {}), list(meta["classes"]))
+        about.check(meta.get("about", {}))
     except ValueError as error:
         raise InputError(f"{card}: damaged ({one_line(error)})") from None
     return dict(meta)
@@ -101,7 +102,7 @@ _CARD: Mapping[str, Rule] = {
     "fractions": either(REALS),
     **dict.fromkeys(("splits", "files"), OBJECT),
     "classes": LISTS_OF_TEXTS,
-    "predicted": OBJECT,
+    **dict.fromkeys(("predicted", "about"), OBJECT),
 }
 """What stands in ``pack.json``."""
 _MARK: Mapping[str, Rule] = {"file": TEXT, "sha256": SHA256, "confidence": real(0, 1)}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from veil._version import __version__
+from veil.data import about
 from veil.errors import InputError, printable_json
 from veil.files import written
 from veil.findings.rates import KINDS
@@ -132,7 +133,7 @@ _DATA: Mapping[str, Rule] = {
     **dict.fromkeys(("layout", "kind", "fingerprint"), TEXT),
     **dict.fromkeys(("n", "identities", "skipped"), either(WHOLE)),
     **dict.fromkeys(("private", "utility", "attack_on", "notes"), TEXTS),
-    **dict.fromkeys(("splits", "labels"), OBJECT),
+    **dict.fromkeys(("splits", "labels", "about"), OBJECT),
     "shape": WHOLES,
 }
 _MADE: Mapping[str, Rule] = {
@@ -178,6 +179,10 @@ def _check(document: Any) -> None:
     versions = document.get("made", {}).get("versions", {})
     check_fields(versions, "made.versions", dict.fromkeys(versions, TEXT))
     check_fields(document["data"], "data", _DATA)
+    try:
+        about.check(document["data"].get("about", {}))
+    except ValueError as error:
+        raise ValueError(f"data.about: {error}") from None
     for split, sizes in document["data"].get("splits", {}).items():
         place = f"data.splits.{split}"
         check_fields(sizes, place, dict.fromkeys(sizes, either(WHOLE)) if isinstance(sizes, dict) else {})

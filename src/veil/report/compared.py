@@ -208,6 +208,8 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, list[str], bool]]:
         }
         for name, text in told.items():
             rows.setdefault(name, []).append(text or "not recorded")
+    for name in dict.fromkeys(name for document in comparison.documents for name in document.data.about):
+        rows[f"Declared {name}"] = [d.data.about.get(name, "not declared") for d in comparison.documents]
     versions = [document.made.versions for document in comparison.documents]
     for name in dict.fromkeys([*versions[0], *versions[1]]):
         both = [each.get(name, "not recorded") for each in versions]

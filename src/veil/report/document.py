@@ -73,6 +73,7 @@ class Data:
     skipped: int | None = None
     notes: tuple[str, ...] = ()
     attack_on: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,7 @@ def data(setting: Setting) -> dict[str, Any]:
         "utility": list(utility),
         "skipped": pack.meta.get("skipped", 0),
         "attack_on": list(setting.attack_on),
+        **({"about": told} if (told := pack.meta.get("about")) else {}),
     }
 
 
